@@ -1,0 +1,292 @@
+"""A stage kind: a thing that can be done, with typed ports, the models it needs, and its effects.
+
+`@stage` makes one from a function, a generator or a class. The same decorator makes Tauten's own kinds
+(transcribe, ocr, ...) and a user's. Calling a kind means what the surroundings say: inside a drawn
+workflow it adds a step and gives a `Port`; inside a running one it gives an awaitable; anywhere else
+it runs at once and returns the value.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+
+import msgspec
+
+from tauten.describe.ports import PortType, Session, port_type
+from tauten.describe.view import View
+from tauten.errors import WorkflowError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Effects = Literal["once", "pure"]
+
+
+class Role(msgspec.Struct, frozen=True):
+    """One model that a stage needs: its default model, and the backends that can run it.
+
+    The first backend is the framework's plain default, which the naive plan takes. `options` are
+    handed to the backend; a plan may override each of them.
+    """
+
+    model: str
+    backends: tuple[str, ...]
+    variant: str = ""
+    options: dict[str, Any] = {}
+
+
+class Context(Protocol):
+    """What a running stage may ask for. A stage gets one by a parameter annotated ``Context``."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The step's parameters: what the workflow wrote, and what the plan chose."""
+        ...
+
+    @property
+    def session(self) -> Session | None: ...
+
+    def deadline_left(self) -> float:
+        """Seconds until the request's deadline; infinity without one."""
+        ...
+
+    async def infer(self, role: str, item: Any) -> Any:
+        """Run one item through the role's model (a batch backend): queued, batched, timed."""
+        ...
+
+    def stream(self, role: str, item: Any) -> AsyncIterator[Any]:
+        """Open one slot of the role's model (a slot backend) and yield its chunks as they come."""
+        ...
+
+    async def work(self, function: Callable[..., R], *args: Any, cause: str = "decode") -> R:
+        """Run a blocking function in a preparation thread; its time is owned by `cause`."""
+        ...
+
+    def charge(self, cause: str) -> AbstractContextManager[None]:
+        """Own the time of a ``with`` block on the event loop."""
+        ...
+
+    def spend(self, unit: str, amount: float) -> None:
+        """Book a resource: input_tokens, cached_tokens, output_tokens, bytes, cents ..."""
+        ...
+
+
+class StageKind(Generic[P, R]):
+    """A thing that can be done. Made by `@stage`; called like the function it was made from."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str = "",
+        effects: Effects = "once",
+        roles: Mapping[str, Role] | None = None,
+        views: Mapping[str, View] | None = None,
+        max_batch: int = 1,
+        inline: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.function = function
+        self.name = name or function.__name__
+        self.effects: Effects = effects
+        self.roles: dict[str, Role] = dict(roles or {})
+        self.views: dict[str, View] = dict(views or {})
+        self.max_batch = max_batch
+        self.inline = inline
+        self.options: dict[str, Any] = dict(options or {})
+        self.is_class = inspect.isclass(function)
+        body: Any = function.__call__ if self.is_class else function  # type: ignore[operator]
+        self.body: Callable[..., Any] = body
+        self._read_signature()
+        functools.update_wrapper(self, function, updated=())
+
+    def _read_signature(self) -> None:
+        self.signature = inspect.signature(self.body)
+        hints = _hints(self.body)
+        self.inputs: dict[str, PortType] = {}
+        self.params: dict[str, Any] = {}
+        self.context_param = self.session_param = ""
+        names = list(self.signature.parameters.values())
+        for parameter in names[1:] if self.is_class else names:
+            self._read_parameter(parameter, hints.get(parameter.name, Any))
+        self.output = port_type(hints.get("return", Any))
+        flags = self.body
+        self.is_async = inspect.iscoroutinefunction(flags)
+        self.is_generator = inspect.isgeneratorfunction(flags) or inspect.isasyncgenfunction(flags)
+        self.is_async = self.is_async or inspect.isasyncgenfunction(flags)
+        if self.max_batch > 1:
+            self._unwrap_batch_types()
+
+    def _read_parameter(self, parameter: inspect.Parameter, hint: Any) -> None:
+        if hint is Context:
+            self.context_param = parameter.name
+        elif hint is Session:
+            self.session_param = parameter.name
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            default = parameter.default
+            self.params[parameter.name] = None if default is parameter.empty else default
+        else:
+            port = port_type(hint)
+            if parameter.default is None:
+                port = msgspec.structs.replace(port, optional=True)
+            self.inputs[parameter.name] = port
+
+    def _unwrap_batch_types(self) -> None:
+        """A batched stage is written list-in, list-out; its ports are the members."""
+        self.inputs = {name: port.element if port.many else port for name, port in self.inputs.items()}
+        self.output = self.output.element if self.output.many else self.output
+
+    @property
+    def streams(self) -> bool:
+        """Whether the result comes in increments."""
+        return self.is_generator or self.output.stream
+
+    @property
+    def pure(self) -> bool:
+        """Whether running it twice is harmless: it may be cached, retried and hedged."""
+        return self.effects == "pure"
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Split a call's arguments into inputs and parameters; raises WorkflowError on a mismatch."""
+        known = {**dict.fromkeys(self.inputs), **dict.fromkeys(self.params)}
+        names = list(self.inputs)
+        if len(args) > len(names):
+            raise WorkflowError(
+                f"{self.name}() takes {len(names)} inputs ({', '.join(names)}), {len(args)} were given",
+                help="give the rest by keyword",
+                code="E102",
+            )
+        given = dict(zip(names, args, strict=False)) | kwargs
+        unknown = [name for name in given if name not in known and name not in PLANNED]
+        if unknown:
+            from tauten.errors import suggest
+
+            raise WorkflowError(
+                f"{self.name}() has no parameter `{unknown[0]}`", help=suggest(unknown[0], known), code="E102"
+            )
+        inputs = {name: given[name] for name in names if name in given}
+        params = {name: value for name, value in given.items() if name not in self.inputs}
+        self._require(inputs)
+        return inputs, params
+
+    def _require(self, inputs: dict[str, Any]) -> None:
+        for name, port in self.inputs.items():
+            default = self.signature.parameters[name].default
+            if name not in inputs and default is inspect.Parameter.empty and not port.optional:
+                raise WorkflowError(
+                    f"{self.name}() needs `{name}` ({port})", help=f"pass {name}=", code="E102"
+                )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        name = kwargs.pop("name", "")
+        ambient = AMBIENT.get()
+        if ambient is None:
+            ambient = outside()
+        return ambient.call_stage(self, args, kwargs, str(name or ""))  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        ports = ", ".join(f"{name}: {port}" for name, port in self.inputs.items())
+        return f"<stage {self.name}({ports}) -> {self.output}>"
+
+
+PLANNED = frozenset({"model", "backend"})
+"""Choices that any stage call may pin; left out, the plan chooses. What you write, it keeps."""
+
+
+class Ambient(Protocol):
+    """What a stage call means here: drawing, running, or neither."""
+
+    def call_stage(
+        self, kind: StageKind[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    ) -> Any: ...
+
+
+AMBIENT: ContextVar[Ambient | None] = ContextVar("tauten_ambient", default=None)
+"""Set while a workflow is drawn or a request runs; `run/` fills it for running code."""
+
+_outside: list[Callable[[], Ambient]] = []
+
+
+def set_outside(factory: Callable[[], Ambient]) -> None:
+    """Say who runs a stage that is called outside any workflow (the package does, once)."""
+    _outside[:] = [factory]
+
+
+def outside() -> Ambient:
+    """The runner of calls outside any workflow."""
+    if not _outside:
+        raise WorkflowError(
+            "a stage was called outside a workflow, and no runner is installed",
+            help="import tauten, which installs one",
+        )
+    return _outside[0]()
+
+
+@overload
+def stage(function: Callable[P, R], /) -> StageKind[P, R]: ...
+@overload
+def stage(
+    *,
+    name: str = "",
+    effects: Effects = "once",
+    pure: bool = False,
+    roles: Mapping[str, Role] | None = None,
+    views: Mapping[str, View] | None = None,
+    max_batch: int = 1,
+    inline: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[P, R]], StageKind[P, R]]: ...
+def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, **settings: Any) -> Any:
+    """Make a stage kind of a function, generator or class (loaded once per replica).
+
+    Positional parameters are input ports; keyword-only parameters are settings of the step.
+    ``pure=True`` says that running twice is harmless; the default ``effects="once"`` forbids retry,
+    hedge and cache. ``max_batch=n`` marks a function that takes and returns lists of equal length.
+    ``inline=True`` runs a small synchronous function on the event loop instead of in a thread.
+    """
+    if pure:
+        settings["effects"] = "pure"
+    if function is not None:
+        return StageKind(function, **settings)
+    return lambda body: StageKind(body, **settings)
+
+
+def _hints(body: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(body, include_extras=False)
+    except (NameError, TypeError) as error:
+        raise WorkflowError(
+            f"cannot read the annotations of {getattr(body, '__qualname__', body)!r}: {error}",
+            help="annotate with names that exist at module level",
+            where=place_of(body),
+            code="E111",
+        ) from error
+
+
+def place_of(body: Callable[..., Any]) -> str:
+    """``file.py:12`` of a function, or an empty string."""
+    code = getattr(inspect.unwrap(body), "__code__", None)
+    return f"{_short(code.co_filename)}:{code.co_firstlineno}" if code else ""
+
+
+def caller_place() -> str:
+    """``file.py:12`` of the nearest frame outside this package's describe wing."""
+    frame = sys._getframe(1)
+    while frame is not None and "/tauten/describe/" in frame.f_code.co_filename.replace("\\", "/"):
+        frame = frame.f_back  # type: ignore[assignment]
+    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else ""
+
+
+def _short(filename: str) -> str:
+    return filename.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+Awaited = Awaitable[R]

@@ -1,0 +1,2 @@
+"""DOING: one request through a plan, and everything it needs on the way."""
+# SPDX-License-Identifier: Apache-2.0

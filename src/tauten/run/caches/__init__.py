@@ -1,0 +1,2 @@
+"""The shelf of caches."""
+# SPDX-License-Identifier: Apache-2.0

@@ -1,0 +1,163 @@
+"""All that can be plugged in, on one page: BatchBackend, SlotBackend, Codec.
+
+A plug-in is one file on its shelf; the file's name is its name in a plan, and the class in it has the
+attribute `name`. Other packages add theirs by entry points (``tauten.backends``, ``tauten.codecs``).
+Imported only when a plan names them, so heavy libraries may be imported at the top of `open`.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from tauten.describe.payload import Payload
+from tauten.errors import PlanError
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """What a backend opens: one form of a model and how to run it.
+
+    `files` are verified local paths by name; `options` hold the backend's own keys, already checked
+    against `option_keys`. `threads` 0 and `precision` "" mean the framework's plain default.
+    """
+
+    model: str
+    variant: str = ""
+    files: dict[str, Path] = {}
+    threads: int = 0
+    precision: str = ""
+    options: dict[str, Any] = {}
+
+
+class BatchBackend(Protocol):
+    """Executes a list of items at once (tensor models, plain functions).
+
+    `open`, `run` and `close` are called from one dedicated thread per replica, never from the event
+    loop, and never two at a time on one instance. They block. `group` and `weight` are called from
+    the event loop and must be cheap.
+    """
+
+    name: ClassVar[str]
+    option_keys: ClassVar[frozenset[str]]
+
+    def __init__(self, spec: ModelSpec) -> None: ...
+
+    def open(self) -> None:
+        """Load; raises StoreError, MachineError or PlanError (an option it cannot honour)."""
+        ...
+
+    def group(self, item: Any) -> Hashable:
+        """Items with equal keys may share a batch (same shapes, same options)."""
+        ...
+
+    def weight(self, item: Any) -> float:
+        """Predicted relative cost of the item (pixels, seconds, tokens); 1.0 when unknown."""
+        ...
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        """One result per item, in order. A member that fails alone may be an exception instance."""
+        ...
+
+    def properties(self) -> Mapping[str, str]:
+        """What is really in force: precision, threads, device; printed by EXPLAIN."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; may be called twice."""
+        ...
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One increment of a slot: text or a value, and what it took.
+
+    `at` is when the engine made it (monotonic seconds of this machine); `tokens` how many it holds.
+    The last chunk has `done` and the final counts in `usage` (input_tokens, cached_tokens,
+    output_tokens) and `finish` (stop, length, cancel).
+    """
+
+    text: str = ""
+    value: Any = None
+    tokens: int = 0
+    at: float = 0.0
+    done: bool = False
+    finish: str = ""
+    usage: dict[str, float] = {}
+
+
+class SlotBackend(Protocol):
+    """Executes streams that it batches inside (language models, remotes). Lives on the event loop.
+
+    `start` returns an iterator of Chunks, the last of them `done`. Closing the iterator (or cancelling
+    the task in it) stops the work in the engine within one step. A worker that dies raises
+    BackendError in its open streams, and the backend restarts it for the next call.
+    """
+
+    name: ClassVar[str]
+    option_keys: ClassVar[frozenset[str]]
+    slots: int  # how many streams run at once before the deployment queues
+
+    def __init__(self, spec: ModelSpec) -> None: ...
+
+    async def open(self) -> None: ...
+
+    def start(self, item: Mapping[str, Any]) -> AsyncIterator[Chunk]: ...
+
+    def properties(self) -> Mapping[str, str]: ...
+
+    async def close(self) -> None: ...
+
+
+class Codec(Protocol):
+    """Turns encoded bytes into a decoded view; pure, blocking, called in a thread or a process.
+
+    Checks limits (pixels, seconds, bytes) from the header before it decodes, and raises MediaError.
+    """
+
+    name: ClassVar[str]
+    param_keys: ClassVar[Mapping[str, type]]
+
+    def accepts(self, payload: Payload) -> bool:
+        """Whether this codec reads the payload; others (a Text where Audio may come) pass through."""
+        ...
+
+    def decode(self, data: bytes, media_type: str, params: Mapping[str, Any], name: str) -> Any:
+        """Decode to Pixels, Samples or Frames; `name` becomes the view's name."""
+        ...
+
+
+@functools.cache
+def names(shelf: str) -> tuple[str, ...]:
+    """The names on a shelf (``backends``, ``codecs``, ...): its files, then other packages' entry points."""
+    package = importlib.import_module(f"tauten.run.{shelf}")
+    own = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")]
+    theirs = [point.name for point in importlib.metadata.entry_points(group=f"tauten.{shelf}")]
+    return tuple(dict.fromkeys([*own, *theirs]))
+
+
+@functools.cache
+def find(shelf: str, name: str) -> type[Any]:
+    """The class of that name on a shelf; raises PlanError with the closest name."""
+    for point in importlib.metadata.entry_points(group=f"tauten.{shelf}", name=name):
+        loaded: type[Any] = point.load()
+        return loaded
+    if name not in names(shelf):
+        close = difflib.get_close_matches(name, names(shelf), n=1)
+        raise PlanError(
+            f"no {shelf[:-1]} is called {name!r}",
+            help=f"did you mean `{close[0]}`?" if close else f"known: {', '.join(names(shelf))}",
+            code="E121",
+        )
+    module = importlib.import_module(f"tauten.run.{shelf}.{name}")
+    for value in vars(module).values():
+        if isinstance(value, type) and getattr(value, "name", None) == name:
+            return value
+    raise PlanError(f"tauten.run.{shelf}.{name} holds no class named {name!r}", code="E121")

@@ -1,0 +1,2 @@
+"""The shelf of operators that strategies insert."""
+# SPDX-License-Identifier: Apache-2.0

@@ -1,0 +1,66 @@
+"""One request on its way: id, deadline, trace, cancel, tenant, session."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+
+from tauten.clock import Clock, real
+from tauten.describe.ports import Session
+from tauten.run.trace import Trace
+
+_PREFIX = os.urandom(4).hex()
+_count = itertools.count(1)
+
+
+class Request:
+    """What is handed down with every piece of work. `deadline` is absolute, on `clock`'s line."""
+
+    __slots__ = (
+        "cancelled",
+        "clock",
+        "deadline",
+        "expired",
+        "id",
+        "priority",
+        "session",
+        "task",
+        "tenant",
+        "timer",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        clock: Clock = real,
+        *,
+        deadline: float = math.inf,
+        id: str = "",
+        session: Session | None = None,
+        tenant: str = "",
+        priority: int = 0,
+    ) -> None:
+        self.clock = clock
+        self.deadline = deadline
+        self.id = id or f"{_PREFIX}{next(_count):08x}"
+        self.session = session
+        self.tenant = tenant
+        self.priority = priority
+        self.trace = Trace(clock())
+        self.cancelled = False
+        self.expired = False
+        self.task: asyncio.Task[object] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def left(self) -> float:
+        """Seconds until the deadline; negative when it has passed, infinity without one."""
+        return self.deadline - self.clock()
+
+    def cancel(self) -> None:
+        """Stop the work: flags it for threads, cancels the task that runs it."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
