@@ -16,6 +16,7 @@ import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -28,6 +29,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Effects = Literal["once", "pure"]
+
+Prepare = Callable[[dict[str, Any], dict[str, Any], Path], tuple[dict[str, Any], dict[str, Any]]]
+"""Checks a call's (inputs, params) when it is written, given the folder of the caller's file, and may
+replace literals (a template's name by the template); values that only a request knows are `Port`s."""
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -93,7 +98,9 @@ class StageKind(Generic[P, R]):
         max_batch: int = 1,
         inline: bool = False,
         options: Mapping[str, Any] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
+        self.prepare = prepare
         self.function = function
         self.name = name or function.__name__
         self.effects: Effects = effects
@@ -114,6 +121,7 @@ class StageKind(Generic[P, R]):
         self.inputs: dict[str, PortType] = {}
         self.params: dict[str, Any] = {}
         self.context_param = self.session_param = ""
+        self.open_inputs: PortType | None = None  # the type behind ``**fields``: inputs of any name
         names = list(self.signature.parameters.values())
         for parameter in names[1:] if self.is_class else names:
             self._read_parameter(parameter, hints.get(parameter.name, Any))
@@ -130,6 +138,8 @@ class StageKind(Generic[P, R]):
             self.context_param = parameter.name
         elif hint is Session:
             self.session_param = parameter.name
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            self.open_inputs = port_type(hint)
         elif parameter.kind is parameter.KEYWORD_ONLY:
             default = parameter.default
             self.params[parameter.name] = None if default is parameter.empty else default
@@ -166,6 +176,10 @@ class StageKind(Generic[P, R]):
             )
         given = dict(zip(names, args, strict=False)) | kwargs
         unknown = [name for name in given if name not in known and name not in PLANNED]
+        if self.open_inputs is not None:
+            known |= dict.fromkeys(unknown)
+            names += unknown
+            unknown = []
         if unknown:
             from tauten.errors import suggest
 
@@ -173,7 +187,7 @@ class StageKind(Generic[P, R]):
                 f"{self.name}() has no parameter `{unknown[0]}`", help=suggest(unknown[0], known), code="E102"
             )
         inputs = {name: given[name] for name in names if name in given}
-        params = {name: value for name, value in given.items() if name not in self.inputs}
+        params = {name: value for name, value in given.items() if name not in inputs}
         self._require(inputs)
         return inputs, params
 
@@ -243,6 +257,7 @@ def stage(
     max_batch: int = 1,
     inline: bool = False,
     options: Mapping[str, Any] | None = None,
+    prepare: Prepare | None = None,
 ) -> Callable[[Callable[P, R]], StageKind[P, R]]: ...
 def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, **settings: Any) -> Any:
     """Make a stage kind of a function, generator or class (loaded once per replica).
@@ -251,6 +266,7 @@ def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, 
     ``pure=True`` says that running twice is harmless; the default ``effects="once"`` forbids retry,
     hedge and cache. ``max_batch=n`` marks a function that takes and returns lists of equal length.
     ``inline=True`` runs a small synchronous function on the event loop instead of in a thread.
+    ``prepare`` checks each call when it is written. A ``**fields`` parameter opens inputs of any name.
     """
     if pure:
         settings["effects"] = "pure"

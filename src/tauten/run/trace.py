@@ -15,10 +15,27 @@ Row = tuple[str, str, float, float]
 
 VISIT: Final = "visit"
 
-CAUSES: Final = (
-    "admission queue batch_wait compute prefill tokens decode transfer lookup load route remote limit "
-    "loop user assemble turn client unattributed"
-).split()
+CAUSES: Final = [
+    "admission",
+    "queue",
+    "batch_wait",
+    "compute",
+    "prefill",
+    "tokens",
+    "decode",
+    "transfer",
+    "lookup",
+    "load",
+    "route",
+    "remote",
+    "limit",
+    "loop",
+    "user",
+    "assemble",
+    "turn",
+    "client",
+    "unattributed",
+]
 
 SOURCES: Final[dict[str, str]] = {
     **dict.fromkeys(("compute", "prefill", "tokens"), "model"),

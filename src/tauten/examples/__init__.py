@@ -1,0 +1,2 @@
+"""Workflows that ship, with their inputs and labels."""
+# SPDX-License-Identifier: Apache-2.0

@@ -1,0 +1,2 @@
+"""SEEING: where the time of a request went."""
+# SPDX-License-Identifier: Apache-2.0

@@ -1,0 +1,2 @@
+"""OFFERING: standard APIs over one engine."""
+# SPDX-License-Identifier: Apache-2.0
