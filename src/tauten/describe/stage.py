@@ -71,6 +71,10 @@ class Context(Protocol):
         """Open one slot of the role's model (a slot backend) and yield its chunks as they come."""
         ...
 
+    def files(self, role: str) -> Mapping[str, Path]:
+        """The model's files by name: tokenizers, labels and what else lies beside the weights."""
+        ...
+
     async def work(self, function: Callable[..., R], *args: Any, cause: str = "decode") -> R:
         """Run a blocking function in a preparation thread; its time is owned by `cause`."""
         ...

@@ -1,0 +1,203 @@
+"""Control flow of drawn workflows: when, choose, fallback, map, equals, default.
+
+Each is a stage whose sides are evaluated as the word says: the stages that only feed a side run only
+when that side is taken. In an `async def` workflow write Python instead; `map` and `gather` work in both.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from tauten.describe.drawing import Drawing, stage_output
+from tauten.describe.graph import Source
+from tauten.describe.port import Port
+from tauten.describe.ports import PortType
+from tauten.describe.stage import AMBIENT, StageKind, caller_place
+from tauten.errors import WorkflowError
+
+T = TypeVar("T")
+
+Errors = Literal["raise", "drop", "keep"]
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One way that `choose` may go: a value, and the gate that must open for it."""
+
+    value: Any
+    gate: Any = True
+
+
+def when(condition: Any, then: Any, otherwise: Any = None, *, name: str = "") -> Any:
+    """Give `then` where the condition's value is true, else `otherwise`; only the taken side runs."""
+    drawing = _drawing("when")
+    sources = {key: drawing.source(value) for key, value in _sides(condition, then, otherwise).items()}
+    types = [value._type for value in (then, otherwise) if isinstance(value, Port)]
+    absent = otherwise is None or _maybe(then) or _maybe(otherwise)
+    return _control(drawing, "when", sources, {}, name, types, maybe=absent)
+
+
+def option(value: Any, gate: Any = True) -> Option:
+    """An option of `choose`. The gate is a port (tried before the value's stages run) or a function of
+    the value (tried after); it opens when true."""
+    return Option(value, gate)
+
+
+def choose(*options: Any, name: str = "") -> Any:
+    """Give the value of the first option whose gate opens; a bare value always opens, so put one last."""
+    drawing = _drawing("choose")
+    listed = [each if isinstance(each, Option) else Option(each) for each in options]
+    if not listed or listed[-1].gate is not True:
+        raise WorkflowError(
+            "tt.choose() needs a last option that always opens",
+            help="end with a bare value: tt.choose(tt.option(a, gate=...), b)",
+            where=caller_place(),
+            code="E102",
+        )
+    sources: dict[str, Source] = {}
+    gates: dict[str, Callable[[Any], bool]] = {}
+    for index, each in enumerate(listed):
+        sources[f"value{index}"] = drawing.source(each.value)
+        if isinstance(each.gate, Port):
+            sources[f"gate{index}"] = drawing.source(each.gate)
+        elif callable(each.gate):
+            gates[f"gate{index}"] = each.gate
+    types = [each.value._type for each in listed if isinstance(each.value, Port)]
+    maybe = any(_maybe(each.value) for each in listed)
+    return _control(drawing, "choose", sources, {"gates": gates}, name, types, maybe=maybe)
+
+
+def fallback(*alternatives: Any, name: str = "") -> Any:
+    """Give the first alternative whose stages do not fail; the later ones run only then."""
+    drawing = _drawing("fallback")
+    sources = {f"value{index}": drawing.source(each) for index, each in enumerate(alternatives)}
+    types = [each._type for each in alternatives if isinstance(each, Port)]
+    maybe = any(_maybe(each) for each in alternatives)
+    return _control(drawing, "fallback", sources, {}, name, types, maybe=maybe)
+
+
+def equals(port: Any, value: Any, *, name: str = "") -> Any:
+    """Whether a port's value will equal `value`; texts compare as text."""
+    drawing = _drawing("equals")
+    sources = {"port": drawing.source(port), "value": drawing.source(value)}
+    return _control(drawing, "equals", sources, {}, name, [PortType((bool,))])
+
+
+def default(port: Any, value: Any, *, name: str = "") -> Any:
+    """Give `value` where the port is absent."""
+    drawing = _drawing("default")
+    sources = {"port": drawing.source(port), "value": drawing.source(value)}
+    types = [port._type] if isinstance(port, Port) else []
+    return _control(drawing, "default", sources, {}, name, types)
+
+
+def map(
+    stage: StageKind[..., T],
+    items: Any,
+    *,
+    concurrency: int = 8,
+    errors: Errors = "raise",
+    name: str = "",
+    **fixed: Any,
+) -> Any:
+    """Run a stage for each member of a list or stream; results keep the order.
+
+    At most `concurrency` members run at once (8: enough to fill a batch, few enough to bound memory).
+    ``errors="drop"`` leaves failed members out, ``"keep"`` puts the exception in their place. `fixed`
+    inputs are the same for all members.
+    """
+    ambient = AMBIENT.get()
+    if not isinstance(ambient, Drawing):
+        from tauten.describe.stage import outside
+
+        runner: Any = ambient if ambient is not None else outside()
+        return runner.call_map(stage, items, concurrency, errors, fixed, name)
+    first = next(iter(stage.inputs))
+    sources = {"items": ambient.source(items)}
+    sources |= {key: ambient.source(value) for key, value in fixed.items() if key in stage.inputs}
+    params = {key: value for key, value in fixed.items() if key not in stage.inputs}
+    params |= {"concurrency": concurrency, "errors": errors, "first": first}
+    _check_members(stage, items, first)
+    element = stage_output(stage)
+    output = PortType(element.kinds, many=True, optional=False)
+    return ambient.add(stage, sources, params, name, control="map", output=output, maybe=_maybe(items))
+
+
+def _check_members(stage: StageKind[..., Any], items: Any, first: str) -> None:
+    if not isinstance(items, Port):
+        return
+    wanted, given = stage.inputs[first], items._type
+    if not (given.many or given.stream or given.kinds == (Any,)):
+        raise WorkflowError(
+            f"tt.map() needs a list or stream, but {items._label} gives {given}",
+            help=f"call {stage.name}({first}) directly",
+            where=caller_place(),
+            code="E102",
+        )
+    if not wanted.accepts(given.element):
+        raise WorkflowError(
+            f"tt.map({stage.name}) wants members of {wanted}, but {items._label} gives {given}",
+            help=f"map a stage that takes {given.element}",
+            where=caller_place(),
+            code="E102",
+        )
+
+
+def _drawing(word: str) -> Drawing:
+    ambient = AMBIENT.get()
+    if isinstance(ambient, Drawing):
+        return ambient
+    raise WorkflowError(
+        f"tt.{word}() belongs in a `def` workflow, where values are not known yet",
+        help="in an `async def` workflow or outside one, write Python's own control flow",
+        where=caller_place(),
+        code="E113",
+    )
+
+
+def _sides(condition: Any, then: Any, otherwise: Any) -> dict[str, Any]:
+    return {"condition": condition, "then": then, "otherwise": otherwise}
+
+
+def _maybe(value: Any) -> bool:
+    return isinstance(value, Port) and value._maybe
+
+
+def _control(
+    drawing: Drawing,
+    word: str,
+    sources: dict[str, Source],
+    params: dict[str, Any],
+    name: str,
+    types: list[PortType],
+    *,
+    maybe: bool = False,
+) -> Port:
+    output = PortType(
+        tuple(dict.fromkeys(kind for type in types for kind in type.kinds)) or (Any,),
+        optional=False,
+        many=any(type.many for type in types),
+        stream=any(type.stream for type in types),
+    )
+    full = name or _free(drawing, word)
+    return drawing.add(_KINDS[word], sources, params, full, control=word, output=output, maybe=maybe)
+
+
+def _free(drawing: Drawing, word: str) -> str:
+    """Control stages hold no settings in a plan, so they may be numbered."""
+    taken = (f"{word}{index or ''}" for index in range(len(drawing.stages) + 1))
+    return next(each for each in taken if drawing.prefix + each not in drawing.stages)
+
+
+def _kind(word: str) -> StageKind[..., Any]:
+    def body(value: Any) -> Any:
+        return value
+
+    body.__name__ = word
+    return StageKind(body, name=word, effects="pure", inline=True)
+
+
+_KINDS = {word: _kind(word) for word in ("when", "choose", "fallback", "equals", "default")}
