@@ -1,0 +1,81 @@
+"""What the store remembers about a variant it holds: files, hashes, origins, and when they were last checked."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+SCHEMA = "tauten.installed/1"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One file: its hash, and the size and time it had when the hash was last checked (0: check again)."""
+
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+    origin: str
+
+    def unchanged(self, path: Path) -> bool:
+        """True if the file looks as it did when its hash was checked; costs one stat."""
+        try:
+            facts = path.stat()
+        except OSError:
+            return False
+        return (facts.st_size, facts.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
+
+
+class Installed(msgspec.Struct, frozen=True):
+    """The manifest of one variant in the store."""
+
+    schema: str
+    model: str
+    variant: str
+    licence: str
+    fingerprint: str
+    files: dict[str, Entry]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size_bytes for entry in self.files.values())
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """How a made file was made, and what came out: enough to repeat it."""
+
+    converter: str
+    inputs: list[str]
+    sha256: str
+    size_bytes: int
+
+
+def read_installed(path: Path) -> Installed | None:
+    """The manifest, or None if there is none that this release can read (it is then pulled again)."""
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Installed)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+    return manifest if manifest.schema == SCHEMA else None
+
+
+def read_recipe(path: Path) -> Recipe | None:
+    """The record of a conversion, or None."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Recipe)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def write_record(path: Path, record: msgspec.Struct) -> None:
+    """Write a manifest or recipe atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
