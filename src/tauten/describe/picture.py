@@ -4,22 +4,19 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
 from tauten.describe.graph import FromInput, FromStage, Graph, Listed, Literal, Source, Stage
-
-if TYPE_CHECKING:
-    from tauten.describe.workflow import Workflow
+from tauten.describe.ports import PortType
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 168, 44, 56, 22  # pixels: a 20-letter name fits a box
 
 
-def as_text(workflow: Workflow[..., Any]) -> str:
+def as_text(name: str, inputs: Mapping[str, PortType], graph: Graph | None) -> str:
     """One line a stage, in the order they were written."""
-    head = [f"{workflow.name}  ({', '.join(f'{name}: {port}' for name, port in workflow.inputs.items())})"]
-    if workflow.graph is None:
-        return f"{head[0]}\n  async def: the graph is observed as requests run\n  -> {workflow.output}"
-    graph = workflow.graph
+    head = [f"{name}  ({', '.join(f'{key}: {port}' for key, port in inputs.items())})"]
+    if graph is None:
+        return f"{head[0]}\n  async def: the graph is observed as requests run"
     width = max((len(name) for name in graph.stages), default=0)
     lines = [
         f"  {stage.name:<{width}}  {_inputs(graph, stage)}  -> {stage.output}"
@@ -47,11 +44,10 @@ def _show(source: Source) -> str:
     return text if len(text) <= 24 else text[:21] + "..."
 
 
-def as_svg(workflow: Workflow[..., Any]) -> str:
+def as_svg(name: str, graph: Graph | None) -> str:
     """Boxes in columns by depth, arrows from left to right; streamed edges are dashed."""
-    graph = workflow.graph
     if graph is None:
-        return _frame(320, 60, _box(8, 8, workflow.name, "graph observed"))
+        return _frame(320, 60, _box(8, 8, name, "graph observed"))
     nodes = [*graph.inputs, *graph.stages]
     depth = _depths(graph)
     places = _places(nodes, depth)

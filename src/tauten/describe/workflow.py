@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from tauten.describe.drawing import Drawing
 from tauten.describe.graph import Graph
+from tauten.describe.picture import as_svg, as_text
 from tauten.describe.port import Port
 from tauten.describe.ports import PortType, Session, port_type
 from tauten.describe.slo import Slo
@@ -181,15 +182,11 @@ class Workflow(Generic[P, R]):
 
     def describe(self) -> str:
         """The workflow as text: inputs, stages, edges (``->`` whole, ``~>`` streamed), result."""
-        from tauten.describe.picture import as_text
-
-        return as_text(self)
+        return as_text(self.name, self.inputs, self.graph)
 
     def svg(self) -> str:
         """The graph as a self-contained SVG picture."""
-        from tauten.describe.picture import as_svg
-
-        return as_svg(self)
+        return as_svg(self.name, self.graph)
 
     def _repr_svg_(self) -> str:
         return self.svg()

@@ -1,0 +1,319 @@
+"""HOW a workflow runs: a plan is data that people read, diff, edit and commit.
+
+A plan file (TOML) says only what differs from the default, and why. It never holds secrets, hosts or
+absolute paths. Structure is checked here; keys that belong to a stage kind or a backend are kept as they
+are and checked when the plan is opened.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from tauten.describe.graph import Graph
+from tauten.describe.slo import Slo
+from tauten.errors import InputError, PlanError, suggest
+
+FORMAT = "plan/1"
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How many items share one run of a model, and how long the first may wait for company."""
+
+    max: int = 1
+    wait: Literal["slack", "none"] = "none"
+
+
+class ModelChoice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one model of a stage runs. Empty and zero mean the framework's plain default."""
+
+    model: str = ""
+    variant: str = ""
+    backend: str = ""
+    precision: str = ""
+    threads: int = 0
+    replicas: int = 1
+    batch: Batch = Batch()
+    options: dict[str, Any] = {}
+
+
+class StagePlan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one stage runs. `settings` are the keys that its kind or its backend know."""
+
+    model: str = ""
+    variant: str = ""
+    backend: str = ""
+    precision: str = ""
+    threads: int = 0
+    replicas: int = 1
+    batch: Batch = Batch()
+    beside: tuple[str, ...] = ()
+    decode: Literal["thread", "process"] = "thread"
+    view: dict[str, int | float | str | bool] = {}
+    channel: int = 64  # increments that a streamed edge holds before its producer waits
+    locked: bool = False
+    why: str = ""
+    roles: dict[str, ModelChoice] = {}
+    settings: dict[str, Any] = {}
+
+
+class Rejected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change that was looked at and not taken."""
+
+    change: str
+    why: str
+
+
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A physical plan of one workflow. `graph` is the hash of the workflow it was made for."""
+
+    name: str = "naive"
+    workflow: str = ""
+    graph: str = ""
+    made_on: str = ""
+    slo: Slo = Slo()
+    result: dict[str, Any] = {}
+    stages: dict[str, StagePlan] = {}
+    rejected: tuple[Rejected, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """``name@3f9a``: the name and a hash over what runs (not over reasons or results)."""
+        told = {"why", "locked"}
+        content = {
+            name: {key: value for key, value in msgspec.to_builtins(stage).items() if key not in told}
+            for name, stage in sorted(self.stages.items())
+        }
+        blob = msgspec.json.encode([self.graph, content], order="deterministic")
+        return f"{self.name}@{hashlib.sha256(blob).hexdigest()[:4]}"
+
+    def stage(self, name: str) -> StagePlan:
+        """The settings of a stage; the defaults where the plan says nothing."""
+        return self.stages.get(name, _DEFAULT)
+
+    def edit(self, stage: str, **changes: Any) -> Plan:
+        """The plan with some settings of one stage changed."""
+        changed = msgspec.structs.replace(self.stage(stage), **changes)
+        return msgspec.structs.replace(self, stages={**self.stages, stage: changed})
+
+
+_DEFAULT = StagePlan()
+_STRUCTURE = frozenset(StagePlan.__struct_fields__) - {"roles", "settings"}
+_CHOICE = frozenset(ModelChoice.__struct_fields__) - {"options"}
+_TOP = ("tauten", "name", "workflow", "graph", "made_on", "slo", "result", "stage", "rejected")
+
+
+# -- reading -----------------------------------------------------------------------------------------
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan file; raises PlanError with file, line and the closest known key."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise InputError(f"no plan {str(path)!r}", help="check the path", code="E203") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot read {str(path)!r}: {error}", help="give a TOML file", code="E203"
+        ) from error
+    return parse_plan(text, where=path.name, name=path.name.removesuffix(".toml").removesuffix(".plan"))
+
+
+def parse_plan(text: str, *, where: str = "plan", name: str = "plan") -> Plan:
+    """Read a plan from TOML text."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"not TOML: {error}", help="mend the line named", where=where, code="E123") from error
+    reader = _Reader(text, where)
+    reader.check_keys(raw, _TOP)
+    if raw.get("tauten") != FORMAT:
+        raise PlanError(
+            f"tauten = {raw.get('tauten')!r}; this version reads {FORMAT!r}",
+            help=f'the first line of a plan is: tauten = "{FORMAT}"',
+            where=where,
+            code="E124",
+        )
+    stages = {key: reader.stage(key, table) for key, table in reader.tables(raw.get("stage", {})).items()}
+    return Plan(
+        name=reader.convert(raw.get("name", name), str, "name"),
+        workflow=reader.convert(raw.get("workflow", ""), str, "workflow"),
+        graph=reader.convert(raw.get("graph", ""), str, "graph"),
+        made_on=reader.convert(raw.get("made_on", ""), str, "made_on"),
+        slo=reader.convert(raw.get("slo", {}), Slo, "slo"),
+        result=reader.convert(raw.get("result", {}), dict, "result"),
+        stages=stages,
+        rejected=reader.convert(raw.get("rejected", []), tuple[Rejected, ...], "rejected"),
+    )
+
+
+class _Reader:
+    """Turns TOML tables into plan parts, with places in every complaint."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self.lines = text.splitlines()
+        self.where = where
+
+    def place(self, key: str) -> str:
+        bare = key.rsplit(".", 1)[-1]
+        for number, line in enumerate(self.lines, 1):
+            start = line.strip()
+            if start.startswith((f"{bare} ", f"{bare}=", f'"{bare}"')) or start.strip('[]"') == key:
+                return f"{self.where}:{number}"
+        return self.where
+
+    def check_keys(self, table: dict[str, Any], known: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in known:
+                raise PlanError(
+                    f"unknown key `{key}`", help=suggest(key, known), where=self.place(key), code="E109"
+                )
+
+    def convert(self, value: Any, wanted: Any, key: str) -> Any:
+        try:
+            return msgspec.convert(value, wanted)
+        except msgspec.ValidationError as error:
+            raise PlanError(
+                f"`{key}`: {error}", help="see `tauten plan show --full`", where=self.place(key), code="E109"
+            ) from error
+
+    def tables(self, value: Any) -> dict[str, dict[str, Any]]:
+        return self.convert(value, dict[str, dict[str, Any]], "stage")  # type: ignore[no-any-return]
+
+    def stage(self, name: str, table: dict[str, Any]) -> StagePlan:
+        known = {key: value for key, value in table.items() if key in _STRUCTURE}
+        rest = {key: value for key, value in table.items() if key not in _STRUCTURE}
+        roles = {key: self.choice(name, key, value) for key, value in rest.items() if isinstance(value, dict)}
+        settings = {key: value for key, value in rest.items() if not isinstance(value, dict)}
+        self._no_paths(name, {**known, **settings})
+        return self.convert(known | {"roles": roles, "settings": settings}, StagePlan, f"stage.{name}")  # type: ignore[no-any-return]
+
+    def choice(self, stage: str, role: str, table: dict[str, Any]) -> ModelChoice:
+        known = {key: value for key, value in table.items() if key in _CHOICE}
+        options = {key: value for key, value in table.items() if key not in _CHOICE}
+        return self.convert(known | {"options": options}, ModelChoice, f"stage.{stage}.{role}")  # type: ignore[no-any-return]
+
+    def _no_paths(self, stage: str, table: dict[str, Any]) -> None:
+        for key, value in table.items():
+            if isinstance(value, str) and key != "why" and (value.startswith(("/", "~")) or "://" in value):
+                raise PlanError(
+                    f"stage.{stage}.{key} = {value!r}: a plan holds no absolute paths or hosts",
+                    help="name a model of the catalogue; hosts belong in tauten.toml",
+                    where=self.place(key),
+                    code="E125",
+                )
+
+
+# -- writing -----------------------------------------------------------------------------------------
+
+
+def format_plan(plan: Plan) -> str:
+    """The plan as TOML: only what differs from the default; reading it gives the same plan."""
+    import tomlkit
+
+    document = tomlkit.document()
+    document["tauten"] = FORMAT
+    for key in ("name", "workflow", "graph", "made_on"):
+        if getattr(plan, key):
+            document[key] = getattr(plan, key)
+    for key in ("slo", "result"):
+        table = msgspec.to_builtins(getattr(plan, key))
+        if table:
+            document[key] = _table(table)
+    if plan.stages:
+        stages = tomlkit.table(is_super_table=True)
+        for name, stage in plan.stages.items():
+            stages[name] = _table(stage_keys(stage))
+        document["stage"] = stages
+    if plan.rejected:
+        listed = tomlkit.aot()
+        for each in plan.rejected:
+            listed.append(_table(msgspec.to_builtins(each)))
+        document["rejected"] = listed
+    return tomlkit.dumps(document)
+
+
+def stage_keys(stage: StagePlan) -> dict[str, Any]:
+    """The keys of one stage as a plan file spells them: flat, roles as tables, the reason last."""
+    keys = msgspec.to_builtins(stage)
+    settings, roles = keys.pop("settings", {}), keys.pop("roles", {})
+    why = keys.pop("why", "")
+    flat = {**keys, **settings}
+    for role, choice in roles.items():
+        options = choice.pop("options", {})
+        flat[role] = {**choice, **options}
+    return {**flat, "why": why} if why else flat
+
+
+def _table(values: dict[str, Any]) -> Any:
+    """A TOML table with scalars first and small dicts inline."""
+    import tomlkit
+
+    table = tomlkit.table()
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inline = tomlkit.inline_table()
+            inline.update(value)
+            table[key] = inline
+        else:
+            table[key] = list(value) if isinstance(value, tuple) else value
+    return table
+
+
+# -- fitting a plan to a workflow ----------------------------------------------------------------------
+
+
+def check_fit(plan: Plan, graph: Graph, where: str = "") -> None:
+    """Refuse a plan that was made for another graph or names stages that are not there."""
+    missing = [name for name in plan.stages if name not in graph.stages]
+    if missing:
+        raise PlanError(
+            f"the plan has a stage '{missing[0]}', which the workflow has not",
+            help=f"{suggest(missing[0], graph.stages)}  `tauten plan rebase` keeps what still fits",
+            where=where or plan.name,
+            code="E110",
+        )
+    if plan.graph and plan.graph != graph.hash:
+        raise PlanError(
+            f"the plan was made for graph {plan.graph}, this workflow is {graph.hash}",
+            help="run `tauten plan rebase`, which keeps what still fits",
+            where=where or plan.name,
+            code="E110",
+        )
+    for name, stage in plan.stages.items():
+        for other in stage.beside:
+            if other not in graph.stages:
+                raise PlanError(
+                    f"stage '{name}' runs beside '{other}', which the workflow has not",
+                    help=suggest(other, graph.stages),
+                    where=where or plan.name,
+                    code="E110",
+                )
+
+
+def rebase(plan: Plan, graph: Graph) -> tuple[Plan, list[str]]:
+    """Keep what still fits a changed workflow; returns the plan and what was dropped."""
+    dropped = [f"stage '{name}' is gone" for name in plan.stages if name not in graph.stages]
+    stages = {}
+    for name, stage in plan.stages.items():
+        if name in graph.stages:
+            kept = tuple(other for other in stage.beside if other in graph.stages)
+            dropped += [f"'{name}' beside '{other}'" for other in stage.beside if other not in kept]
+            stages[name] = msgspec.structs.replace(stage, beside=kept)
+    return msgspec.structs.replace(plan, stages=stages, graph=graph.hash, result={}), dropped
+
+
+def diff_plans(old: Plan, new: Plan) -> list[tuple[str, str, Any, Any]]:
+    """(stage, key, old value, new value) for each setting that differs; reasons are left out."""
+    rows = []
+    for name in dict.fromkeys([*old.stages, *new.stages]):
+        before, after = stage_keys(old.stage(name)), stage_keys(new.stage(name))
+        for key in dict.fromkeys([*before, *after]):
+            if key != "why" and before.get(key) != after.get(key):
+                rows.append((name, key, before.get(key), after.get(key)))
+    return rows
