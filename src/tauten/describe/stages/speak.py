@@ -1,0 +1,244 @@
+"""Speak: text to speech by Kokoro, sentence by sentence, so that the first sound does not wait for the last.
+
+Kokoro is int8 already; on OpenVINO it must run in f32, because bfloat16 swallows words.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tauten.describe.payload import Audio, Text
+from tauten.describe.phonemes import Pronouncer
+from tauten.describe.ports import Stream
+from tauten.describe.stage import Context, Role, stage
+from tauten.errors import InputError, MachineError, StageError, StoreError, suggest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RATE = 24_000  # Hz, what Kokoro writes
+SPEEDS = (0.5, 2.0)  # outside this range the voice loses words
+_MAX_TOKENS = 509  # the style table has 510 rows, one a length, and the net no more positions
+_FIRST_WORDS = 4  # a first clause of four words or more is worth sounding alone
+_LONGEST = 240  # characters: about 300 symbols, well inside the net's 509
+_FLITE_SECONDS = 30.0  # flite needs about 0.03 s a sentence; this only bounds a hung process
+FLITE = "flite"
+
+
+@stage(
+    pure=True,
+    roles={
+        "voice": Role("kokoro-82m", ("onnx", "openvino"), options={"unbatched": True}),
+        "lexicon": Role("english-g2p", ()),
+    },
+)
+async def speak(  # type: ignore[misc]  # an async generator gives a Stream once the engine has wrapped it
+    ctx: Context, text: Text | Stream[Text], *, voice: str = "jf_nezumi", speed: float = 1.0
+) -> Stream[Audio]:
+    """Say the text aloud: one WAV of 24 kHz a sentence, the first as soon as a clause is complete.
+
+    `voice` is one of the model's voices, or ``flite`` (``flite:slt`` ...) for the installed program of
+    that name, which is also what speaks when the model is not here. `speed` 1.0 is the usual pace.
+    """
+    _check_speed(speed)
+    if voice.split(":")[0] == FLITE:
+        speaker: Kokoro | Flite = Flite(voice.partition(":")[2], speed)
+    else:
+        speaker = await _open(ctx, voice, speed)
+    async for clause in clauses(text):
+        if isinstance(speaker, Flite):
+            yield await ctx.work(speaker.say, clause, cause="compute")
+            continue
+        item = speaker.item(clause)
+        if item is not None:
+            result = await ctx.infer("voice", item)
+            yield Audio.from_array(waveform(result), RATE)
+
+
+async def _open(ctx: Context, voice: str, speed: float) -> Kokoro | Flite:
+    try:
+        model, lexicon = ctx.files("voice"), ctx.files("lexicon")
+    except StoreError as missing:
+        if shutil.which(FLITE) is None:
+            raise MachineError(
+                f"no voice can speak: {missing.message}, and the program `flite` is not installed",
+                help="run `tauten model pull kokoro-82m english-g2p`, or install flite",
+                code="E341",
+            ) from missing
+        return Flite("", speed)
+    pronouncer = await ctx.work(Pronouncer.load, lexicon, cause="load")
+    return await ctx.work(functools.partial(Kokoro, model, pronouncer, voice, speed), cause="load")
+
+
+def _check_speed(speed: float) -> None:
+    if not SPEEDS[0] <= speed <= SPEEDS[1]:
+        raise InputError(
+            f"speed={speed:g} is outside {SPEEDS[0]:g} to {SPEEDS[1]:g}",
+            help="1.0 is the usual pace; 1.2 is brisk, 0.8 slow",
+            code="E231",
+        )
+
+
+class Kokoro:
+    """Makes the model's inputs: phonemes as numbers, the voice's style for that length, the speed.
+
+    A voice may be a blend, ``jf_nezumi+jm_kumo``: the mean of their style tables.
+    """
+
+    def __init__(
+        self, files: Mapping[str, Path], pronouncer: Pronouncer, voice: str = "jf_nezumi", speed: float = 1.0
+    ) -> None:
+        self.pronouncer = pronouncer
+        self.speed = speed
+        self.symbols = _symbols(files["vocab.json"])
+        self.style = _style(files["voices.npz"], voice)
+
+    def item(self, text: str) -> dict[str, NDArray[Any]] | None:
+        """The inputs for one sentence; None when nothing in it can be said."""
+        import numpy as np
+
+        sounds = self.pronouncer.phonemes(text)
+        tokens = [self.symbols[symbol] for symbol in sounds if symbol in self.symbols][:_MAX_TOKENS]
+        if not any(symbol.isalpha() for symbol in sounds):
+            return None
+        return {
+            "tokens": np.array([[0, *tokens, 0]], np.int64),
+            "style": self.style[len(tokens)].reshape(1, -1),
+            "speed": np.array([self.speed], np.float32),
+        }
+
+
+@functools.lru_cache(maxsize=2)
+def _symbols(path: Path) -> dict[str, int]:
+    table: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["vocab"]
+    return table
+
+
+@functools.lru_cache(maxsize=16)
+def _style(path: Path, voice: str) -> NDArray[np.float32]:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as voices:
+        for name in voice.split("+"):
+            if name not in voices.files:
+                raise InputError(
+                    f"no voice is called {name!r}", help=suggest(name, [*voices.files, FLITE]), code="E232"
+                )
+        mixed: NDArray[np.float32] = np.mean([voices[name] for name in voice.split("+")], axis=0)
+    return mixed.reshape(len(mixed), -1).astype(np.float32)
+
+
+def waveform(result: Any) -> NDArray[np.float32]:
+    """The samples in what a backend gives back for one item: an array, or a mapping with ``audio``."""
+    import numpy as np
+
+    array = result["audio"] if isinstance(result, Mapping) else result
+    if isinstance(array, list | tuple):
+        array = array[0]
+    return np.asarray(array, np.float32).ravel()
+
+
+class Flite:
+    """The small synthesiser `flite` as a process of its own: poorer, but fast and nothing to fetch."""
+
+    def __init__(self, voice: str = "", speed: float = 1.0) -> None:
+        program = shutil.which(FLITE)
+        if program is None:
+            raise MachineError(
+                "the program `flite` is not installed", help="install the package `flite`", code="E341"
+            )
+        self._command = [program, "--setf", f"duration_stretch={1 / speed:.3f}"]
+        if voice:
+            self._command += ["-voice", voice]
+
+    def say(self, text: str) -> Audio:
+        """One sentence as WAV; raises StageError when the program fails."""
+        with tempfile.TemporaryDirectory() as folder:
+            script, sound = Path(folder, "text.txt"), Path(folder, "sound.wav")
+            script.write_text(text, encoding="utf-8")
+            try:
+                command = [*self._command, "-f", str(script), "-o", str(sound)]
+                subprocess.run(command, check=True, capture_output=True, timeout=_FLITE_SECONDS)
+                return Audio(sound.read_bytes())
+            except (subprocess.SubprocessError, OSError) as error:
+                raise StageError(
+                    f"flite could not say {text[:40]!r}: {error}", help="try it by hand", code="E441"
+                ) from error
+
+
+async def clauses(text: Text | Stream[Text] | str) -> AsyncIterator[str]:
+    """Cut text, whole or as it streams in, into what is said in one breath; the first piece is short."""
+    if isinstance(text, Text | str):
+        cutter = Cutter()
+        for piece in [*cutter.add(str(text)), *cutter.end()]:
+            yield piece
+        return
+    cutter = Cutter()
+    async for increment in text:
+        for piece in cutter.add(str(increment)):
+            yield piece
+    for piece in cutter.end():
+        yield piece
+
+
+class Cutter:
+    """Collects increments and gives out complete sentences.
+
+    >>> cutter = Cutter()
+    >>> cutter.add("The key is missing, so Python raises an error. Use"), cutter.end()
+    (['The key is missing,', 'so Python raises an error.'], ['Use'])
+    """
+
+    _SENTENCE = re.compile(r"[.!?]+[\"')\]]*\s+|\n\s*\n")
+    _CLAUSE = re.compile(r"[,;:]\s+")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._started = False
+
+    def add(self, increment: str) -> list[str]:
+        """What is complete now that the increment has come."""
+        self._held += increment
+        pieces: list[str] = []
+        while (cut := self._cut()) > 0:
+            pieces += self._take(cut)
+        return pieces
+
+    def end(self) -> list[str]:
+        """What is left when no more will come."""
+        return self._take(len(self._held))
+
+    def _cut(self) -> int:
+        sentence = self._SENTENCE.search(self._held)
+        limit = sentence.end() if sentence else len(self._held)
+        if not self._started:
+            for clause in self._CLAUSE.finditer(self._held, 0, limit):
+                if len(self._held[: clause.end()].split()) >= _FIRST_WORDS:
+                    return clause.end()
+        return limit if sentence or limit > _LONGEST else 0
+
+    def _take(self, cut: int) -> list[str]:
+        taken, self._held = self._held[:cut].strip(), self._held[cut:]
+        self._started = self._started or bool(taken)
+        return _breaths(taken)
+
+
+def _breaths(sentence: str) -> list[str]:
+    """Split what is too long for the net, at a comma where there is one, else between words."""
+    pieces: list[str] = []
+    while len(sentence) > _LONGEST:
+        cut = max(sentence.rfind(", ", 0, _LONGEST) + 1, 0) or sentence.rfind(" ", 0, _LONGEST)
+        cut = cut if cut > 0 else _LONGEST
+        pieces.append(sentence[:cut].strip())
+        sentence = sentence[cut:].strip()
+    return [*pieces, sentence] if sentence else pieces
