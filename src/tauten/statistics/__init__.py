@@ -1,0 +1,55 @@
+"""Pure maths of gates and intervals: rates, percentiles, paired losses, bootstraps, histograms, rounding.
+
+Shares are 0..1 everywhere (a confidence of 0.95, a loss of 0.01 is one point). Every interval states
+what it assumes. `sides=2` puts half of the error in each tail; `sides=1` puts all of it in both, so that
+one bound, used alone, holds with the given confidence. Nothing here reads a clock or keeps state; what
+is random takes a seed.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from tauten.statistics.bootstrap import block_bootstrap, mean, paired_bootstrap
+from tauten.statistics.histogram import Histogram
+from tauten.statistics.paired import items_needed, loss_interval, loss_p_value, smallest_provable_loss
+from tauten.statistics.percentiles import (
+    median_interval,
+    percentile,
+    percentile_interval,
+    percentile_ranks,
+    queries_needed,
+)
+from tauten.statistics.rates import (
+    Interval,
+    beta_cdf,
+    binomial_cdf,
+    clopper_pearson,
+    normal_cdf,
+    normal_quantile,
+    wilson,
+)
+from tauten.statistics.rounding import round_to_total
+
+__all__ = [
+    "Histogram",
+    "Interval",
+    "beta_cdf",
+    "binomial_cdf",
+    "block_bootstrap",
+    "clopper_pearson",
+    "items_needed",
+    "loss_interval",
+    "loss_p_value",
+    "mean",
+    "median_interval",
+    "normal_cdf",
+    "normal_quantile",
+    "paired_bootstrap",
+    "percentile",
+    "percentile_interval",
+    "percentile_ranks",
+    "queries_needed",
+    "round_to_total",
+    "smallest_provable_loss",
+    "wilson",
+]
