@@ -23,8 +23,6 @@ from tauten.describe.graph import (
     Literal,
     Source,
     Stage,
-    inputs_in,
-    stages_in,
 )
 from tauten.describe.port import Port
 from tauten.describe.ports import PortType, port_type
@@ -250,11 +248,6 @@ def caller_folder() -> Path:
     while frame is not None and "/tauten/describe/" in frame.f_code.co_filename.replace("\\", "/"):
         frame = frame.f_back  # type: ignore[assignment]
     return Path(frame.f_code.co_filename).parent if frame else Path()
-
-
-def is_drawn_from(source: Source, inputs: dict[str, PortType]) -> bool:
-    """Whether a source reads the request alone."""
-    return not list(stages_in(source)) and all(name in inputs for name in inputs_in(source))
 
 
 def _holds_port(values: Any) -> bool:

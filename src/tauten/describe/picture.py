@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from html import escape
 from collections.abc import Mapping
+from html import escape
 
 from tauten.describe.graph import FromInput, FromStage, Graph, Listed, Literal, Source, Stage
 from tauten.describe.ports import PortType

@@ -23,10 +23,9 @@ FORMAT = "plan/1"
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How many items share one run of a model, and how long the first may wait for company."""
+    """How many items may share one run of a model; those that wait together leave together."""
 
     max: int = 1
-    wait: Literal["slack", "none"] = "none"
 
 
 class ModelChoice(msgspec.Struct, frozen=True, omit_defaults=True):
