@@ -38,11 +38,16 @@ class Channel:
 
     async def send(self, value: Any) -> None:
         """Give a value to every open reader; waits while one of them is full."""
-        while any(len(reader.held) >= self._bound for reader in self._readers):
+        while self._full():
             self._room = asyncio.get_running_loop().create_future()
             await self._room
         for reader in self._readers:
             reader.put(value)
+
+    def _full(self) -> bool:
+        """Whether a reader that reads is full; before anyone reads, whether the first part is."""
+        reading = [reader for reader in self._readers if reader.started]
+        return any(len(reader.held) >= self._bound for reader in reading or self._readers)
 
     def end(self, error: BaseException | None = None) -> None:
         """Say that nothing more comes; readers raise `error` after what was sent."""
@@ -74,7 +79,7 @@ class Channel:
 class Reader(AsyncIterator[Any]):
     """One consumer's end of a channel."""
 
-    __slots__ = ("_channel", "_clock", "_step", "_trace", "_waiter", "held")
+    __slots__ = ("_channel", "_clock", "_step", "_trace", "_waiter", "held", "started")
 
     def __init__(self, channel: Channel, trace: Trace, step: str, clock: Clock) -> None:
         self._channel = channel
@@ -83,6 +88,7 @@ class Reader(AsyncIterator[Any]):
         self._clock = clock
         self._waiter: asyncio.Future[None] | None = None
         self.held: deque[Any] = deque()
+        self.started = False  # a reader whose step never runs holds nobody back
 
     def put(self, value: Any) -> None:
         self.held.append(value)
@@ -90,6 +96,7 @@ class Reader(AsyncIterator[Any]):
             self._waiter.set_result(None)
 
     async def __anext__(self) -> Any:
+        self.started = True
         if not self.held:
             asked = self._clock()
             self._waiter = asyncio.get_running_loop().create_future()
