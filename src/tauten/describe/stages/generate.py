@@ -1,0 +1,129 @@
+"""Text from a language model: a template is filled in, and the model's words stream out."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tauten.describe.payload import Text
+from tauten.describe.ports import Stream
+from tauten.describe.stage import PLANNED, Context, Role, stage
+from tauten.describe.template import Template, load
+from tauten.errors import InputError, StageError, WorkflowError
+
+BOOKED = ("input_tokens", "cached_tokens", "output_tokens")
+SETTINGS = frozenset(
+    {"template", "name", "max_tokens", "temperature", "top_p", "stop", "seed", "into", "ngram", *PLANNED}
+)
+
+
+def prepare(
+    inputs: dict[str, Any], params: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Load the template when the call is written and compare its fields with what is passed."""
+    literal = inputs.get("template")
+    if not isinstance(literal, str | Template):
+        raise WorkflowError(
+            f"generate() needs its template when it is written, and got {literal.__class__.__name__}",
+            help="give a file's name or text with {{ fields }}; what a request brings is a field",
+            code="E104",
+        )
+    template = load(literal, folder)
+    template.check(inputs.keys() - {"template"}, reserved=SETTINGS)
+    return {**inputs, "template": template}, params
+
+
+@stage(pure=True, roles={"model": Role("smollm2-135m-instruct", ("llm",))}, prepare=prepare)
+async def generate(  # type: ignore[misc]  # callers see a Stream; the body is its generator
+    ctx: Context,
+    template: str | Template,
+    *,
+    max_tokens: int = 128,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    stop: str | Sequence[str] = (),
+    seed: int | None = None,
+    into: Any = None,
+    ngram: int | None = None,
+    **fields: object,
+) -> Stream[Text]:
+    """Fill the template with `fields` and stream the model's answer as increments of text.
+
+    `template` is a file beside the calling code or the text itself; see `tauten.describe.template`. An
+    unknown or unused field is a WorkflowError (E104) when the call is written.
+
+    `max_tokens` bounds the answer. `temperature` 0 takes the likeliest token (the default, so that an
+    answer can be repeated); above it, `top_p` keeps the likeliest tokens of that probability mass and
+    `seed` makes the choice repeatable. Generation ends at any of `stop`, which is not part of the answer.
+    `ngram` looks for continuations of the last `ngram` tokens in the prompt and checks them at once (prompt
+    lookup): faster where the answer quotes, neutral to slower elsewhere.
+
+    `into` takes a msgspec Struct, dataclass or Literal: the model can then only write JSON of that type,
+    and the stream's single value is the decoded object.
+
+    Raises InputError E240 for numbers out of range, StageError E410 where the answer was cut at
+    `max_tokens` before its JSON closed. Tokens are booked as input_tokens, cached_tokens, output_tokens.
+    """
+    if max_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise InputError(
+            f"max_tokens={max_tokens}, temperature={temperature}, top_p={top_p}",
+            help="max_tokens is 1 or more, temperature 0 or more, top_p above 0 and at most 1",
+            code="E240",
+        )
+    item: dict[str, Any] = {
+        **_question(load(template, Path()), fields),
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "stop": [stop] if isinstance(stop, str) else list(stop),
+        "seed": seed,
+        "ngram": ngram,
+    }
+    if into is not None:
+        item["json_schema"] = schema_of(into)
+    said: list[str] = []
+    chunks = ctx.stream("model", item)
+    try:
+        async for chunk in chunks:
+            if chunk.text and into is None:
+                yield Text(chunk.text)
+            said.append(chunk.text)
+            _book(ctx, chunk.usage)
+    finally:
+        if hasattr(chunks, "aclose"):
+            await chunks.aclose()  # a reader who leaves stops the engine within one step
+    if into is not None:
+        yield _decoded("".join(said), into)
+
+
+def _question(template: Template, fields: Mapping[str, Any]) -> dict[str, Any]:
+    messages = template.render(fields)
+    return {"prompt": messages[0]["content"]} if template.is_prompt else {"messages": messages}
+
+
+def _book(ctx: Context, usage: Mapping[str, float]) -> None:
+    for unit in BOOKED:
+        if usage.get(unit):
+            ctx.spend(unit, usage[unit])
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """The JSON schema of a type, its own shape first: constrained decoders do not follow a bare `$ref`."""
+    schema = msgspec.json.schema(kind)
+    name = str(schema.get("$ref", "")).rsplit("/", 1)[-1]
+    return {**schema["$defs"][name], "$defs": schema["$defs"]} if name else schema
+
+
+def _decoded(answer: str, into: Any) -> Any:
+    try:
+        return msgspec.json.decode(answer, type=into)
+    except msgspec.DecodeError as error:  # its subclass ValidationError too
+        raise StageError(
+            f"the answer is no {getattr(into, '__name__', into)}: {error}; it ends with {answer[-40:]!r}",
+            help="raise max_tokens, or ask for a smaller type",
+            code="E410",
+        ) from error
