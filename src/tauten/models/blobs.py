@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ CHUNK_BYTES = 1 << 20  # large enough for the disk, small enough for a moving pr
 PARTIAL_DAYS = 7  # an interrupted download may be resumed for a week
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 
 
 @contextmanager
@@ -130,19 +130,15 @@ class Blobs:
             staged.unlink(missing_ok=True)
 
     def sweep(self) -> int:
-        """Remove what no variant links to and what crashed pulls left; bytes freed. Needs the store's lock."""
+        """Remove what crashed pulls left, then what no variant links to; bytes freed. Needs the store's lock."""
         freed = 0
-        for blob in _files(self._blobs):
-            facts = blob.stat()
-            if facts.st_nlink == 1:
-                freed += facts.st_size
-                blob.chmod(0o644)  # Windows keeps read-only files
-                blob.unlink()
         oldest = time.time() - PARTIAL_DAYS * 86400
         for left in self.partial.iterdir() if self.partial.is_dir() else ():
-            if left.suffix == ".part" and left.stat().st_mtime > oldest:
-                continue
-            freed += _remove(left)
+            if left.suffix != ".part" or left.stat().st_mtime < oldest:
+                freed += _remove(left)
+        for blob in _files(self._blobs):
+            if blob.stat().st_nlink == 1:
+                freed += _remove(blob)
         return freed
 
 
@@ -151,10 +147,13 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _remove(path: Path) -> int:
+    """Delete a file or folder; bytes freed, which files with another link are not."""
     if path.is_dir():
-        freed = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-        shutil.rmtree(path)
+        freed = sum(_remove(each) for each in path.iterdir())
+        path.rmdir()
         return freed
-    freed = path.stat().st_size
+    facts = path.stat()
+    if sys.platform == "win32":
+        path.chmod(0o644)  # Windows does not delete read-only files
     path.unlink()
-    return freed
+    return facts.st_size if facts.st_nlink == 1 else 0

@@ -118,6 +118,11 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recipe = {key: self.recipe(item) for key, item in self.variants[variant].files.items()}
         return hashlib.sha256(msgspec.json.encode(recipe, order="deterministic")).hexdigest()
 
+    def origin(self, item: str) -> str:
+        """Where a file comes from, in words."""
+        made = self.made.get(item)
+        return f"made by {made.converter} of {', '.join(made.inputs)}" if made else "as fetched"
+
     def recipe(self, item: str) -> str:
         """The name of a file's content before it exists: its hash, or converter and inputs."""
         if item in self.fetched:

@@ -32,7 +32,7 @@ class Installer:
         origins: dict[str, str] = {}
         for file, item in model.variants[variant].files.items():
             blobs[file] = self._item(name, item, model)
-            origins[file] = _origin(item, model)
+            origins[file] = model.origin(item)
         with disk_errors(folder):
             self._link(blobs, folder)
             entries = {file: _entry(folder / file, blobs[file].name, origins[file]) for file in blobs}
@@ -104,10 +104,3 @@ class Installer:
 def _entry(path: Path, sha256: str, origin: str) -> Entry:
     facts = path.stat()
     return Entry(sha256, facts.st_size, facts.st_mtime_ns, origin)
-
-
-def _origin(item: str, model: Model) -> str:
-    if item in model.fetched:
-        return f"{item}, pinned"
-    made = model.made[item]
-    return f"{made.converter} of {', '.join(made.inputs)}"

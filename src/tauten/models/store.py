@@ -356,6 +356,9 @@ class Store:
         folder = self._folder(name, variant)
         if folder.exists():
             folder.rename(self._blobs.stage(f"old-{uuid.uuid4().hex}"))
+        for parent in (folder.parent, self._manifest(name, variant).parent):
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
 
     def _sweep(self) -> None:
         """Tidy up unless somebody else is pulling; the last one does it."""

@@ -1,0 +1,2 @@
+"""Tests of the model store."""
+# SPDX-License-Identifier: Apache-2.0
