@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -288,7 +288,10 @@ class Store:
                 yield
         except StoreError as error:
             if error.code == "E313":
-                self._sweep()
+                with suppress(
+                    OSError
+                ):  # a store that cannot be written cannot be tidied; the first error is told
+                    self._sweep()
             raise
         self._sweep()
 
