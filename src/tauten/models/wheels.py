@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from tauten.errors import StoreError
-from tauten.models.blobs import disk_full
+from tauten.models.blobs import disk_full, facts_below
 
 POLL_S = 0.2  # how often the growing file is looked at for the progress bar
 
@@ -74,13 +74,7 @@ def _still_running(process: subprocess.Popen[bytes]) -> bool:
 
 def _size_bytes(folder: Path) -> int:
     """The largest file below: pip writes one wheel and moves it."""
-    sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:  # moved while we looked
-            continue
-    return max(sizes)
+    return max((facts.st_size for facts in facts_below(folder)), default=0)
 
 
 def _failure(requirement: str, folder: Path, log: str) -> StoreError:
