@@ -218,6 +218,13 @@ class Audio(Media):
             out.writeframes(pcm.tobytes())
         return cls(buffer.getvalue())
 
+    @classmethod
+    def from_soundfile(cls, file: Any) -> Audio:
+        """Encode what an open ``soundfile.SoundFile`` holds, from its start, as 16-bit WAV."""
+        if file.seekable():
+            file.seek(0)
+        return cls.from_array(file.read(dtype="float32", always_2d=True), file.samplerate)
+
 
 class Video(Media):
     """A clip: MP4 or WebM; gives frames and its sound track."""
@@ -245,6 +252,8 @@ def as_payload(value: object, accepted: tuple[type, ...]) -> object:
         return _open_media(value, media)
     if value.__class__.__module__.startswith("PIL.") and Image in accepted:
         return Image.from_pil(value)
+    if value.__class__.__module__ == "soundfile" and Audio in accepted:
+        return Audio.from_soundfile(value)
     if value.__class__.__name__ == "ndarray" and Tensor in accepted:
         return Tensor(value)  # type: ignore[arg-type]
     if value.__class__.__name__ == "ndarray" and Image in accepted:
@@ -259,13 +268,18 @@ def as_payload(value: object, accepted: tuple[type, ...]) -> object:
     )
 
 
+_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".webm", ".mp4", ".m4a"),
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"),
+)
+
+
 def _names_media(value: str, accepted: tuple[type, ...]) -> bool:
     """Whether a string, where both Text and media are accepted, is the path of an existing media file."""
     if "\n" in value or len(value) > 1024:
         return False
-    suffixes = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".webm", ".mp4", ".m4a", ".png", ".jpg", ".jpeg")
     has_media = any(issubclass(kind, Media) for kind in accepted)
-    return has_media and value.lower().endswith(suffixes) and Path(value).exists()
+    return has_media and value.lower().endswith(_SUFFIXES) and Path(value).exists()
 
 
 def _open_media(value: bytes | str | Path, media: list[type[Media]]) -> Media:
@@ -326,12 +340,20 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GIF89a", "image/gif"),
     (0, b"II*\0", "image/tiff"),
     (0, b"MM\0*", "image/tiff"),
-    (0, b"BM", "image/bmp"),
     (0, b"fLaC", "audio/flac"),
     (0, b"OggS", "audio/ogg"),
     (0, b"ID3", "audio/mpeg"),
     (0, b"\x1aE\xdf\xa3", "video/webm"),
 )
+
+
+def _brand(brand: bytes) -> str:
+    """The type of an ISO media file by its brand: pictures use the same container as clips."""
+    if brand in (b"avif", b"avis"):
+        return "image/avif"
+    if brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
+        return "image/heic"
+    return "audio/mp4" if brand in (b"M4A ", b"M4B ", b"F4A ") else "video/mp4"
 
 
 def sniff(data: bytes) -> str:
@@ -342,7 +364,9 @@ def sniff(data: bytes) -> str:
     if data[:4] == b"RIFF":
         return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(data[8:12], "")
     if data[4:8] == b"ftyp":
-        return "audio/mp4" if data[8:11] == b"M4A" else "video/mp4"
+        return _brand(data[8:12])
+    if data[:2] == b"BM" and data[6:10] == bytes(4):  # two letters alone would also fit a sentence
+        return "image/bmp"
     if len(data) > 2 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0 and data[1] & 0x06:
         return "audio/mpeg"
     return ""
