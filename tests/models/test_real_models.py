@@ -1,4 +1,4 @@
-"""The real models: pulled, converted, and giving the numbers they gave when they were checked against torch."""
+"""The real models: pulled, converted, and giving the numbers they gave when the converters were written."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
