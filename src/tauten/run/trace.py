@@ -1,4 +1,4 @@
-"""Where the time of one request went: rows written while it runs, read afterwards.
+"""Where the time of one request went: rows written while it runs, read afterwards (by `attribution`).
 
 A row is a plain tuple ``(step, cause, start, end)`` of monotonic seconds; appending one is all that the
 hot path pays. A row with the cause `VISIT` spans a step's whole stay; the others lie inside it and say

@@ -1,0 +1,281 @@
+"""Who owned each instant of a request: the walk back along its critical path.
+
+The rules, in the order in which they decide:
+
+1. The walk starts at `trace.end` with the output step that ended last, and goes back in time.
+2. Inside a visit an instant belongs to the working row that is innermost: the one that started last; of
+   those, the one that ends first; of two equal intervals, the one recorded later. Only when no row works
+   do the waiting rows (`WAITING`) come, by the same order.
+3. A row that waits for a stream (`assemble`) never owns an instant in which the step that feeds it is
+   inside its own visit: that instant is handed to the feeding step and decided there by rules 2 to 4, and
+   handed on if that step waits for a stream itself, or has not begun and waits for its own inputs.
+   With several feeding steps one that works comes first, then one that waits; then the one begun last.
+4. What no row of the visit claims goes to a row that lies in no visit (the engine's own rows), if one is
+   open at the time, else it is `unattributed` under the step's name.
+5. Where the visit begins, the walk goes on with the upstream step that ended last at or before that
+   instant, or that is still streaming at it. Skipped steps stand for their own upstream. Without edges
+   (an observed workflow) any step may be upstream. Of equal ends the longer visit is taken.
+6. If there is no such step, or more than `ORDER_GAP_S` between that end and the beginning is claimed by
+   nobody, and another step of the request ended in between, the plan ran the two in turn: the walk goes
+   on with the one that ended last.
+7. A gap between two visits belongs to the rows that lie in no visit, else it is `unattributed` under "".
+
+The segments therefore tile the request: each instant has one owner, nothing is counted twice, and the sum is
+the wall time. Work that no segment shows ran beside the path and is reported as off-path.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from tauten.run.trace import Trace
+from tauten.run.visits import UNATTRIBUTED, Group, Piece, Visit, Visits, append, cut, fill, rank
+
+EPSILON_S: Final = 1e-6  # 1 µs: two reads of one clock in two threads may cross by this much
+ORDER_GAP_S: Final = 1e-3  # 1 ms: ten times a hand-over between threads; shorter gaps are the engine's
+
+
+class Segment(NamedTuple):
+    """One stretch of the request and its only owner; step "" is the engine itself."""
+
+    start: float
+    end: float
+    step: str
+    cause: str
+
+
+class Stay(NamedTuple):
+    """A visit as it is shown: its extent, and its own rows made disjoint (nothing handed over)."""
+
+    step: str
+    start: float
+    end: float
+    pieces: tuple[Segment, ...]
+
+
+Key = tuple[str, str]
+"""(step, cause)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Where the time of one request went; all times in seconds.
+
+    `segments` tile [start, end] exactly. `path` lists the steps that own time, in order of appearance.
+    `slack` says how much later a step could have ended without moving the end (0 on the path);
+    `free_slack` how much later without moving even the next step. `off_path` is work hidden behind the path.
+    """
+
+    start: float
+    end: float
+    segments: list[Segment]
+    path: list[str] = field(default_factory=list)
+    off_path: dict[Key, float] = field(default_factory=dict)
+    slack: dict[str, float] = field(default_factory=dict)
+    free_slack: dict[str, float] = field(default_factory=dict)
+    stays: list[Stay] = field(default_factory=list)
+
+    @property
+    def wall(self) -> float:
+        return self.end - self.start
+
+    def exclusive(self) -> dict[Key, float]:
+        """Seconds on the path by (step, cause); they add up to `wall`."""
+        return totals(self.segments)
+
+    @property
+    def unattributed(self) -> float:
+        return math.fsum(s.end - s.start for s in self.segments if s.cause == UNATTRIBUTED)
+
+
+def attribute(trace: Trace) -> Attribution:
+    """Walk a finished trace: segments, path, off-path work and slack."""
+    visits = Visits(trace)
+    walk = _Walk(visits)
+    segments = walk.run()
+    path = list(dict.fromkeys(s.step for s in segments if s.step))
+    slack = _slack(visits)
+    for step in {*path, *(visit.step for visit in walk.taken)}:
+        if step in slack:
+            slack[step] = (0.0, 0.0)
+    return Attribution(
+        visits.start,
+        visits.end,
+        segments,
+        path=path,
+        off_path=_off_path(visits, segments),
+        slack={step: total for step, (total, _) in slack.items()},
+        free_slack={step: free for step, (_, free) in slack.items()},
+        stays=_stays(visits),
+    )
+
+
+def attribute_first_output(trace: Trace) -> list[Segment]:
+    """The same walk from the first output back: segments that tile [start, first_output], or none."""
+    if trace.first_output is None:
+        return []
+    return _Walk(Visits(trace, trace.first_output)).run()
+
+
+def totals(segments: Iterable[Segment]) -> dict[Key, float]:
+    """Seconds by (step, cause)."""
+    parts: dict[Key, list[float]] = defaultdict(list)
+    for start, end, step, cause in segments:
+        parts[step, cause].append(end - start)
+    return {key: math.fsum(lengths) for key, lengths in parts.items()}
+
+
+class _Walk:
+    """One walk back; `cursor` only ever falls, and no visit is taken twice."""
+
+    def __init__(self, visits: Visits) -> None:
+        self.visits = visits
+        self.cursor = visits.end
+        self.taken: set[Visit] = set()
+        self._ended = len(visits.all)  # visits.all[:_ended] may still be the one that ended last
+        self._anyone = Group(visits.all) if visits.observed else None
+
+    def run(self) -> list[Segment]:
+        parts: list[list[Piece]] = []
+        low = self.visits.start
+        visit = self._next(None)
+        while visit is not None:
+            joined = min(visit.end, self.cursor)
+            parts.append(self._gap(joined, self.cursor))
+            parts.append(cut(visit.resolved, visit.start, joined))
+            self.taken.add(visit)
+            self.cursor = min(visit.start, self.cursor)
+            visit = self._next(visit)
+        parts.append(self._gap(low, self.cursor))
+        pieces: list[Piece] = []
+        for part in reversed(parts):
+            for piece in part:
+                append(pieces, piece)
+        return [Segment(*piece) for piece in pieces]
+
+    def _gap(self, low: float, high: float) -> list[Piece]:
+        return fill(cut(self.visits.loose, low, high), low, high, "", UNATTRIBUTED) if high > low else []
+
+    def _next(self, visit: Visit | None) -> Visit | None:
+        """The visit that the walk goes on with from `cursor`, coming from `visit` (None: from the end)."""
+        if visit is not None and self.visits.observed:
+            return self._before(visit)
+        nodes = self.visits.outputs if visit is None else self.visits.nodes_before(visit.step)
+        groups = self.visits.feeding(nodes, self.cursor)
+        candidates = [found for group in groups if (found := group.latest(self.cursor, self.taken))]
+        upstream = max(candidates, key=self._preference, default=None)
+        joined = self.visits.start if upstream is None else min(upstream.end, self.cursor)
+        unclaimed = (e - s for s, e, _, cause in self._gap(joined, self.cursor) if cause == UNATTRIBUTED)
+        if upstream is None or math.fsum(unclaimed) > ORDER_GAP_S:
+            between = self._ended_last()
+            if between is not None and (upstream is None or between.end > joined):
+                return between
+        return upstream
+
+    def _preference(self, visit: Visit) -> tuple[float, bool, float, str]:
+        return (min(visit.end, self.cursor), visit.end > self.cursor, -visit.start, visit.step)
+
+    def _before(self, visit: Visit) -> Visit | None:
+        """Without a graph: whoever ended last; for a stream's consumer, whoever is still at work."""
+        ended = self._ended_last()
+        if (visit.streams or ended is None) and self._anyone is not None:
+            still_open = self._anyone.latest(self.cursor, self.taken)
+            if still_open is not None and still_open.end > self.cursor and still_open.start < self.cursor:
+                return still_open
+        return ended
+
+    def _ended_last(self) -> Visit | None:
+        """The visit of any step that ended last at or before `cursor`; amortised O(1), as time only falls."""
+        every = self.visits.all
+        while self._ended and (
+            every[self._ended - 1].end > self.cursor + EPSILON_S
+            or every[self._ended - 1].start > self.cursor
+            or every[self._ended - 1] in self.taken
+        ):
+            self._ended -= 1
+        return every[self._ended - 1] if self._ended else None
+
+
+def _off_path(visits: Visits, segments: Sequence[Segment]) -> dict[Key, float]:
+    """Work of each step that the path does not show; waits are not work."""
+    worked = totals(Segment(*piece) for visit in visits.all for piece in visit.own if rank(piece[3]) == 0)
+    shown = totals(segments)
+    hidden = {key: worked[key] - shown.get(key, 0.0) for key in worked}
+    return {key: seconds for key, seconds in hidden.items() if seconds > 1e-9}  # 1 ns: float noise
+
+
+def _stays(visits: Visits) -> list[Stay]:
+    ordered = sorted(visits.all, key=lambda v: (v.start, v.end, v.step))
+    return [Stay(v.step, v.start, v.end, tuple(Segment(*piece) for piece in v.own)) for v in ordered]
+
+
+def _slack(visits: Visits) -> dict[str, tuple[float, float]]:
+    """(total, free) float of each step from the observed times, the smallest of its visits."""
+    per_visit = _slack_observed(visits) if visits.observed else _slack_drawn(visits)
+    slack: dict[str, tuple[float, float]] = {}
+    for visit, (latest, free) in per_visit.items():
+        total, smallest = slack.get(visit.step, (math.inf, math.inf))
+        late = max(0.0, latest - visit.end)
+        slack[visit.step] = (min(total, late), min(smallest, free, late))
+    return slack
+
+
+def _slack_drawn(visits: Visits) -> dict[Visit, tuple[float, float]]:
+    """Latest end and free float of each visit; consumers first, as a node's come from its consumers'."""
+    consumers: dict[str, list[str]] = defaultdict(list)
+    for node, ups in visits.upstream.items():
+        for up in ups:
+            consumers[up].append(node)
+    found: dict[Visit, tuple[float, float]] = {}
+    for node in reversed(visits.upstream):
+        group = visits.groups.get(node)
+        for visit in group.visits if group else ():
+            latest, free = visits.end, visits.end - visit.end
+            for consumer in _consumers(visits, consumers, node, visit):
+                spent = consumer.end - max(consumer.start, visit.end)
+                latest = min(latest, found[consumer][0] - spent)
+                free = min(free, max(0.0, consumer.start - visit.end))
+            found[visit] = (latest, free)
+    return found
+
+
+def _consumers(visits: Visits, edges: dict[str, list[str]], node: str, visit: Visit) -> list[Visit]:
+    """The visits that used this one's result: begun after it began and not ended before it ended."""
+    found: list[Visit] = []
+    stack, seen = list(edges.get(node, ())), set[str]()
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        group = visits.groups.get(name)
+        if group is None:  # skipped: its consumers stand for it
+            stack.extend(edges.get(name, ()))
+            continue
+        for consumer in group.visits[bisect_left(group.starts, visit.start) :]:
+            if consumer.end >= visit.end:
+                found.append(consumer)
+    return found
+
+
+def _slack_observed(visits: Visits) -> dict[Visit, tuple[float, float]]:
+    """Without a graph whatever began after a visit ended may have used it: the careful answer."""
+    ordered = sorted(visits.all, key=lambda v: (v.start, v.end), reverse=True)
+    starts = sorted(visit.start for visit in ordered)
+    begin_by = [visits.end] * (
+        len(starts) + 1
+    )  # latest begin over the visits that start at or after starts[i]
+    found: dict[Visit, tuple[float, float]] = {}
+    for place, visit in zip(range(len(starts) - 1, -1, -1), ordered, strict=True):
+        after = max(place + 1, bisect_left(starts, visit.end))
+        latest = begin_by[after]
+        next_start = starts[after] if after < len(starts) else visits.end
+        found[visit] = (latest, max(0.0, next_start - visit.end))
+        begin_by[place] = min(begin_by[place + 1], latest - (visit.end - visit.start))
+    return found
