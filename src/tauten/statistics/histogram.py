@@ -58,7 +58,7 @@ class Histogram:
         self.low = min(self.low, other.low)
         self.high = max(self.high, other.high)
 
-    def atrank_of(self, rank: int) -> float:
+    def at_rank(self, rank: int) -> float:
         """The rank-th smallest value (1-based), within the relative error."""
         if not 1 <= rank <= self.n:
             raise InternalError(f"rank {rank} of {self.n} values")
@@ -76,11 +76,11 @@ class Histogram:
         """The q-quantile, within the relative error; raises InputError when nothing was counted."""
         if not self.n:
             raise InputError("no values to take a percentile of", help="record at least one", code="E252")
-        return self.atrank_of(rank_of(self.n, q))
+        return self.at_rank(rank_of(self.n, q))
 
     def interval(self, q: float, confidence: float = 0.95) -> Interval | None:
         """Distribution-free interval of the q-quantile; None when n is too small."""
         ranks = percentile_ranks(self.n, q, confidence) if self.n else None
         if ranks is None:
             return None
-        return Interval(self.atrank_of(ranks[0]), self.quantile(q), self.atrank_of(ranks[1]), self.n)
+        return Interval(self.at_rank(ranks[0]), self.quantile(q), self.at_rank(ranks[1]), self.n)
