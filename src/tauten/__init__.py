@@ -1,4 +1,134 @@
-"""EXPLAIN ANALYZE for AI workflows, and the optimiser behind it."""
+"""EXPLAIN ANALYZE for AI workflows, and the optimiser behind it.
+
+    import tauten as tt
+
+The public names are listed in `__all__`; each is imported when it is first used.
+"""
 # SPDX-License-Identifier: Apache-2.0
 
-from tauten.version import __version__ as __version__
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tauten.describe.stage import set_outside
+from tauten.version import __version__
+
+if TYPE_CHECKING:
+    from tauten.describe.flow import choose, default, equals, fallback, map, option, when
+    from tauten.describe.payload import Audio, Image, Json, Payload, Tensor, Text, Video
+    from tauten.describe.ports import Session, Stream
+    from tauten.describe.slo import Slo, parse_slo
+    from tauten.describe.stage import Context, stage
+    from tauten.describe.stages.classify import classify
+    from tauten.describe.stages.detect_speech import detect_speech
+    from tauten.describe.stages.embed import embed
+    from tauten.describe.stages.frames import frames, sound
+    from tauten.describe.stages.generate import generate
+    from tauten.describe.stages.ocr import ocr
+    from tauten.describe.stages.quote import quote
+    from tauten.describe.stages.retrieve import retrieve
+    from tauten.describe.stages.speak import speak
+    from tauten.describe.stages.transcribe import transcribe
+    from tauten.describe.view import View
+    from tauten.describe.workflow import Workflow, workflow
+    from tauten.errors import TautenError
+    from tauten.improve.quality import metric
+    from tauten.plan.plan import Plan, load_plan
+    from tauten.run.engine import Engine
+    from tauten.run.here import cancelled, deadline_left, gather
+    from tauten.run.index import index
+
+_WHERE = {
+    "describe.flow": "choose default equals fallback map option when",
+    "describe.payload": "Audio Image Json Payload Tensor Text Video",
+    "describe.ports": "Session Stream",
+    "describe.slo": "Slo parse_slo",
+    "describe.stage": "Context stage",
+    "describe.stages.classify": "classify",
+    "describe.stages.detect_speech": "detect_speech",
+    "describe.stages.embed": "embed",
+    "describe.stages.frames": "frames sound",
+    "describe.stages.generate": "generate",
+    "describe.stages.ocr": "ocr",
+    "describe.stages.quote": "quote",
+    "describe.stages.retrieve": "retrieve",
+    "describe.stages.speak": "speak",
+    "describe.stages.transcribe": "transcribe",
+    "describe.view": "View",
+    "describe.workflow": "Workflow workflow",
+    "errors": "TautenError",
+    "improve.quality": "metric",
+    "plan.plan": "Plan load_plan",
+    "run.engine": "Engine",
+    "run.here": "cancelled deadline_left gather",
+    "run.index": "index",
+}
+_HOME = {name: module for module, names in _WHERE.items() for name in names.split()}
+
+__all__ = [
+    "Audio",
+    "Context",
+    "Engine",
+    "Image",
+    "Json",
+    "Payload",
+    "Plan",
+    "Session",
+    "Slo",
+    "Stream",
+    "TautenError",
+    "Tensor",
+    "Text",
+    "Video",
+    "View",
+    "Workflow",
+    "__version__",
+    "cancelled",
+    "choose",
+    "classify",
+    "deadline_left",
+    "default",
+    "detect_speech",
+    "embed",
+    "equals",
+    "fallback",
+    "frames",
+    "gather",
+    "generate",
+    "index",
+    "load_plan",
+    "map",
+    "metric",
+    "ocr",
+    "option",
+    "parse_slo",
+    "quote",
+    "retrieve",
+    "sound",
+    "speak",
+    "stage",
+    "transcribe",
+    "when",
+    "workflow",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tauten' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"tauten.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _runner() -> Any:
+    return importlib.import_module("tauten.run.ambient").shared()
+
+
+set_outside(_runner)

@@ -105,6 +105,24 @@ class Workers:
         self._threads.clear()
 
 
+async def in_thread(function: Callable[..., R], *args: Any) -> R:
+    """Run a rare, long, blocking call (a download, a shutdown) in a thread of its own.
+
+    Works while the interpreter ends, when executors take no more work.
+    """
+    job = _Job(function, args)
+
+    def serve() -> None:
+        job.run(real)
+        wake(job.loop, job.settle)
+
+    threading.Thread(target=serve, name="tauten-once", daemon=True).start()
+    await job.future
+    if job.error is not None:
+        raise job.error
+    return job.result  # type: ignore[no-any-return]
+
+
 def wake(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     """Call back on a loop from a thread; a loop that was closed meanwhile waits for nobody."""
     if loop.is_closed():
