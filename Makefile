@@ -1,0 +1,46 @@
+# setup: everything the rest needs, once.  demo: the help desk.  test: all tests of 15 minutes.  check: style, types, layers.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.setup
+
+.PHONY: setup models demo test test-slow test-gpu check bench docs clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	touch $(STAMP)
+
+models: setup
+	$(BIN)/tauten model pull
+
+demo: models
+	$(BIN)/tauten demo
+
+test: models
+	$(BIN)/python -m pytest -m 'not slow and not gpu' --cov --cov-report=term:skip-covered
+
+test-slow: models
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: models
+	$(BIN)/python -m pytest -m gpu
+
+check: setup
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python bench/sizes.py
+
+bench: models
+	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/startup.py
+
+docs: setup
+	$(BIN)/python -m pytest -q tests/docs
+
+clean:
+	rm -rf $(VENV) out build dist

@@ -1,0 +1,113 @@
+"""`tauten run`: one request through a workflow; a streamed answer is printed as it comes."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from tauten.cli.target import load_workflow, read_inputs
+from tauten.describe.payload import Json, Payload, Tensor, Text
+from tauten.describe.workflow import Workflow
+from tauten.errors import InputError
+from tauten.plan.plan import Plan, load_plan
+from tauten.run.ambient import run_async
+from tauten.run.engine import Engine
+from tauten.run.request import Request
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:WORKFLOW", show_default=False)],
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE|NAME=@FILE]...")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan file; the naive plan without one.")] = None,
+    deadline_ms: Annotated[float, typer.Option(help="The request's one deadline.")] = math.inf,
+    out: Annotated[Path | None, typer.Option(help="Write a media result to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> int:
+    """Run one request and print its answer."""
+    workflow = load_workflow(target)
+    values = read_inputs(workflow, inputs or [])
+    run_async(_run(workflow, load_plan(plan) if plan else None, values, deadline_ms, out, as_json))
+    return 0
+
+
+async def _run(
+    workflow: Workflow[..., Any],
+    plan: Plan | None,
+    values: dict[str, Any],
+    deadline_ms: float,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    async with Engine() as engine:
+        name = await engine.open(workflow, plan)
+        request = engine.request(deadline_ms=deadline_ms)
+        given: list[Any] = []
+        async for value in engine.stream(values, request=request):
+            given.append(value)
+            if not as_json and out is None:
+                _show(value, workflow.streams)
+        if out is not None:
+            _write(given, out)
+        if as_json:
+            print(_json(given, request, name))
+        elif out is None and workflow.streams:
+            print()
+
+
+def _show(value: Any, streamed: bool) -> None:
+    if isinstance(value, Text | str):
+        print(str(value), end="" if streamed else "\n", flush=True)
+    else:
+        print(msgspec.json.format(msgspec.json.encode(plain(value))).decode(), flush=True)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it; media are described, not printed."""
+    if isinstance(value, Text):
+        return value.text
+    if isinstance(value, Json):
+        return value.value
+    if isinstance(value, Tensor):
+        return value.array.tolist()
+    if isinstance(value, Payload):
+        return {"type": value.type, "size_bytes": value.size_bytes, "hash": value.hash}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    return value
+
+
+def _write(given: list[Any], out: Path) -> None:
+    media = [value for value in given if isinstance(value, Payload)]
+    if not media:
+        raise InputError("the result holds no media to write", help="leave --out away", code="E208")
+    out.write_bytes(b"".join(value.data for value in media))
+    print(f"{out}: {media[0].type}", file=sys.stderr)
+
+
+def _json(given: list[Any], request: Request, plan: str) -> str:
+    trace = request.trace
+    first = None if trace.first_output is None else (trace.first_output - trace.start) * 1e3
+    record = {
+        "schema": "tauten.run/1",
+        "plan": plan,
+        "request": request.id,
+        "wall_ms": round((trace.end - trace.start) * 1e3, 3),
+        "first_output_ms": None if first is None else round(first, 3),
+        "output": [plain(value) for value in given],
+    }
+    return msgspec.json.format(msgspec.json.encode(record, enc_hook=_hook)).decode()
+
+
+def _hook(value: Any) -> Any:
+    return plain(value) if isinstance(value, Payload) else str(value)

@@ -1,0 +1,121 @@
+"""Targets and inputs of a command line: ``FILE.py:name`` or ``module:name``, and ``key=value``."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tauten.describe.payload import Json
+from tauten.describe.workflow import Workflow
+from tauten.errors import InputError, NotFound, TautenError, suggest
+
+
+def load_workflow(target: str) -> Workflow[..., Any]:
+    """Import a workflow; a file with one workflow needs no name."""
+    place, _, name = target.partition(":")
+    module = _file(Path(place)) if place.endswith(".py") else _module(place)
+    found = {key: value for key, value in vars(module).items() if isinstance(value, Workflow)}
+    if name:
+        if name not in found:
+            raise NotFound(f"{place} has no workflow {name!r}", help=suggest(name, found))
+        return found[name]
+    if len(found) != 1:
+        there = ", ".join(sorted(found)) or "none"
+        raise NotFound(
+            f"{place} has {len(found)} workflows ({there})",
+            help=f"name one: {place}:NAME" if found else "add @tt.workflow",
+        )
+    return next(iter(found.values()))
+
+
+def _file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise NotFound(f"no file {str(path)!r}", help="give FILE.py:workflow or module:workflow")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise NotFound(f"{str(path)!r} is not a Python file", help="give FILE.py:workflow")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    _execute(lambda: spec.loader.exec_module(module), str(path))
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    sys.path.insert(0, "")
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
+        raise NotFound(f"no module {name!r}", help="give FILE.py:workflow or module:workflow")
+    return _execute(lambda: importlib.import_module(name), name)  # type: ignore[no-any-return]
+
+
+def _execute(load: Any, name: str) -> Any:
+    try:
+        return load()
+    except TautenError:
+        raise
+    except Exception as error:
+        line = error.__traceback__
+        while line is not None and line.tb_next is not None:
+            line = line.tb_next
+        where = f"{Path(line.tb_frame.f_code.co_filename).name}:{line.tb_lineno}" if line else name
+        raise InputError(
+            f"importing {name} raised {error.__class__.__name__}: {error}",
+            help="mend the file; it is run like any Python module",
+            where=where,
+            code="E207",
+        ) from error
+
+
+def read_inputs(workflow: Workflow[..., Any], pairs: list[str]) -> dict[str, Any]:
+    """Turn ``photo=@shot.png question="why?" n=3`` into the workflow's inputs.
+
+    ``@file`` reads a file, ``@-`` standard input; a value for a Json or other typed port is JSON.
+    """
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(
+                f"cannot read the input {pair!r}",
+                help=f"write NAME=VALUE or NAME=@FILE; inputs: {', '.join(workflow.inputs)}",
+                code="E205",
+            )
+        given[name] = _value(workflow, name, text)
+    return workflow.bind(**given)
+
+
+def _value(workflow: Workflow[..., Any], name: str, text: str) -> Any:
+    port = workflow.inputs.get(name)
+    if text == "@-":
+        return sys.stdin.buffer.read()
+    if text.startswith("@"):
+        path = Path(text[1:])
+        media = port is not None and any(getattr(kind, "types", None) for kind in port.kinds)
+        return path if media else _text_of(path)
+    if port is not None and _wants_json(port.kinds):
+        return _json(text)
+    return text
+
+
+def _wants_json(kinds: tuple[Any, ...]) -> bool:
+    return Json in kinds or any(kind in (int, float, bool, dict, list) for kind in kinds)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text  # a bare word is a string, as on most command lines
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}", help="check the path", code="E203") from error
