@@ -1,0 +1,93 @@
+"""From tokens to text as it grows: no half characters, and no part of a stop string."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping, Sequence
+
+_META_SPACE = "\u2581".encode()  # how SentencePiece writes a space
+_BYTE_PIECES = {f"<0x{value:02X}>".encode(): bytes([value]) for value in range(256)}
+
+
+class Vocabulary:
+    """The bytes of each token. Special tokens have none."""
+
+    def __init__(self, pieces: Mapping[bytes, int], shown: Sequence[str]) -> None:
+        """`pieces` is the tokenizer's vocabulary, `shown` what it decodes each single token to."""
+        self.spaced = any(piece.startswith(_META_SPACE) for piece in pieces)
+        self._bytes = [b""] * (max(pieces.values(), default=-1) + 1)
+        for piece, id in pieces.items():
+            if not self._is_special(piece, shown[id] if id < len(shown) else ""):
+                self._bytes[id] = self._plain(piece)
+
+    def _plain(self, piece: bytes) -> bytes:
+        if not self.spaced:
+            return piece
+        return _BYTE_PIECES.get(piece) or piece.replace(_META_SPACE, b" ")
+
+    def _is_special(self, piece: bytes, shown: str) -> bool:
+        """Whole text that is decoded to nothing; half a character is decoded to nothing too."""
+        if shown or piece in _BYTE_PIECES or piece == _META_SPACE:
+            return False
+        try:
+            piece.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def piece(self, id: int) -> bytes:
+        return self._bytes[id] if 0 <= id < len(self._bytes) else b""
+
+
+class Detokenizer:
+    """Decodes incrementally: gives whole characters only, and drops half a one at the very end."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._strip = vocabulary.spaced  # such a tokenizer writes a space before the first word, too
+
+    def feed(self, ids: Sequence[int]) -> str:
+        """Text that `ids` complete."""
+        text = self._decoder.decode(b"".join(map(self._vocabulary.piece, ids)))
+        if self._strip and text:
+            self._strip = False
+            return text.removeprefix(" ")
+        return text
+
+
+class Stops:
+    """Holds back text that may become a stop string, and cuts at the first that does."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+        self.hit = False
+
+    def feed(self, text: str) -> str:
+        """Text that is safe to show; after `hit` there is none."""
+        if self.hit:
+            return ""
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.hit = True
+            return self._take(min(found))
+        return self._take(len(self._held) - self._doubtful())
+
+    def finish(self) -> str:
+        """What is still held, when no stop string came of it."""
+        return "" if self.hit else self._take(len(self._held))
+
+    def _take(self, size: int) -> str:
+        text, self._held = self._held[:size], self._held[size:]
+        return text
+
+    def _doubtful(self) -> int:
+        """Length of the longest ending that begins a stop string."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for size in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-size:]) for stop in self._stops):
+                return size
+        return 0

@@ -1,0 +1,138 @@
+"""ONNX Runtime: any ONNX model on the processor or an accelerator, in full precision as the file has it."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
+from tauten.run.backends import _arrays
+from tauten.run.contracts import ModelSpec
+
+_LEVELS = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+_MODES = {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"}
+
+
+class OnnxBackend:
+    """Runs ``model.onnx``. Items are dicts of arrays without the batch axis; so are the results.
+
+    Options: `graph_optimization` off, basic, extended or all; `execution` sequential or parallel;
+    `inter_threads`; `spin` false lets idle threads sleep, which replicas on few cores want; `providers`;
+    `unbatched` passes the arrays as they are, one item at a time.
+    """
+
+    name: ClassVar[str] = "onnx"
+    option_keys: ClassVar[frozenset[str]] = frozenset(
+        {"graph_optimization", "execution", "inter_threads", "spin", "providers", "unbatched"}
+    )
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._session: Any = None
+        self._inputs: list[str] = []
+        self._outputs: list[str] = []
+        self._most = 0
+
+    def open(self) -> None:
+        if self._session is not None:
+            return
+        if self.spec.precision not in ("", "f32"):
+            raise PlanError(
+                f"onnx cannot run at precision {self.spec.precision!r}; it takes the file as it is",
+                help='use precision "f32" (or leave it out), a quantised variant, or the openvino backend',
+                code="E122",
+            )
+        if "model.onnx" not in self.spec.files:
+            raise StoreError(f"model {self.spec.model!r} has no file model.onnx", code="E311")
+        self._session = self._load()
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        self._outputs = [each.name for each in self._session.get_outputs()]
+        self._most = self._batch_limit()
+
+    def _load(self) -> Any:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MachineError("onnxruntime is not installed", help="pip install 'tauten[local]'") from error
+        settings, providers = self._settings(onnxruntime), self._providers(onnxruntime)
+        try:
+            return onnxruntime.InferenceSession(self.spec.files["model.onnx"], settings, providers=providers)
+        except Exception as error:
+            raise StoreError(
+                f"ONNX Runtime cannot load {self.spec.model!r}: {str(error).splitlines()[0]}",
+                help=f"check the file: tauten model verify {self.spec.model}",
+                code="E311",
+            ) from error
+
+    def _settings(self, onnxruntime: Any) -> Any:
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3  # errors only: warnings about fused nodes are no news to a user
+        settings.intra_op_num_threads = self.spec.threads
+        settings.inter_op_num_threads = int(self.spec.options.get("inter_threads", 0))
+        level = self._choice("graph_optimization", _LEVELS, "all")
+        settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[level])
+        mode = self._choice("execution", _MODES, "sequential")
+        settings.execution_mode = getattr(onnxruntime.ExecutionMode, _MODES[mode])
+        if not self.spec.options.get("spin", True):
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return settings
+
+    def _choice(self, key: str, known: Mapping[str, str], default: str) -> str:
+        value = str(self.spec.options.get(key, default))
+        if value not in known:
+            raise PlanError(f"onnx option {key} = {value!r}", help=suggest(value, known), code="E122")
+        return value
+
+    def _providers(self, onnxruntime: Any) -> list[str]:
+        there = onnxruntime.get_available_providers()
+        wanted = list(self.spec.options.get("providers", ["CPUExecutionProvider"]))
+        missing = [provider for provider in wanted if provider not in there]
+        if missing:
+            raise PlanError(
+                f"this ONNX Runtime has no {missing[0]}", help=f"it has: {', '.join(there)}", code="E122"
+            )
+        return wanted
+
+    def _batch_limit(self) -> int:
+        """0: no batch axis is added; 1: the file fixes it at one; otherwise as many as come."""
+        if self.spec.options.get("unbatched", False):
+            return 0
+        firsts = [each.shape[0] for each in self._session.get_inputs() if each.shape]
+        return min((first for first in firsts if isinstance(first, int)), default=1 << 30)
+
+    def group(self, item: Any) -> Hashable:
+        return _arrays.shapes(item)
+
+    def weight(self, item: Any) -> float:
+        return _arrays.elements(item)
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        if self._session is None:
+            raise BackendError("onnx: run() on a backend that is not open", help="call open() first")
+        return _arrays.run_stacked(items, self._execute, most=self._most)
+
+    def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        _arrays.check_names(inputs, self._inputs)
+        return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+
+    def properties(self) -> Mapping[str, str]:
+        if self._session is None:
+            return {"precision": "", "threads": "", "device": "closed"}
+        providers = self._session.get_providers()
+        return {
+            "precision": "as the file (f32 arithmetic)",
+            "threads": str(self.spec.threads or "all cores (framework default)"),
+            "device": providers[0].removesuffix("ExecutionProvider"),
+            "providers": ", ".join(providers),
+            "graph_optimization": str(self.spec.options.get("graph_optimization", "all")),
+            "batch": {0: "no batch axis", 1: "fixed at 1"}.get(self._most, "any"),
+        }
+
+    def close(self) -> None:
+        self._session = None

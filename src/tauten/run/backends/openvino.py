@@ -1,0 +1,137 @@
+"""OpenVINO: ONNX models compiled for Intel processors; its default precision may be bfloat16, which is said."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
+from tauten.run.backends import _arrays
+from tauten.run.contracts import ModelSpec
+
+_HINTS = ("latency", "throughput")
+_PRECISIONS = ("", "f32", "bf16", "f16")
+
+
+class OpenvinoBackend:
+    """Runs ``model.onnx``. Items are dicts of arrays without the batch axis; so are the results.
+
+    Options: `performance` latency or throughput; `device`; `cache_dir` keeps compiled models, so that
+    a later open is faster; `unbatched` passes the arrays as they are, one item at a time.
+    """
+
+    name: ClassVar[str] = "openvino"
+    option_keys: ClassVar[frozenset[str]] = frozenset({"performance", "device", "cache_dir", "unbatched"})
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._compiled: Any = None
+        self._request: Any = None
+        self._inputs: list[str] = []
+        self._outputs: list[str] = []
+        self._most = 0
+
+    def open(self) -> None:
+        if self._compiled is not None:
+            return
+        config = self._config()
+        if "model.onnx" not in self.spec.files:
+            raise StoreError(f"model {self.spec.model!r} has no file model.onnx", code="E311")
+        self._compiled = self._load(config)
+        self._request = self._compiled.create_infer_request()
+        self._inputs = [port.get_any_name() for port in self._compiled.inputs]
+        self._outputs = [port.get_any_name() for port in self._compiled.outputs]
+        self._most = self._batch_limit()
+
+    def _config(self) -> dict[str, Any]:
+        hint = str(self.spec.options.get("performance", "latency"))
+        if hint not in _HINTS:
+            raise PlanError(
+                f"openvino option performance = {hint!r}", help=suggest(hint, _HINTS), code="E122"
+            )
+        if self.spec.precision not in _PRECISIONS:
+            raise PlanError(
+                f"openvino cannot run at precision {self.spec.precision!r}",
+                help='use "f32" or "bf16", or leave it out for the framework\'s own choice',
+                code="E122",
+            )
+        config: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper()}
+        if self.spec.precision:
+            config["INFERENCE_PRECISION_HINT"] = self.spec.precision
+        if self.spec.threads:
+            config["INFERENCE_NUM_THREADS"] = self.spec.threads
+        if folder := self.spec.options.get("cache_dir"):
+            config["CACHE_DIR"] = str(folder)
+        return config
+
+    def _load(self, config: dict[str, Any]) -> Any:
+        try:
+            import openvino
+        except ImportError as error:
+            raise MachineError("openvino is not installed", help="pip install 'tauten[local]'") from error
+        core, device = openvino.Core(), self._device
+        if device.split(".")[0] not in [each.split(".")[0] for each in core.available_devices]:
+            raise PlanError(
+                f"OpenVINO has no device {device!r} here",
+                help=f"it has: {', '.join(core.available_devices)}",
+                code="E122",
+            )
+        try:
+            return core.compile_model(str(self.spec.files["model.onnx"]), device, config)
+        except Exception as error:
+            raise StoreError(
+                f"OpenVINO cannot load {self.spec.model!r}: {str(error).strip().splitlines()[-1]}",
+                help=f"check the file (tauten model verify {self.spec.model}), or use the onnx backend",
+                code="E311",
+            ) from error
+
+    @property
+    def _device(self) -> str:
+        return str(self.spec.options.get("device", "CPU"))
+
+    def _batch_limit(self) -> int:
+        """0: no batch axis is added; 1: the file fixes it at one; otherwise as many as come."""
+        if self.spec.options.get("unbatched", False):
+            return 0
+        shapes = [port.get_partial_shape() for port in self._compiled.inputs]
+        firsts = [shape[0] for shape in shapes if shape.rank.is_static and len(shape)]
+        return min((first.get_length() for first in firsts if first.is_static), default=1 << 30)
+
+    def group(self, item: Any) -> Hashable:
+        return _arrays.shapes(item)
+
+    def weight(self, item: Any) -> float:
+        return _arrays.elements(item)
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        if self._compiled is None:
+            raise BackendError("openvino: run() on a backend that is not open", help="call open() first")
+        return _arrays.run_stacked(items, self._execute, most=self._most)
+
+    def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        _arrays.check_names(inputs, self._inputs)
+        results = self._request.infer(inputs, share_outputs=False)  # copies: the next infer reuses the memory
+        return {name: results[index] for index, name in enumerate(self._outputs)}
+
+    def properties(self) -> Mapping[str, str]:
+        if self._compiled is None:
+            return {"precision": "", "threads": "", "device": "closed"}
+        ask = self._compiled.get_property
+        return {
+            "precision": _type_name(ask("INFERENCE_PRECISION_HINT")),
+            "threads": str(ask("INFERENCE_NUM_THREADS")),
+            "device": ", ".join(ask("EXECUTION_DEVICES")),
+            "performance": str(self.spec.options.get("performance", "latency")),
+            "streams": str(ask("NUM_STREAMS")),
+            "batch": {0: "no batch axis", 1: "fixed at 1"}.get(self._most, "any"),
+        }
+
+    def close(self) -> None:
+        self._request = self._compiled = None
+
+
+def _type_name(kind: Any) -> str:
+    """``bf16`` from OpenVINO's Type, whose own spelling changes between releases."""
+    name = kind.to_string() if hasattr(kind, "to_string") else str(kind)
+    return {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}.get(name, name)
