@@ -16,18 +16,20 @@ from tauten.version import __version__
 
 if TYPE_CHECKING:
     from tauten.describe.flow import choose, default, equals, fallback, map, option, when
+    from tauten.describe.passages import Answer, Found, Passage
     from tauten.describe.payload import Audio, Image, Json, Payload, Tensor, Text, Video
     from tauten.describe.ports import Session, Stream
     from tauten.describe.slo import Slo, parse_slo
     from tauten.describe.stage import Context, stage
-    from tauten.describe.stages.classify import classify
+    from tauten.describe.stages.classify import Labels, classify
     from tauten.describe.stages.detect_speech import detect_speech
     from tauten.describe.stages.embed import embed
-    from tauten.describe.stages.frames import frames, sound
+    from tauten.describe.stages.frames import frames
     from tauten.describe.stages.generate import generate
-    from tauten.describe.stages.ocr import ocr
+    from tauten.describe.stages.ocr import Page, ocr
     from tauten.describe.stages.quote import quote
     from tauten.describe.stages.retrieve import retrieve
+    from tauten.describe.stages.sound import sound
     from tauten.describe.stages.speak import speak
     from tauten.describe.stages.transcribe import transcribe
     from tauten.describe.view import View
@@ -41,16 +43,18 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "describe.flow": "choose default equals fallback map option when",
+    "describe.passages": "Answer Found Passage",
     "describe.payload": "Audio Image Json Payload Tensor Text Video",
     "describe.ports": "Session Stream",
     "describe.slo": "Slo parse_slo",
     "describe.stage": "Context stage",
-    "describe.stages.classify": "classify",
+    "describe.stages.classify": "Labels classify",
     "describe.stages.detect_speech": "detect_speech",
     "describe.stages.embed": "embed",
-    "describe.stages.frames": "frames sound",
+    "describe.stages.frames": "frames",
+    "describe.stages.sound": "sound",
     "describe.stages.generate": "generate",
-    "describe.stages.ocr": "ocr",
+    "describe.stages.ocr": "Page ocr",
     "describe.stages.quote": "quote",
     "describe.stages.retrieve": "retrieve",
     "describe.stages.speak": "speak",
@@ -67,11 +71,16 @@ _WHERE = {
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [
+    "Answer",
     "Audio",
     "Context",
     "Engine",
+    "Found",
     "Image",
     "Json",
+    "Labels",
+    "Page",
+    "Passage",
     "Payload",
     "Plan",
     "Session",

@@ -31,6 +31,11 @@ class Stream(Generic[T]):
     def __aiter__(self) -> AsyncIterator[T]:
         return self._source
 
+    def relabel(self, reader: str) -> None:
+        """Say who reads now: a control step hands a stream on, and waiting is the reader's own."""
+        if hasattr(self._source, "step"):
+            self._source.step = reader
+
     async def collect(self) -> list[T]:
         """Wait for the end and return all values."""
         return [value async for value in self._source]

@@ -86,8 +86,17 @@ def lower(graph: Graph, plan: Plan | None = None) -> Lowered:
     steps = _steps(graph, plan)
     owners = _owners(graph, steps)
     program = _program(steps, owners, plan, "")
-    edges = {step.name: step.upstream for step in steps.values()}
+    edges = {step.name: _edges(step, steps) for step in steps.values()}
     return Lowered(graph, plan, program, edges, graph.result)
+
+
+def _edges(step: Step, steps: dict[str, Step]) -> tuple[str, ...]:
+    """Whom a step waits for; behind a control step, which hands values on, also the step that gives them."""
+    found = list(step.upstream)
+    for name in found:
+        if steps[name].control:
+            found += [each for each in steps[name].upstream if each not in found]
+    return tuple(found)
 
 
 def model_choices(

@@ -79,12 +79,12 @@ class Channel:
 class Reader(AsyncIterator[Any]):
     """One consumer's end of a channel."""
 
-    __slots__ = ("_channel", "_clock", "_step", "_trace", "_waiter", "held", "started")
+    __slots__ = ("_channel", "_clock", "_trace", "_waiter", "held", "started", "step")
 
     def __init__(self, channel: Channel, trace: Trace, step: str, clock: Clock) -> None:
         self._channel = channel
         self._trace = trace
-        self._step = step
+        self.step = step
         self._clock = clock
         self._waiter: asyncio.Future[None] | None = None
         self.held: deque[Any] = deque()
@@ -101,7 +101,7 @@ class Reader(AsyncIterator[Any]):
             asked = self._clock()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-            self._trace.rows.append((self._step, "assemble", asked, self._clock()))
+            self._trace.rows.append((self.step, "assemble", asked, self._clock()))
         value = self.held.popleft()
         if value is _END:
             self.held.append(_END)  # a second look finds the end again
