@@ -50,12 +50,12 @@ class _Block:
         self.map = mmap.mmap(self.fd, size_bytes)
 
     def free(self) -> None:
-        """Give the memory back; a map that an array still uses stays until that array goes."""
-        try:
-            self.map.close()
-        except BufferError:
-            pass  # the array's own reference unmaps it
+        """Let go of the memory; it is unmapped when the last array over it is collected, never before.
+
+        The map is not closed: NumPy holds the object, not its buffer, and would read unmapped memory.
+        """
         os.close(self.fd)
+        self.fd = -1
 
 
 class Lease:
