@@ -1,0 +1,2 @@
+"""The help desk: a picture of an error and a question, answered from the documentation of Python."""
+# SPDX-License-Identifier: Apache-2.0
