@@ -1,0 +1,111 @@
+"""EXPLAIN without running: the steps of a plan, how each would run, and what it is expected to take."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tauten.explain.account import Estimate
+from tauten.plan.lower import Lowered, Program, Step
+
+SCHEMA = "tauten.plan.explain/1"
+
+
+def planned_text(
+    workflow: str, lowered: Lowered, estimates: Mapping[str, Estimate], machine: str = ""
+) -> str:
+    """The plan as a tree: steps in order, branches that run side by side indented under a bar."""
+    head = "   ".join(filter(None, (workflow, f"plan {lowered.plan.id}", machine)))
+    rows = list(_rows(lowered.program, "", estimates))
+    width = max((len(name) for name, *_ in rows), default=0)
+    how_width = max((len(how) for _, how, _ in rows), default=0)
+    lines = [f" {head}", "", f"   {'step':<{width}}  {'how':<{how_width}}  est. ms (90 %)"]
+    lines += [f"   {name:<{width}}  {how:<{how_width}}  {estimate}".rstrip() for name, how, estimate in rows]
+    known = sum(1 for *_, estimate in rows if estimate not in ("", "no data"))
+    if not known:
+        lines += ["", " No data yet: run `tauten explain --analyze`, which measures as it goes."]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(program: Program, indent: str, estimates: Mapping[str, Estimate]) -> list[tuple[str, str, str]]:
+    if program.step is not None:
+        return _step_rows(program.step, indent, estimates)
+    rows: list[tuple[str, str, str]] = []
+    for part in program.parts:
+        inner = indent + ("| " if program.shape != "series" else "")
+        if program.shape == "parallel" and rows:
+            rows.append((f"{indent}|-", "", ""))
+        rows += _rows(part, inner, estimates)
+    return rows
+
+
+def _step_rows(step: Step, indent: str, estimates: Mapping[str, Estimate]) -> list[tuple[str, str, str]]:
+    rows = []
+    for port, side in step.sides.items():
+        rows += [(f"{indent}{step.name}: {port}", "", "")]
+        rows += _rows(side, f"{indent}  ", estimates)
+    estimate = "" if step.control else estimate_text(estimates.get(step.name))
+    return [*rows, (indent + step.name, how(step), estimate)]
+
+
+def how(step: Step) -> str:
+    """How a step runs, in a few words: view or models, backend, threads, settings of the plan."""
+    if step.view is not None:
+        return f"decode {step.view.name} in a {step.plan.decode}"
+    if step.control:
+        return step.control
+    parts = []
+    for choice in step.models.values():
+        if choice.backend:
+            threads = f" x{choice.threads}" if choice.threads else ""
+            precision = f" {choice.precision}" if choice.precision else ""
+            variant = f":{choice.variant}" if choice.variant else ""
+            parts.append(f"{choice.model}{variant} on {choice.backend}{precision}{threads}")
+    settings = [f"{key}={_short(value)}" for key, value in step.plan.settings.items()]
+    return ", ".join(dict.fromkeys([*parts, *settings])) or "user code"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return (
+        text
+        if len(text) <= 24
+        else f"({len(value)} values)"
+        if isinstance(value, list)
+        else text[:21] + "..."
+    )
+
+
+def estimate_text(estimate: Estimate | None) -> str:
+    """``402 (390-447)``, or "no data"."""
+    if estimate is None:
+        return "no data"
+    if estimate.low_ms is None or estimate.high_ms is None:
+        return f"{estimate.mid_ms:.0f}"
+    return f"{estimate.mid_ms:.0f} ({estimate.low_ms:.0f}-{estimate.high_ms:.0f})"
+
+
+def planned_document(workflow: str, lowered: Lowered, estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    """The same as plain values for JSON."""
+    return {
+        "schema": SCHEMA,
+        "workflow": workflow,
+        "plan": lowered.plan.id,
+        "graph": lowered.graph.hash,
+        "steps": [
+            {
+                "step": step.name,
+                "how": how(step),
+                "upstream": list(step.upstream),
+                "estimate_ms": _interval(estimates.get(step.name)),
+            }
+            for step in lowered.steps
+        ],
+    }
+
+
+def _interval(estimate: Estimate | None) -> dict[str, float | None] | None:
+    if estimate is None:
+        return None
+    return {"low": estimate.low_ms, "mid": estimate.mid_ms, "high": estimate.high_ms}
