@@ -49,6 +49,28 @@ def run() -> Iterator[Callable[[Callable[[Decoders], Coroutine[Any, Any, None]]]
     assert set(os.listdir("/dev/shm")) == names
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was handed to worker processes so far."""
+    messages: list[object] = []
+    send = decoders._worker.send
+
+    def noted(link: Any, message: Any) -> None:
+        send(link, message)
+        messages.append(message)
+
+    monkeypatch.setattr(decoders._worker, "send", noted)
+    return messages
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came to that")
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -100,12 +122,8 @@ def test_a_thread_and_a_process_give_the_same(run: Any) -> None:
             assert same(here, there)
         assert made.arena.lent_bytes > 0
         del there
-        for _ in range(1000):  # the crew's thread lets go of the job a moment after the result is here
-            gc.collect()
-            if not made.arena.lent_bytes:
-                break
-            await asyncio.sleep(0.001)
-        assert made.arena.lent_bytes == 0
+        # The crew's thread lets go of the job a moment after the result is here.
+        await until(lambda: gc.collect() >= 0 and made.arena.lent_bytes == 0)
 
     run(body)
 
@@ -168,13 +186,15 @@ def test_wishes_that_fit_nothing(run: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_dead_worker_fails_its_job_and_comes_back(run: Any, number: signal.Signals) -> None:
+def test_a_dead_worker_fails_its_job_and_comes_back(
+    run: Any, sent: list[object], number: signal.Signals
+) -> None:
     async def body(made: Decoders) -> None:
         await made.decode(PICTURE, View("pixels"), mode="process")
         (pid,) = made.pids
         os.kill(pid, signal.SIGSTOP)
         job = asyncio.ensure_future(made.decode(PICTURE, View("pixels"), mode="process"))
-        await asyncio.sleep(0.05)  # the job is with the stopped worker
+        await until(lambda: len(sent) == 2)  # the job is with the stopped worker
         os.kill(pid, number)
         os.kill(pid, signal.SIGCONT)
         with pytest.raises(BackendError, match=f"signal {int(number)}") as caught:
@@ -262,14 +282,14 @@ def test_a_codecs_bug_is_a_backend_error(run: Any, waits: type[Waits]) -> None:
     run(body)
 
 
-def test_close_fails_what_waits_and_ends_what_runs() -> None:
+def test_close_fails_what_waits_and_ends_what_runs(sent: list[object]) -> None:
     async def body() -> None:
         made = Decoders(threads=1, processes=1)
         await made.decode(PICTURE, View("pixels"), mode="process")
         (pid,) = made.pids
         os.kill(pid, signal.SIGSTOP)
         jobs = [asyncio.ensure_future(made.decode(PICTURE, View("pixels"), mode="process")) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await until(lambda: len(sent) == 2)
         made.close()
         first, second = await asyncio.gather(*jobs, return_exceptions=True)
         assert isinstance(first, BackendError)
