@@ -31,7 +31,7 @@ class DirectContext:
 
     `backends`, `models` name what a role uses instead of its first choice (``minilm-l6-v2:int8`` names a
     variant); `fakes` answer in a role's place: a value for `infer`, chunks for `stream`. `items` keeps what
-    each role was given, `spent` what was booked.
+    each role was given, `spent` what was booked. `folder` is where a template's file would lie.
     """
 
     def __init__(
@@ -46,12 +46,13 @@ class DirectContext:
         threads: int = 2,
         precision: str = "",
         session: Session | None = None,
-        params: Mapping[str, Any] | None = None,
+        folder: Path = Path(),
     ) -> None:
         self.kind, self.backends, self.models = kind, dict(backends or {}), dict(models or {})
         self.fakes, self.given_files = dict(fakes or {}), dict(files or {})
         self.options, self.threads, self.precision = dict(options or {}), threads, precision
-        self.session, self.params = session, dict(params or {})
+        self.session, self.folder = session, folder
+        self.params: Mapping[str, Any] = {}
         self.items: dict[str, list[Any]] = {}
         self.spent: Counter[str] = Counter()
         self._slots: dict[str, Any] = {}
@@ -86,7 +87,7 @@ class DirectContext:
             return
         if role not in self._slots:
             name, spec = self._choice(role)
-            self._slots[role] = find("backends", name)(msgspec.json.decode(spec, type=ModelSpec))
+            self._slots[role] = find("backends", name)(_spec(spec))
             await self._slots[role].open()
         async with contextlib.aclosing(self._slots[role].start(item)) as chunks:
             async for chunk in chunks:
@@ -130,12 +131,15 @@ class DirectContext:
         return self.backends.get(role, self._role(role).backends[0]), encoded
 
 
+def _spec(encoded: bytes) -> ModelSpec:
+    return msgspec.json.decode(encoded, type=ModelSpec, dec_hook=lambda kind, value: kind(value))
+
+
 @functools.lru_cache(maxsize=16)
 def _opened(name: str, spec: bytes) -> tuple[ThreadPoolExecutor, Any]:
     """A batch backend and the one thread that it is called from; shared by all tests of a process."""
     thread = ThreadPoolExecutor(1, thread_name_prefix=f"direct-{name}")
-    chosen = msgspec.json.decode(spec, type=ModelSpec, dec_hook=lambda kind, value: kind(value))
-    backend = find("backends", name)(chosen)
+    backend = find("backends", name)(_spec(spec))
     thread.submit(backend.open).result()
     return thread, backend
 
@@ -144,6 +148,8 @@ async def run(context: DirectContext, *inputs: Any, **settings: Any) -> Any:
     """Call the context's stage as the engine would: inputs coerced and decoded, a stream collected."""
     kind = context.kind
     given, params = kind.bind(inputs, settings)
+    if kind.prepare:
+        given, params = kind.prepare(given, params, context.folder)
     context.params = {**kind.params, **params}
     for name, value in given.items():
         port = kind.inputs.get(name)

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 async def frames(  # type: ignore[misc]  # callers see a Stream; the body is its generator
     ctx: Context, clip: Video, *, every_s: float = 1.0, max_frames: int = 64
 ) -> Stream[Image]:
-    """Stream one frame every `every_s` seconds, in order, at most `max_frames` (the first ones).
+    """Stream one frame every `every_s` seconds, in order; each is the frame on show at that time.
 
-    Both settings belong to the `frames` view and take effect while decoding. Each picture is a lossless,
+    Both settings belong to the `frames` view and take effect while decoding. A clip that gives more than
+    `max_frames` is refused (MediaError E215) rather than cut short. Each picture is a lossless,
     uncompressed BMP of the clip's size, because it is decoded again at once: 2.8 MB for 1280 by 720. Raises
     MediaError for a damaged clip or one beyond the limits.
     """
     decoded: Frames = clip  # type: ignore[assignment]  # the `frames` view stands in for the payload
-    for pixels in decoded.pixels[:max_frames]:
+    for pixels in decoded.pixels:
         yield await ctx.work(_encoded, pixels.array)
 
 
