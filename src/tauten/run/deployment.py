@@ -38,6 +38,7 @@ class _Job:
         "result",
         "share",
         "started",
+        "taken",
         "weight",
     )
 
@@ -49,6 +50,7 @@ class _Job:
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = self.ended = queued
         self.share = 1.0  # of the batch's cost, by weight
+        self.taken = False  # by a replica
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -106,7 +108,7 @@ class _Replica:
             results = self.backend.run([job.item for job in batch])
         except BaseException as error:  # noqa: BLE001  # each member's task raises it
             results = [error] * len(batch)
-        _fill(batch, results, started, clock())
+        _fill(batch, results, started, clock(), self.deployment.label)
 
     def start(self, batch: list[_Job]) -> None:
         if self.virtual:
@@ -115,12 +117,15 @@ class _Replica:
             self.batches.put(batch)
 
     async def _simulate(self, batch: list[_Job]) -> None:
-        """In virtual time a synthetic backend says how long it would take."""
+        """In virtual time a synthetic backend says how long it would take; any other takes no time."""
         backend: Any = self.backend
-        items = [job.item for job in batch]
-        started = self.deployment.clock()
-        await asyncio.sleep(backend.duration(items))
-        _fill(batch, backend.answer(items), started, self.deployment.clock())
+        if hasattr(backend, "duration"):
+            items = [job.item for job in batch]
+            started = self.deployment.clock()
+            await asyncio.sleep(backend.duration(items))
+            _fill(batch, backend.answer(items), started, self.deployment.clock(), self.deployment.label)
+        else:
+            self._run(batch)
         self.deployment.finished(self, batch)
 
     def close(self) -> None:
@@ -130,9 +135,13 @@ class _Replica:
             self.batches.put(None)
 
 
-def _fill(batch: list[_Job], results: list[Any], started: float, ended: float) -> None:
+def _fill(batch: list[_Job], results: Any, started: float, ended: float, label: str) -> None:
     """Give each member its result and its share of the batch."""
     total = sum(job.weight for job in batch) or 1.0
+    if not isinstance(results, list | tuple) or len(results) != len(batch):
+        seen = f"{len(results)} results" if isinstance(results, list | tuple) else type(results).__name__
+        wrong = BackendError(f"{label}: a batch of {len(batch)} gave {seen}", help="one result per item")
+        results = [wrong] * len(batch)
     for job, result in zip(batch, results, strict=True):
         job.started, job.ended, job.share = started, ended, job.weight / total
         if isinstance(result, BaseException):
@@ -165,6 +174,8 @@ class Deployment:
         self._queue: list[tuple[float, int, _Job]] = []
         self._order = itertools.count()
         self._armed = False
+        self._waiting = 0  # jobs in the queue whose requests have not left
+        self._closed = False
         self.batches = 0
 
     async def open(self) -> None:
@@ -185,21 +196,30 @@ class Deployment:
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return self._waiting
 
     async def infer(self, request: Request, step: str, item: Any, cause: str = "compute") -> Any:
         """Run one item; records queue, `cause` and loop rows. Raises Overloaded when the queue is full."""
-        if len(self._queue) >= self.bound:
+        if self._waiting >= self.bound:
             raise Overloaded(
                 f"{self.label}: {self.bound} requests are waiting", help="retry later, or add replicas"
             )
+        if self._closed or not self._replicas:
+            raise self._gone()
         backend = self._replicas[0].backend
         job = _Job(
             item, backend.group(item) if self.max_batch > 1 else None, backend.weight(item), self.clock()
         )
         heapq.heappush(self._queue, (request.deadline, next(self._order), job))
+        self._waiting += 1
         self._arm()
-        await job.future
+        try:
+            await job.future
+        except BaseException:
+            if not job.taken:
+                self._waiting -= 1
+                self._forget()
+            raise
         trace = request.trace
         trace.rows.append((step, "queue", job.queued, job.started))
         trace.rows.append((step, cause, job.started, job.ended))
@@ -208,6 +228,15 @@ class Deployment:
         if job.error is not None:
             raise self._as_error(job.error)
         return job.result
+
+    def _gone(self) -> BackendError:
+        return BackendError(f"{self.label} is closed", help="its plan was retired; send the request again")
+
+    def _forget(self) -> None:
+        """Drop the jobs whose requests left, once they outnumber what may wait."""
+        if len(self._queue) > 2 * (self._waiting + 64):  # 64: not worth a sweep
+            self._queue = [entry for entry in self._queue if not entry[2].future.done()]
+            heapq.heapify(self._queue)
 
     def _as_error(self, error: BaseException) -> BaseException:
         if isinstance(error, TautenError):
@@ -242,6 +271,8 @@ class Deployment:
             if batch and job.group != batch[0].group:
                 passed.append(entry)
             else:
+                job.taken = True
+                self._waiting -= 1
                 batch.append(job)
         for entry in passed:
             heapq.heappush(self._queue, entry)
@@ -249,14 +280,19 @@ class Deployment:
 
     def finished(self, replica: _Replica, batch: list[_Job]) -> None:
         """A replica is idle again; called on the loop."""
-        self._idle.append(replica)
+        if not self._closed:
+            self._idle.append(replica)
         for job in batch:
             job.settle()
         if self._queue:
             self._arm()
 
     async def close(self) -> None:
-        """Stop the replicas after what they hold; may be called twice."""
+        """Stop the replicas after what they hold, and fail what still waits; may be called twice."""
+        self._closed = True
+        for _, _, job in self._queue:
+            job.error = self._gone()
+            job.settle()
         replicas, self._replicas, self._idle = self._replicas, [], []
         for replica in replicas:
             replica.close()
@@ -274,6 +310,7 @@ class SlotDeployment:
         self.clock = clock
         self.bound = bound
         self._running = 0
+        self._waiting = 0  # those in the queue who have not left
         self._queue: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
@@ -286,7 +323,7 @@ class SlotDeployment:
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return self._waiting
 
     async def stream(self, request: Request, step: str, item: Mapping[str, Any]) -> AsyncIterator[Chunk]:
         """Yield a stream's chunks; records queue, prefill, tokens and loop rows and books the usage."""
@@ -296,8 +333,9 @@ class SlotDeployment:
         rows = request.trace.rows
         rows.append((step, "queue", asked, started))
         first = True
+        chunks = self.backend.start(item)
         try:
-            async for chunk in self.backend.start(item):
+            async for chunk in chunks:
                 seen = self.clock()
                 made = min(max(chunk.at or seen, last), seen)
                 rows.append((step, "prefill" if first else "tokens", last, made))
@@ -307,22 +345,29 @@ class SlotDeployment:
                     request.trace.spent.append((step, unit, amount))
                 yield chunk
         finally:
-            self._leave()
+            try:
+                if hasattr(chunks, "aclose"):
+                    await chunks.aclose()  # a reader that leaves stops the engine before its slot is given on
+            finally:
+                self._leave()
 
     async def _enter(self, request: Request) -> None:
-        if self._running < self.backend.slots and not self._queue:
+        if self._running < self.backend.slots and not self._waiting:
             self._running += 1
             return
-        if len(self._queue) >= self.bound:
+        if self._waiting >= self.bound:
             raise Overloaded(
                 f"{self.label}: {self.bound} requests are waiting", help="retry later, or add slots"
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (request.deadline, next(self._order), turn))
+        self._waiting += 1
         try:
             await turn
+            self._waiting -= 1
         except BaseException:
-            if turn.done() and not turn.cancelled():
+            self._waiting -= 1
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._leave()  # the turn came as the request left: pass it on
             raise
 
@@ -335,4 +380,11 @@ class SlotDeployment:
         self._running -= 1
 
     async def close(self) -> None:
+        """Fail what waits for a slot, then stop the engine."""
+        for _, _, turn in self._queue:
+            if not turn.done():
+                turn.set_exception(
+                    BackendError(f"{self.label} is closed", help="its plan was retired; send the request again")
+                )
+        self._queue.clear()
         await self.backend.close()

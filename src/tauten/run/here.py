@@ -28,7 +28,7 @@ async def gather(*work: Awaitable[Any]) -> list[Any]:
     """Await several stages side by side; the first failure cancels the others and waits for them."""
     tasks = [asyncio.ensure_future(_await(each)) for each in work]
     try:
-        return [await task for task in tasks]
+        return list(await asyncio.gather(*tasks))
     except BaseException:
         await cancel_all(tasks)
         raise
