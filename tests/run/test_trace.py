@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -44,7 +45,7 @@ def owners(found: Attribution) -> dict[tuple[str, str], float]:
 
 def assert_closed(found: Attribution, trace: Trace) -> None:
     assert all(s.end > s.start for s in found.segments)
-    assert all(a.end == b.start for a, b in zip(found.segments, found.segments[1:], strict=False))
+    assert all(a.end == b.start for a, b in itertools.pairwise(found.segments))
     if found.segments:
         assert found.segments[0].start == trace.start
         assert found.segments[-1].end == trace.end
@@ -159,6 +160,54 @@ def _innermost(rows: list[Row], instant: float) -> str:
     here = [(i, r) for i, r in enumerate(rows) if r[2] <= instant < r[3]]
     key = {i: (r[1] in WAITING, -r[2], r[3], -i) for i, r in here}
     return min(here, key=lambda item: key[item[0]])[1][1] if here else "unattributed"
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+    """A random graph of ten steps at most, and how long each works, in ms."""
+    names = [f"s{i}" for i in range(draw(st.integers(1, 10)))]
+    edges = {
+        n: tuple(draw(st.lists(st.sampled_from(names[:i]), max_size=3, unique=True))) if i else ()
+        for i, n in enumerate(names)
+    }
+    return edges, {name: draw(st.integers(1, 50)) for name in names}
+
+
+def run(edges: dict[str, tuple[str, ...]], work: dict[str, int], delayed: str = "", by: float = 0.0) -> Trace:
+    """What a machine with enough cores does: each step starts when its inputs are there."""
+    end: dict[str, float] = {}
+    trace = Trace(0.0)
+    for step, ups in edges.items():
+        start = max((end[up] for up in ups), default=0.0)
+        end[step] = start + work[step] / 1024 + (by if step == delayed else 0.0)
+        trace.add(step, VISIT, start, end[step])
+        trace.add(step, "compute", start, end[step])
+    last = [*edges][-1]
+    trace.edges, trace.outputs, trace.end = edges, (last,), end[last]
+    return trace
+
+
+@given(schedules(), st.data())
+@settings(max_examples=100, deadline=None)
+def test_slack_is_exactly_what_a_step_can_be_late(
+    schedule: tuple[dict[str, tuple[str, ...]], dict[str, int]], data: st.DataObject
+) -> None:
+    edges, work = schedule
+    trace = run(edges, work)
+    found = attribute(trace)
+    assert found.unattributed == 0
+    step = data.draw(st.sampled_from([*edges]))
+    if not _leads_to(edges, step, [*edges][-1]):
+        return  # its result is not used: when it ends does not matter
+    slack = found.slack[step]
+    if step in found.path:
+        assert slack == 0
+    assert run(edges, work, step, slack).end == pytest.approx(trace.end, abs=1e-9)
+    assert run(edges, work, step, slack + 1.0).end == pytest.approx(trace.end + 1.0, abs=1e-9)
+
+
+def _leads_to(edges: dict[str, tuple[str, ...]], step: str, goal: str) -> bool:
+    return step == goal or any(_leads_to(edges, user, goal) for user, ups in edges.items() if step in ups)
 
 
 # ---- hand-made traces
@@ -409,7 +458,7 @@ def test_ten_thousand_tokens_are_read_in_few_steps() -> None:
 def test_a_thousand_steps_in_a_row_do_not_exhaust_the_stack() -> None:
     names = [f"s{i}" for i in range(3000)]
     rows = [row for i, n in enumerate(names) for row in ((n, VISIT, 0, i + 1), (n, "assemble", 0, i + 1))]
-    edges = {after: (before,) for before, after in zip(names, names[1:], strict=False)}
+    edges = {after: (before,) for before, after in itertools.pairwise(names)}
     rows[1] = ("s0", "compute", 0, 1)
     trace = make(rows[:600], end=300, edges=dict(list(edges.items())[:299]), outputs=("s299",))
     assert_closed(attribute(trace), trace)

@@ -100,7 +100,7 @@ def attribute(trace: Trace) -> Attribution:
     walk = _Walk(visits)
     segments = walk.run()
     path = list(dict.fromkeys(s.step for s in segments if s.step))
-    slack = _slack(visits)
+    slack = _slack(visits, walk.taken)
     for step in {*path, *(visit.step for visit in walk.taken)}:
         if step in slack:
             slack[step] = (0.0, 0.0)
@@ -215,9 +215,12 @@ def _stays(visits: Visits) -> list[Stay]:
     return [Stay(v.step, v.start, v.end, tuple(Segment(*piece) for piece in v.own)) for v in ordered]
 
 
-def _slack(visits: Visits) -> dict[str, tuple[float, float]]:
-    """(total, free) float of each step from the observed times, the smallest of its visits."""
-    per_visit = _slack_observed(visits) if visits.observed else _slack_drawn(visits)
+def _slack(visits: Visits, taken: set[Visit]) -> dict[str, tuple[float, float]]:
+    """(total, free) float of each step from the observed times, the smallest of its visits.
+
+    A visit on the path cannot end later at all: what follows it, gaps included, would move too.
+    """
+    per_visit = (_slack_observed if visits.observed else _slack_drawn)(visits, taken)
     slack: dict[str, tuple[float, float]] = {}
     for visit, (latest, free) in per_visit.items():
         total, smallest = slack.get(visit.step, (math.inf, math.inf))
@@ -226,7 +229,7 @@ def _slack(visits: Visits) -> dict[str, tuple[float, float]]:
     return slack
 
 
-def _slack_drawn(visits: Visits) -> dict[Visit, tuple[float, float]]:
+def _slack_drawn(visits: Visits, taken: set[Visit]) -> dict[Visit, tuple[float, float]]:
     """Latest end and free float of each visit; consumers first, as a node's come from its consumers'."""
     consumers: dict[str, list[str]] = defaultdict(list)
     for node, ups in visits.upstream.items():
@@ -236,7 +239,8 @@ def _slack_drawn(visits: Visits) -> dict[Visit, tuple[float, float]]:
     for node in reversed(visits.upstream):
         group = visits.groups.get(node)
         for visit in group.visits if group else ():
-            latest, free = visits.end, visits.end - visit.end
+            latest = visit.end if visit in taken else visits.end
+            free = visits.end - visit.end
             for consumer in _consumers(visits, consumers, node, visit):
                 spent = consumer.end - max(consumer.start, visit.end)
                 latest = min(latest, found[consumer][0] - spent)
@@ -264,7 +268,7 @@ def _consumers(visits: Visits, edges: dict[str, list[str]], node: str, visit: Vi
     return found
 
 
-def _slack_observed(visits: Visits) -> dict[Visit, tuple[float, float]]:
+def _slack_observed(visits: Visits, taken: set[Visit]) -> dict[Visit, tuple[float, float]]:
     """Without a graph whatever began after a visit ended may have used it: the careful answer."""
     ordered = sorted(visits.all, key=lambda v: (v.start, v.end), reverse=True)
     starts = sorted(visit.start for visit in ordered)
@@ -274,7 +278,7 @@ def _slack_observed(visits: Visits) -> dict[Visit, tuple[float, float]]:
     found: dict[Visit, tuple[float, float]] = {}
     for place, visit in zip(range(len(starts) - 1, -1, -1), ordered, strict=True):
         after = max(place + 1, bisect_left(starts, visit.end))
-        latest = begin_by[after]
+        latest = visit.end if visit in taken else begin_by[after]
         next_start = starts[after] if after < len(starts) else visits.end
         found[visit] = (latest, max(0.0, next_start - visit.end))
         begin_by[place] = min(begin_by[place + 1], latest - (visit.end - visit.start))

@@ -1,0 +1,217 @@
+"""The report: one HTML file without scripts and without requests, for a browser or a mail.
+
+Its Content-Security-Policy allows nothing but its own style sheet, by hash. Every name is escaped: stages
+and notes may hold anything. The same fragment is shown in notebooks.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Final
+
+from tauten.explain.account import SOURCE_NAMES, Account, Comparison, StageRow
+from tauten.explain.figures import add_up, digits_for, hidden_change, ms, spent
+from tauten.explain.waterfall import STYLE, patterns, svg, swatch
+from tauten.run.trace import SOURCES
+from tauten.run.visits import UNATTRIBUTED
+
+PAGE_BARS: Final = 840  # about 130 bytes each: a page stays under 150 kB
+NOTEBOOK_BARS: Final = 220  # an output cell stays under 60 kB, and a notebook holds many
+
+
+def to_html(shown: Account | Comparison) -> str:
+    """The whole page."""
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+    name = shown.a.header.workflow if isinstance(shown, Comparison) else shown.header.workflow
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-{digest}'\">"
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
+        f"<title>{escape(name or 'Tauten')}: explain</title><style>{STYLE}</style></head>"
+        f"<body>{_body(shown, PAGE_BARS)}</body></html>\n"
+    )
+
+
+def fragment(shown: Account | Comparison) -> str:
+    """The same inside one element, with its own scoped style."""
+    return f"<style>{STYLE}</style>{_body(shown, NOTEBOOK_BARS)}"
+
+
+def _body(shown: Account | Comparison, most_bars: int) -> str:
+    inner = (
+        _comparison(shown, most_bars // 2) if isinstance(shown, Comparison) else _account(shown, most_bars)
+    )
+    return f'<div class="tau">{patterns()}{inner}</div>'
+
+
+def _account(account: Account, most_bars: int) -> str:
+    return "".join(
+        [
+            _header(account),
+            _slo(account),
+            f"<h2>One real request{_which(account)}, {ms(account.wall_ms, max(1, digits_for(account.wall_ms)))} ms</h2>",
+            f'<div class="wide">{svg(account, most_bars=most_bars)}</div>',
+            _legend([account]),
+            _stages(account),
+            _sources(account),
+            _foot(account),
+        ]
+    )
+
+
+def _comparison(comparison: Comparison, most_bars: int) -> str:
+    sides = [(comparison.name_a, comparison.a), (comparison.name_b, comparison.b)]
+    scale = max(account.wall_ms for _, account in sides)
+    parts = [_header(comparison.a), _differences(comparison), _ablation(comparison)]
+    for name, account in sides:
+        parts.append(
+            f"<h2>{escape(name)}: {ms(account.wall_ms, max(1, digits_for(account.wall_ms)))} ms{_which(account)}</h2>"
+        )
+        parts.append(_slo(account))
+        chart = svg(account, scale_ms=scale, title=f"Waterfall of plan {name}", most_bars=most_bars)
+        parts.append(f'<div class="wide">{chart}</div>')
+    parts.append(_legend([account for _, account in sides]))
+    for name, account in sides:
+        parts.append(
+            f"<h2>{escape(name)}, stage by stage</h2>{_stages(account)}{_sources(account)}{_foot(account)}"
+        )
+    return "".join(parts)
+
+
+def _which(account: Account) -> str:
+    return f", {escape(account.header.request)}" if account.header.request else ""
+
+
+def _header(account: Account) -> str:
+    header = account.header
+    requests = f"{header.requests} requests" if header.requests else ""
+    plan = f"plan {header.plan}" if header.plan else ""
+    facts = [plan, ", ".join(filter(None, (requests, header.load))), header.machine, header.graph]
+    about = " · ".join(escape(fact) for fact in facts if fact)
+    return f'<h1>{escape(header.workflow or "workflow")}</h1><p class="dim">{about}</p>'
+
+
+def _slo(account: Account) -> str:
+    rows = []
+    for line in account.header.slo:
+        kind = {True: "good", False: "bad", None: "dim"}[line.met]
+        verdict = f'<td class="{kind}">{escape(line.verdict)}</td>'
+        rows.append(f"<tr>{_cells([line.name])}{_cells([line.limit, line.p50, line.p95], 'n')}{verdict}</tr>")
+    return _tabular(["SLO", "limit", "p50", "p95", ""], rows, numbers=(1, 2, 3)) if rows else ""
+
+
+def _stages(account: Account) -> str:
+    digits = digits_for(account.wall_ms)
+    total = float(ms(account.wall_ms, digits))
+    values = [row.exclusive_ms for row in account.stages]
+    figures = add_up([*values, account.unattributed_ms], total, digits)
+    rows = [_stage(row, figure, digits) for row, figure in zip(account.stages, figures, strict=False)]
+    where = ", ".join(
+        f"{stage or 'between stages'} {ms(v, 2)}" for stage, v in list(account.unattributed_in.items())[:4]
+    )
+    last = _cells([UNATTRIBUTED]) + _cells([ms(figures[-1], digits), "", "", ""], "n") + _cells([where])
+    rows.append(f"<tr>{last}</tr>")
+    end = _cells(["total"]) + _cells([ms(total, digits), "", "", ""], "n") + _cells([spent(account.spent)])
+    rows.append(f'<tr class="total">{end}</tr>')
+    heads = ["stage", "ms on path", "estimate", "hidden", "slack", "of which"]
+    return f'<div class="wide">{_tabular(heads, rows, numbers=(1, 2, 3, 4))}</div>'
+
+
+def _stage(row: StageRow, figure: float, digits: int) -> str:
+    estimate = "no data" if row.estimate is None else ms(row.estimate.mid_ms, digits)
+    if row.estimate is not None and row.estimate.low_ms is not None and row.estimate.high_ms is not None:
+        estimate += f" ({ms(row.estimate.low_ms, digits)} to {ms(row.estimate.high_ms, digits)})"
+    kind = "n bad" if row.far_off else "n"
+    figures = add_up(list(row.causes.values()), figure, digits)
+    causes = "".join(
+        f'<span class="cause">{swatch(cause)}{escape(cause.replace("_", " "))} {ms(value, digits)}</span>'
+        for cause, value in zip(row.causes, figures, strict=True)
+        if value
+    )
+    hidden = ms(row.off_path_ms, digits) if row.off_path_ms else ""
+    slack = ms(row.slack_ms, digits) if row.slack_ms else ""
+    return (
+        f"<tr>{_cells([row.title])}{_cells([ms(figure, digits)], 'n')}"
+        f"{_cells([estimate + ('!' if row.far_off else '')], kind)}{_cells([hidden, slack], 'n')}<td>{causes}</td></tr>"
+    )
+
+
+def _sources(account: Account) -> str:
+    digits = digits_for(account.wall_ms)
+    names = [name for name, value in account.sources.items() if name != "outside" or value]
+    total = float(ms(account.wall_ms, digits))
+    figures = add_up([account.sources[name] for name in names], total, digits)
+    parts = [
+        f"{'i/o' if name == 'io' else name} <b>{ms(v, digits)}</b>"
+        for name, v in zip(names, figures, strict=True)
+    ]
+    return f"<p>{' &nbsp; '.join(parts)} &nbsp; = {ms(total, digits)} ms</p>"
+
+
+def _foot(account: Account) -> str:
+    parts = []
+    if account.first_output_ms is not None:
+        parts.append(
+            f"First output after {ms(account.first_output_ms, max(1, digits_for(account.wall_ms)))} ms."
+        )
+    if account.path:
+        parts.append(f"Critical path: {escape(' → '.join(account.path))}.")
+    parts += [f"{escape(key)}: {escape(value)}." for key, value in account.notes.items()]
+    return f'<p class="dim">{" ".join(parts)}</p>' if parts else ""
+
+
+def _legend(accounts: Iterable[Account]) -> str:
+    """Causes by source: a hue is a source, a texture a cause."""
+    seen = {span.cause for account in accounts for row in account.stages for span in row.spans}
+    groups = []
+    for source in SOURCE_NAMES[:-1]:
+        causes = sorted(cause for cause in seen if SOURCES.get(cause) == source)
+        samples = "".join(
+            f'<span class="cause">{swatch(cause)}{cause.replace("_", " ")}</span>' for cause in causes
+        )
+        groups += [f"{'i/o' if source == 'io' else source}: {samples}"] if causes else []
+    rest = f"{swatch(UNATTRIBUTED)}unattributed · pale: hidden behind the path · line: critical path"
+    return f'<p class="dim">{" · ".join([*groups, rest])}</p>'
+
+
+def _differences(comparison: Comparison) -> str:
+    a, b = comparison.a, comparison.b
+    digits = digits_for(max(a.wall_ms, b.wall_ms))
+    left = add_up([row.a_ms or 0.0 for row in comparison.rows], float(ms(a.wall_ms, digits)), digits)
+    right = add_up([row.b_ms or 0.0 for row in comparison.rows], float(ms(b.wall_ms, digits)), digits)
+    rows = []
+    for row, old, new in zip(comparison.rows, left, right, strict=True):
+        cells = ["-" if row.a_ms is None else ms(old, digits), "-" if row.b_ms is None else ms(new, digits)]
+        figures = _cells([*cells, f"{new - old:+.{digits}f}"], "n")
+        beside = _cells([hidden_change(row, digits)], "dim")
+        rows.append(f"<tr>{_cells([row.stage])}{figures}{beside}</tr>")
+    totals = [ms(a.wall_ms, digits), ms(b.wall_ms, digits), f"{b.wall_ms - a.wall_ms:+.{digits}f}"]
+    rows.append(f'<tr class="total">{_cells(["total"])}{_cells(totals, "n")}<td></td></tr>')
+    heads = ["stage", f"{comparison.name_a} ms", f"{comparison.name_b} ms", "diff", ""]
+    return f"<h2>Side by side</h2>{_tabular(heads, rows, numbers=(1, 2, 3))}"
+
+
+def _ablation(comparison: Comparison) -> str:
+    rows = []
+    for row in comparison.ablation:
+        p95 = "-" if row.p95_ms is None else f"{row.p95_ms:+.0f}"
+        rows.append(
+            f"<tr>{_cells([row.change])}{_cells([f'{row.p50_ms:+.0f}', p95], 'n')}{_cells([row.note])}</tr>"
+        )
+    table = _tabular(["change", "p50 ms", "p95 ms", ""], rows, numbers=(1, 2))
+    return f"<h2>What each difference contributes</h2>{table}" if rows else ""
+
+
+def _cells(values: Iterable[str], kind: str = "") -> str:
+    mark = f' class="{kind}"' if kind else ""
+    return "".join(f"<td{mark}>{escape(value)}</td>" for value in values)
+
+
+def _tabular(heads: Sequence[str], rows: Iterable[str], *, numbers: Sequence[int] = ()) -> str:
+    marks = [' class="n"' if place in numbers else "" for place in range(len(heads))]
+    head = "".join(f"<th{mark}>{escape(name)}</th>" for name, mark in zip(heads, marks, strict=True))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
