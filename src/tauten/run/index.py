@@ -1,0 +1,448 @@
+"""A retrieval index: make, update, query, back up. Vectors and words (tantivy), fused.
+
+    index = Index.create("manuals", IndexSettings())
+    index.add(chunks, vectors)          # or building.build, which reads, cuts and embeds documents
+    found = Index.open("manuals").search("how do I copy a list?", vector)
+
+An `Index` is a snapshot: what others commit is seen after `refresh()`. One writer at a time; a commit
+is atomic. A plain name lives beside the model store, anything with a slash is a path.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tauten.describe import passages
+from tauten.describe.passages import Chunk, Found, IndexReport, Passage
+from tauten.errors import InputError, MachineError, NotFound, suggest
+from tauten.run import generations
+from tauten.run.chunkfile import Catalogue, ChunkFile, write_chunks
+from tauten.run.lexical import Lexical, link_words, words, write_words
+from tauten.run.ranking import Candidate, IndexSettings, exception_names, fuse, is_generic, refusal
+from tauten.run.vectors import Vectors, write_vectors
+
+FORMAT = "tauten.index/1"
+_CATALOGUE, _INFO, _WORDS = "catalogue.msgpack", "info.json", "words"
+
+
+class Stored(msgspec.Struct):
+    """The head of one generation."""
+
+    format: str = FORMAT
+    settings: IndexSettings = msgspec.field(default_factory=IndexSettings)
+    next_key: int = 0
+
+
+class IndexInfo(msgspec.Struct):
+    """What `info` tells about an index."""
+
+    name: str
+    path: str
+    chunks: int
+    sources: int
+    model: str
+    variant: str
+    dim: int
+    generation: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    generation: str
+    folder: Path
+    stored: Stored
+    catalogue: Catalogue
+    chunks: ChunkFile
+    vectors: Vectors
+    lexical: Lexical
+    known: dict[int, tuple[str, int, frozenset[str]]] = field(default_factory=dict)
+
+    def facts(self, key: int) -> tuple[str, int, frozenset[str]]:
+        """Source, part and stems of the title of a chunk; read once, as most searches meet the same."""
+        if key not in self.known:
+            chunk = self.chunks.get(key)
+            self.known[key] = (chunk.source, chunk.part, frozenset(words(chunk.title)))
+        return self.known[key]
+
+
+class Index:
+    """One opened index. Searching is safe from several threads and blocks for about a millisecond."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._now = _load(root)
+
+    @classmethod
+    def create(cls, index: str | Path, settings: IndexSettings | None = None) -> Index:
+        """Make an empty index; raises InputError where one stands."""
+        root = locate(index)
+        if generations.current(root):
+            raise InputError(
+                f"index {root.name!r} exists",
+                help=f"open it, or remove it: tauten index rm {index}",
+                code="E223",
+            )
+        with generations.writing(root) as (_, fresh):
+            stored = Stored(settings=settings or IndexSettings())
+            nothing = np.zeros((0, stored.settings.dim), np.float32)
+            _write(fresh, stored, Catalogue(), [])
+            write_vectors(fresh, nothing, nothing)
+            write_words(fresh / _WORDS, [], [])
+        return cls(root)
+
+    @classmethod
+    def open(cls, index: str | Path) -> Index:
+        """Open by name or path; raises NotFound with the command that builds it."""
+        root = locate(index)
+        if not generations.current(root):
+            known = [each.name for each in home().glob("*") if generations.current(each)]
+            hint = f"; {suggest(str(index), known)}" if known else ""
+            raise NotFound(
+                f"no index is called {str(index)!r}",
+                help=f"tauten index build {index} FOLDER{hint}",
+                code="E201",
+            )
+        return cls(root)
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def settings(self) -> IndexSettings:
+        return self._now.stored.settings
+
+    def __len__(self) -> int:
+        return len(self._now.chunks)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        now = self._now
+        return (now.chunks.get(int(key)) for key in now.chunks.keys)
+
+    def __repr__(self) -> str:
+        return f"Index({self.name!r}, {len(self)} chunks)"
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """How many chunks each source has."""
+        return {source: len(keys) for source, keys in sorted(self._now.catalogue.sources.items())}
+
+    def refresh(self) -> bool:
+        """Move to the newest generation; tells whether there was a newer one."""
+        if generations.current(self.root) == self._now.generation:
+            return False
+        self._now = _load(self.root)
+        return True
+
+    def info(self) -> IndexInfo:
+        """Size, model and version of what is open."""
+        now, settings = self._now, self.settings
+        size = sum(file.stat().st_size for file in now.folder.rglob("*") if file.is_file())
+        return IndexInfo(
+            self.name, str(self.root), len(self), len(now.catalogue.sources), settings.model, settings.variant,
+            settings.dim, now.generation, size,
+        )  # fmt: skip
+
+    # searching
+
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32],
+        k: int = 3,
+        *,
+        error: str = "",
+        hints: Sequence[str] = (),
+        model: str = "",
+    ) -> Found:
+        """The k best passages for a question, or a refusal.
+
+        `vector` embeds the same words: `error` (the exception line seen, if any) and `text`. `hints` are
+        names whose definitions get a vote, beside the exceptions that the words name. `model` says what
+        made the vector. Raises InputError for a vector of another model or size.
+        """
+        now = self._now
+        query = self._checked(vector, model)
+        terms = words(f"{error} {text}")
+        named = {name.lower() for name in [*exception_names(error, text), *hints]}
+        dense = now.vectors.nearest(query, self.settings.candidates)
+        lexical = now.lexical.search(terms, self.settings.candidates)
+        candidates = self._candidates(query, dense, lexical, named)
+        generic = is_generic(words(text), named)
+        ordered = fuse(candidates, self.settings, frozenset(terms), generic)[:k]
+        found = tuple(self._passage(rank, each) for rank, each in enumerate(ordered, 1))
+        if not found:
+            return Found(text, (), True, "the index is empty", self.name, error)
+        cover = lexical[0][1] / now.lexical.ceiling(terms) if lexical else 0.0
+        known = any(each.named for each in candidates) and bool(error)
+        reason = refusal(text, error, found[0].chunk.title, known, dense[0][1], cover, self.settings)
+        return Found(text, found, bool(reason), reason, self.name, error)
+
+    def _checked(self, vector: NDArray[np.float32], model: str) -> NDArray[np.float32]:
+        settings = self.settings
+        query = np.asarray(vector, np.float32).reshape(-1)
+        if (model and model != settings.model) or query.shape[0] != settings.dim:
+            raise InputError(
+                f"index {self.name!r} holds vectors of {settings.model} ({settings.dim} numbers), "
+                f"the query is one of {model or 'another model'} ({query.shape[0]})",
+                help=f"embed with {settings.model}, or build the index again with the other model",
+                code="E221",
+            )
+        return query
+
+    def _candidates(
+        self,
+        query: NDArray[np.float32],
+        dense: list[tuple[int, float]],
+        lexical: list[tuple[int, float]],
+        named: set[str],
+    ) -> list[Candidate]:
+        now = self._now
+        seen: dict[int, Candidate] = {}
+        for rank, (key, cosine) in enumerate(dense, 1):
+            seen[key] = Candidate(key, "", cosine=cosine, dense_rank=rank)
+        for rank, (key, bm25) in enumerate(lexical, 1):
+            each = seen.setdefault(key, Candidate(key, ""))
+            each.bm25, each.lexical_rank = bm25, rank
+        for name in named:
+            for key in now.catalogue.names.get(name, ()):
+                seen.setdefault(key, Candidate(key, "")).named = True
+        unknown = [each for each in seen.values() if not each.dense_rank]
+        cosines = now.vectors.cosines(query, [each.key for each in unknown])
+        for each, cosine in zip(unknown, cosines, strict=True):
+            each.cosine = cosine
+        for each in seen.values():
+            each.source, each.part, each.title = now.facts(each.key)
+        return list(seen.values())
+
+    def _passage(self, rank: int, each: Candidate) -> Passage:
+        chunk = self._now.chunks.get(each.key)
+        return Passage(chunk, each.score, each.cosine, each.bm25, rank, each.dense_rank, each.lexical_rank)
+
+    def vector(self, chunk_id: str) -> NDArray[np.float32]:
+        """The vector of one chunk; raises NotFound."""
+        key = self._now.catalogue.keys.get(chunk_id)
+        if key is None:
+            raise NotFound(f"index {self.name!r} has no chunk {chunk_id!r}", help="take ids of its chunks")
+        return self._now.vectors.get(key)
+
+    # writing
+
+    def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Those that the index does not hold yet, and that need a vector."""
+        known = self._now.catalogue.keys
+        return [chunk for chunk in chunks if chunk.id not in known]
+
+    def add(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> IndexReport:
+        """Add chunks with their vectors; those already here are left alone."""
+        return self._commit(chunks, vectors, lambda catalogue: set())
+
+    def remove(self, source: str) -> IndexReport:
+        """Remove the chunks of one source; raises NotFound for an unknown one."""
+        if source not in self._now.catalogue.sources:
+            raise NotFound(
+                f"index {self.name!r} has no source {source!r}",
+                help=suggest(source, self.sources),
+                code="E201",
+            )
+        nothing = np.zeros((0, self.settings.dim), np.float32)
+        return self._commit([], nothing, lambda catalogue: set(catalogue.sources.get(source, ())))
+
+    def replace(
+        self, chunks: Sequence[Chunk], vectors: NDArray[np.float32], sources: Sequence[str] | None = None
+    ) -> IndexReport:
+        """Make `sources` (default: all sources of the index and of the chunks) hold just these chunks.
+
+        `vectors` has one row for each chunk, or one for each chunk that is `missing`.
+        """
+        wanted = {chunk.id for chunk in chunks}
+
+        def stale(catalogue: Catalogue) -> set[int]:
+            named = catalogue.sources if sources is None else sources
+            held = {key for source in named for key in catalogue.sources.get(source, ())}
+            return held - {key for id, key in catalogue.keys.items() if id in wanted}
+
+        return self._commit(chunks, vectors, stale)
+
+    def _commit(
+        self, chunks: Sequence[Chunk], vectors: NDArray[np.float32], stale: Callable[[Catalogue], set[int]]
+    ) -> IndexReport:
+        self.refresh()
+        known = self._now.catalogue
+        if not stale(known) and not self.missing(chunks):
+            return IndexReport(self.name, 0, len(self), 0, len(self))
+        with generations.writing(self.root) as (_, fresh):
+            self.refresh()  # nobody else writes now: this is what the new generation starts from
+            report = self._write_next(fresh, chunks, vectors, stale)
+        self.refresh()
+        return report
+
+    def _write_next(
+        self,
+        fresh: Path,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[np.float32],
+        stale: Callable[[Catalogue], set[int]],
+    ) -> IndexReport:
+        now = self._now
+        gone = stale(now.catalogue)
+        catalogue = now.catalogue.without(gone)
+        added = [chunk for chunk in chunks if chunk.id not in catalogue.keys]
+        rows = self._rows(chunks, added, vectors)
+        first = now.stored.next_key
+        stored = Stored(settings=self.settings, next_key=first + len(added))
+        keyed = list(enumerate(added, first))
+        for key, chunk in keyed:
+            catalogue.add(key, chunk)
+        kept = [(int(key), now.chunks.raw(int(key))) for key in now.chunks.keys if int(key) not in gone]
+        records = kept + [(key, msgspec.msgpack.encode(chunk)) for key, chunk in keyed]
+        _write(fresh, stored, catalogue, records)
+        stays = np.isin(now.chunks.keys, np.array(sorted(gone), np.uint64), invert=True)
+        write_vectors(fresh, now.vectors.rows[stays], rows)
+        link_words(now.folder / _WORDS, fresh / _WORDS)
+        write_words(fresh / _WORDS, keyed, gone)
+        return IndexReport(self.name, len(added), len(kept), len(gone), len(records))
+
+    def _rows(
+        self, chunks: Sequence[Chunk], added: Sequence[Chunk], vectors: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The vectors of the added chunks."""
+        given = np.asarray(vectors, np.float32)
+        if len(given):
+            self._checked(given[0], "")
+        given = given.reshape(-1, self.settings.dim)
+        if len(given) == len(added):
+            return given
+        if len(given) != len(chunks):
+            raise InputError(
+                f"{len(given)} vectors were given for {len(chunks)} chunks, {len(added)} of them new",
+                help="give one vector for each chunk, or one for each chunk that `missing` names",
+                code="E221",
+            )
+        row = {chunk.id: number for number, chunk in enumerate(chunks)}
+        return given[[row[chunk.id] for chunk in added]]
+
+    def backup(self, path: str | Path) -> Path:
+        """Write what is open to one tar file, which appears only when it is whole."""
+        target = Path(path)
+        draft = target.with_name(target.name + ".part")
+        try:
+            with tarfile.open(draft, "w:gz") as archive:
+                archive.add(self._now.folder, arcname="index", filter=_no_locks)
+            draft.replace(target)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise MachineError(f"cannot write {target.name}: {error.strerror}", code="E320") from error
+        return target
+
+    @classmethod
+    def restore(cls, path: str | Path, index: str | Path) -> Index:
+        """Make an index of a backup, or bring an existing one back to it."""
+        root = locate(index)
+        try:
+            with generations.writing(root) as (_, fresh), tarfile.open(path) as archive:
+                for member in archive.getmembers():
+                    member.name = str(Path(member.name).relative_to("index"))
+                    archive.extract(member, fresh, filter="data")
+                _check_format(fresh)
+        except (tarfile.TarError, OSError, ValueError) as error:
+            raise InputError(
+                f"{Path(path).name!r} is not a backup of an index: {error}",
+                help="give a file that Index.backup wrote",
+                code="E224",
+            ) from error
+        return cls(root)
+
+
+def home() -> Path:
+    """Where named indexes live: beside the models."""
+    from tauten.models.store import default_root
+
+    return default_root() / "indexes"
+
+
+def locate(index: str | Path) -> Path:
+    """The folder of an index: a plain name lies in `home`, anything else is a path."""
+    text = str(index)
+    if isinstance(index, Path) or "/" in text or "\\" in text:
+        return Path(index).expanduser()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise InputError(
+            f"{text!r} is not a name for an index", help="use letters, digits, dots and dashes", code="E225"
+        )
+    return home() / text
+
+
+def list_indexes() -> list[IndexInfo]:
+    """The named indexes, by name."""
+    roots = sorted(home().glob("*")) if home().is_dir() else []
+    return [Index(root).info() for root in roots if generations.current(root)]
+
+
+def remove_index(index: str | Path) -> None:
+    """Delete an index and its backups of older generations; raises NotFound."""
+    root = locate(index)
+    if not generations.current(root):
+        Index.open(index)  # raises, with what there is
+    with generations.writing_alone(root):
+        shutil.rmtree(root)
+
+
+def _load(root: Path) -> _Snapshot:
+    for _ in range(5):  # a writer may sweep the generation between the two reads; it cannot do so often
+        name = generations.current(root)
+        try:
+            return _read(root / name, name)
+        except FileNotFoundError as error:
+            if generations.current(root) == name:
+                raise _damaged(root, f"{Path(error.filename or '').name} is missing") from error
+        except (msgspec.MsgspecError, ValueError, RuntimeError) as error:
+            raise _damaged(root, str(error)) from error
+    raise _damaged(root, "its generations change faster than they can be read")
+
+
+def _read(folder: Path, name: str) -> _Snapshot:
+    stored = _check_format(folder)
+    catalogue = msgspec.msgpack.decode((folder / _CATALOGUE).read_bytes(), type=Catalogue)
+    chunks = ChunkFile(folder)
+    vectors = Vectors(folder, chunks.keys)
+    return _Snapshot(name, folder, stored, catalogue, chunks, vectors, Lexical(folder / _WORDS))
+
+
+def _check_format(folder: Path) -> Stored:
+    stored = msgspec.json.decode((folder / _INFO).read_bytes(), type=Stored)
+    if stored.format != FORMAT:
+        raise ValueError(f"its format is {stored.format}, this version reads {FORMAT}")
+    return stored
+
+
+def _damaged(root: Path, why: str) -> MachineError:
+    return MachineError(
+        f"index {root.name!r} is damaged: {why}",
+        help=f"tauten index rm {root.name}, then build it again or restore a backup",
+        code="E321",
+    )
+
+
+def _write(folder: Path, stored: Stored, catalogue: Catalogue, records: list[tuple[int, bytes]]) -> None:
+    write_chunks(folder, records)
+    (folder / _CATALOGUE).write_bytes(msgspec.msgpack.encode(catalogue))
+    (folder / _INFO).write_bytes(msgspec.json.format(msgspec.json.encode(stored)))
+
+
+def _no_locks(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if member.name.endswith(".lock") else member
+
+
+passages.set_opener(Index.open)
