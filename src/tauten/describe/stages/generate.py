@@ -68,21 +68,8 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     Raises InputError E240 for numbers out of range, StageError E410 where the answer was cut at
     `max_tokens` before its JSON closed. Tokens are booked as input_tokens, cached_tokens, output_tokens.
     """
-    if max_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-        raise InputError(
-            f"max_tokens={max_tokens}, temperature={temperature}, top_p={top_p}",
-            help="max_tokens is 1 or more, temperature 0 or more, top_p above 0 and at most 1",
-            code="E240",
-        )
-    item: dict[str, Any] = {
-        **_question(load(template, Path()), fields),
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "stop": [stop] if isinstance(stop, str) else list(stop),
-        "seed": seed,
-        "ngram": ngram,
-    }
+    item = _item(load(template, Path()), fields, max_tokens, temperature, top_p)
+    item |= {"stop": [stop] if isinstance(stop, str) else list(stop), "seed": seed, "ngram": ngram}
     if into is not None:
         item["json_schema"] = schema_of(into)
     said: list[str] = []
@@ -100,9 +87,19 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
         yield _decoded("".join(said), into)
 
 
-def _question(template: Template, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _item(
+    template: Template, fields: Mapping[str, Any], max_tokens: int, temperature: float, top_p: float
+) -> dict[str, Any]:
+    """The question with the settings that have a range."""
+    if max_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise InputError(
+            f"max_tokens={max_tokens}, temperature={temperature}, top_p={top_p}",
+            help="max_tokens is 1 or more, temperature 0 or more, top_p above 0 and at most 1",
+            code="E240",
+        )
     messages = template.render(fields)
-    return {"prompt": messages[0]["content"]} if template.is_prompt else {"messages": messages}
+    asked = {"prompt": messages[0]["content"]} if template.is_prompt else {"messages": messages}
+    return {**asked, "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
 
 
 def _book(ctx: Context, usage: Mapping[str, float]) -> None:
