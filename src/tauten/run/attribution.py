@@ -231,40 +231,67 @@ def _slack(visits: Visits, taken: set[Visit]) -> dict[str, tuple[float, float]]:
 
 def _slack_drawn(visits: Visits, taken: set[Visit]) -> dict[Visit, tuple[float, float]]:
     """Latest end and free float of each visit; consumers first, as a node's come from its consumers'."""
-    consumers: dict[str, list[str]] = defaultdict(list)
+    users: dict[str, list[str]] = defaultdict(list)
     for node, ups in visits.upstream.items():
         for up in ups:
-            consumers[up].append(node)
+            users[up].append(node)
+    done: dict[str, _Consumers] = {}
     found: dict[Visit, tuple[float, float]] = {}
     for node in reversed(visits.upstream):
         group = visits.groups.get(node)
-        for visit in group.visits if group else ():
-            latest = visit.end if visit in taken else visits.end
-            free = visits.end - visit.end
-            for consumer in _consumers(visits, consumers, node, visit):
-                spent = consumer.end - max(consumer.start, visit.end)
-                latest = min(latest, found[consumer][0] - spent)
-                free = min(free, max(0.0, consumer.start - visit.end))
+        if group is None:
+            continue
+        consumers = _consumers(done, users, node)
+        for visit in group.visits:
+            latest, free = visit.end if visit in taken else visits.end, visits.end - visit.end
+            for consumer in consumers:
+                latest = min(latest, consumer.latest(visit))
+                free = min(free, consumer.gap(visit))
             found[visit] = (latest, free)
+        done[node] = _Consumers(group, found)
     return found
 
 
-def _consumers(visits: Visits, edges: dict[str, list[str]], node: str, visit: Visit) -> list[Visit]:
-    """The visits that used this one's result: begun after it began and not ended before it ended."""
-    found: list[Visit] = []
-    stack, seen = list(edges.get(node, ())), set[str]()
+class _Consumers:
+    """The visits of one node, asked when the result of another must be there at the latest."""
+
+    def __init__(self, group: Group, found: dict[Visit, tuple[float, float]]) -> None:
+        self._starts = group.starts
+        self._begin_by = [math.inf] * (len(group.visits) + 1)  # latest begin of all that start from here on
+        for place in range(len(group.visits) - 1, -1, -1):
+            visit = group.visits[place]
+            begin = found[visit][0] - (visit.end - visit.start)
+            self._begin_by[place] = min(self._begin_by[place + 1], begin)
+        streams = [v for v in group.visits if v.streams or len(group.visits) == 1]
+        self._tails = [(v.start, v.end, found[v][0] - v.end) for v in streams]
+
+    def latest(self, visit: Visit) -> float:
+        """When `visit` must have ended; what began while it ran can only have read its stream."""
+        whole = self._begin_by[bisect_left(self._starts, visit.end)]
+        late = [tail for start, end, tail in self._tails if visit.start <= start < visit.end <= end]
+        return min(whole, visit.end + min(late, default=math.inf))
+
+    def gap(self, visit: Visit) -> float:
+        """How long its result lay unused; nothing for a stream."""
+        if any(visit.start <= start < visit.end <= end for start, end, _ in self._tails):
+            return 0.0
+        after = bisect_left(self._starts, visit.end)
+        return self._starts[after] - visit.end if after < len(self._starts) else math.inf
+
+
+def _consumers(done: dict[str, _Consumers], users: dict[str, list[str]], node: str) -> list[_Consumers]:
+    """Who uses the results of `node`; the users of a skipped step stand for it."""
+    found: list[_Consumers] = []
+    stack, seen = list(users.get(node, ())), set[str]()
     while stack:
         name = stack.pop()
         if name in seen:
             continue
         seen.add(name)
-        group = visits.groups.get(name)
-        if group is None:  # skipped: its consumers stand for it
-            stack.extend(edges.get(name, ()))
-            continue
-        for consumer in group.visits[bisect_left(group.starts, visit.start) :]:
-            if consumer.end >= visit.end:
-                found.append(consumer)
+        if name in done:
+            found.append(done[name])
+        else:
+            stack.extend(users.get(name, ()))
     return found
 
 
