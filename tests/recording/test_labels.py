@@ -81,12 +81,11 @@ def test_every_answer_stands_in_the_documentation(name: str) -> None:
 
 def test_accepted_content_is_not_said_everywhere() -> None:
     """A pattern that most passages match would accept any answer."""
-    sample = [
-        text for source in ("library/exceptions.rst", "faq/programming.rst") for _, text in passages(source)
-    ]
+    files = ("library/exceptions.rst", "faq/programming.rst", "library/stdtypes.rst")
+    sample = [text for source in files for _, text in passages(source)[::24]]  # every 24th: 2 s, not 40
     for name in answers():
         share = sum(accepts(label(name), text) for text in sample) / len(sample)
-        assert share < 0.08, f"{name} accepts {share:.0%} of unrelated passages"
+        assert share < 0.04, f"{name} accepts {share:.0%} of unrelated passages"
 
 
 def test_every_answer_is_used() -> None:

@@ -29,8 +29,8 @@ class Outcome(msgspec.Struct, frozen=True):
 def score(item: Item, answer: Any, passages: Sequence[Any] | None = None) -> Outcome:
     """Judge an answer with the fields found, text, passage, code, source, titles.
 
-    `passages` are the retrieved ones, best first, with source, titles and text; without them the
-    answer's own passage is the only one.
+    `passages` are the retrieved ones, best first, with source, titles and text (or a `chunk` with these);
+    without them the answer's own passage is the only one.
     """
     label = item.label
     found = bool(answer.found)
@@ -68,7 +68,8 @@ def plain(text: str) -> str:
 
 def _rank(label: Label, passages: Sequence[Any]) -> int | None:
     for place, passage in enumerate(passages, 1):
-        held = "\n".join(_field(passage, name) for name in ("passage", "text", "code"))
+        passage = getattr(passage, "chunk", passage)  # a retrieved passage is a chunk with its figures
+        held = "\n".join(_field(passage, name) for name in ("passage", "text", "body", "code"))
         titles = getattr(passage, "titles", None) or _field(passage, "title")
         if stands_in(label, _field(passage, "source"), titles) and accepts(label, held):
             return place
