@@ -57,12 +57,13 @@ class Engine:
         pieces = self._tokenizer.get_vocab()
         shown = self._tokenizer.decode([[id] for id in range(len(pieces))])
         self._vocabulary = Vocabulary(pieces, shown)
-        self._account = PrefixAccount(self._warm_up() if config.prefix_cache else 0)
+        blocks = self._warm_up()
+        self._account = PrefixAccount(blocks if config.prefix_cache else 0)
 
     def _warm_up(self) -> int:
         """Run one short request, so that no user waits for kernels; how many cache blocks there are."""
-        item = LlmItem(prompt="Hello", max_tokens=2)
-        handle = self._pipeline.add_request(0, self._encode(item), self._settings(item, 2))
+        item = LlmItem(prompt="One, two, three. " * 3)  # repeats, so that lookup runs its kernels, too
+        handle = self._pipeline.add_request(0, self._encode(item), self._settings(item, 4))
         while self._pipeline.has_non_finished_requests():
             self._pipeline.step()
         handle.read_all()

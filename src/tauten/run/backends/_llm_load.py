@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tauten.run.backends._gguf import context_length
 from tauten.run.backends._llm_config import WorkerConfig
 
+_ABANDONED_S = 3600.0  # no conversion of a model that fits a processor takes an hour
 _CONTEXT = 2048  # assumed when the file does not say: what small models have at least
 
 
@@ -38,6 +40,7 @@ def load(config: WorkerConfig) -> Loaded:
         return Loaded(pipeline, tokenizer, "converted form", context)
     try:
         converted.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(converted.parent)
         folder = Path(tempfile.mkdtemp(prefix=f".{converted.name}.", dir=converted.parent))
     except OSError:  # a store that cannot be written: the next open is as slow as this one, nothing else
         pipeline, tokenizer = _open(config, Path(config.gguf), saving=False)
@@ -48,6 +51,13 @@ def load(config: WorkerConfig) -> Loaded:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Loaded(pipeline, tokenizer, "gguf, converted for the next time", context)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what conversions that were killed left behind."""
+    for folder in parent.glob(".*"):
+        if time.time() - folder.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _linked(folder: Path, gguf: Path) -> Path:

@@ -158,7 +158,7 @@ class Worker:
 
 def _spawn(fd: int, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
     # -P: a file called openvino.py in the user's folder must not be taken for the library.
-    command = [sys.executable, "-P", "-m", "tauten.run.backends._llm_worker", str(fd)]
+    command = [sys.executable, "-P", "-m", "tauten.run.backends._llm_worker", str(fd), str(os.getpid())]
     package = str(Path(tauten.__file__).parents[1])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

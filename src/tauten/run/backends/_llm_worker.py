@@ -1,6 +1,6 @@
 """The worker process of a language model: its engine's steps hold the interpreter lock, so it lives alone.
 
-Started as ``python -m tauten.run.backends._llm_worker FD``; speaks frames over the socket FD. It ends
+Started as ``python -m tauten.run.backends._llm_worker FD PARENT``; speaks frames over the socket FD. It ends
 when the socket closes, when its parent dies, or when the engine fails.
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -8,6 +8,7 @@ when the socket closes, when its parent dies, or when the engine fails.
 from __future__ import annotations
 
 import ctypes
+import os
 import select
 import signal
 import socket
@@ -58,8 +59,9 @@ class _Pipe:
         return messages
 
 
-def main(fd: int) -> int:
-    _die_with_parent()
+def main(fd: int, parent: int) -> int:
+    if not _tied_to(parent):
+        return 0
     pipe = _Pipe(fd)
     try:
         config = msgspec.convert(_first(pipe), WorkerConfig)
@@ -118,12 +120,16 @@ def _serve(engine: Engine, pipe: _Pipe) -> int:
             pipe.flush()
 
 
-def _die_with_parent() -> None:
-    """Ctrl-C is the parent's to handle; if the parent dies without a word, the kernel ends this process."""
+def _tied_to(parent: int) -> bool:
+    """Ctrl-C is the parent's to handle; if it dies without a word, the kernel ends this process.
+
+    False if the parent was gone before the kernel could be asked.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

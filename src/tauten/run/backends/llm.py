@@ -59,20 +59,19 @@ class LlmBackend:
         """The worker, started anew when it died."""
         if not self._open:
             raise BackendError("llm: start() on a backend that is not open", help="call open() first")
-        worker = self._worker
-        if worker is not None and worker.alive and worker.loop is asyncio.get_running_loop():
+        worker, loop = self._worker, asyncio.get_running_loop()
+        launching = self._launch is not None and not self._launch.done() and self._launch.get_loop() is loop
+        if not launching and worker is not None and worker.alive and worker.loop is loop:
             return worker
-        if self._launch is None or self._launch.done():
+        if self._launch is None or not launching:
             self._launch = asyncio.create_task(self._launched())
         return await asyncio.shield(self._launch)  # one caller may leave while others wait for it
 
     async def _launched(self) -> Worker:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.kill()
-        worker = Worker(self._config)
+        if self._worker is not None:
+            self._worker.kill()
+        self._worker = worker = Worker(self._config)
         await worker.start()
-        self._worker = worker
         return worker
 
     async def start(self, item: Mapping[str, Any]) -> AsyncIterator[Chunk]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -25,6 +26,10 @@ _TOKENS_SPARE = 12  # punctuation and a first word
 _MOST_TOKENS = 224  # half of Whisper's text context; the other half holds the prompt
 _NO_SPEECH = 0.6  # the threshold of the reference decoder, as is the next
 _UNSURE = -1.0  # mean log probability of a token
+_REPEATS = {
+    False: 2,
+    True: 3,
+}  # people do say a sentence twice; in a short window a decoder does it more often
 _FILES = ("model.bin", "config.json", "vocabulary.txt", "tokenizer.json")
 
 
@@ -226,7 +231,7 @@ class WhisperBackend:
             return
         kept = ids[: min(window.cap, window.wanted)]
         text = self._tokenizer.decode(kept, skip_special_tokens=True).strip()
-        window.text, window.tokens = without_repeats(text), len(kept)
+        window.text, window.tokens = without_repeats(text, _REPEATS[window.full]), len(kept)
         looped = len(kept) == window.cap  # what the caller asked to cut short is no loop
         window.suspicious = looped or window.text != text
 
@@ -266,19 +271,19 @@ def _result(windows: list[_Window], again: list[_Window]) -> dict[str, Any]:
     }
 
 
-def without_repeats(text: str) -> str:
-    """Cut a loop: a sentence said again, or the same few words three times running.
+def without_repeats(text: str, times: int = 2) -> str:
+    """Cut a loop: a sentence said for the `times`-th time, or the same few words three times running.
 
     >>> without_repeats("Open the file. Open the file. Open the")
     'Open the file.'
     """
     sentences = re.findall(r"[^.!?]+[.!?]*\s*", text)
-    seen: set[str] = set()
+    said: Counter[str] = Counter()
     for index, sentence in enumerate(sentences):
         key = _bare(sentence)
-        if key in seen and len(key.split()) > 1:
+        said[key] += 1
+        if said[key] == times and len(key.split()) > 1:
             return "".join(sentences[:index]).strip()
-        seen.add(key)
     return _without_word_loops(text)
 
 
