@@ -10,8 +10,11 @@ import msgspec
 import pytest
 
 from kit.direct import DirectContext, direct
-from tauten.describe.payload import Text
+from tauten.describe.payload import Image, Text
+from tauten.describe.ports import Stream
 from tauten.describe.stages.generate import generate, schema_of
+from tauten.describe.stages.ocr import ocr
+from tauten.describe.workflow import workflow
 from tauten.errors import InputError, StageError, WorkflowError
 from tauten.run.contracts import Chunk
 
@@ -127,6 +130,19 @@ def test_a_file_beside_the_caller_is_read_once_when_written(tmp_path: Path) -> N
     (tmp_path / "ask.md").write_text("Say {{ word }}")
     inputs, _ = generate.prepare({"template": "ask.md", "word": "hi"}, {}, tmp_path)  # type: ignore[misc]
     assert inputs["template"].name == "ask.md"
+
+
+def test_a_drawn_call_may_leave_optional_fields_absent_and_no_others() -> None:
+    def draws(template: str) -> object:
+        def desk(question: Text, photo: Image | None = None) -> Stream[Text]:
+            return generate(template, question=question, screen=ocr(photo))
+
+        return workflow(desk)
+
+    draws("{{ question }}\n{{ screen? }}")
+    with pytest.raises(WorkflowError, match="may be absent") as caught:
+        draws("{{ question }}\n{{ screen }}")
+    assert caught.value.code == "E103"
 
 
 def test_leaving_the_stream_closes_the_engines() -> None:

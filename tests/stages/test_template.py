@@ -134,6 +134,11 @@ def test_check_reports_unknown_unused_and_reserved_names() -> None:
     with pytest.raises(WorkflowError, match="is a setting"):
         parse("{{ seed }}").check(["seed"], reserved=["seed"])
     parse("{{ a }} {{ b? }}").check(["a"])
+    parse("{{ a }} {{ b? }}").check(["a", "b"], maybe=["b"])
+    with pytest.raises(WorkflowError, match="may be absent") as absent:
+        parse("{{ a }}\n{{ b }}", "answer.md").check(["a", "b"], maybe=["b"])
+    assert (absent.value.code, absent.value.where) == ("E103", "answer.md:2")
+    assert "{{ b? }}" in absent.value.help
 
 
 def test_load_takes_a_file_or_inline_text(tmp_path: Path) -> None:

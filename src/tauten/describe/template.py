@@ -92,15 +92,21 @@ class Template(msgspec.Struct, frozen=True):
             found[use.name] = found.get(use.name, True) and use.optional
         return found
 
-    def check(self, given: Iterable[str], reserved: Iterable[str] = ()) -> None:
-        """Compare fields with the names given by a call; raises WorkflowError E104."""
-        names, settings = set(given), set(reserved)
+    def check(self, given: Iterable[str], *, maybe: Iterable[str] = (), reserved: Iterable[str] = ()) -> None:
+        """Compare fields with the names given by a call; raises WorkflowError E104, E103.
+
+        `maybe` are given names whose value may be absent, `reserved` names that no field may have.
+        """
+        names, absent, settings = set(given), set(maybe), set(reserved)
         for use in self.uses:
             if use.name in settings:
                 raise self._error(use.line, f"{use} is a setting of the stage", "rename the field")
             if use.name not in names and not use.optional:
                 listed = ", ".join(sorted(names)) or "nothing"
                 raise self._error(use.line, f"{use} is not given; given: {listed}", suggest(use.name, names))
+            if use.name in absent and not use.optional:
+                help = f"write {{{{ {use.name}? }}}}, or give a default: tt.default({use.name}, value)"
+                raise self._error(use.line, f"{use} may be absent, and is not optional", help, code="E103")
         unused = sorted(names - self.fields.keys())
         if unused:
             raise self._error(

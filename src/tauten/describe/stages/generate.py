@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from tauten.describe.payload import Text
+from tauten.describe.port import Port
 from tauten.describe.ports import Stream
 from tauten.describe.stage import PLANNED, Context, Role, stage
 from tauten.describe.template import Template, load
@@ -33,7 +34,8 @@ def prepare(
             code="E104",
         )
     template = load(literal, folder)
-    template.check(inputs.keys() - {"template"}, reserved=SETTINGS)
+    maybe = {name for name, value in inputs.items() if isinstance(value, Port) and value._maybe}
+    template.check(inputs.keys() - {"template"}, maybe=maybe, reserved=SETTINGS)
     return {**inputs, "template": template}, params
 
 
@@ -49,12 +51,13 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     seed: int | None = None,
     into: Any = None,
     ngram: int | None = None,
-    **fields: object,
+    **fields: object | None,
 ) -> Stream[Text]:
     """Fill the template with `fields` and stream the model's answer as increments of text.
 
     `template` is a file beside the calling code or the text itself; see `tauten.describe.template`. An
-    unknown or unused field is a WorkflowError (E104) when the call is written.
+    unknown or unused field is a WorkflowError (E104) when the call is written, and so is a field that may be
+    absent without being optional (E103).
 
     `max_tokens` bounds the answer. `temperature` 0 takes the likeliest token (the default, so that an
     answer can be repeated); above it, `top_p` keeps the likeliest tokens of that probability mass and
