@@ -21,9 +21,10 @@ from tauten.describe.stage import StageKind
 
 @dataclass(frozen=True, slots=True)
 class FromInput:
-    """The request's input of that name."""
+    """The request's input of that name, or a field of it."""
 
     name: str
+    attribute: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def _show_param(item: tuple[str, Any]) -> str:
 
 def _show(source: Source) -> str:
     if isinstance(source, FromInput):
-        return f"input.{source.name}"
+        return f"input.{source.name}.{source.attribute}" if source.attribute else f"input.{source.name}"
     if isinstance(source, FromStage):
         return f"{source.name}.{source.attribute}" if source.attribute else source.name
     if isinstance(source, Listed):

@@ -36,6 +36,11 @@ class Stream(Generic[T]):
         if hasattr(self._source, "step"):
             self._source.step = reader
 
+    async def aclose(self) -> None:
+        """Stop reading; the producer is not held back any more."""
+        if hasattr(self._source, "aclose"):
+            await self._source.aclose()
+
     async def collect(self) -> list[T]:
         """Wait for the end and return all values."""
         return [value async for value in self._source]
@@ -70,6 +75,13 @@ class PortType(msgspec.Struct, frozen=True):
         if self.many:
             inner = f"list[{inner}]"
         return f"{inner} | None" if self.optional else inner
+
+    @property
+    def converts(self) -> bool:
+        """Whether a plain value may have to become a payload, or text a string, on its way in."""
+        return any(
+            kind is str or (isinstance(kind, type) and issubclass(kind, Payload)) for kind in self.kinds
+        )
 
     @property
     def element(self) -> PortType:

@@ -136,6 +136,7 @@ class StageKind(Generic[P, R]):
         self.is_async = self.is_async or inspect.isasyncgenfunction(flags)
         if self.max_batch > 1:
             self._unwrap_batch_types()
+        self.converts = bool(self.views) or any(port.converts for port in self.inputs.values())
 
     def _read_parameter(self, parameter: inspect.Parameter, hint: Any) -> None:
         if hint is Context:

@@ -10,17 +10,23 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextvars
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from tauten.describe.stage import StageKind
+from tauten.describe.stage import StageKind, caller_place
 from tauten.describe.workflow import Workflow
+from tauten.errors import Cancelled, WorkflowError
 from tauten.plan.plan import Plan, load_plan
 from tauten.run.engine import Engine
+
+
+_AHEAD = 64  # increments that a blocking reader may lie behind, as a streamed edge's default
 
 
 class Ambient:
@@ -29,7 +35,7 @@ class Ambient:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, Engine]] = (
+        self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Engines] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -67,17 +73,21 @@ class Ambient:
 
     def stream(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> Iterator[Any]:
         """Yield increments in the caller's thread; leaving the loop early stops the work."""
+        loop = self._background()
         values: Queue[tuple[str, Any]] = Queue()
+        room = asyncio.Semaphore(_AHEAD)
 
         async def pump() -> None:
             try:
-                async for value in self.astream(workflow, inputs):
-                    values.put(("value", value))
+                async with aclosing(self.astream(workflow, inputs)) as increments:
+                    async for value in increments:
+                        await room.acquire()
+                        values.put(("value", value))
                 values.put(("end", None))
             except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
                 values.put(("error", error))
 
-        task = asyncio.run_coroutine_threadsafe(pump(), self._background())
+        job = _Blocking(loop, pump())
         try:
             while True:
                 word, value = values.get()
@@ -86,21 +96,30 @@ class Ambient:
                 if word == "error":
                     raise value
                 yield value
+                loop.call_soon_threadsafe(room.release)
         finally:
-            task.cancel()
+            job.stop()
 
     def _block(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run on the background loop and wait; Ctrl-C cancels the work and waits for it to stop."""
-        future = asyncio.run_coroutine_threadsafe(work, self._background())
+        job = _Blocking(self._background(work), work)
         try:
-            return future.result()
+            return job.done.result()
         except KeyboardInterrupt:
-            future.cancel()
-            concurrent.futures.wait([future], timeout=5.0)  # the work's own clean-up, then the caller's
+            job.stop()
             raise
 
-    def _background(self) -> asyncio.AbstractEventLoop:
+    def _background(self, work: Coroutine[Any, Any, Any] | None = None) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self._loop is not None and asyncio._get_running_loop() is self._loop:
+                if work is not None:
+                    work.close()
+                raise WorkflowError(
+                    "a blocking call on the loop that would have to run it",
+                    help="inside a running stage, `await` stages and `await workflow.acall(...)`",
+                    where=caller_place(),
+                    code="E113",
+                )
             if self._loop is None:
                 self._loop = new_loop()
                 thread = threading.Thread(target=self._loop.run_forever, name="tauten-loop", daemon=True)
@@ -113,21 +132,36 @@ class Ambient:
     async def acall(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> Any:
         return (await (await self._engine(workflow)).run(inputs)).value
 
-    async def astream(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> AsyncIterator[Any]:
+    async def astream(
+        self, workflow: Workflow[..., Any], inputs: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
         engine = await self._engine(workflow)
-        async for value in engine.stream(inputs):
-            yield value
+        async with aclosing(engine.stream(inputs)) as values:
+            async for value in values:
+                yield value
 
     async def _engine(self, workflow: Workflow[..., Any] | None) -> Engine:
         loop = asyncio.get_running_loop()
-        engines = self._engines.setdefault(loop, {})
-        key = id(workflow) if workflow is not None else 0
-        if key not in engines:
+        engines = self._engines.get(loop)
+        if engines is None:
+            engines = self._engines[loop] = _Engines()
+            if loop is not self._loop:
+                await engines.follow()
+        async with engines.lock:
+            return await self._opened(engines, workflow)
+
+    async def _opened(self, engines: _Engines, workflow: Workflow[..., Any] | None) -> Engine:
+        key = id(workflow) if workflow is not None else 0  # the engine keeps its workflow, and so its id
+        if key not in engines.table:
             engine = Engine()
-            if workflow is not None:
-                await engine.open(workflow, self._plan(workflow))
-            engines[key] = engine
-        return engines[key]
+            try:
+                if workflow is not None:
+                    await engine.open(workflow, self._plan(workflow))
+            except BaseException:
+                await engine.close()
+                raise
+            engines.table[key] = engine
+        return engines.table[key]
 
     def _plan(self, workflow: Workflow[..., Any]) -> Plan | None:
         if not workflow.plan:
@@ -141,16 +175,71 @@ class Ambient:
         loop, self._loop = self._loop, None
         if loop is None:
             return
-        engines = self._engines.pop(loop, {})
-
-        async def stop() -> None:
-            for engine in engines.values():
-                await engine.close()
-
+        engines = self._engines.pop(loop, None)
         try:
-            asyncio.run_coroutine_threadsafe(stop(), loop).result(timeout=10.0)  # workers end within 5 s
+            if engines is not None:
+                stopped = asyncio.run_coroutine_threadsafe(engines.close(), loop)
+                stopped.result(timeout=10.0)  # workers end within 5 s
         finally:
             loop.call_soon_threadsafe(loop.stop)
+
+
+class _Engines:
+    """The engines of one event loop."""
+
+    def __init__(self) -> None:
+        self.table: dict[int, Engine] = {}
+        self.lock = asyncio.Lock()  # one opens at a time: the second call finds it open
+        self._keeper: AsyncGenerator[None, None] | None = None
+
+    async def follow(self) -> None:
+        """End with the loop: a loop that shuts down closes its asynchronous generators first."""
+        self._keeper = self._keep()
+        await anext(self._keeper)
+
+    async def _keep(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        engines, self.table = list(self.table.values()), {}
+        for engine in engines:
+            await engine.close()
+
+
+class _Blocking:
+    """Work on a loop that another thread waits for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
+        self.done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._loop = loop
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        loop.call_soon_threadsafe(self._start, context=contextvars.Context())
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._work)
+        self._task.add_done_callback(self._settle)
+
+    def _settle(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self.done.set_exception(Cancelled("the call was stopped", help="call again"))
+        elif (error := task.exception()) is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(task.result())
+
+    def stop(self) -> None:
+        """Cancel the work and wait for its clean-up."""
+        if not self.done.done():
+            self._loop.call_soon_threadsafe(self._cancel)
+            concurrent.futures.wait([self.done], timeout=5.0)  # a stage that will not stop is left behind
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -8,7 +8,7 @@ cancel and drain; only a streamed edge has a task and a bounded channel.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from tauten.describe.graph import FromInput, FromStage, Listed, Source
@@ -21,16 +21,19 @@ from tauten.run.channel import Channel, Reader
 from tauten.run.context import (
     BoundStep,
     Dynamic,
+    Siblings,
     StepContext,
     cancel_all,
+    decode,
+    decoded,
     gather_members,
     join,
     run_stage,
     stage_error,
     stream_stage,
+    unwrapped,
 )
 from tauten.run.contracts import find
-from tauten.run.decoders import Decoders
 from tauten.run.request import Request
 from tauten.run.trace import VISIT
 
@@ -47,6 +50,7 @@ class Run:
         self.visits: dict[str, int] = {}
 
 
+_SHARED_BOUND = 64  # increments, as a streamed edge's default
 Operator = Callable[[Run], Awaitable[None]]
 Getter = Callable[[Run], Any]
 
@@ -69,12 +73,10 @@ class Binder:
         lowered: Lowered,
         bound: Mapping[str, BoundStep],
         dynamic: Dynamic,
-        decoders: Decoders,
     ) -> None:
         self.lowered = lowered
         self.bound = bound
         self.dynamic = dynamic
-        self.decoders = decoders
         graph = lowered.graph
         names = [*graph.inputs, *([graph.session] if graph.session else [])]
         self.slots: dict[str, int] = {f"input.{name}": index for index, name in enumerate(names)}
@@ -89,13 +91,16 @@ class Binder:
         if isinstance(source, Listed):
             return self._listed(source, consumer), True
         if isinstance(source, FromInput):
-            slot = self.slots[f"input.{source.name}"]
-            return _converted(
-                lambda run: run.values[slot], self.lowered.graph.inputs.get(source.name), wanted
-            ), False
+            slot, attribute = self.slots[f"input.{source.name}"], source.attribute
+            if attribute:
+                return _converted(lambda run: _field(run.values[slot], attribute), None, wanted), False
+            given = self.lowered.graph.inputs.get(source.name)
+            if wanted.stream:
+                return _streamed(lambda run: run.values[slot], consumer, wanted), False
+            return _converted(lambda run: run.values[slot], given, wanted), False
         if isinstance(source, FromStage):
             return self._stage_getter(source, consumer, wanted)
-        value = source.value
+        value = unwrapped(source.value, wanted)
         return lambda run: value, False
 
     def _stage_getter(self, source: FromStage, consumer: str, wanted: PortType) -> tuple[Getter, bool]:
@@ -103,10 +108,12 @@ class Binder:
         given = self.types.get(source.name)
         if given is not None and given.stream:
             if wanted.stream:
-                return lambda run: _as_stream(run.values[slot], consumer), False
-            return lambda run: _collected(run.values[slot], consumer, wanted), True
+                return _streamed(lambda run: run.values[slot], consumer, wanted), False
+            return lambda run: _collected(run.values[slot], consumer, wanted, given), True
         if attribute:
-            return lambda run: _field(run.values[slot], attribute), False
+            return _converted(lambda run: _field(run.values[slot], attribute), None, wanted), False
+        if wanted.stream:
+            return _streamed(lambda run: run.values[slot], consumer, wanted), False
         return _converted(lambda run: run.values[slot], given, wanted), False
 
     def _listed(self, source: Listed, consumer: str) -> Getter:
@@ -173,7 +180,17 @@ class Binder:
             context = StepContext(bound, run.request, dynamic, run.visits)
             run.values[slot] = await run_stage(context, kind, inputs, bound.params)
 
-        return operate
+        return _leaving(operate, self._read_streams(step, kind))
+
+    def _read_streams(self, step: Step, kind: StageKind[..., Any]) -> list[tuple[int, str]]:
+        """(slot, consumer) of the streams that a step reads as they come: it may leave them early."""
+        wanted = {**kind.inputs, "items": PortType((), stream=True)}
+        return [
+            (self.slots[source.name], step.name)
+            for name, source in step.inputs.items()
+            if isinstance(source, FromStage) and self._streams(source)
+            if name in wanted and wanted[name].stream
+        ]
 
     def _inputs(self, step: Step, kind: StageKind[..., Any]) -> tuple[list[str], list[Getter], list[bool]]:
         names = list(step.inputs)
@@ -186,9 +203,9 @@ class Binder:
         bound, slot, dynamic = self.bound[step.name], self.slots[step.name], self.dynamic
         names, getters, waits = self._inputs(step, kind)
         needed = _needed(kind, names)
-        consumers = [name for name, _ in self.lowered.graph.consumers(step.name)]
-        consumers += [""] if _feeds(self.lowered.result, step.name) else []
+        consumers = self._consumers(step.name)
         bound_size = step.plan.channel
+        leave = self._read_streams(step, kind)
 
         async def operate(run: Run) -> None:
             inputs = {}
@@ -197,37 +214,31 @@ class Binder:
             if any(inputs[name] is None for name in needed):
                 run.values[slot] = None
                 return
-            channel = Channel(bound_size)
-            trace, clock = run.request.trace, run.request.clock
-            readers = {each: channel.reader(trace, each, clock) for each in consumers}
-            run.values[slot] = Streamed(channel, readers)
             context = StepContext(bound, run.request, dynamic, run.visits)
-            run.tasks.append(asyncio.ensure_future(_pump(channel, context, kind, inputs)))
+            values = stream_stage(context, kind, inputs, bound.params)
+            if not consumers:  # run for its effect
+                async for _ in values:
+                    pass
+                return
+            channel = Channel(bound_size)
+            run.values[slot] = _readers(channel, run.request, consumers)
+            run.tasks.append(asyncio.ensure_future(_pump(channel, values, run, leave)))
 
         return operate
 
     def _decode(self, step: Step) -> Operator:
-        view, slot, decoders = step.view, self.slots[step.name], self.decoders
+        view, slot, decoders = step.view, self.slots[step.name], self.dynamic.decoders
         assert view is not None
         codec = find("codecs", view.codec)()
-        get, _ = self.getter(step.inputs["payload"], step.name, PortType(()))
+        get, wait = self.getter(step.inputs["payload"], step.name, PortType(()))
         name, mode = step.name, step.plan.decode
 
         async def operate(run: Run) -> None:
-            payload = get(run)
+            payload = await get(run) if wait else get(run)
             if not isinstance(payload, Payload) or not codec.accepts(payload):
                 run.values[slot] = payload  # absent, or of another modality: it passes through
                 return
-            request = run.request
-            clock, rows = request.clock, request.trace.rows
-            asked = clock()
-            value, started, ended = await decoders.decode(payload, view, mode=mode)
-            done = clock()
-            rows.append((name, "queue", asked, started))
-            rows.append((name, "decode", started, ended))
-            rows.append((name, "loop", ended, done))
-            rows.append((name, VISIT, asked, done))
-            run.values[slot] = value
+            run.values[slot] = await decode(decoders, run.request, name, payload, view, mode)
 
         return operate
 
@@ -246,7 +257,7 @@ class Binder:
             )
             for name in names
         }
-        view = kind.views.get(first)
+        view = kind.views[first].with_params(**step.plan.view) if first in kind.views else None
 
         async def operate(run: Run) -> None:
             values = {name: await get(run) if wait else get(run) for name, (get, wait) in pairs.items()}
@@ -260,11 +271,15 @@ class Binder:
             async def one(member: Any) -> Any:
                 child = bound.renamed(f"{step.name}[{next(index)}]")
                 context = StepContext(child, run.request, dynamic, run.visits)
+                member = unwrapped(kind.inputs[first].coerce(member), kind.inputs[first])
+                if member is None and not kind.inputs[first].optional:
+                    return None
                 if view is not None:
-                    member = await self._view(context, member, view, step)
+                    member = await decoded(context, first, member, view, step.plan.decode)
                 arguments = {**values, first: member}
-                if kind.is_generator:
-                    return join([each async for each in stream_stage(context, kind, arguments, bound.params)])
+                if kind.streams:
+                    parts = [each async for each in stream_stage(context, kind, arguments, bound.params)]
+                    return join(parts, kind.output)
                 return await run_stage(context, kind, arguments, bound.params)
 
             try:
@@ -272,21 +287,17 @@ class Binder:
             finally:
                 run.request.trace.rows.append((step.name, VISIT, started, clock()))
 
-        return operate
+        return _leaving(operate, self._read_streams(step, kind))
 
-    async def _view(self, context: StepContext, member: Any, view: Any, step: Step) -> Any:
-        """Decode one member of a map as its stage wants to see it."""
-        codec = find("codecs", view.codec)()
-        if not isinstance(member, Payload) or not codec.accepts(member):
-            return member
-        clock, rows, name = context.request.clock, context.request.trace.rows, context.bound.name
-        asked = clock()
-        value, started, ended = await self.decoders.decode(
-            member, view.with_params(**step.plan.view), mode=step.plan.decode
-        )
-        rows.append((name, "queue", asked, started))
-        rows.append((name, "decode", started, ended))
-        return value
+    def _consumers(self, name: str) -> list[str]:
+        """Who reads a step's stream: stages (or their decode steps), and "" for the caller."""
+        users = [
+            user.name
+            for user in self.lowered.steps
+            for source in user.inputs.values()
+            if _feeds(source, name)
+        ]
+        return list(dict.fromkeys(users + ([""] if _feeds(self.lowered.result, name) else [])))
 
     def _streams(self, source: Source) -> bool:
         given = self.types.get(source.name) if isinstance(source, FromStage) else None
@@ -303,6 +314,7 @@ class Binder:
         sides = {name: self.operator(program) for name, program in step.sides.items()}
         decide = getattr(self, f"_{step.control}")(step)
         slot, name = self.slots[step.name], step.name
+        consumers = self._consumers(name) if wants_stream else []
 
         async def value(run: Run, port: str) -> Any:
             if port in sides:
@@ -314,7 +326,8 @@ class Binder:
             clock = run.request.clock
             started = clock()
             try:
-                run.values[slot] = await decide(run, value)
+                given = await decide(run, value)
+                run.values[slot] = _shared(given, run, consumers) if len(consumers) > 1 else given
             finally:
                 run.request.trace.rows.append((name, VISIT, started, clock()))
 
@@ -337,7 +350,7 @@ class Binder:
                 if gate in step.inputs and not _truth(await value(run, gate)):
                     continue
                 chosen = await value(run, f"value{index}")
-                if gate not in gates or gates[gate](chosen):
+                if gate not in gates or _opens(gates[gate], chosen, step.name):
                     run.request.trace.notes[step.name] = f"option {index + 1} of {count}"
                     return chosen
             raise StageError(
@@ -352,7 +365,7 @@ class Binder:
         async def decide(run: Run, value: Any) -> Any:
             for index in range(count):
                 try:
-                    return await value(run, f"value{index}")
+                    return await _begun(await value(run, f"value{index}"))
                 except TautenError as error:
                     if index == count - 1:
                         raise
@@ -363,7 +376,7 @@ class Binder:
 
     def _equals(self, step: Step) -> Any:
         async def decide(run: Run, value: Any) -> bool:
-            return _plain(await value(run, "port")) == _plain(await value(run, "value"))
+            return bool(_plain(await value(run, "port")) == _plain(await value(run, "value")))
 
         return decide
 
@@ -402,7 +415,7 @@ def _short(
             run.values[slot] = await body(value)
         except TautenError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise stage_error(name, error) from error
         finally:
             AMBIENT.reset(token)
@@ -427,14 +440,11 @@ def _parallel(operators: list[Operator]) -> Operator:
     first, *others = operators
 
     async def operate(run: Run) -> None:
-        tasks = [asyncio.ensure_future(each(run)) for each in others]
-        try:
+        async with Siblings([asyncio.ensure_future(each(run)) for each in others]) as siblings:
+            for task in siblings.tasks:
+                task.add_done_callback(siblings.watch)
             await first(run)
-            for task in tasks:
-                await task
-        except BaseException:
-            await cancel_all(tasks)  # type: ignore[arg-type]
-            raise
+            await asyncio.wait(siblings.tasks)
 
     return operate
 
@@ -461,14 +471,51 @@ def _knot(operators: dict[str, Operator], needs: dict[str, tuple[str, ...]]) -> 
     return operate
 
 
-async def _pump(
-    channel: Channel, context: StepContext, kind: StageKind[..., Any], inputs: dict[str, Any]
-) -> None:
+def _readers(channel: Channel, request: Request, consumers: list[str]) -> Streamed:
+    return Streamed(channel, {each: channel.reader(request.trace, each, request.clock) for each in consumers})
+
+
+def _shared(value: Any, run: Run, consumers: list[str]) -> Any:
+    """A stream that a control step hands on to several consumers."""
+    if not hasattr(value, "__aiter__"):
+        return value
+    channel = Channel(_SHARED_BOUND)
+    streamed = _readers(channel, run.request, consumers)
+    run.tasks.append(asyncio.ensure_future(_pump(channel, _values_of(value), run, [])))
+    return streamed
+
+
+async def _values_of(stream: Stream[Any]) -> AsyncIterator[Any]:
+    async for value in stream:
+        yield value
+
+
+def _leaving(operate: Operator, streams: list[tuple[int, str]]) -> Operator:
+    """A step that ends has left the streams it read, so that it holds nobody back."""
+    if not streams:
+        return operate
+
+    async def operate_and_leave(run: Run) -> None:
+        try:
+            await operate(run)
+        finally:
+            await _leave(run, streams)
+
+    return operate_and_leave
+
+
+async def _leave(run: Run, streams: list[tuple[int, str]]) -> None:
+    for slot, consumer in streams:
+        value = run.values[slot]
+        if isinstance(value, Streamed):
+            await value.readers[consumer].aclose()
+        elif isinstance(value, Stream):
+            await value.aclose()
+
+
+async def _pump(channel: Channel, values: AsyncIterator[Any], run: Run, leave: list[tuple[int, str]]) -> None:
     """Move a streaming stage's values into its channel; its end or failure reaches the readers."""
-    clock, rows = context.request.clock, context.request.trace.rows
-    started = clock()
     error: BaseException | None = None
-    values = stream_stage(context, kind, inputs, context.bound.params)
     try:
         async for value in values:
             await channel.send(value)
@@ -481,25 +528,122 @@ async def _pump(
         error = failed
     finally:
         await values.aclose()  # type: ignore[attr-defined]
-        rows.append((context.bound.name, VISIT, started, clock()))
+        await _leave(run, leave)
         channel.end(error)
 
 
-def _as_stream(value: Streamed | Stream[Any] | None, consumer: str) -> Stream[Any] | None:
-    """A consumer's end of a streamed slot; a control step has passed its own end on."""
-    return Stream(value.readers[consumer]) if isinstance(value, Streamed) else value
+def _as_stream(value: Any, consumer: str) -> Stream[Any] | None:
+    """A consumer's end of a streamed slot; what came whole (a caller's value, a side of `when`) is its one
+    increment, a list its increments."""
+    if value is None:
+        return None
+    if isinstance(value, Streamed):
+        return Stream(value.readers[consumer])
+    if isinstance(value, Stream):
+        value.relabel(consumer)
+        return value
+    if hasattr(value, "__aiter__"):
+        return Stream(aiter(value))
+    return Stream(_whole(value if isinstance(value, list) else [value]))
 
 
-async def _collected(value: Streamed | Stream[Any] | None, consumer: str, wanted: PortType) -> Any:
+async def _whole(values: list[Any]) -> AsyncIterator[Any]:
+    for value in values:
+        yield value
+
+
+def _streamed(get: Getter, consumer: str, wanted: PortType) -> Getter:
+    """The stream that a consumer reads, its increments in the type that it wants."""
+    if not {str, Text} & set(wanted.kinds):
+        return lambda run: _as_stream(get(run), consumer)
+
+    def read(run: Run) -> Stream[Any] | None:
+        stream = _as_stream(get(run), consumer)
+        return None if stream is None else Stream(_Unwrapping(stream, wanted))
+
+    return read
+
+
+class _Unwrapping:
+    """A stream's increments with text as `wanted` spells it."""
+
+    __slots__ = ("_source", "_stream", "_wanted")
+
+    def __init__(self, stream: Stream[Any], wanted: PortType) -> None:
+        self._stream = stream
+        self._source = aiter(stream)
+        self._wanted = wanted
+
+    def __aiter__(self) -> _Unwrapping:
+        return self
+
+    async def __anext__(self) -> Any:
+        return unwrapped(await anext(self._source), self._wanted)
+
+    @property
+    def step(self) -> str:
+        return str(getattr(self._source, "step", ""))
+
+    @step.setter
+    def step(self, reader: str) -> None:
+        self._stream.relabel(reader)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _begun(value: Any) -> Any:
+    """A stream whose first increment came: what fails before it may still fall back."""
+    if not isinstance(value, Stream):
+        return value
+    source = aiter(value)
+    try:
+        first = await anext(source)
+    except StopAsyncIteration:
+        return Stream(_whole([]))
+    return Stream(_Rest(first, value, source))
+
+
+class _Rest:
+    """A stream after its first increment was looked at."""
+
+    __slots__ = ("_held", "_source", "_stream")
+
+    def __init__(self, first: Any, stream: Stream[Any], source: AsyncIterator[Any]) -> None:
+        self._held = [first]
+        self._stream = stream
+        self._source = source
+
+    def __aiter__(self) -> _Rest:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._held.pop() if self._held else await anext(self._source)
+
+    @property
+    def step(self) -> str:
+        return str(getattr(self._source, "step", ""))
+
+    @step.setter
+    def step(self, reader: str) -> None:
+        self._stream.relabel(reader)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _collected(value: Any, consumer: str, wanted: PortType, given: PortType) -> Any:
     stream = _as_stream(value, consumer)
     if stream is None:
         return None
     values = await stream.collect()
-    return values if wanted.many else _unwrapped(join(values), wanted)
+    return unwrapped(values if wanted.many else join(values, given), wanted)
 
 
 def _field(value: Any, attribute: str) -> Any:
-    return None if value is None else getattr(value, attribute)
+    for name in attribute.split("."):
+        value = None if value is None else getattr(value, name)
+    return value
 
 
 def _converted(get: Getter, given: PortType | None, wanted: PortType) -> Getter:
@@ -507,15 +651,7 @@ def _converted(get: Getter, given: PortType | None, wanted: PortType) -> Getter:
     kinds = wanted.kinds
     if not ({str, Text} & set(kinds)) or (given is not None and given.kinds == kinds):
         return get
-    return lambda run: _unwrapped(get(run), wanted)
-
-
-def _unwrapped(value: Any, wanted: PortType) -> Any:
-    if isinstance(value, Text) and str in wanted.kinds and Text not in wanted.kinds:
-        return value.text
-    if isinstance(value, str) and Text in wanted.kinds and str not in wanted.kinds:
-        return Text(value)
-    return value
+    return lambda run: unwrapped(get(run), wanted)
 
 
 def _needed(kind: StageKind[..., Any], names: list[str]) -> list[str]:
@@ -532,6 +668,15 @@ def _feeds(result: Source, name: str) -> bool:
     if isinstance(result, FromStage):
         return result.name == name
     return isinstance(result, Listed) and any(_feeds(member, name) for member in result.members)
+
+
+def _opens(gate: Callable[[Any], Any], value: Any, step: str) -> bool:
+    try:
+        return _truth(gate(value))
+    except TautenError:
+        raise
+    except Exception as error:
+        raise stage_error(step, error) from error
 
 
 def _plain(value: Any) -> Any:

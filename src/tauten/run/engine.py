@@ -10,23 +10,35 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from tauten.clock import Clock, real
 from tauten.describe.graph import FromStage
-from tauten.describe.ports import PortType, Session
+from tauten.describe.port import Port
+from tauten.describe.ports import Session
 from tauten.describe.stage import AMBIENT, StageKind
 from tauten.describe.workflow import Workflow
-from tauten.errors import DeadlineExceeded, InternalError, PlanError, suggest
+from tauten.errors import Cancelled, DeadlineExceeded, InternalError, PlanError, suggest
 from tauten.plan.lower import Lowered, Step, lower, model_choices, step_params
-from tauten.plan.plan import ModelChoice, Plan
+from tauten.plan.plan import ModelChoice, Plan, StagePlan
 from tauten.run.binding import Binder, Getter, Operator, Run
-from tauten.run.context import BoundStep, Dynamic, StepContext, cancel_all, join, run_stage, stream_stage
+from tauten.run.context import (
+    BoundStep,
+    Dynamic,
+    Running,
+    StepContext,
+    cancel_all,
+    join,
+    leaked,
+    unwrapped,
+)
 from tauten.run.contracts import ModelSpec, find
 from tauten.run.decoders import Decoders
 from tauten.run.deployment import Deployment, SlotDeployment
@@ -66,12 +78,42 @@ class Opened:
     slots: int = 0
     inputs: tuple[str, ...] = ()
     bound: dict[str, BoundStep] = field(default_factory=dict)
+    steps: PlanSteps | None = None
     keys: list[str] = field(default_factory=list)  # of the deployments it holds
     weight: float = 1.0
-    running: int = 0
+    requests: set[Request] = field(default_factory=set)  # that run it now
+
+    @property
+    def running(self) -> int:
+        return len(self.requests)
 
 
-class Engine(Dynamic):
+class PlanSteps(Dynamic):
+    """The steps that running code calls under one plan, each bound when it is first met."""
+
+    def __init__(self, engine: Engine, plan: Plan, keys: list[str]) -> None:
+        self.decoders = engine.decoders
+        self._engine = engine
+        self._plan = plan
+        self._keys = keys
+        self._bound: dict[tuple[Any, ...], BoundStep] = {}
+
+    def ready(self, name: str, kind: StageKind[..., Any], params: Mapping[str, Any]) -> BoundStep | None:
+        return self._bound.get((name, kind, params.get("model"), params.get("backend")))
+
+    async def bound(
+        self, name: str, kind: StageKind[..., Any], params: dict[str, Any], run: Request
+    ) -> BoundStep:
+        """Open the models of a step met for the first time; its time is `load`."""
+        started = self._engine.clock()
+        chosen = self._plan.stage(name)
+        bound = await self._engine.bound_step(self._keys, name, kind, params, chosen)
+        self._bound[name, kind, params.get("model"), params.get("backend")] = bound
+        run.trace.rows.append((name, "load", started, self._engine.clock()))
+        return bound
+
+
+class Engine:
     """Opens plans and runs requests; lives on one event loop.
 
     `store` gives model files (the default store when absent). All time is read from `clock`.
@@ -86,34 +128,58 @@ class Engine(Dynamic):
         self._deployments: dict[str, tuple[Deployment | SlotDeployment, int]] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._random = random.Random(seed)
-        self._dynamic: dict[str, BoundStep] = {}
-        self._current: Plan = Plan()
+        self._alone = Opened(Plan(), _NO_WORKFLOW, None)  # holds the models of stages that are called alone
+        self._alone.steps = PlanSteps(self, self._alone.plan, self._alone.keys)
+        self._closed = False
 
     # -- opening --------------------------------------------------------------------------------------------
 
     async def open(
         self, workflow: Workflow[..., Any], plan: Plan | None = None, *, weight: float = 1.0
     ) -> str:
-        """Load what a plan needs and add it to the table; returns its id. Failing leaves nothing open."""
-        plan = plan or Plan(graph=workflow.graph.hash if workflow.graph else "")
-        opened = Opened(plan, workflow, None, weight=weight)
-        if workflow.graph is not None:
-            opened.lowered = lower(workflow.graph, plan)
-            await self._bind(opened, opened.lowered)
-        self._current = plan
-        self.plans[plan.id] = opened
-        return plan.id
+        """Load what a plan needs and add it to the table; returns its id. Failing leaves nothing open.
 
-    async def _bind(self, opened: Opened, lowered: Lowered) -> None:
+        A plan that is open already keeps its models and takes the new weight.
+        """
+        if self._closed:
+            raise InternalError("the engine is closed", help="make a new one")
+        plan = plan or Plan(graph=workflow.graph.hash if workflow.graph else "")
+        if self._known(workflow, plan):
+            self.plans[plan.id].weight = weight
+            return plan.id
+        opened = Opened(plan, workflow, None, weight=weight)
+        opened.steps = PlanSteps(self, plan, opened.keys)
         try:
-            for step in lowered.steps:
-                await self._bind_step(opened, step)
+            if workflow.graph is not None:
+                opened.lowered = lower(workflow.graph, plan)
+                await self._bind(opened, opened.lowered, opened.steps)
+            if self._known(workflow, plan):  # opened twice at once: the first stays
+                await self._release(opened)
+                return plan.id
         except BaseException:
             await self._release(opened)
             raise
-        binder = Binder(lowered, opened.bound, self, self.decoders)
+        self.plans[plan.id] = opened
+        return plan.id
+
+    def _known(self, workflow: Workflow[..., Any], plan: Plan) -> bool:
+        opened = self.plans.get(plan.id)
+        if opened is None:
+            return False
+        if opened.workflow is not workflow:
+            raise PlanError(
+                f"plan {plan.id} is open for another workflow, '{opened.workflow.name}'",
+                help="an engine runs the plans of one workflow: make one engine for each",
+                code="E127",
+            )
+        return True
+
+    async def _bind(self, opened: Opened, lowered: Lowered, steps: PlanSteps) -> None:
+        for step in lowered.steps:
+            await self._bind_step(opened, step)
+        binder = Binder(lowered, opened.bound, steps)
         opened.operators = binder.operators(lowered.program)
-        wanted = PortType((), stream=True) if self._streams(lowered) else PortType(())
+        wanted = replace(lowered.graph.output, optional=False, stream=self._streams(lowered))
         opened.result = binder.getter(lowered.result, "", wanted)
         opened.slots = len(binder.slots)
         graph = lowered.graph
@@ -127,9 +193,25 @@ class Engine(Dynamic):
     async def _bind_step(self, opened: Opened, step: Step) -> None:
         if step.kind is None:
             return
-        check_settings(step.name, step.kind, step.plan.settings, step.models)
+        check_settings(step.name, step.kind, step.plan, step.models)
         bound = await self._bound_step(opened.keys, step.name, step.kind, step.params, step.models)
         opened.bound[step.name] = bound
+
+    async def bound_step(
+        self,
+        keys: list[str],
+        name: str,
+        kind: StageKind[..., Any],
+        params: dict[str, Any],
+        chosen: StagePlan,
+    ) -> BoundStep:
+        """Bind a step that no drawing announced; what it opens is added to `keys`."""
+        models = model_choices(kind, chosen, params)
+        check_settings(name, kind, chosen, models)
+        settings = step_params(kind, {}, chosen, name)
+        bound = await self._bound_step(keys, name, kind, settings, models)
+        bound.decode, bound.view = chosen.decode, chosen.view
+        return bound
 
     async def _bound_step(
         self,
@@ -172,46 +254,29 @@ class Engine(Dynamic):
                 deployment, holders = self._deployments[key]
             else:
                 deployment, holders = self._make(choice, dict(files), batch), 0
-                await deployment.open()
+                await self._open(deployment)
             self._deployments[key] = (deployment, holders + 1)
             keys.append(key)
         return deployment
 
+    @staticmethod
+    async def _open(deployment: Deployment | SlotDeployment) -> None:
+        try:
+            await deployment.open()
+        except BaseException:
+            await deployment.close()
+            raise
+
     def _make(self, choice: ModelChoice, files: dict[str, Path], batch: int) -> Deployment | SlotDeployment:
         backend = find("backends", choice.backend)
-        spec = ModelSpec(
-            choice.model, choice.variant, files, choice.threads, choice.precision, dict(choice.options)
-        )
+        options = {key: value for key, value in choice.options.items() if key in backend.option_keys}
+        spec = ModelSpec(choice.model, choice.variant, files, choice.threads, choice.precision, options)
         label = f"{choice.model}/{choice.backend}"
         if hasattr(backend, "start"):
             return SlotDeployment(backend(spec), label=label, clock=self.clock)
         return Deployment(
             lambda: backend(spec), label=label, clock=self.clock, replicas=choice.replicas, max_batch=batch
         )
-
-    # -- Dynamic: steps of running code ---------------------------------------------------------------------
-
-    def ready(self, name: str) -> BoundStep | None:
-        return self._dynamic.get(name)
-
-    async def bound(
-        self, name: str, kind: StageKind[..., Any], params: dict[str, Any], run: Request
-    ) -> BoundStep:
-        """Open the models of a step met for the first time; its time is `load`."""
-        started = self.clock()
-        chosen = self._current.stage(name)
-        models = model_choices(kind, chosen, params)
-        check_settings(name, kind, chosen.settings, models)
-        settings = step_params(kind, {}, chosen, name)
-        keys = self._observed_keys()
-        bound = await self._bound_step(keys, name, kind, settings, models)
-        self._dynamic[name] = bound
-        run.trace.rows.append((name, "load", started, self.clock()))
-        return bound
-
-    def _observed_keys(self) -> list[str]:
-        opened = next(reversed(self.plans.values()), None)
-        return opened.keys if opened is not None else []
 
     # -- running --------------------------------------------------------------------------------------------
 
@@ -231,10 +296,14 @@ class Engine(Dynamic):
         return Answer(value, request.trace, opened.plan.id, request.id)
 
     async def _whole(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Any:
-        values = [value async for value in self._values(opened, request, inputs)]
+        async with aclosing(self._values(opened, request, inputs)) as increments:
+            values = [value async for value in increments]
+        output = opened.workflow.output
         if opened.workflow.streams:
-            return join(values)
-        return values[0] if values else None
+            return None if values == [None] else join(values, output)
+        if len(values) == 1:
+            return values[0]
+        return join(values, output) if values else None
 
     async def stream(
         self,
@@ -245,7 +314,7 @@ class Engine(Dynamic):
         session: Session | None = None,
         request_id: str = "",
         request: Request | None = None,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Yield a request's increments as they come; closing the iterator stops the work.
 
         Pass a `request` to keep its trace.
@@ -255,14 +324,17 @@ class Engine(Dynamic):
         values = self._values(opened, request, inputs)
         self._arm(request)
         try:
-            async for value in values:
-                yield value
-        except asyncio.CancelledError:
-            self._raise_expired(request)
+            while True:
+                value = await self._stoppable(request, anext(values, _END))
+                if value is _END:
+                    return
+                yield value  # meanwhile the caller's task is its own: a deadline only stops our work
+        except GeneratorExit:
+            request.cancelled = True
             raise
         finally:
-            await values.aclose()  # type: ignore[attr-defined]
             self._disarm(request)
+            await values.aclose()
 
     def request(self, *, deadline_ms: float = math.inf, session: Session | None = None) -> Request:
         """A request on this engine's clock, to hand to `stream`."""
@@ -277,18 +349,44 @@ class Engine(Dynamic):
         """Await the work under the request's one deadline."""
         self._arm(request)
         try:
-            return await work
-        except asyncio.CancelledError:
-            self._raise_expired(request)
-            raise
+            return await self._stoppable(request, work)
         finally:
             self._disarm(request)
 
+    async def _stoppable(self, request: Request, work: Any) -> Any:
+        """Await a piece of work in the caller's task; where it was stopped from our side, raise why."""
+        task = asyncio.current_task()
+        assert task is not None  # engines run in tasks
+        asked = task.cancelling()
+        try:
+            if request.failure is not None:
+                raise request.failure
+            request.task = task
+            value = await work
+        except BaseException as error:
+            request.task = None
+            if request.failure is not None and (task.cancelling() == asked or task.uncancel() <= asked):
+                raise request.failure from (None if isinstance(error, asyncio.CancelledError) else error)
+            request.cancelled = request.cancelled or isinstance(error, asyncio.CancelledError)
+            raise
+        finally:
+            request.task = None
+            if asyncio.iscoroutine(work):
+                work.close()
+        if request.failure is not None:  # its code swallowed the cancellation
+            if task.cancelling() > asked:
+                task.uncancel()
+            raise request.failure
+        return value
+
     def _arm(self, request: Request) -> None:
-        request.task = asyncio.current_task()
-        if request.deadline < math.inf:
-            loop = asyncio.get_running_loop()
-            request.timer = loop.call_at(loop.time() + request.left(), self._expire, request)
+        if request.deadline == math.inf:
+            return
+        if not request.left() > 0:
+            request.failure = self._late(request)
+            return
+        loop = asyncio.get_running_loop()
+        request.timer = loop.call_at(loop.time() + request.left(), self._expire, request)
 
     def _disarm(self, request: Request) -> None:
         if request.timer is not None:
@@ -300,42 +398,36 @@ class Engine(Dynamic):
             loop = asyncio.get_running_loop()
             request.timer = loop.call_at(loop.time() + left, self._expire, request)
             return
-        request.expired = True
-        request.cancel()
+        request.fail(self._late(request))
 
-    def _raise_expired(self, request: Request) -> None:
-        if not request.expired:
-            return
-        task = asyncio.current_task()
-        if task is not None:
-            task.uncancel()
+    @staticmethod
+    def _late(request: Request) -> DeadlineExceeded:
         budget_ms = (request.deadline - request.trace.start) * 1e3
-        raise DeadlineExceeded(
+        return DeadlineExceeded(
             f"the deadline of {budget_ms:.0f} ms passed", help="allow more time, or tighten the plan"
-        ) from None
+        )
 
     async def _values(
         self, opened: Opened, request: Request, inputs: Mapping[str, Any]
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The increments of one request (one value where the result is whole)."""
         trace = request.trace
-        opened.running += 1
+        opened.requests.add(request)
+        source = self._observed if opened.lowered is None else self._drawn
+        increments = source(opened, request, inputs)
         try:
-            if opened.lowered is None:
-                async for value in self._observed(opened, request, inputs):
-                    if trace.first_output is None:
-                        trace.first_output = self.clock()
-                    yield value
-            else:
-                async for value in self._drawn(opened, request, inputs):
-                    if trace.first_output is None:
-                        trace.first_output = self.clock()
-                    yield value
+            async for value in increments:
+                if trace.first_output is None:
+                    trace.first_output = self.clock()
+                yield value
         finally:
+            await increments.aclose()
             trace.end = self.clock()
-            opened.running -= 1
+            opened.requests.discard(request)
 
-    async def _drawn(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async def _drawn(
+        self, opened: Opened, request: Request, inputs: Mapping[str, Any]
+    ) -> AsyncGenerator[Any, None]:
         lowered, result = opened.lowered, opened.result
         assert lowered is not None  # opened so
         assert result is not None
@@ -344,6 +436,7 @@ class Engine(Dynamic):
         if lowered.graph.session:
             values[len(lowered.graph.inputs)] = request.session = request.session or Session()
         run = Run(request, values)
+        request.tasks = run.tasks
         request.trace.edges = lowered.edges
         request.trace.outputs = (lowered.result.name,) if isinstance(lowered.result, FromStage) else ()
         try:
@@ -362,29 +455,29 @@ class Engine(Dynamic):
 
     async def _observed(
         self, opened: Opened, request: Request, inputs: Mapping[str, Any]
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         workflow = opened.workflow
+        assert opened.steps is not None  # set when it was opened
         request.session = request.session or (Session() if workflow.session else None)
         arguments = dict(inputs)
         if workflow.session:
             arguments[workflow.session] = request.session
         root = BoundStep("", _ROOT, {}, self.workers)
-        context = StepContext(root, request, self, {})
-        token = AMBIENT.set(context)
+        context = StepContext(root, request, opened.steps, {})
+        returned = workflow.function(**arguments)
+        value = returned if hasattr(returned, "__aiter__") else await _within(context, returned)
+        if isinstance(value, Running) and not value.streams:
+            value = await value  # `return stage(...)` without its `await`
+        if not hasattr(value, "__aiter__"):
+            yield unwrapped(value, workflow.output)
+            return
+        source = aiter(value)
         try:
-            returned = workflow.function(**arguments)
-            if hasattr(returned, "__aiter__"):
-                async for value in returned:
-                    yield value
-                return
-            value = await returned
+            while (each := await _within(context, anext(source, _END))) is not _END:
+                yield unwrapped(each, workflow.output)  # the caller's code is not inside the request
         finally:
-            AMBIENT.reset(token)
-        if hasattr(value, "__aiter__"):
-            async for each in value:
-                yield each
-        else:
-            yield value
+            if hasattr(source, "aclose"):
+                await source.aclose()
 
     async def run_stage(
         self, kind: StageKind[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -393,31 +486,14 @@ class Engine(Dynamic):
         inputs, params = kind.bind(args, kwargs)
         if kind.prepare is not None:
             inputs, params = kind.prepare(inputs, params, Path.cwd())
-        for name, port in kind.inputs.items():
-            if name in inputs:
-                inputs[name] = port.coerce(inputs[name])
+        for value in inputs.values():
+            if isinstance(value, Port):
+                raise leaked(value)
         request = self._request(math.inf, Session() if kind.session_param else None, "")
-        bound = await self._alone(kind, params, request)
-        for name, view in kind.views.items():
-            inputs[name] = await self._decoded(inputs.get(name), view)
-        context = StepContext(bound, request, self, {})
-        settings = {**bound.params, **params}
-        if kind.streams:
-            return join([value async for value in stream_stage(context, kind, inputs, settings)])
-        return await run_stage(context, kind, inputs, settings)
-
-    async def _alone(self, kind: StageKind[..., Any], params: dict[str, Any], request: Request) -> BoundStep:
-        pinned = ",".join(f"{key}={params[key]}" for key in ("model", "backend") if key in params)
-        name = f"{kind.name}({pinned})" if pinned else kind.name
-        known = self.ready(name)
-        return known if known is not None else await self.bound(name, kind, params, request)
-
-    async def _decoded(self, value: Any, view: Any) -> Any:
-        codec = find("codecs", view.codec)()
-        if value is None or not hasattr(value, "data") or not codec.accepts(value):
-            return value
-        decoded, _, _ = await self.decoders.decode(value, view)
-        return decoded
+        steps = self._alone.steps
+        assert steps is not None  # set when the engine was made
+        root = StepContext(BoundStep("", _ROOT, {}, self.workers), request, steps, {})
+        return await Running(root, kind, kind.name, inputs, params)
 
     # -- the table --------------------------------------------------------------------------------------------
 
@@ -433,34 +509,52 @@ class Engine(Dynamic):
         if len(open_plans) == 1:
             return open_plans[0]
         weights = [opened.weight for opened in open_plans]
+        if not sum(weights) > 0:
+            raise PlanError("every open plan is parked (weight 0)", help="name one: plan=...", code="E127")
         return self._random.choices(open_plans, weights)[0]
 
     async def swap(self, workflow: Workflow[..., Any], plan: Plan) -> str:
         """Open a plan beside the others, send all new requests to it, and retire the others."""
-        old = list(self.plans)
         new = await self.open(workflow, plan)
-        for name in old:
-            if name != new:
-                await self.retire(name)
+        old = [self.plans.pop(name) for name in list(self.plans) if name != new]
+        await asyncio.gather(*(self._drain(opened, DRAIN_S) for opened in old))
         return new
 
     async def retire(self, plan: str, *, drain_s: float = DRAIN_S) -> None:
-        """Take a plan from the table; free its models when its requests have ended, or after `drain_s`."""
-        opened = self.plans.pop(plan)
+        """Take a plan from the table and free its models when its requests have ended.
+
+        Requests that still run after `drain_s` seconds are stopped with `Cancelled`.
+        """
+        if plan not in self.plans:
+            raise PlanError(f"no plan {plan!r} is open", help=suggest(plan, self.plans), code="E127")
+        await self._drain(self.plans.pop(plan), drain_s)
+
+    async def _drain(self, opened: Opened, drain_s: float) -> None:
         until = self.clock() + drain_s
-        while opened.running and self.clock() < until:
+        while opened.requests and self.clock() < until:
+            await asyncio.sleep(0.01)
+        for request in list(opened.requests):
+            request.fail(
+                Cancelled(
+                    f"plan {opened.plan.id} was retired while the request ran", help="send the request again"
+                )
+            )
+        for _ in range(_STOPPING):
+            if not opened.requests:
+                break
             await asyncio.sleep(0.01)
         await self._release(opened)
 
     async def _release(self, opened: Opened) -> None:
-        for key in opened.keys:
+        keys = list(opened.keys)
+        opened.keys.clear()
+        for key in keys:
             deployment, holders = self._deployments[key]
             if holders > 1:
                 self._deployments[key] = (deployment, holders - 1)
             else:
                 del self._deployments[key]
                 await deployment.close()
-        opened.keys.clear()
 
     def properties(self) -> dict[str, Mapping[str, str]]:
         """What is in force in each deployment: precision, threads, device."""
@@ -477,12 +571,12 @@ class Engine(Dynamic):
 
     async def close(self) -> None:
         """Stop everything; may be called twice."""
+        self._closed = True
         for plan in list(self.plans):
             await self.retire(plan, drain_s=0.0)
         for deployment, _ in list(self._deployments.values()):
             await deployment.close()
         self._deployments.clear()
-        self._dynamic.clear()
         self.workers.close()
         await in_thread(self.decoders.close)
 
@@ -494,17 +588,23 @@ class Engine(Dynamic):
 
 
 def check_settings(
-    name: str, kind: StageKind[..., Any], settings: Mapping[str, Any], models: Mapping[str, ModelChoice]
+    name: str, kind: StageKind[..., Any], chosen: StagePlan, models: Mapping[str, ModelChoice]
 ) -> None:
     """The second phase of reading a plan: every key must be known to the stage kind or a backend."""
-    known = set(kind.params)
-    for choice in models.values():
-        if choice.backend:
-            known |= find("backends", choice.backend).option_keys
+    options = {
+        role: find("backends", choice.backend).option_keys if choice.backend else frozenset()
+        for role, choice in models.items()
+    }
+    _check_keys(f"stage '{name}'", chosen.settings, frozenset(kind.params).union(*options.values()))
+    for role, own in chosen.roles.items():
+        _check_keys(f"stage '{name}', role '{role}'", own.options, options[role])
+
+
+def _check_keys(where: str, settings: Mapping[str, Any], known: frozenset[str]) -> None:
     for key in settings:
         if key not in known:
             raise PlanError(
-                f"stage '{name}': unknown key `{key}`", help=suggest(key, known | _STAGE_KEYS), code="E109"
+                f"{where}: unknown key `{key}`", help=suggest(key, known | _STAGE_KEYS), code="E109"
             )
 
 
@@ -538,8 +638,20 @@ def _key(choice: ModelChoice, batch: int) -> str:
     return msgspec.json.encode([*parts, options], order="deterministic").decode()
 
 
+async def _within(context: StepContext, work: Awaitable[Any]) -> Any:
+    """Await the user's code with the request as its surroundings."""
+    token = AMBIENT.set(context)
+    try:
+        return await work
+    finally:
+        AMBIENT.reset(token)
+
+
 async def _nothing() -> None:
     """The body of a workflow's root step; never called."""
 
 
+_END: Any = object()
+_STOPPING = 100  # looks, 10 ms apart, at whether stopped requests have ended: their clean-up is theirs
 _ROOT: StageKind[..., Any] = StageKind(_nothing, name="")
+_NO_WORKFLOW: Workflow[..., Any] = Workflow(_nothing, name="alone")

@@ -10,6 +10,7 @@ import os
 
 from tauten.clock import Clock, real
 from tauten.describe.ports import Session
+from tauten.errors import TautenError
 from tauten.run.trace import Trace
 
 _PREFIX = os.urandom(4).hex()
@@ -23,11 +24,12 @@ class Request:
         "cancelled",
         "clock",
         "deadline",
-        "expired",
+        "failure",
         "id",
         "priority",
         "session",
         "task",
+        "tasks",
         "tenant",
         "timer",
         "trace",
@@ -51,8 +53,9 @@ class Request:
         self.priority = priority
         self.trace = Trace(clock())
         self.cancelled = False
-        self.expired = False
-        self.task: asyncio.Task[object] | None = None
+        self.failure: TautenError | None = None  # why it was stopped from our side
+        self.task: asyncio.Task[object] | None = None  # that runs it now; None while its reader is slow
+        self.tasks: list[asyncio.Task[object]] = []  # its streamed edges
         self.timer: asyncio.TimerHandle | None = None
 
     def left(self) -> float:
@@ -60,7 +63,16 @@ class Request:
         return self.deadline - self.clock()
 
     def cancel(self) -> None:
-        """Stop the work: flags it for threads, cancels the task that runs it."""
+        """Stop the work: flags it for threads, cancels the task that runs it, else its streamed edges."""
         self.cancelled = True
         if self.task is not None:
             self.task.cancel()
+            return
+        for task in self.tasks:
+            task.cancel()
+
+    def fail(self, error: TautenError) -> None:
+        """Stop the work from our side (deadline, shutdown); the caller gets `error`."""
+        if self.failure is None:
+            self.failure = error
+            self.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -48,6 +49,20 @@ class _Job:
             self.future.set_result(None)
 
 
+class _Cleanup:
+    __slots__ = ("args", "function")
+
+    def __init__(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.function = function
+        self.args = args
+
+    def run(self) -> None:
+        try:
+            self.function(*self.args)
+        except Exception:  # noqa: BLE001  # nobody waits; a failing clean-up must not end the thread
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
 class Workers:
     """`count` threads that run blocking functions in the order they came."""
 
@@ -55,7 +70,7 @@ class Workers:
         self._clock = clock
         self._count = count
         self._name = name
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | _Cleanup | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closed = False
 
@@ -77,6 +92,11 @@ class Workers:
             raise job.error
         return job.result  # type: ignore[no-any-return]
 
+    def later(self, function: Callable[..., object], *args: Any) -> None:
+        """Run a clean-up in a thread without waiting for it; what it raises goes to the thread's hook."""
+        self._start()
+        self._queue.put(_Cleanup(function, args))
+
     def _start(self) -> None:
         if self._closed:
             raise InternalError(f"workers '{self._name}' are closed")
@@ -89,6 +109,9 @@ class Workers:
 
     def _serve(self) -> None:
         while (job := self._queue.get()) is not None:
+            if isinstance(job, _Cleanup):
+                job.run()
+                continue
             if job.future.cancelled():
                 continue  # the request left while this waited
             job.run(self._clock)
