@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-import tauten
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, TautenError
 from tauten.run.backends import _frames
 from tauten.run.backends._llm_config import WorkerConfig
@@ -159,7 +158,9 @@ class Worker:
 def _spawn(fd: int, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
     # -P: a file called openvino.py in the user's folder must not be taken for the library.
     command = [sys.executable, "-P", "-m", "tauten.run.backends._llm_worker", str(fd), str(os.getpid())]
-    package = str(Path(tauten.__file__).parents[1])
+    package = str(
+        Path(__file__).parents[3]
+    )  # the folder that holds the package: -P leaves out the current one
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
