@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tauten.describe.passages import Chunk
+from tauten.run.vectors import mapped
 
 _TABLE = np.dtype([("key", "<u8"), ("start", "<u8"), ("end", "<u8")])
 
@@ -55,7 +56,7 @@ class ChunkFile:
     """Chunks by key, read from the mapped file when they are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self._table: NDArray[np.void] = np.load(folder / "chunks.npy", mmap_mode="r", allow_pickle=False)
+        self._table: NDArray[np.void] = mapped(folder / "chunks.table", _TABLE)
         data = folder / "chunks.bin"
         with open(data, "rb") as file:
             size = data.stat().st_size
@@ -87,4 +88,4 @@ def write_chunks(folder: Path, records: Iterable[tuple[int, bytes]]) -> None:
             file.write(record)
             rows.append((key, at, at + len(record)))
             at += len(record)
-    np.save(folder / "chunks.npy", np.array(rows, dtype=_TABLE), allow_pickle=False)
+    (folder / "chunks.table").write_bytes(np.array(rows, dtype=_TABLE).tobytes())

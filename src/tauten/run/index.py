@@ -365,6 +365,11 @@ class Index:
         return cls(root)
 
 
+def index(name: str | Path) -> Index:
+    """Open an index by name or path; checked now, not on request 1."""
+    return Index.open(name)
+
+
 def home() -> Path:
     """Where named indexes live: beside the models."""
     from tauten.models.store import default_root
@@ -416,7 +421,7 @@ def _read(folder: Path, name: str) -> _Snapshot:
     stored = _check_format(folder)
     catalogue = msgspec.msgpack.decode((folder / _CATALOGUE).read_bytes(), type=Catalogue)
     chunks = ChunkFile(folder)
-    vectors = Vectors(folder, chunks.keys)
+    vectors = Vectors(folder, chunks.keys, stored.settings.dim)
     return _Snapshot(name, folder, stored, catalogue, chunks, vectors, Lexical(folder / _WORDS))
 
 

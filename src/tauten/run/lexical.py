@@ -76,10 +76,12 @@ def write_words(folder: Path, added: Iterable[tuple[int, Chunk]], removed: Itera
     import tantivy
 
     folder.mkdir(parents=True, exist_ok=True)
-    index = tantivy.Index(_schema(), str(folder))
+    schema = _schema()
+    index = tantivy.Index(schema, str(folder))
     writer = index.writer(_HEAP_BYTES, 1)
     for key in removed:
-        writer.delete_documents_by_term("key", key)
+        # by query: a term made from a Python integer is signed, and would match nothing
+        writer.delete_documents_by_query(tantivy.Query.term_query(schema, "key", key))
     for key, chunk in added:
         document = tantivy.Document()
         document.add_text("words", " ".join(words(chunk.words)))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence, Set
 import msgspec
 
 _EXCEPTION = re.compile(
-    r"\b(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit|Iteration))\b"
+    r"\b(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit|Iteration|Expired|Group))\b"
 )
 _TOOL = re.compile(r"[a-z0-9-]+(?:\+\+|#|\.js)?")
 FOREIGN = (

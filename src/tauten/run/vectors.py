@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_FILE = "vectors.npy"
+_FILE = "vectors.f32"
 
 
 class Vectors:
     """The vectors of one generation; row n belongs to the n-th key."""
 
-    def __init__(self, folder: Path, keys: NDArray[np.uint64]) -> None:
-        self.rows: NDArray[np.float32] = np.load(folder / _FILE, mmap_mode="r", allow_pickle=False)
+    def __init__(self, folder: Path, keys: NDArray[np.uint64], dim: int) -> None:
+        self.rows: NDArray[np.float32] = mapped(folder / _FILE, np.dtype("<f4")).reshape(-1, dim)
         self._keys = keys
         if len(self.rows) != len(keys):
             raise ValueError(f"{len(self.rows)} vectors for {len(keys)} chunks")
@@ -56,10 +57,18 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def write_vectors(folder: Path, kept: NDArray[np.float32], added: NDArray[np.float32]) -> None:
     """Write the rows that stay and then the new ones."""
-    target = np.lib.format.open_memmap(
-        folder / _FILE, mode="w+", dtype=np.float32, shape=(len(kept) + len(added), added.shape[1])
-    )
-    if len(target):
-        target[: len(kept)] = kept
-        target[len(kept) :] = unit(added)
-        target.flush()
+    with open(folder / _FILE, "wb") as file:
+        file.write(np.ascontiguousarray(kept, "<f4").data)
+        file.write(np.ascontiguousarray(unit(added), "<f4").data)
+
+
+def mapped(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The rows of a raw file, read when they are touched.
+
+    Not ``.npy``: its header is parsed by `ast`, which CPython 3.11 does not survive in two threads at once.
+    """
+    if path.stat().st_size % dtype.itemsize:
+        raise ValueError(f"{path.name} is cut off")
+    if not path.stat().st_size:
+        return np.zeros(0, dtype)  # an empty file cannot be mapped
+    return np.memmap(path, dtype, "r")

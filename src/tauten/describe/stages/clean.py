@@ -284,7 +284,9 @@ def _markdown(document: Document) -> list[Section]:
     heads: list[tuple[int, str]] = []
     sections: list[Section] = []
     blocks: list[Block] = []
-    pieces = re.split(r"(?m)(^```.*?^```\s*$|^~~~.*?^~~~\s*$|^#{1,6} .*$)", document.text, flags=re.DOTALL)
+    pieces = re.split(
+        r"(?m)(^```.*?^```\s*$|^~~~.*?^~~~\s*$|^#{1,6} [^\n]*$)", document.text, flags=re.DOTALL
+    )
 
     def flush() -> None:
         if blocks:

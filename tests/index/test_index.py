@@ -1,0 +1,332 @@
+"""The index as a store: persistence, updates without a rebuild, crashes, readers beside a writer."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from index.kit_index import DOCUMENTS, SETTINGS, BagOfWords
+from tauten.describe.passages import Document, Found, open_index
+from tauten.errors import InputError, MachineError, NotFound
+from tauten.run import generations
+from tauten.run.building import KnownVectors, build
+from tauten.run.index import Index, home, list_indexes, locate, remove_index
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAUTEN_STORE", str(tmp_path / "store"))
+
+
+def made(embed: BagOfWords | None = None) -> Index:
+    build("manuals", DOCUMENTS, embed or BagOfWords(), settings=SETTINGS)
+    return Index.open("manuals")
+
+
+def ask(index: Index, text: str, k: int = 3, **more: str) -> Found:
+    return index.search(text, BagOfWords().one(f"{more.get('error', '')} {text}"), k, **more)  # type: ignore[arg-type]
+
+
+def test_what_is_built_is_found_after_opening_again() -> None:
+    index = made()
+    found = ask(index, "mapping key not found")
+    assert found.passages[0].chunk.title == "KeyError"
+    assert found.passages[0].rank == 1
+    assert found.index == "manuals"
+    again = Index.open("manuals")
+    assert ask(again, "mapping key not found") == found
+    assert len(list(again)) == len(index) == 7
+
+
+def test_search_is_the_same_on_every_run() -> None:
+    index = made()
+    assert len({msgspec.json.encode(ask(index, "function that returns a function")) for _ in range(5)}) == 1
+
+
+def test_the_error_line_is_part_of_the_search() -> None:
+    found = ask(made(), "What does this mean?", error="KeyError: 'a'")
+    assert found.passages[0].chunk.title == "KeyError"
+    assert found.error == "KeyError: 'a'"
+    assert not found.refused
+
+
+def test_nothing_near_is_refused_with_the_closest_passage() -> None:
+    found = ask(made(), "boiling eggs for breakfast")
+    assert found.refused
+    assert not found
+    assert found.reason
+    assert found.passages
+
+
+def test_an_empty_index_refuses() -> None:
+    index = Index.create("empty", SETTINGS)
+    assert ask(index, "anything").reason == "the index is empty"
+
+
+def test_hints_vote_for_definitions() -> None:
+    index = made()
+    vector = BagOfWords().one("prompt")
+    plain = index.search("prompt", vector, 1)
+    hinted = index.search("prompt", vector, 7, hints=["fetch"])
+    assert plain.passages[0].chunk.title == ">>>"
+    scores = {passage.chunk.title: passage.score for passage in hinted.passages}
+    unhinted = {p.chunk.title: p.score for p in index.search("prompt", vector, 7).passages}
+    assert scores["fetch()"] == pytest.approx(unhinted["fetch()"] + index.settings.name_vote)
+    assert scores["KeyError"] == pytest.approx(unhinted["KeyError"])
+
+
+def test_only_what_changed_is_embedded() -> None:
+    embed = BagOfWords()
+    made(embed)
+    assert len(embed.texts) == 7
+    build("manuals", DOCUMENTS, embed)
+    assert len(embed.texts) == 7
+    changed = msgspec.structs.replace(DOCUMENTS[1], text=DOCUMENTS[1].text.replace("another", "a different"))
+    report = build("manuals", [DOCUMENTS[0], changed], embed)
+    assert (report.added, report.kept, report.removed) == (1, 6, 1)
+    assert len(embed.texts) == 8
+    assert "different" in ask(Index.open("manuals"), "decorator", 1).passages[0].chunk.text
+
+
+def test_a_build_that_changes_nothing_makes_no_generation() -> None:
+    before = made()._now.generation
+    build("manuals", DOCUMENTS, BagOfWords())
+    assert generations.current(locate("manuals")) == before
+
+
+def test_pruning_removes_sources_that_are_gone() -> None:
+    made()
+    build("manuals", DOCUMENTS[:1], BagOfWords(), prune=False)
+    assert set(Index.open("manuals").sources) == {"glossary.rst", "problems.rst"}
+    build("manuals", DOCUMENTS[:1], BagOfWords())
+    assert set(Index.open("manuals").sources) == {"problems.rst"}
+
+
+def test_a_source_is_removed_without_a_rebuild() -> None:
+    index = made()
+    report = index.remove("glossary.rst")
+    assert (report.removed, report.chunks) == (2, 5)
+    assert all(p.chunk.source == "problems.rst" for p in ask(index, "decorator function", 7).passages)
+    with pytest.raises(NotFound, match="no source"):
+        index.remove("glossary.rst")
+
+
+def test_chunks_are_added_beside_the_others() -> None:
+    index = made()
+    embed = BagOfWords()
+    other = Index.create("other", SETTINGS)
+    build(other, [Document("x.txt", "A paragraph on submarines and their periscopes.")], embed)
+    chunks = list(other)
+    report = index.add(chunks, embed([chunk.embedded for chunk in chunks]))
+    assert report.chunks == 8
+    assert ask(index, "periscopes of submarines").passages[0].chunk.source == "x.txt"
+
+
+def test_vectors_of_another_model_are_an_error() -> None:
+    index = made()
+    with pytest.raises(InputError) as caught:
+        index.search("x", np.zeros(384, np.float32))
+    assert caught.value.code == "E221"
+    with pytest.raises(InputError, match="bag"):
+        index.search("x", np.zeros(32, np.float32), model="minilm-l6-v2")
+    other = Index.create("other", SETTINGS)
+    with pytest.raises(InputError):
+        other.add(list(index), np.zeros((7, 8), np.float32))
+    with pytest.raises(InputError, match="2 vectors were given for 7 chunks"):
+        other.add(list(index), np.zeros((2, 32), np.float32))
+
+
+def test_building_with_another_model_is_an_error() -> None:
+    made()
+    with pytest.raises(InputError, match="was built with bag"):
+        build("manuals", DOCUMENTS, BagOfWords(), settings=msgspec.structs.replace(SETTINGS, model="other"))
+
+
+def test_a_missing_index_says_how_to_make_it() -> None:
+    made()
+    with pytest.raises(NotFound) as caught:
+        Index.open("manual")
+    assert caught.value.code == "E201"
+    assert "tauten index build manual" in caught.value.help
+    assert "manuals" in caught.value.help
+    with pytest.raises(InputError):
+        Index.open("no such name")
+
+
+def test_names_lie_beside_the_models_and_paths_where_they_say(tmp_path: Path) -> None:
+    assert locate("manuals") == home() / "manuals"
+    assert locate(str(tmp_path / "here")) == tmp_path / "here"
+    index = Index.create(tmp_path / "here", SETTINGS)
+    assert index.info().path == str(tmp_path / "here")
+    with pytest.raises(InputError, match="exists"):
+        Index.create(tmp_path / "here", SETTINGS)
+
+
+def test_info_list_and_removal() -> None:
+    info = made().info()
+    assert (info.chunks, info.sources, info.model, info.dim) == (7, 2, "bag", 32)
+    assert info.size_bytes > 1000
+    assert [each.name for each in list_indexes()] == ["manuals"]
+    remove_index("manuals")
+    assert list_indexes() == []
+    with pytest.raises(NotFound):
+        remove_index("manuals")
+
+
+def test_a_stage_opens_an_index_by_its_name() -> None:
+    made()
+    assert open_index("manuals").name == "manuals"
+
+
+def test_a_backup_brings_the_index_back(tmp_path: Path) -> None:
+    index = made()
+    kept = index.backup(tmp_path / "manuals.tar.gz")
+    index.remove("glossary.rst")
+    assert len(Index.restore(kept, "manuals")) == 7
+    copy = Index.restore(kept, "copy")
+    assert ask(copy, "decorator").passages[0].chunk.title == "decorator"
+    copy.remove("glossary.rst")
+    assert len(copy) == 5
+
+
+def test_what_is_no_backup_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_text("not an archive")
+    with pytest.raises(InputError) as caught:
+        Index.restore(tmp_path / "x.tar", "fresh")
+    assert caught.value.code == "E224"
+    with pytest.raises(NotFound):
+        Index.open("fresh")
+
+
+@pytest.mark.parametrize(
+    "victim", ["info.json", "vectors.f32", "chunks.bin", "catalogue.msgpack", "words/meta.json"]
+)
+def test_a_damaged_index_says_so_and_can_be_removed(victim: str) -> None:
+    index = made()
+    file = index._now.folder / victim
+    file.unlink()
+    with pytest.raises(MachineError) as caught:
+        Index.open("manuals")
+    assert caught.value.code == "E321"
+    remove_index("manuals")
+
+
+def test_a_failed_write_leaves_the_old_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = made()
+    before = generations.current(index.root)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tauten.run.index.write_words", full)
+    with pytest.raises(OSError, match="No space"):
+        index.remove("glossary.rst")
+    monkeypatch.undo()
+    assert generations.current(index.root) == before
+    assert len(Index(index.root)) == 7
+    assert [folder.name for folder in index.root.glob("g*") if folder.name > before] == []
+
+
+def test_a_writer_killed_in_the_middle_leaves_the_old_version(tmp_path: Path) -> None:
+    index = made()
+    script = textwrap.dedent("""
+        import sys, time
+        import tauten.run.index as module
+        def stop(*_):
+            print("half written", flush=True)
+            time.sleep(60)
+        module.write_words = stop
+        module.Index(module.Path(sys.argv[1])).remove("glossary.rst")
+    """)
+    command = [sys.executable, "-c", script, str(index.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "half written\n"
+        with pytest.raises(MachineError) as caught:
+            index.remove("problems.rst")  # the lock is held
+        assert caught.value.code == "E322"
+        os.kill(writer.pid, signal.SIGKILL)
+    reopened = Index(index.root)
+    assert len(reopened) == 7
+    assert len(list(index.root.glob("g[0-9]*"))) > 1  # what the dead writer left
+    assert reopened.remove("glossary.rst").chunks == 5  # the lock is free, the remains are swept
+    assert ask(reopened, "mapping key not found").passages[0].chunk.title == "KeyError"
+
+
+def test_readers_keep_what_they_opened_until_they_refresh() -> None:
+    index = made()
+    reader = Index.open("manuals")
+    for number in range(4):  # further than the generations that are kept
+        build(
+            "manuals",
+            [*DOCUMENTS, Document(f"{number}.txt", f"Note {number} on many things here.")],
+            BagOfWords(),
+        )
+    assert index._now.generation != generations.current(index.root)
+    assert len(reader) == 7
+    assert ask(reader, "decorator").passages[0].chunk.title == "decorator"
+    assert reader.refresh()
+    assert len(reader) == 8
+    assert not reader.refresh()
+
+
+def test_threads_search_while_a_writer_commits() -> None:
+    index = made()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                assert ask(index, "mapping key not found").passages[0].chunk.title == "KeyError"
+                opened = Index.open("manuals")
+                assert len(opened) in (7, 8)
+        except BaseException as error:  # noqa: BLE001  # handed to the test below
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    writer = Index.open("manuals")
+    for number in range(5):
+        extra = [Document("extra.txt", f"Extra words, version {number}, of no importance.")]
+        build(writer, [*DOCUMENTS, *extra], BagOfWords())
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_vectors_travel_with_the_documents(tmp_path: Path) -> None:
+    index = made()
+    KnownVectors.write(tmp_path / "vectors", index)
+    known = KnownVectors(tmp_path / "vectors", "bag")
+    assert len(known) == 7
+    embed = BagOfWords()
+    report = build("copy", DOCUMENTS, embed, settings=SETTINGS, known=known)
+    assert (report.added, embed.texts) == (7, [])
+    for chunk in index:
+        row = known.get(chunk.id)
+        assert row is not None
+        assert float(row @ index.vector(chunk.id)) == pytest.approx(1, abs=0.01)
+    other = KnownVectors(tmp_path / "vectors", "another-model")
+    build("third", DOCUMENTS, embed, settings=SETTINGS, known=other)
+    assert len(embed.texts) == 7
+
+
+def test_progress_counts_to_the_end() -> None:
+    seen: list[tuple[int, int]] = []
+    build(
+        "manuals", DOCUMENTS, BagOfWords(), lambda done, total: seen.append((done, total)), settings=SETTINGS
+    )
+    assert seen[-1] == (7, 7)
