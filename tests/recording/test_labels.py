@@ -10,54 +10,30 @@ from importlib import resources
 
 import pytest
 
+from tauten.describe.passages import Chunk
+from tauten.describe.stages.chunk import chunks_of
+from tauten.describe.stages.clean import sections_of
+from tauten.describe.stages.ingest import read_documents
 from tauten.examples.help_desk.recording import recording
 from tauten.examples.help_desk.scoring import accepts, stands_in
 from tauten.examples.help_desk.sites import HALVES, answers, label, questions, refused, sites, tracebacks
 from tauten.examples.help_desk.tracebacks import VERSION, run
 
 DOCS = resources.files("tauten.examples.help_desk").joinpath("docs")
-_TITLE = re.compile(r"^(={3,}|-{3,}|\^{3,}|~{3,}|\"{3,}|'{3,}|\+{3,})$")
-_DEFINED = re.compile(
-    r"^( *)\.\. (?:\w+:)?(?:exception|function|class|\w*method|attribute|data|decorator):: *(.+)$"
-)
-_WORDS = 160  # a passage of the help desk is at most about this long
 
 
 @functools.cache
+def _chunks() -> list[Chunk]:
+    """The documentation cut as the help desk's index holds it."""
+    with resources.as_file(DOCS) as folder:
+        documents = read_documents([folder])
+    return chunks_of(section for document in documents for section in sections_of(document))
+
+
 def passages(source: str) -> list[tuple[str, str]]:
-    """(titles, text) of a file: each section and each definition, cut into runs of paragraphs."""
-    lines = DOCS.joinpath(*source.split("/")).read_text(encoding="utf-8").split("\n")
-    units: list[tuple[str, list[str]]] = []
-    section, defined, indent = source, "", -1
-    units.append((section, []))
-    for place, line in enumerate(lines):
-        below = lines[place + 1].strip() if place + 1 < len(lines) else ""
-        if line[:1].strip() and _TITLE.match(below) and not _TITLE.match(line):
-            section, defined = line.strip(), ""
-        elif found := _DEFINED.match(line):
-            defined, indent = found[2], len(found[1])
-        elif source == "glossary.rst" and re.match(r"^   \S", line):
-            defined, indent = line.strip(), 3
-        elif defined and line.strip() and len(line) - len(line.lstrip()) <= indent:
-            defined = ""
-        titles = f"{section} > {defined}" if defined else section
-        if units[-1][0] != titles:
-            units.append((titles, []))
-        units[-1][1].append(line)
-    return [(titles, text) for titles, body in units for text in _runs("\n".join(body))]
-
-
-def _runs(body: str) -> list[str]:
-    paragraphs = [part for part in re.split(r"\n\s*\n", body) if part.strip()]
-    runs = []
-    for first in range(len(paragraphs)):
-        run = ""
-        for paragraph in paragraphs[first:]:
-            if run and len((run + paragraph).split()) > _WORDS:
-                break
-            run += paragraph + "\n\n"
-        runs.append(run)
-    return runs
+    """(titles, text) of each chunk of one file."""
+    held = [chunk for chunk in _chunks() if chunk.source == source]
+    return [(" > ".join(chunk.titles), f"{chunk.signature}\n{chunk.body}") for chunk in held]
 
 
 @pytest.mark.parametrize("name", sorted(answers()))
@@ -82,7 +58,7 @@ def test_every_answer_stands_in_the_documentation(name: str) -> None:
 def test_accepted_content_is_not_said_everywhere() -> None:
     """A pattern that most passages match would accept any answer."""
     files = ("library/exceptions.rst", "faq/programming.rst", "library/stdtypes.rst")
-    sample = [text for source in files for _, text in passages(source)[::24]]  # every 24th: 2 s, not 40
+    sample = [text for source in files for _, text in passages(source)[::3]]
     for name in answers():
         share = sum(accepts(label(name), text) for text in sample) / len(sample)
         assert share < 0.04, f"{name} accepts {share:.0%} of unrelated passages"

@@ -19,7 +19,7 @@ from tauten.describe.stage import stage
 _RULE = re.compile(r"^([=\-*~^\"'#+.`:])\1{2,}$")
 _DIRECTIVE = re.compile(r"^( *)\.\. (?:py:|c:)?([a-z-]+):: ?(.*)$")
 _DEFINES = frozenset(
-    "exception function class method attribute data classmethod staticmethod decorator coroutinefunction "
+    "exception function class method attribute data describe classmethod staticmethod decorator coroutinefunction "
     "coroutinemethod awaitablefunction awaitablemethod abstractmethod decoratormethod option cmdoption "
     "envvar opcode property".split()
 )
