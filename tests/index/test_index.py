@@ -221,6 +221,15 @@ def test_a_damaged_index_says_so_and_can_be_removed(victim: str) -> None:
     remove_index("manuals")
 
 
+@pytest.mark.parametrize("victim", ["vectors.f32", "chunks.bin", "chunks.table", "catalogue.msgpack"])
+def test_a_cut_off_file_is_noticed_when_the_index_is_opened(victim: str) -> None:
+    file = made()._now.folder / victim
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(MachineError) as caught:
+        Index.open("manuals")
+    assert caught.value.code == "E321"
+
+
 def test_a_failed_write_leaves_the_old_version(monkeypatch: pytest.MonkeyPatch) -> None:
     index = made()
     before = generations.current(index.root)

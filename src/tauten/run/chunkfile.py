@@ -61,6 +61,8 @@ class ChunkFile:
         with open(data, "rb") as file:
             size = data.stat().st_size
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        if len(self._table) and int(self._table["end"][-1]) != size:
+            raise ValueError(f"{data.name} is cut off")
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
 
     def __len__(self) -> int:

@@ -120,6 +120,11 @@ class Index:
         return self.root.name
 
     @property
+    def identity(self) -> str:
+        """What names this index in a workflow's signature."""
+        return f"index {self.name}"
+
+    @property
     def settings(self) -> IndexSettings:
         return self._now.stored.settings
 
