@@ -66,7 +66,6 @@ HISTORY = (
     ("wc -l {file}", "  41 {file}"),
     ("git log --oneline -1", "4be2f91 tidy up"),
 )
-_CONTINUED = 2  # columns of indent that a wrapped line keeps: none in a terminal, two in some editors
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,6 @@ def screenshot(text: str, command: str, seed: str, *, program: str = "", file: s
     look = Look.draw(rng)
     lines = _session(_localise(text, look), command, file, look, rng)
     shown = _wrap(lines, look.columns)[-look.rows :]
-    if len(shown) == look.rows or look.top_cut:
-        shown = shown[: len(shown)]
     pane = _pane(shown, look)
     if look.frame == "editor" and program:
         pane = _editor(pane, program, file, look)
