@@ -218,6 +218,7 @@ def test_a_damaged_index_says_so_and_can_be_removed(victim: str) -> None:
     with pytest.raises(MachineError) as caught:
         Index.open("manuals")
     assert caught.value.code == "E321"
+    assert "is damaged" in list_indexes()[0].problem
     remove_index("manuals")
 
 

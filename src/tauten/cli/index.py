@@ -126,6 +126,9 @@ def list_all(as_json: AsJson = False) -> None:
         _print_json("list", indexes=infos)
         return
     for info in infos:
+        if info.problem:
+            typer.echo(f"{info.name:<24} {info.problem}")
+            continue
         size = f"{info.size_bytes / 1e6:.1f} MB"
         typer.echo(
             f"{info.name:<24} {info.chunks:>7} chunks {info.sources:>5} sources  {size:>9}  {info.model}"

@@ -55,6 +55,7 @@ class IndexInfo(msgspec.Struct):
     dim: int
     generation: str
     size_bytes: int
+    problem: str = ""  # why it cannot be opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +398,14 @@ def locate(index: str | Path) -> Path:
 def list_indexes() -> list[IndexInfo]:
     """The named indexes, by name."""
     roots = sorted(home().glob("*")) if home().is_dir() else []
-    return [Index(root).info() for root in roots if generations.current(root)]
+    return [_told(root) for root in roots if generations.current(root)]
+
+
+def _told(root: Path) -> IndexInfo:
+    try:
+        return Index(root).info()
+    except MachineError as error:  # one damaged index must not hide the others
+        return IndexInfo(root.name, str(root), 0, 0, "", "", 0, generations.current(root), 0, error.message)
 
 
 def remove_index(index: str | Path) -> None:
