@@ -101,7 +101,7 @@ def test_loading_opens_no_media(tmp_path: Path) -> None:
     loaded = Recording.load(tmp_path)
     with pytest.raises(MediaError) as caught:
         _ = loaded[1].inputs
-    assert caught.value.code == "E242"
+    assert caught.value.code == "E247"
 
 
 def test_changed_media_are_noticed(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_changed_media_are_noticed(tmp_path: Path) -> None:
     file.write_bytes(Image.from_array(np.zeros((4, 6, 3), np.uint8)).data)
     with pytest.raises(MediaError) as caught:
         _ = Recording.load(tmp_path)[1].inputs
-    assert caught.value.code == "E242"
+    assert caught.value.code == "E247"
 
 
 @pytest.mark.parametrize("content", ["", "not json\n", '{"schema": "tauten.recording/9", "name": "x"}\n'])
@@ -118,7 +118,7 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "items.jsonl").write_text(content)
     with pytest.raises(InputError) as caught:
         Recording.load(tmp_path)
-    assert caught.value.code == "E240"
+    assert caught.value.code == "E245"
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -134,13 +134,13 @@ def test_media_names_cannot_leave_the_folder(tmp_path: Path) -> None:
     path.write_bytes(b"\n".join(msgspec.json.encode(line) for line in lines))
     with pytest.raises(InputError) as caught:
         _ = Recording.load(tmp_path)[1].inputs
-    assert caught.value.code == "E240"
+    assert caught.value.code == "E245"
 
 
 def test_two_items_may_not_share_an_id() -> None:
     with pytest.raises(InputError) as caught:
         Recording("twice", [Item(id="a", render=dict), Item(id="a", render=dict)])
-    assert caught.value.code == "E240"
+    assert caught.value.code == "E245"
 
 
 def test_arrivals_are_poisson_seeded_and_start_at_zero() -> None:
@@ -161,4 +161,4 @@ def test_another_rate_keeps_order_and_items() -> None:
     assert [item.at_s for item in recording] == [1.0, 2.5]
     with pytest.raises(InputError) as caught:
         recording.at_rate(0.0)
-    assert caught.value.code == "E241"
+    assert caught.value.code == "E246"

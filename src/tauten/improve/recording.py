@@ -83,7 +83,7 @@ class Recording:
         seen: set[str] = set()
         for item in self.items:
             if item.id in seen:
-                raise InputError(f"two items are called {item.id!r}", help="give each its id", code="E240")
+                raise InputError(f"two items are called {item.id!r}", help="give each its id", code="E245")
             seen.add(item.id)
 
     def __len__(self) -> int:
@@ -139,13 +139,13 @@ class Recording:
             raise InputError(
                 f"{str(folder)!r} is not a recording: {error}",
                 help="give the folder that `record` or Recording.save wrote",
-                code="E240",
+                code="E245",
             ) from error
         if header.schema != SCHEMA:
             raise InputError(
                 f"{str(folder)!r} has schema {header.schema!r}; this version reads {SCHEMA!r}",
                 help="record it again",
-                code="E240",
+                code="E245",
             )
         return cls(header.name, [_item(line, folder / "media") for line in kept])
 
@@ -157,7 +157,7 @@ def arrivals(count: int, rate_per_s: float, *, seed: int = 0) -> list[float]:
     True
     """
     if rate_per_s <= 0:
-        raise InputError(f"a rate of {rate_per_s:g} requests a second", help="give more than 0", code="E241")
+        raise InputError(f"a rate of {rate_per_s:g} requests a second", help="give more than 0", code="E246")
     rng, now, times = random.Random(seed), 0.0, []
     for _ in range(count):
         times.append(now)
@@ -251,21 +251,21 @@ def _payload(value: _Value, media: Path) -> Payload:
         raise InputError(
             f"an input of kind {value.kind!r} in file {value.file!r}",
             help=f"kinds are {', '.join(_KINDS)}; files stand in media/",
-            code="E240",
+            code="E245",
         )
     payload = _decode(value, media / value.file)
     if not value.file.startswith(payload.hash):
         raise MediaError(
             f"{value.file} in the recording holds other bytes than were saved",
             help="restore the file, or record again",
-            code="E242",
+            code="E247",
         )
     return payload
 
 
 def _decode(value: _Value, path: Path) -> Payload:
     if not path.is_file():
-        raise MediaError(f"the recording lacks {path.name}", help="copy the whole folder", code="E242")
+        raise MediaError(f"the recording lacks {path.name}", help="copy the whole folder", code="E247")
     if value.kind == "tensor":
         import numpy as np
 
