@@ -7,10 +7,13 @@ need one, names used twice, ports that leaked out of another drawing.
 
 from __future__ import annotations
 
+import linecache
 import sys
 import typing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import msgspec
@@ -24,10 +27,14 @@ from tauten.describe.graph import (
     Source,
     Stage,
 )
+from tauten.describe.payload import Json, Text
 from tauten.describe.port import Port
 from tauten.describe.ports import PortType, port_type
 from tauten.describe.stage import AMBIENT, StageKind, caller_place
 from tauten.errors import InputError, WorkflowError, suggest
+
+_SESSION = "session "  # no parameter can have this name
+_SCALARS = (str, int, float, bool, bytes)
 
 
 class Drawing:
@@ -38,6 +45,7 @@ class Drawing:
         self.inputs = inputs
         self.stages: dict[str, Stage] = {}
         self.prefix = ""
+        self.session = ""
         self.closed = False
 
     def run(self, body: Callable[..., Any], output: PortType, session: str = "", place: str = "") -> Graph:
@@ -45,6 +53,7 @@ class Drawing:
         ports = {name: self._input_port(name, type) for name, type in self.inputs.items()}
         if session:
             ports[session] = Port(self, FromInput(session), PortType((Any,)), "the session")
+        self.session = session
         token = AMBIENT.set(self)
         try:
             returned = body(**ports)
@@ -52,7 +61,12 @@ class Drawing:
             AMBIENT.reset(token)
             self.closed = True
         result = self._result(returned, output, place)
-        return Graph(self.stages, self.inputs, result, output, session)
+        return Graph(self.stages, self.inputs, result, output, self.session)
+
+    def session_port(self) -> Port:
+        """The request's session, for a workflow inside this one that asks for it."""
+        self.session = self.session or _SESSION
+        return Port(self, FromInput(self.session), PortType((Any,)), "the session")
 
     def _input_port(self, name: str, type: PortType) -> Port:
         return Port(self, FromInput(name), type, f"input '{name}'", maybe=type.optional)
@@ -85,6 +99,16 @@ class Drawing:
         self, kind: StageKind[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str
     ) -> Port:
         place = caller_place()
+        inputs, params = self.bound(kind, args, kwargs)
+        sources = {key: self.input(kind, key, value) for key, value in inputs.items()}
+        maybe = any(self._skips(kind, key, value) for key, value in inputs.items())
+        return self.add(kind, sources, params, name, place, maybe=maybe)
+
+    def bound(
+        self, kind: StageKind[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Inputs and settings of a call as it is written."""
+        place = caller_place()
         try:
             inputs, params = kind.bind(args, kwargs)
             if kind.prepare is not None:
@@ -95,9 +119,7 @@ class Drawing:
         for key in params:
             if isinstance(params[key], Port):
                 self._refuse_param(kind, key, params[key], place)
-        sources = {key: self._input(kind, key, value, place) for key, value in inputs.items()}
-        maybe = any(self._skips(kind, key, value) for key, value in inputs.items())
-        return self.add(kind, sources, params, name, place, maybe=maybe)
+        return inputs, params
 
     def add(
         self,
@@ -113,24 +135,36 @@ class Drawing:
     ) -> Port:
         """Write one stage down and return its port."""
         place = place or caller_place()
+        if self.closed:
+            raise WorkflowError(
+                f"{name or kind.name}() is called after {self.title} was drawn",
+                help="call stages in the body of the workflow, not in a thread that outlives it",
+                where=place,
+                code="E112",
+            )
         full = self.prefix + (name or kind.name)
         if full in self.stages:
             self._refuse_name(full, name, place)
         type = output if output is not None else stage_output(kind)
         self.stages[full] = Stage(full, kind, sources, params, type, place, control)
-        return Port(self, FromStage(full), type, f"step '{full}'", maybe)
+        return Port(self, FromStage(full), type, f"step '{full}'", maybe or type.optional)
 
     def attribute(self, port: Port, name: str) -> Port:
         """``port.field`` of a declared field is a port too; anything else is an error."""
-        for type in port._type.kinds:
+        source = port._source
+        for type in () if port._type.many or port._type.stream else port._type.kinds:
             hint = _field(type, name)
-            if hint is not None and isinstance(port._source, FromStage) and not port._source.attribute:
-                source = FromStage(port._source.name, name)
-                return Port(self, source, port_type(hint), f"{port._label}.{name}", port._maybe)
+            if hint is not None and isinstance(source, FromStage | FromInput):
+                path = f"{source.attribute}.{name}" if source.attribute else name
+                given = port_type(hint)
+                maybe = port._maybe or given.optional
+                return Port(self, replace(source, attribute=path), given, f"{port._label}.{name}", maybe)
         known = [field for type in port._type.kinds for field in _fields(type)]
+        text = caller_text()
         raise WorkflowError(
-            f"{port._label} ({port._type}) has no field `{name}` that is known before a request runs",
-            help=suggest(name, known) if known else "do this in a stage of your own (@tt.stage)",
+            f"{f'`{text}`: ' if text else ''}{port._label} ({port._type}) has no field `{name}` that is known "
+            "before a request runs",
+            help=f"{suggest(name, known)}; or " * bool(known) + "do this in a stage of your own (@tt.stage)",
             where=caller_place(),
             code="E101",
         )
@@ -155,9 +189,11 @@ class Drawing:
             return Listed(tuple(self.source(each) for each in value), (), value.__class__.__name__)
         return Literal(value)
 
-    def _input(self, kind: StageKind[..., Any], key: str, value: Any, place: str) -> Source:
+    def input(self, kind: StageKind[..., Any], key: str, value: Any) -> Source:
+        """Where one input of a call comes from; refuses what does not fit."""
+        place = caller_place()
         wanted = kind.inputs.get(key) or kind.open_inputs or PortType(())
-        if isinstance(value, list | tuple | dict):
+        if isinstance(value, list | tuple | dict) and _holds_port([value]):
             return self.source(value)
         if not isinstance(value, Port):
             return Literal(self._literal(kind, key, wanted, value, place))
@@ -174,6 +210,15 @@ class Drawing:
         return self.source(value)
 
     def _literal(self, kind: StageKind[..., Any], key: str, wanted: PortType, value: Any, place: str) -> Any:
+        seen = PortType((value.__class__,))
+        plain = isinstance(value, _SCALARS) and wanted.kinds and set(wanted.kinds) <= set(_SCALARS)
+        if plain and (wanted.many or not (wanted.element if wanted.stream else wanted).accepts(seen)):
+            raise WorkflowError(
+                f"{kind.name}({key}=) wants {wanted}, {value!r} is given",
+                help=f"give {wanted}",
+                where=place,
+                code="E102",
+            )
         try:
             return wanted.coerce(value)
         except InputError as error:
@@ -186,7 +231,9 @@ class Drawing:
 
     def _skips(self, kind: StageKind[..., Any], key: str, value: Any) -> bool:
         wanted = kind.inputs.get(key)
-        return isinstance(value, Port) and value._maybe and wanted is not None and not wanted.optional
+        if wanted is None or wanted.optional or wanted.kinds in ((), (Any,)):
+            return False
+        return value is None or (isinstance(value, Port) and value._maybe)
 
     def _as_port(self, value: Any, place: str) -> Port | None:
         if isinstance(value, Port):
@@ -262,8 +309,23 @@ def _holds_port(values: Any) -> bool:
 def _wraps(wanted: PortType, given: PortType) -> bool:
     """A stream may be collected into a single value of text, or into a list."""
     if given.stream and not wanted.stream:
-        return wanted.many or msgspec.structs.replace(wanted, optional=False).accepts(given.element)
+        if wanted.many:
+            return wanted.element.accepts(given.element)
+        text = all(kind in (str, Text) for kind in given.kinds) or _untyped(given) or _untyped(wanted)
+        return bool(text) and wanted.accepts(given.element)
     return wanted.stream and not given.stream and wanted.element.accepts(given)
+
+
+def _untyped(port: PortType) -> bool:
+    return not port.kinds or Any in port.kinds or Json in port.kinds
+
+
+def caller_text() -> str:
+    """The source line of the user's code that is being read now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and "/tauten/describe/" in frame.f_code.co_filename.replace("\\", "/"):
+        frame = frame.f_back
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() if frame else ""
 
 
 def _fields(type: Any) -> list[str]:

@@ -7,8 +7,9 @@ when that side is taken. In an `async def` workflow write Python instead; `map` 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -17,7 +18,7 @@ from tauten.describe.graph import Source
 from tauten.describe.port import Port
 from tauten.describe.ports import PortType
 from tauten.describe.stage import AMBIENT, StageKind, caller_place
-from tauten.errors import WorkflowError
+from tauten.errors import WorkflowError, suggest
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def when(condition: Any, then: Any, otherwise: Any = None, *, name: str = "") ->
     """Give `then` where the condition's value is true, else `otherwise`; only the taken side runs."""
     drawing = _drawing("when")
     sources = {key: drawing.source(value) for key, value in _sides(condition, then, otherwise).items()}
-    types = [value._type for value in (then, otherwise) if isinstance(value, Port)]
+    types = _types(then, otherwise)
     absent = otherwise is None or _maybe(then) or _maybe(otherwise)
     return _control(drawing, "when", sources, {}, name, types, maybe=absent)
 
@@ -63,9 +64,9 @@ def choose(*options: Any, name: str = "") -> Any:
         sources[f"value{index}"] = drawing.source(each.value)
         if isinstance(each.gate, Port):
             sources[f"gate{index}"] = drawing.source(each.gate)
-        elif callable(each.gate):
-            gates[f"gate{index}"] = each.gate
-    types = [each.value._type for each in listed if isinstance(each.value, Port)]
+        elif each.gate is not True:
+            gates[f"gate{index}"] = _gate(each.gate)
+    types = _types(*(each.value for each in listed))
     maybe = any(_maybe(each.value) for each in listed)
     return _control(drawing, "choose", sources, {"gates": gates}, name, types, maybe=maybe)
 
@@ -73,8 +74,12 @@ def choose(*options: Any, name: str = "") -> Any:
 def fallback(*alternatives: Any, name: str = "") -> Any:
     """Give the first alternative whose stages do not fail; the later ones run only then."""
     drawing = _drawing("fallback")
+    if not alternatives:
+        raise WorkflowError(
+            "tt.fallback() has nothing to give", help="give alternatives", where=caller_place(), code="E102"
+        )
     sources = {f"value{index}": drawing.source(each) for index, each in enumerate(alternatives)}
-    types = [each._type for each in alternatives if isinstance(each, Port)]
+    types = _types(*alternatives)
     maybe = any(_maybe(each) for each in alternatives)
     return _control(drawing, "fallback", sources, {}, name, types, maybe=maybe)
 
@@ -90,8 +95,8 @@ def default(port: Any, value: Any, *, name: str = "") -> Any:
     """Give `value` where the port is absent."""
     drawing = _drawing("default")
     sources = {"port": drawing.source(port), "value": drawing.source(value)}
-    types = [port._type] if isinstance(port, Port) else []
-    return _control(drawing, "default", sources, {}, name, types)
+    maybe = value is None or _maybe(value)
+    return _control(drawing, "default", sources, {}, name, _types(port, value), maybe=maybe)
 
 
 def map(
@@ -115,22 +120,41 @@ def map(
 
         runner: Any = ambient if ambient is not None else outside()
         return runner.call_map(stage, items, concurrency, errors, fixed, name)
-    first = next(iter(stage.inputs))
-    sources = {"items": ambient.source(items)}
-    sources |= {key: ambient.source(value) for key, value in fixed.items() if key in stage.inputs}
-    params = {key: value for key, value in fixed.items() if key not in stage.inputs}
-    params |= {"concurrency": concurrency, "errors": errors, "first": first}
+    first = _mapped(stage, errors)
+    inputs, params = ambient.bound(stage, (items,), fixed)
+    sources = {"items": ambient.source(inputs.pop(first))}
+    sources |= {key: ambient.input(stage, key, value) for key, value in inputs.items()}
     _check_members(stage, items, first)
+    params |= {"concurrency": concurrency, "errors": errors, "first": first}
     element = stage_output(stage)
     output = PortType(element.kinds, many=True, optional=False)
     return ambient.add(stage, sources, params, name, control="map", output=output, maybe=_maybe(items))
+
+
+def _mapped(stage: StageKind[..., Any], errors: str) -> str:
+    """The input that a map fans out."""
+    if errors not in get_args(Errors):
+        raise WorkflowError(
+            f"tt.map(errors={errors!r})",
+            help=suggest(errors, get_args(Errors)),
+            where=caller_place(),
+            code="E102",
+        )
+    if not stage.inputs:
+        raise WorkflowError(
+            f"tt.map({stage.name}): the stage has no input to fan out",
+            help="map a stage whose first parameter is one member",
+            where=caller_place(),
+            code="E102",
+        )
+    return next(iter(stage.inputs))
 
 
 def _check_members(stage: StageKind[..., Any], items: Any, first: str) -> None:
     if not isinstance(items, Port):
         return
     wanted, given = stage.inputs[first], items._type
-    if not (given.many or given.stream or given.kinds == (Any,)):
+    if not (given.many or given.stream or Any in given.kinds or not given.kinds):
         raise WorkflowError(
             f"tt.map() needs a list or stream, but {items._label} gives {given}",
             help=f"call {stage.name}({first}) directly",
@@ -160,6 +184,29 @@ def _drawing(word: str) -> Drawing:
 
 def _sides(condition: Any, then: Any, otherwise: Any) -> dict[str, Any]:
     return {"condition": condition, "then": then, "otherwise": otherwise}
+
+
+def _gate(gate: Any) -> Callable[[Any], bool]:
+    """A gate that looks at the value: a plain function."""
+    if callable(gate) and not isinstance(gate, StageKind) and not inspect.iscoroutinefunction(gate):
+        return gate  # type: ignore[no-any-return]
+    raise WorkflowError(
+        f"{gate!r} cannot be a gate",
+        help="give a plain function of the value, or a port: gate=stage(value)",
+        where=caller_place(),
+        code="E102",
+    )
+
+
+def _types(*values: Any) -> list[PortType]:
+    """The types of what a control stage may give; plain values count as what they are."""
+    return [
+        value._type
+        if isinstance(value, Port)
+        else PortType((Any,) if isinstance(value, list | tuple | dict) else (value.__class__,))
+        for value in values
+        if value is not None
+    ]
 
 
 def _maybe(value: Any) -> bool:

@@ -7,6 +7,7 @@ Each error names the user's own file, line and source text, and the fix.
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 from types import FrameType
 from typing import Any, NoReturn
@@ -27,6 +28,9 @@ _HELP = {
 }
 
 
+_OURS = re.compile(r"[/\\]tauten[/\\](describe|run)[/\\]")
+
+
 class Port:
     """What a stage will give. It can be passed to stages and returned; nothing else."""
 
@@ -39,6 +43,11 @@ class Port:
         self._label = label
         self._maybe = maybe  # absent when the stage behind it is skipped
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            _refuse(self, "compute")
+        object.__setattr__(self, name, value)
+
     def __repr__(self) -> str:
         return f"<port of {self._label}: {self._type}>"
 
@@ -49,6 +58,16 @@ class Port:
         if name.startswith(("__", "_repr", "_ipython")):
             raise AttributeError(name)
         return self._drawing.attribute(self, name)
+
+
+def leaked(port: Port) -> WorkflowError:
+    """A placeholder of a drawing reached code that has no drawing."""
+    return WorkflowError(
+        f"{port!r} belongs to the drawing of a workflow; it has no value here",
+        help="call the stage in the body of the `def` workflow itself, not in a thread or after it was drawn",
+        where=_caller()[0],
+        code="E112",
+    )
 
 
 def _refuse(port: Port, use: str, code: str = "E101") -> NoReturn:
@@ -66,9 +85,9 @@ def _refuse(port: Port, use: str, code: str = "E101") -> NoReturn:
 
 
 def _caller() -> tuple[str, str]:
-    """The user's place and source line: the nearest frame that is not this wing's own."""
+    """The user's place and source line: the nearest frame that is not our own."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and "/tauten/describe/" in frame.f_code.co_filename.replace("\\", "/"):
+    while frame is not None and _OURS.search(frame.f_code.co_filename):
         frame = frame.f_back
     if frame is None:
         return "", ""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import types
 import typing
+from collections import abc
 from collections.abc import AsyncIterator
-from typing import Any, Generic, TypeVar, Union
+from typing import Any, Generic, Literal, TypeVar, Union
 
 import msgspec
 
@@ -90,6 +91,8 @@ class PortType(msgspec.Struct, frozen=True):
 
     def accepts(self, given: PortType) -> bool:
         """Whether a value of `given` may flow into this port; a stream may be collected on the way."""
+        if _anything(self) or _anything(given):
+            return True
         if self.many != given.many and not (self.many and given.stream):
             return False
         if self.stream and not given.stream and given.many:
@@ -114,8 +117,13 @@ class PortType(msgspec.Struct, frozen=True):
         return as_payload(value, payloads)
 
 
+def _anything(port: PortType) -> bool:
+    """Whether nothing is known of the type, not even that it is a list."""
+    return not (port.many or port.stream) and (not port.kinds or Any in port.kinds or object in port.kinds)
+
+
 def _fits(given: Any, wanted: Any) -> bool:
-    if given is wanted or wanted is Json:
+    if given is wanted or wanted is Json or (given is int and wanted is float):
         return True
     if {given, wanted} == {str, Text}:
         return True  # text flows both ways: the engine unwraps or wraps it
@@ -136,12 +144,24 @@ def port_type(annotation: Any) -> PortType:
             many=any(each.many for each in inner),
             stream=any(each.stream for each in inner),
         )
-    if origin is list and args:
-        return PortType(port_type(args[0]).kinds, many=True)
-    if origin is Stream and args:
-        return PortType(port_type(args[0]).kinds, stream=True)
-    if annotation is list:
-        return PortType((Any,), many=True)
-    if annotation is Stream:
-        return PortType((Any,), stream=True)
+    if (origin or annotation) in _STREAMS:
+        return PortType(_members(args), stream=True)
+    if (origin or annotation) in _LISTS:
+        return PortType(_members(args), many=True)
+    if origin is Literal:
+        return PortType(tuple(dict.fromkeys(type(value) for value in args)))
+    if isinstance(annotation, typing.NewType):
+        return port_type(annotation.__supertype__)
+    if isinstance(annotation, TypeVar):
+        return PortType((Any,))
     return PortType((origin or annotation,))
+
+
+_STREAMS = (Stream, abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator, abc.Iterator, abc.Generator)
+_LISTS = (list, abc.Sequence, abc.Collection, abc.Iterable)
+
+
+def _members(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The kinds of a list's or stream's members; lists of lists are not looked into."""
+    inner = port_type(args[0]) if args else PortType((Any,))
+    return (Any,) if inner.many or inner.stream else inner.kinds

@@ -106,7 +106,7 @@ class StageKind(Generic[P, R]):
     ) -> None:
         self.prepare = prepare
         self.function = function
-        self.name = name or function.__name__
+        self.name = name or name_of(function)
         self.effects: Effects = effects
         self.roles: dict[str, Role] = dict(roles or {})
         self.views: dict[str, View] = dict(views or {})
@@ -117,6 +117,7 @@ class StageKind(Generic[P, R]):
         body: Any = function.__call__ if self.is_class else function  # type: ignore[operator]
         self.body: Callable[..., Any] = body
         self._read_signature()
+        self._check_form()
         functools.update_wrapper(self, function, updated=())
 
     def _read_signature(self) -> None:
@@ -137,6 +138,23 @@ class StageKind(Generic[P, R]):
         if self.max_batch > 1:
             self._unwrap_batch_types()
         self.converts = bool(self.views) or any(port.converts for port in self.inputs.values())
+
+    def _check_form(self) -> None:
+        """Refuse what could not run as it is written."""
+        problem = ""
+        if self.is_class and (self.streams or self.is_async):
+            problem = "a class gives one value from a plain `__call__`: it runs in a thread of its own"
+        elif self.max_batch > 1 and (self.streams or self.is_async):
+            problem = "max_batch needs a plain function: lists in, a list of the same length out"
+        elif "self" in self.inputs:
+            problem = "a method has no instance here; decorate the class, or give tt.stage(object.method)"
+        if problem:
+            raise WorkflowError(
+                f"stage {self.name}: {problem}",
+                help="see docs/workflows.md, stages of your own",
+                where=place_of(self.body),
+                code="E111",
+            )
 
     def _read_parameter(self, parameter: inspect.Parameter, hint: Any) -> None:
         if hint is Context:
@@ -164,6 +182,12 @@ class StageKind(Generic[P, R]):
         """Whether the result comes in increments."""
         return self.is_generator or self.output.stream
 
+    def view_of(self, port: str, params: Mapping[str, Any], wishes: Mapping[str, Any]) -> View:
+        """How an input is decoded: its view, with settings of the same names, then a plan's wishes."""
+        view = self.views[port]
+        settings = {key: params[key] for key in view.params if key in self.params and key in params}
+        return view.with_params(**{**settings, **wishes})
+
     @property
     def pure(self) -> bool:
         """Whether running it twice is harmless: it may be cached, retried and hedged."""
@@ -179,7 +203,12 @@ class StageKind(Generic[P, R]):
                 help="give the rest by keyword",
                 code="E102",
             )
-        given = dict(zip(names, args, strict=False)) | kwargs
+        given = dict(zip(names, args, strict=False))
+        if twice := [name for name in kwargs if name in given]:
+            raise WorkflowError(
+                f"{self.name}() is given `{twice[0]}` twice", help="give it once", code="E102"
+            )
+        given |= kwargs
         unknown = [name for name in given if name not in known and name not in PLANNED]
         if self.open_inputs is not None:
             known |= dict.fromkeys(unknown)
@@ -208,12 +237,22 @@ class StageKind(Generic[P, R]):
         name = kwargs.pop("name", "")
         ambient = AMBIENT.get()
         if ambient is None:
+            refuse_ports(args, kwargs)
             ambient = outside()
         return ambient.call_stage(self, args, kwargs, str(name or ""))  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         ports = ", ".join(f"{name}: {port}" for name, port in self.inputs.items())
         return f"<stage {self.name}({ports}) -> {self.output}>"
+
+
+def refuse_ports(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise where a placeholder reached a call that no drawing surrounds (a thread, a global)."""
+    from tauten.describe.port import Port, leaked
+
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Port):
+            raise leaked(value)
 
 
 PLANNED = frozenset({"model", "backend"})
@@ -280,7 +319,23 @@ def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, 
     return lambda body: StageKind(body, **settings)
 
 
+def name_of(function: Any) -> str:
+    """The name that a function gives its stage or workflow; raises where it has none to tell it by."""
+    plain = function.func if isinstance(function, functools.partial) else function
+    name = getattr(plain, "__name__", "")
+    if not callable(plain) or not name.isidentifier():
+        raise WorkflowError(
+            f"{function!r} has no name of its own, and plans, caches and metrics are keyed by names",
+            help='give one: name="..."',
+            where=caller_place(),
+            code="E111",
+        )
+    return str(name)
+
+
 def _hints(body: Callable[..., Any]) -> dict[str, Any]:
+    if isinstance(body, functools.partial):
+        body = body.func
     try:
         return typing.get_type_hints(body, include_extras=False)
     except (NameError, TypeError) as error:

@@ -20,6 +20,7 @@ disappears, its own words with it. Lists are joined by blank lines, `{{ answer.t
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -69,6 +70,11 @@ class Template(msgspec.Struct, frozen=True):
     name: str
     source: str
     messages: tuple[Message, ...]
+
+    @property
+    def identity(self) -> str:
+        """What names this template in a workflow's signature: its content."""
+        return f"template {hashlib.sha256(self.source.encode()).hexdigest()[:16]}"
 
     def __repr__(self) -> str:
         return f"Template({self.name}, fields={', '.join(self.fields)})"

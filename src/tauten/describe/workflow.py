@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import traceback
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
@@ -17,10 +18,10 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 from tauten.describe.drawing import Drawing
 from tauten.describe.graph import Graph
 from tauten.describe.picture import as_svg, as_text
-from tauten.describe.port import Port
+from tauten.describe.port import Port, leaked
 from tauten.describe.ports import PortType, Session, port_type
 from tauten.describe.slo import Slo
-from tauten.describe.stage import AMBIENT, outside, place_of
+from tauten.describe.stage import AMBIENT, caller_place, name_of, outside, place_of, refuse_ports
 from tauten.errors import InputError, WorkflowError, suggest
 
 P = ParamSpec("P")
@@ -46,7 +47,7 @@ class Workflow(Generic[P, R]):
         self, function: Callable[P, R], *, slo: Slo | None = None, name: str = "", plan: str = ""
     ) -> None:
         self.function = function
-        self.name = name or function.__name__
+        self.name = name or name_of(function)
         self.slo = slo or Slo()
         self.plan = plan
         self.place = place_of(function)
@@ -59,7 +60,8 @@ class Workflow(Generic[P, R]):
 
     def _read_signature(self) -> None:
         try:
-            hints = typing.get_type_hints(self.function)
+            plain = self.function.func if isinstance(self.function, functools.partial) else self.function
+            hints = typing.get_type_hints(plain)
         except (NameError, TypeError) as error:
             raise WorkflowError(
                 f"cannot read the annotations of {self.name}: {error}",
@@ -68,11 +70,23 @@ class Workflow(Generic[P, R]):
                 code="E111",
             ) from error
         self.signature = inspect.signature(self.function)
+        given = self.function.keywords if isinstance(self.function, functools.partial) else {}
         for parameter in self.signature.parameters.values():
+            if parameter.name in given:
+                continue  # functools.partial fixed it
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise WorkflowError(
                     f"{self.name}(*{parameter.name}) has no fixed ports",
                     help="name each input",
+                    where=self.place,
+                    code="E111",
+                )
+            if isinstance(parameter.default, Port):
+                raise leaked(parameter.default)
+            if parameter.name == "self":
+                raise WorkflowError(
+                    f"{self.name} is a method; a workflow has no instance",
+                    help="write a function, or give tt.workflow(object.method)",
                     where=self.place,
                     code="E111",
                 )
@@ -87,12 +101,7 @@ class Workflow(Generic[P, R]):
     def _draw(self) -> Graph:
         entered = _drawing_now.get()
         if self.name in entered:
-            raise WorkflowError(
-                f"{self.name} calls itself: {' -> '.join([*entered, self.name])}",
-                help="loops and recursion need `async def`",
-                where=self.place,
-                code="E107",
-            )
+            raise self._calls_itself(" -> ".join([*entered, self.name]))
         token = _drawing_now.set((*entered, self.name))
         try:
             return Drawing(self.inputs, self.name).run(self.function, self.output, self.session, self.place)
@@ -100,11 +109,23 @@ class Workflow(Generic[P, R]):
             raise WorkflowError(
                 f"{self.name} uses a result before the stage that gives it: {error}",
                 help="a drawn workflow has no cycles; loops need `async def`",
-                where=self.place,
+                where=_raised_at(error) or self.place,
                 code="E107",
             ) from error
+        except NameError as error:
+            if error.name != getattr(self.function, "__name__", ""):
+                raise
+            raise self._calls_itself(f"{self.name} -> {self.name}", _raised_at(error)) from error
         finally:
             _drawing_now.reset(token)
+
+    def _calls_itself(self, chain: str, place: str = "") -> WorkflowError:
+        return WorkflowError(
+            f"{self.name} calls itself: {chain}",
+            help="loops and recursion need `async def`",
+            where=place or self.place,
+            code="E107",
+        )
 
     @property
     def streams(self) -> bool:
@@ -139,6 +160,8 @@ class Workflow(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         ambient: Any = AMBIENT.get()
+        if ambient is None:
+            refuse_ports(args, kwargs)
         if isinstance(ambient, Drawing):
             return self._inline(ambient, args, kwargs)  # type: ignore[return-value]
         if ambient is not None:
@@ -167,16 +190,51 @@ class Workflow(Generic[P, R]):
             raise WorkflowError(
                 f"{self.name} is `async def`: its graph is only known when it runs, so `def` cannot hold it",
                 help="call it from an `async def` workflow, or make it a stage: @tt.stage",
+                where=caller_place(),
                 code="E113",
             )
-        name = str(kwargs.pop("name", "") or self.name)
-        values = self.signature.bind(*args, **kwargs)
-        values.apply_defaults()
+        entered = _drawing_now.get()
+        if self.name in entered:
+            raise self._calls_itself(" -> ".join([*entered, self.name]), caller_place())
+        own_name = "name" in self.signature.parameters
+        name = self.name if own_name else str(kwargs.pop("name", "") or self.name)
+        if self.session and self.session not in kwargs:
+            kwargs[self.session] = drawing.session_port()
+        values = self._inlined(args, kwargs)
         before, drawing.prefix = drawing.prefix, f"{drawing.prefix}{name}."
+        token = _drawing_now.set((*entered, self.name))
         try:
-            return typing.cast(Port, self.function(**values.arguments))  # type: ignore[call-arg]
+            return typing.cast(Port, self.function(**values))  # type: ignore[call-arg]
         finally:
+            _drawing_now.reset(token)
             drawing.prefix = before
+
+    def _inlined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call inside a drawing: ports, and plain values as payloads."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            unknown = [name for name in kwargs if name not in self.signature.parameters]
+            inputs = ", ".join(f"{name}: {port}" for name, port in self.inputs.items())
+            hint = suggest(unknown[0], self.signature.parameters) if unknown else f"inputs are {inputs}"
+            raise WorkflowError(
+                f"{self.name}(): {error}", help=hint, where=caller_place(), code="E102"
+            ) from None
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        for name, wanted in self.inputs.items():
+            given = values.get(name)
+            if isinstance(given, Port):
+                if not wanted.accepts(given._type) and not (given._type.stream or wanted.stream):
+                    raise WorkflowError(
+                        f"{self.name}({name}=) wants {wanted}, but {given._label} gives {given._type}",
+                        help=f"inputs are {', '.join(f'{key}: {port}' for key, port in self.inputs.items())}",
+                        where=caller_place(),
+                        code="E102",
+                    )
+            elif not isinstance(given, list | tuple | dict):
+                values[name] = wanted.coerce(given)
+        return values
 
     # -- looking --------------------------------------------------------------------------------------
 
@@ -194,6 +252,16 @@ class Workflow(Generic[P, R]):
     def __repr__(self) -> str:
         kind = "observed" if self.observed else f"{len(self.graph.stages) if self.graph else 0} stages"
         return f"<workflow {self.name}: {kind}>"
+
+
+def _raised_at(error: BaseException) -> str:
+    """``file.py:12`` of the line that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        f"{frames[-1].filename.replace(chr(92), '/').rsplit('/', 1)[-1]}:{frames[-1].lineno}"
+        if frames
+        else ""
+    )
 
 
 @overload

@@ -8,6 +8,7 @@ costs no task, and n branches cost n-1.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -153,9 +154,9 @@ def _steps(graph: Graph, plan: Plan) -> dict[str, Step]:
             continue
         chosen = plan.stage(stage.name)
         inputs = dict(stage.inputs)
-        for port, view in stage.kind.views.items():
-            if port in inputs and not stage.control:
-                inputs[port] = _decoded(stage, port, inputs[port], view, chosen, steps, shared)
+        for port in stage.kind.views:
+            if port in inputs and _sees(stage, port):
+                inputs[port] = _decoded(stage, port, inputs[port], chosen, steps, shared)
         steps[stage.name] = Step(
             stage.name,
             stage.kind,
@@ -169,6 +170,11 @@ def _steps(graph: Graph, plan: Plan) -> dict[str, Step]:
             stage.place,
         )
     return steps
+
+
+def _sees(stage: Stage, port: str) -> bool:
+    """Whether an input is decoded once for the step; the members of a map are decoded one by one."""
+    return not stage.control or (stage.control == "map" and port != stage.params["first"])
 
 
 def step_params(
@@ -190,13 +196,13 @@ def _decoded(
     stage: Stage,
     port: str,
     source: Source,
-    view: View,
     chosen: StagePlan,
     steps: dict[str, Step],
     shared: dict[tuple[str, str], str],
 ) -> Source:
     """Insert the decode step that this input needs, or reuse one that gives the same view."""
-    view = view.with_params(**chosen.view)
+    params = step_params(stage.kind, stage.params, chosen, stage.name)
+    view = stage.kind.view_of(port, params, chosen.view)
     key = (repr(source), view.name)
     if key not in shared:
         name = shared[key] = f"{stage.name}.{port}"
@@ -224,9 +230,48 @@ def _owners(graph: Graph, steps: dict[str, Step]) -> dict[str, str]:
     owners: dict[str, str] = {}
     for name in reversed(steps):
         sides = {_side(steps[user], port, owners) for user, port in users[name]}
-        alone = len(sides) == 1 and name not in kept
-        owners[name] = sides.pop() if alone else ""
+        owners[name] = "" if name in kept else _owner(sides, steps, owners)
     return owners
+
+
+def _owner(sides: set[str], steps: dict[str, Step], owners: dict[str, str]) -> str:
+    """The innermost side that runs before all that use a step, or "" where only the main line does."""
+    if not sides:
+        return ""
+    found = ""
+    for level in itertools.zip_longest(*(_nesting(side, owners) for side in sides), fillvalue=""):
+        if len(set(level)) > 1:
+            return _asked_first(set(level), steps) or found
+        found = level[0]
+    return found
+
+
+def _nesting(side: str, owners: dict[str, str]) -> list[str]:
+    """A side and those around it, the outermost first."""
+    chain: list[str] = []
+    while side:
+        chain.insert(0, side)
+        side = owners[side.rpartition("/")[0]]
+    return chain
+
+
+def _asked_first(sides: set[str], steps: dict[str, Step]) -> str:
+    """The side of one choose that is surely evaluated before the others, if there is one."""
+    controls = {side.rpartition("/")[0] for side in sides}
+    control = controls.pop() if len(controls) == 1 else ""
+    if not control or steps[control].control != "choose":
+        return ""
+    asked = [f"{control}/{port}" for port in _asked(steps[control])]
+    first = min(sides, key=asked.index)
+    port = first.rpartition("/")[2]
+    sure = port.startswith("gate") or f"gate{port.removeprefix('value')}" not in steps[control].inputs
+    return first if sure else ""
+
+
+def _asked(choose: Step) -> list[str]:
+    """The ports of a choose in the order in which they are evaluated."""
+    count = sum(port.startswith("value") for port in choose.inputs)
+    return [f"{word}{index}" for index in range(count) for word in ("gate", "value")]
 
 
 def _side(user: Step, port: str, owners: dict[str, str]) -> str:
@@ -307,6 +352,8 @@ def _stage_of(step: Step) -> str:
 
 def _cut(names: list[str], steps: dict[str, Step], before: dict[str, set[str]]) -> Program:
     """Series-parallel decomposition; what is neither stays a knot of tasks."""
+    if not names:
+        return Program("series")
     if len(names) == 1:
         return Program("step", steps[names[0]])
 

@@ -25,7 +25,6 @@ from tauten.errors import Cancelled, WorkflowError
 from tauten.plan.plan import Plan, load_plan
 from tauten.run.engine import Engine
 
-
 _AHEAD = 64  # increments that a blocking reader may lie behind, as a streamed edge's default
 
 

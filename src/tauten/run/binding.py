@@ -89,7 +89,7 @@ class Binder:
     def getter(self, source: Source, consumer: str, wanted: PortType) -> tuple[Getter, bool]:
         """How to read a source, and whether reading it must be awaited (a stream to collect)."""
         if isinstance(source, Listed):
-            return self._listed(source, consumer), True
+            return self._listed(source, consumer, wanted), True
         if isinstance(source, FromInput):
             slot, attribute = self.slots[f"input.{source.name}"], source.attribute
             if attribute:
@@ -116,8 +116,9 @@ class Binder:
             return _streamed(lambda run: run.values[slot], consumer, wanted), False
         return _converted(lambda run: run.values[slot], given, wanted), False
 
-    def _listed(self, source: Listed, consumer: str) -> Getter:
-        members = [self.getter(member, consumer, PortType(())) for member in source.members]
+    def _listed(self, source: Listed, consumer: str, wanted: PortType) -> Getter:
+        element = wanted.element if wanted.many else PortType(())
+        members = [self.getter(member, consumer, element) for member in source.members]
 
         async def read(run: Run) -> Any:
             values = [await get(run) if waits else get(run) for get, waits in members]
@@ -257,7 +258,7 @@ class Binder:
             )
             for name in names
         }
-        view = kind.views[first].with_params(**step.plan.view) if first in kind.views else None
+        view = kind.view_of(first, step.params, step.plan.view) if first in kind.views else None
 
         async def operate(run: Run) -> None:
             values = {name: await get(run) if wait else get(run) for name, (get, wait) in pairs.items()}

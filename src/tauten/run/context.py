@@ -22,7 +22,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from tauten.describe.payload import Payload, Text
-from tauten.describe.port import Port
+from tauten.describe.port import Port, leaked
 from tauten.describe.ports import PortType, Session
 from tauten.describe.stage import AMBIENT, StageKind, caller_place
 from tauten.describe.view import View
@@ -308,7 +308,7 @@ class Running:
         if self._absent():
             return None
         context, params = await self._ready()
-        inputs = await fitted(context, self._kind, self._inputs)
+        inputs = await fitted(context, self._kind, self._inputs, params)
         if self._kind.streams:
             async with aclosing(stream_stage(context, self._kind, inputs, params)) as values:
                 return join([value async for value in values], self._kind.output)
@@ -319,7 +319,7 @@ class Running:
         if self._absent():
             return
         context, params = await self._ready()
-        inputs = await fitted(context, self._kind, self._inputs)
+        inputs = await fitted(context, self._kind, self._inputs, params)
         if not self._kind.streams:
             yield await run_stage(context, self._kind, inputs, params)
             return
@@ -328,7 +328,9 @@ class Running:
                 yield value
 
 
-async def fitted(context: StepContext, kind: StageKind[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+async def fitted(
+    context: StepContext, kind: StageKind[..., Any], inputs: dict[str, Any], params: Mapping[str, Any]
+) -> dict[str, Any]:
     """Plain values as the payloads that a stage takes, and payloads as the views that it wants."""
     values = inputs
     for name, given in inputs.items():
@@ -340,9 +342,10 @@ async def fitted(context: StepContext, kind: StageKind[..., Any], inputs: dict[s
     for name, port in kind.inputs.items():
         if name in values:
             values[name] = unwrapped(port.coerce(values[name]), port)
-    for name, view in kind.views.items():
+    for name in kind.views:
         if name in values:
-            values[name] = await decoded(context, name, values[name], view.with_params(**context.bound.view))
+            view = kind.view_of(name, params, context.bound.view)
+            values[name] = await decoded(context, name, values[name], view)
     return values
 
 
@@ -547,16 +550,6 @@ def arguments_of(
     if kind.session_param:
         arguments[kind.session_param] = context.request.session
     return arguments
-
-
-def leaked(port: Port) -> WorkflowError:
-    """A placeholder of a drawing reached running code."""
-    return WorkflowError(
-        f"{port!r} belongs to the drawing of a workflow; it has no value here",
-        help="call the stage in the body of the `def` workflow itself, not in a thread or after it was drawn",
-        where=caller_place(),
-        code="E112",
-    )
 
 
 def stage_error(step: str, error: BaseException) -> StageError:

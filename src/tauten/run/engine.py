@@ -21,7 +21,6 @@ from msgspec.structs import replace
 
 from tauten.clock import Clock, real
 from tauten.describe.graph import FromStage
-from tauten.describe.port import Port
 from tauten.describe.ports import Session
 from tauten.describe.stage import AMBIENT, StageKind
 from tauten.describe.workflow import Workflow
@@ -36,7 +35,6 @@ from tauten.run.context import (
     StepContext,
     cancel_all,
     join,
-    leaked,
     unwrapped,
 )
 from tauten.run.contracts import ModelSpec, find
@@ -486,9 +484,6 @@ class Engine:
         inputs, params = kind.bind(args, kwargs)
         if kind.prepare is not None:
             inputs, params = kind.prepare(inputs, params, Path.cwd())
-        for value in inputs.values():
-            if isinstance(value, Port):
-                raise leaked(value)
         request = self._request(math.inf, Session() if kind.session_param else None, "")
         steps = self._alone.steps
         assert steps is not None  # set when the engine was made
