@@ -191,7 +191,7 @@ def test_voices_blend(context: FakeContext) -> None:
     assert not context.items[0]["style"].any()
 
 
-@pytest.mark.parametrize(("params", "code"), [({"speed": 9.0}, "E231"), ({"voice": "jf_nezum"}, "E232")])
+@pytest.mark.parametrize(("params", "code"), [({"speed": 9.0}, "E235"), ({"voice": "jf_nezum"}, "E236")])
 def test_wrong_settings_are_named(context: FakeContext, params: dict[str, Any], code: str) -> None:
     with pytest.raises(InputError) as caught:
         _speak(context, Text("The key."), **params)

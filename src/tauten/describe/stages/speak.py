@@ -85,7 +85,7 @@ def _check_speed(speed: float) -> None:
         raise InputError(
             f"speed={speed:g} is outside {SPEEDS[0]:g} to {SPEEDS[1]:g}",
             help="1.0 is the usual pace; 1.2 is brisk, 0.8 slow",
-            code="E231",
+            code="E235",
         )
 
 
@@ -132,7 +132,7 @@ def _style(path: Path, voice: str) -> NDArray[np.float32]:
         for name in voice.split("+"):
             if name not in voices.files:
                 raise InputError(
-                    f"no voice is called {name!r}", help=suggest(name, [*voices.files, FLITE]), code="E232"
+                    f"no voice is called {name!r}", help=suggest(name, [*voices.files, FLITE]), code="E236"
                 )
         mixed: NDArray[np.float32] = np.mean([voices[name] for name in voice.split("+")], axis=0)
     return mixed.reshape(len(mixed), -1).astype(np.float32)
