@@ -16,7 +16,7 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
 from tauten.explain.account import Account, Comparison, Header, account, compare
 from tauten.explain.document import to_json
-from tauten.explain.exports.perfetto import to_perfetto
+from tauten.explain.exports.perfetto import export
 from tauten.explain.figures import slo_table
 from tauten.explain.html import to_html
 from tauten.explain.planned import planned_document, planned_text
@@ -74,8 +74,8 @@ def explain(
     if html is not None:
         html.write_text(to_html(shown))
     if perfetto is not None:
-        picked = [(done.plan, done.at(at).trace) for done in replays]
-        perfetto.write_text(to_perfetto(picked))
+        picked = {done.plan: done.at(at).trace for done in replays}
+        perfetto.write_text(export(picked, workflow=workflow.name))
     return 5 if any(served.error for done in replays for served in done.served) else 0
 
 

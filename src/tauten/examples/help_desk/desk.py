@@ -36,22 +36,6 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"\n[language model, may be wrong] {self.words}"
 
 
-@tt.workflow(slo=tt.Slo(p95_ms=1500, first_output_ms=1200, quality_loss=0.05))
-def help_desk(question: tt.Audio | tt.Text | None = None, photo: tt.Image | None = None) -> tt.Stream[Reply]:
-    words = tt.transcribe(question)
-    kind = tt.classify(photo)
-    page = tt.ocr(photo)
-    error = error_line(page, kind)
-    asked = tt.default(words, ASSUMED)
-    found = tt.retrieve(asked, manuals, error, k=3)
-    answer = tt.quote(found, asked)
-    explained = tt.when(
-        found,
-        tt.generate("explain.md", question=asked, error=error, passage=answer.text, max_tokens=40, stop="\n"),
-    )
-    return reply(answer, found, asked, error, explained)
-
-
 # -- the error on the screen ---------------------------------------------------------------------------------
 
 _NAMED = re.compile(
@@ -160,3 +144,22 @@ def describe(answer: tt.Answer) -> str:
     code = f"\n\n{answer.code}" if answer.code else ""
     where = " > ".join(answer.titles) or answer.source
     return f"{answer.text}{code}\n\n  {where}\n  {answer.url}   confidence {answer.confidence:.0%}"
+
+
+# -- the workflow: a stage stands above the workflow that uses it
+
+
+@tt.workflow(slo=tt.Slo(p95_ms=1500, first_output_ms=1200, quality_loss=0.05))
+def help_desk(question: tt.Audio | tt.Text | None = None, photo: tt.Image | None = None) -> tt.Stream[Reply]:
+    words = tt.transcribe(question)
+    kind = tt.classify(photo)
+    page = tt.ocr(photo)
+    error = error_line(page, kind)
+    asked = tt.default(words, ASSUMED)
+    found = tt.retrieve(asked, manuals, error, k=3)
+    answer = tt.quote(found, asked)
+    explained = tt.when(
+        found,
+        tt.generate("explain.md", question=asked, error=error, passage=answer.text, max_tokens=40, stop="\n"),
+    )
+    return reply(answer, found, asked, error, explained)
