@@ -1,6 +1,6 @@
 """Every misuse of a port in a drawn workflow is an error with the user's file, line, source text and a fix."""
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: SIM300, C416, UP030, UP031, UP032, RET504  # the misuses are written as people write them
+# ruff: noqa: SIM300, C416, UP031, UP032, RET504  # the misuses are written as people write them
 
 from __future__ import annotations
 
