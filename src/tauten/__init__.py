@@ -140,4 +140,4 @@ def _runner() -> Any:
     return importlib.import_module("tauten.run.ambient").shared()
 
 
-set_outside(_runner)
+set_outside(_runner)  # who runs a stage that is called outside any workflow: imported when one is

@@ -158,7 +158,7 @@ def test_inside_a_visit_the_innermost_working_row_owns(rows: list[tuple[str, flo
 def _innermost(rows: list[Row], instant: float) -> str:
     """The rule of the docstring, written as one sorted list."""
     here = [(i, r) for i, r in enumerate(rows) if r[2] <= instant < r[3]]
-    key = {i: (r[1] in WAITING, -r[2], r[3], -i) for i, r in here}
+    key = {i: ({"user": 2}.get(r[1], r[1] in WAITING), -r[2], r[3], -i) for i, r in here}
     return min(here, key=lambda item: key[item[0]])[1][1] if here else "unattributed"
 
 

@@ -87,7 +87,8 @@ def prepare(say: Callable[[str], None]) -> None:
         say(f"{progress.phase} {progress.model} {progress.done_bytes / 1e6:.0f}{of} MB")
 
     Store().pull(progress=fetched)
-    ensure_manual(lambda done, count: say(f"indexing the manual: {done} of {count} passages"))
+    say("indexing the manual")
+    ensure_manual()
 
 
 def _first(tours: Any, workflow: Any, items: list[Any], began: float, say: Callable[[str], None]) -> None:

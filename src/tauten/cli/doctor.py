@@ -27,8 +27,7 @@ LIBRARIES = {
     "soundfile": "audio files",
     "soxr": "resampling",
     "tokenizers": "stage embed, retrieval",
-    "usearch": "retrieval by meaning",
-    "tantivy": "retrieval by words",
+    "tantivy": "retrieval",
     "uvloop": "the faster event loop",
 }
 SPACE_NEEDED_BYTES = 2_000_000_000  # the default models (0.6 GB), their downloads, and what is made of them

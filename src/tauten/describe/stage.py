@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -288,6 +288,38 @@ def outside() -> Ambient:
     return _outside[0]()
 
 
+class Maker(Protocol):
+    """What `stage(...)` gives: a decorator. For a type checker the context is no argument of a call, and
+    a coroutine's or generator's result is `Any`: a port, an awaitable or a value, as the surroundings say."""
+
+    @overload
+    def __call__(self, body: Callable[Concatenate[Context, P], Awaitable[R]], /) -> StageKind[P, Any]: ...
+    @overload
+    def __call__(self, body: Callable[Concatenate[Context, P], AsyncIterator[R]], /) -> StageKind[P, Any]: ...
+    @overload
+    def __call__(self, body: Callable[Concatenate[Context, P], R], /) -> StageKind[P, R]: ...
+    @overload
+    def __call__(self, body: Callable[P, Awaitable[R]], /) -> StageKind[P, Any]: ...
+    @overload
+    def __call__(self, body: Callable[P, AsyncIterator[R]], /) -> StageKind[P, Any]: ...
+    @overload
+    def __call__(self, body: type[Any], /) -> StageKind[..., Any]: ...
+    @overload
+    def __call__(self, body: Callable[P, R], /) -> StageKind[P, R]: ...
+
+
+@overload
+def stage(function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> StageKind[P, Any]: ...
+@overload
+def stage(function: Callable[Concatenate[Context, P], AsyncIterator[R]], /) -> StageKind[P, Any]: ...
+@overload
+def stage(function: Callable[Concatenate[Context, P], R], /) -> StageKind[P, R]: ...
+@overload
+def stage(function: Callable[P, Awaitable[R]], /) -> StageKind[P, Any]: ...
+@overload
+def stage(function: Callable[P, AsyncIterator[R]], /) -> StageKind[P, Any]: ...
+@overload
+def stage(function: type[Any], /) -> StageKind[..., Any]: ...
 @overload
 def stage(function: Callable[P, R], /) -> StageKind[P, R]: ...
 @overload
@@ -302,7 +334,7 @@ def stage(
     inline: bool = False,
     options: Mapping[str, Any] | None = None,
     prepare: Prepare | None = None,
-) -> Callable[[Callable[P, R]], StageKind[P, R]]: ...
+) -> Maker: ...
 def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, **settings: Any) -> Any:
     """Make a stage kind of a function, generator or class (loaded once per replica).
 

@@ -5,7 +5,8 @@ The rules, in the order in which they decide:
 1. The walk starts at `trace.end` with the output step that ended last, and goes back in time.
 2. Inside a visit an instant belongs to the working row that is innermost: the one that started last; of
    those, the one that ends first; of two equal intervals, the one recorded later. Only when no row works
-   do the waiting rows (`WAITING`) come, by the same order.
+   do the waiting rows (`WAITING`) come, by the same order, and `user` rows last: a coroutine of the user's is
+   claimed from end to end, and what it awaits inside says more.
 3. A row that waits for a stream (`assemble`) never owns an instant in which the step that feeds it is
    inside its own visit: that instant is handed to the feeding step and decided there by rules 2 to 4, and
    handed on if that step waits for a stream itself, or has not begun and waits for its own inputs.

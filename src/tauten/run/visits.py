@@ -47,6 +47,14 @@ def rank(cause: str) -> int:
     return 1 if cause in WAITING else 0
 
 
+def precedence(cause: str) -> int:
+    """Who owns an instant that several rows of a visit claim: what works, what waits, then `user`.
+
+    A coroutine of the user's is claimed as `user` from end to end; what it awaits inside says more.
+    """
+    return 2 if cause == "user" else rank(cause)
+
+
 def sweep(claims: Iterable[Claim]) -> list[Piece]:
     """Give every claimed instant to one claim; O(n log n). Unclaimed instants stay holes."""
     waiting = sorted((c for c in claims if c[2] > c[1]), key=lambda c: c[1])
@@ -184,7 +192,7 @@ class Visits:
             if cause == VISIT:
                 by_step[step].append(Visit(step, start, end))
             else:
-                claims.append(((rank(cause), -began, ended, -index), start, end, step, cause))
+                claims.append(((precedence(cause), -began, ended, -index), start, end, step, cause))
         for visits in by_step.values():
             visits.sort(key=lambda v: (v.start, -v.end))
             self.all.extend(visits)
