@@ -8,9 +8,9 @@ from typing import Any, Literal, NewType
 
 import msgspec
 import pytest
-from kit.virtual import value
 
 import tauten as tt
+from kit.virtual import value
 from tauten.errors import InputError, StageError, WorkflowError
 
 ran: list[str] = []

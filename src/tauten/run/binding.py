@@ -165,12 +165,14 @@ class Binder:
         """A stage that gives one value; user coroutines on one input take a shorter way."""
         bound, slot, dynamic = self.bound[step.name], self.slots[step.name], self.dynamic
         names, getters, waits = self._inputs(step, kind)
+        collects = any(waits)
         needed = _needed(kind, names)
         bare = not (kind.params or kind.context_param or kind.session_param or kind.is_class)
         if bare and kind.is_async and kind.max_batch == 1 and len(names) == 1 and not any(waits):
             return _short(step.name, kind, getters[0], bool(needed), slot, bound, dynamic)
 
         async def operate(run: Run) -> None:
+            since = run.request.clock() if collects else None
             inputs = {}
             for name, get, wait in zip(names, getters, waits, strict=True):
                 inputs[name] = await get(run) if wait else get(run)
@@ -179,7 +181,7 @@ class Binder:
                     run.values[slot] = None  # its input is absent: skipped
                     return
             context = StepContext(bound, run.request, dynamic, run.visits)
-            run.values[slot] = await run_stage(context, kind, inputs, bound.params)
+            run.values[slot] = await run_stage(context, kind, inputs, bound.params, since)
 
         return _leaving(operate, self._read_streams(step, kind))
 
@@ -203,12 +205,14 @@ class Binder:
         """Starts the producer in a task of its own, and leaves a channel in the slot."""
         bound, slot, dynamic = self.bound[step.name], self.slots[step.name], self.dynamic
         names, getters, waits = self._inputs(step, kind)
+        collects = any(waits)
         needed = _needed(kind, names)
         consumers = self._consumers(step.name)
         bound_size = step.plan.channel
         leave = self._read_streams(step, kind)
 
         async def operate(run: Run) -> None:
+            since = run.request.clock() if collects else None
             inputs = {}
             for name, get, wait in zip(names, getters, waits, strict=True):
                 inputs[name] = await get(run) if wait else get(run)
@@ -216,7 +220,7 @@ class Binder:
                 run.values[slot] = None
                 return
             context = StepContext(bound, run.request, dynamic, run.visits)
-            values = stream_stage(context, kind, inputs, bound.params)
+            values = stream_stage(context, kind, inputs, bound.params, since)
             if not consumers:  # run for its effect
                 async for _ in values:
                     pass
@@ -235,11 +239,12 @@ class Binder:
         name, mode = step.name, step.plan.decode
 
         async def operate(run: Run) -> None:
+            since = run.request.clock() if wait else None
             payload = await get(run) if wait else get(run)
             if not isinstance(payload, Payload) or not codec.accepts(payload):
                 run.values[slot] = payload  # absent, or of another modality: it passes through
                 return
-            run.values[slot] = await decode(decoders, run.request, name, payload, view, mode)
+            run.values[slot] = await decode(decoders, run.request, name, payload, view, mode, since)
 
         return operate
 
@@ -261,13 +266,13 @@ class Binder:
         view = kind.view_of(first, step.params, step.plan.view) if first in kind.views else None
 
         async def operate(run: Run) -> None:
+            clock = run.request.clock
+            started, index = clock(), iter(range(1 << 30))
             values = {name: await get(run) if wait else get(run) for name, (get, wait) in pairs.items()}
             items = values.pop("items")
             if items is None:
                 run.values[slot] = None
                 return
-            clock = run.request.clock
-            started, index = clock(), iter(range(1 << 30))
 
             async def one(member: Any) -> Any:
                 child = bound.renamed(f"{step.name}[{next(index)}]")

@@ -367,7 +367,13 @@ async def decoded(
 
 
 async def decode(
-    decoders: Decoders, request: Request, name: str, payload: Payload, view: View, mode: DecodeMode
+    decoders: Decoders,
+    request: Request,
+    name: str,
+    payload: Payload,
+    view: View,
+    mode: DecodeMode,
+    since: float | None = None,
 ) -> Any:
     """Decode one payload as the step `name`: its wait, its work and the way back are rows."""
     clock, rows = request.clock, request.trace.rows
@@ -378,7 +384,7 @@ async def decode(
         rows.append((name, "decode", started, ended))
         rows.append((name, "loop", ended, clock()))
     finally:
-        rows.append((name, VISIT, asked, clock()))
+        rows.append((name, VISIT, asked if since is None else since, clock()))
     return value
 
 
@@ -393,9 +399,16 @@ def required(kind: StageKind[..., Any]) -> list[str]:
 
 
 async def run_stage(
-    context: StepContext, kind: StageKind[..., Any], inputs: dict[str, Any], params: Mapping[str, Any]
+    context: StepContext,
+    kind: StageKind[..., Any],
+    inputs: dict[str, Any],
+    params: Mapping[str, Any],
+    since: float | None = None,
 ) -> Any:
-    """Run a stage that gives one value; writes its visit, wraps what its code raises."""
+    """Run a stage that gives one value; writes its visit, wraps what its code raises.
+
+    The visit begins at `since`, where the step waited for streams that it wants whole.
+    """
     request, name = context.request, context.bound.name
     clock, rows = request.clock, request.trace.rows
     started = clock()
@@ -418,11 +431,15 @@ async def run_stage(
         ended = clock()
         if not context.bound.ours and (kind.is_async or kind.inline):
             rows.append((name, "user", started, ended))
-        rows.append((name, VISIT, started, ended))
+        rows.append((name, VISIT, started if since is None else since, ended))
 
 
 async def stream_stage(
-    context: StepContext, kind: StageKind[..., Any], inputs: dict[str, Any], params: Mapping[str, Any]
+    context: StepContext,
+    kind: StageKind[..., Any],
+    inputs: dict[str, Any],
+    params: Mapping[str, Any],
+    since: float | None = None,
 ) -> AsyncGenerator[Any, None]:
     """Iterate a stage that gives increments, and write its visit.
 
@@ -430,7 +447,7 @@ async def stream_stage(
     """
     name, rows, clock = context.bound.name, context.request.trace.rows, context.request.clock
     owned = not context.bound.ours
-    visited = clock()
+    visited = clock() if since is None else since
     source: AsyncIterator[Any] | None = None
     try:
         source = await _opened_stream(context, kind, arguments_of(kind, context, inputs, params))
