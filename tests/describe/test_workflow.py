@@ -285,12 +285,12 @@ def test_a_request_without_what_it_needs() -> None:
     def drawn(question: tt.Text, k: int = 3) -> tt.Text:
         return words(question)
 
-    with pytest.raises(InputError, match="E205 .*has no input `questoin`") as caught:
+    with pytest.raises(InputError, match=r"E205 .*has no input `questoin`") as caught:
         drawn(questoin="x")
     assert "did you mean `question`?" in caught.value.help
     with pytest.raises(InputError, match="E205"):
         drawn()  # type: ignore[call-arg]
-    with pytest.raises(InputError, match="E205 .*`question` is absent"):
+    with pytest.raises(InputError, match=r"E205 .*`question` is absent"):
         drawn(None)  # type: ignore[arg-type]
 
 
