@@ -7,11 +7,13 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tauten.describe.payload import Json
+from tauten.describe.payload import Json, Text, sniff
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, NotFound, TautenError, suggest
 
@@ -30,6 +32,7 @@ def load_workflow(target: str) -> Workflow[..., Any]:
         raise NotFound(
             f"{place} has {len(found)} workflows ({there})",
             help=f"name one: {place}:NAME" if found else "add @tt.workflow",
+            code="E229",
         )
     return next(iter(found.values()))
 
@@ -39,7 +42,7 @@ def _file(path: Path) -> ModuleType:
         raise NotFound(f"no file {str(path)!r}", help="give FILE.py:workflow or module:workflow")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise NotFound(f"{str(path)!r} is not a Python file", help="give FILE.py:workflow")
+        raise NotFound(f"{str(path)!r} is not a Python file", help="give FILE.py:workflow", code="E229")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     sys.path.insert(0, str(path.parent.resolve()))
@@ -86,21 +89,27 @@ def read_inputs(workflow: Workflow[..., Any], pairs: list[str]) -> dict[str, Any
                 help=f"write NAME=VALUE or NAME=@FILE; inputs: {', '.join(workflow.inputs)}",
                 code="E205",
             )
+        if name not in workflow.inputs:
+            raise InputError(
+                f"{workflow.name} has no input `{name}`", help=suggest(name, workflow.inputs), code="E205"
+            )
         given[name] = _value(workflow, name, text)
     return workflow.bind(**given)
 
 
 def _value(workflow: Workflow[..., Any], name: str, text: str) -> Any:
-    port = workflow.inputs.get(name)
-    if text == "@-":
-        return sys.stdin.buffer.read()
+    kinds = workflow.inputs[name].kinds
     if text.startswith("@"):
-        path = Path(text[1:])
-        media = port is not None and any(getattr(kind, "types", None) for kind in port.kinds)
-        return path if media else _text_of(path)
-    if port is not None and _wants_json(port.kinds):
-        return _json(text)
-    return text
+        source = sys.stdin.buffer.read() if text == "@-" else Path(text[1:])
+        media = any(getattr(kind, "types", None) for kind in kinds)
+        if media and not (_takes_text(kinds) and not sniff(_head(source))):
+            return source
+        text = _text_of(source)
+    return _json(text) if _wants_json(kinds) else text
+
+
+def _takes_text(kinds: tuple[Any, ...]) -> bool:
+    return Text in kinds or str in kinds
 
 
 def _wants_json(kinds: tuple[Any, ...]) -> bool:
@@ -114,8 +123,32 @@ def _json(text: str) -> Any:
         return text  # a bare word is a string, as on most command lines
 
 
-def _text_of(path: Path) -> str:
+def _head(source: bytes | Path) -> bytes:
+    """The bytes that tell a medium's type."""
+    if isinstance(source, bytes):
+        return source
+    with _readable(source), source.open("rb") as file:
+        return file.read(64)
+
+
+def _text_of(source: bytes | Path) -> str:
+    name = "standard input" if isinstance(source, bytes) else repr(str(source))
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}", help="check the path", code="E203") from error
+        with _readable(source):
+            return (source if isinstance(source, bytes) else source.read_bytes()).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name} is not UTF-8 text: {error}", help="give a text file, or another input", code="E203"
+        ) from error
+
+
+@contextmanager
+def _readable(source: bytes | Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"no file {str(source)!r}", help="check the path", code="E203") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot read {str(source)!r}: {error.strerror}", help="give a readable file", code="E203"
+        ) from error

@@ -1,0 +1,90 @@
+"""What a command line's `name=value` becomes: files, standard input, JSON, and mistakes with their way out."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import tauten as tt
+from tauten.cli.target import load_workflow, read_inputs
+from tauten.errors import InputError, NotFound
+
+BMP = b"BM" + bytes(64)
+
+
+@tt.stage(pure=True)
+def told(question: tt.Audio | tt.Text, picture: tt.Image | None, extra: tt.Json | None) -> tt.Text:
+    return tt.Text("ok")
+
+
+@tt.workflow
+def ask(
+    question: tt.Audio | tt.Text, picture: tt.Image | None = None, extra: tt.Json | None = None
+) -> tt.Text:
+    return told(question, picture, extra)
+
+
+def test_a_bare_value_is_text() -> None:
+    assert read_inputs(ask, ["question=a=b @c"])["question"].text == "a=b @c"
+
+
+def test_a_file_is_what_its_bytes_are(tmp_path: Path) -> None:
+    words, picture = tmp_path / "words.wav", tmp_path / "shot.txt"
+    words.write_text("why?")
+    picture.write_bytes(BMP)
+    given = read_inputs(ask, [f"question=@{words}", f"picture=@{picture}"])
+    assert given["question"].text == "why?"
+    assert given["picture"].type == "image/bmp"
+
+
+def test_standard_input_is_text_where_text_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe")))
+    assert read_inputs(ask, ["question=@-"])["question"].text == "from a pipe"
+
+
+def test_json_is_read_from_a_value_and_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "extra.json"
+    file.write_text('{"a": [1]}')
+    assert read_inputs(ask, ["question=x", "extra=[1, 2]"])["extra"].value == [1, 2]
+    assert read_inputs(ask, ["question=x", f"extra=@{file}"])["extra"].value == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("pair", "code", "seen"),
+    [
+        ("question", "E205", "NAME=VALUE"),
+        ("qestion=@no.wav", "E205", "did you mean `question`?"),
+        ("question=@no.wav", "E203", "no.wav"),
+        ("picture=@no.png", "E203", "no.png"),
+        ("extra=@no.json", "E203", "no.json"),
+        ("extra=@.", "E203", "readable file"),
+    ],
+)
+def test_mistakes_say_what_to_do(pair: str, code: str, seen: str) -> None:
+    with pytest.raises(InputError) as raised:
+        read_inputs(ask, ["question=x", pair])
+    assert raised.value.code == code
+    assert seen in str(raised.value)
+
+
+def test_text_that_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "latin.txt"
+    file.write_bytes(b"caf\xe9")
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_inputs(ask, [f"question=@{file}"])
+
+
+def test_a_file_with_two_workflows_wants_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "two_workflows.py"
+    one = "@tt.workflow\ndef {}(x: tt.Text) -> tt.Text:\n    return x\n"
+    file.write_text("import tauten as tt\n" + one.format("a") + one.format("b"))
+    with pytest.raises(NotFound, match="2 workflows"):
+        load_workflow(str(file))
+    assert load_workflow(f"{file}:b").name == "b"
+    with pytest.raises(NotFound, match="known: a, b"):
+        load_workflow(f"{file}:zzz")
