@@ -7,13 +7,13 @@ Each error names the user's own file, line and source text, and the fix.
 from __future__ import annotations
 
 import linecache
-import re
 import sys
 from types import FrameType
 from typing import Any, NoReturn
 
 from tauten.describe.graph import Source
 from tauten.describe.ports import PortType
+from tauten.describe.stage import OURS
 from tauten.errors import WorkflowError
 
 _FLOW = "tt.when(port, then, otherwise), or write `async def` and `await` the stages."
@@ -26,9 +26,6 @@ _HELP = {
     "attribute": "do this in a stage of your own (@tt.stage), or write `async def`.",
     "await": "drop the `await`: in a `def` workflow stages only give ports; or write `async def`.",
 }
-
-
-_OURS = re.compile(r"[/\\]tauten[/\\](describe|run)[/\\]")
 
 
 class Port:
@@ -87,7 +84,7 @@ def _refuse(port: Port, use: str, code: str = "E101") -> NoReturn:
 def _caller() -> tuple[str, str]:
     """The user's place and source line: the nearest frame that is not our own."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and _OURS.search(frame.f_code.co_filename):
+    while frame is not None and OURS.search(frame.f_code.co_filename):
         frame = frame.f_back
     if frame is None:
         return "", ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -27,6 +28,8 @@ from tauten.errors import WorkflowError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+OURS = re.compile(r"[/\\]tauten[/\\](describe|run)[/\\]")
+"""Files whose frames are ours, not the user's."""
 
 Effects = Literal["once", "pure"]
 
@@ -284,6 +287,7 @@ def outside() -> Ambient:
         raise WorkflowError(
             "a stage was called outside a workflow, and no runner is installed",
             help="import tauten, which installs one",
+            code="E115",
         )
     return _outside[0]()
 
@@ -386,9 +390,9 @@ def place_of(body: Callable[..., Any]) -> str:
 
 
 def caller_place() -> str:
-    """``file.py:12`` of the nearest frame outside this package's describe wing."""
+    """``file.py:12`` of the nearest frame that is not our own."""
     frame = sys._getframe(1)
-    while frame is not None and "/tauten/describe/" in frame.f_code.co_filename.replace("\\", "/"):
+    while frame is not None and OURS.search(frame.f_code.co_filename):
         frame = frame.f_back  # type: ignore[assignment]
     return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else ""
 

@@ -144,6 +144,8 @@ class Workflow(Generic[P, R]):
                 code="E205",
             )
         try:
+            if self.session and self.session not in self.signature.bind_partial(*args, **kwargs).arguments:
+                kwargs[self.session] = None  # the engine injects it
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             inputs = ", ".join(f"{name}: {port}" for name, port in self.inputs.items())

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from tauten.describe.payload import Payload, Text
 from tauten.describe.port import Port, leaked
 from tauten.describe.ports import PortType, Session
-from tauten.describe.stage import AMBIENT, StageKind, caller_place
+from tauten.describe.stage import AMBIENT, OURS, StageKind, caller_place
 from tauten.describe.view import View
 from tauten.errors import InternalError, PlanError, StageError, TautenError, WorkflowError, suggest
 from tauten.run.contracts import find
@@ -157,7 +157,7 @@ class StepContext:
                 f"stage '{self.bound.name}' calls {kind.name}() from a thread, where nothing can be awaited",
                 help="make it `async def` and `await` the stages it calls",
                 where=caller_place(),
-                code="E113",
+                code="E117",
             )
         step = self._child(name or _call_site(kind))
         if kwargs or kind.prepare is not None or len(args) != len(kind.inputs):
@@ -729,6 +729,6 @@ def _lines_naming(code: CodeType, name: str) -> tuple[int, ...]:
 def _caller_folder() -> Path:
     """The folder of the user's file that calls a stage."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _OURS.search(frame.f_code.co_filename):
+    while frame is not None and OURS.search(frame.f_code.co_filename):
         frame = frame.f_back
     return Path(frame.f_code.co_filename).parent if frame is not None else Path()

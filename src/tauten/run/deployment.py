@@ -68,6 +68,7 @@ class _Replica:
         self.batches: SimpleQueue[list[_Job] | None] = SimpleQueue()
         self.loop = asyncio.get_running_loop()
         self.virtual = isinstance(self.loop, VirtualLoop)
+        self.simulating: asyncio.Task[None] | None = None
         self.opened: asyncio.Future[None] = self.loop.create_future()
         name = f"tauten-{deployment.label}-{index}"
         self.thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -112,7 +113,7 @@ class _Replica:
 
     def start(self, batch: list[_Job]) -> None:
         if self.virtual:
-            self.loop.create_task(self._simulate(batch))
+            self.simulating = self.loop.create_task(self._simulate(batch))
         else:
             self.batches.put(batch)
 
@@ -230,7 +231,9 @@ class Deployment:
         return job.result
 
     def _gone(self) -> BackendError:
-        return BackendError(f"{self.label} is closed", help="its plan was retired; send the request again")
+        return BackendError(
+            f"{self.label} is closed", help="its plan was retired; send the request again", code="E406"
+        )
 
     def _forget(self) -> None:
         """Drop the jobs whose requests left, once they outnumber what may wait."""
@@ -295,6 +298,8 @@ class Deployment:
             job.settle()
         replicas, self._replicas, self._idle = self._replicas, [], []
         for replica in replicas:
+            if replica.simulating is not None:
+                await asyncio.wait([replica.simulating])
             replica.close()
         for replica in replicas:
             while replica.thread.is_alive():
@@ -384,7 +389,11 @@ class SlotDeployment:
         for _, _, turn in self._queue:
             if not turn.done():
                 turn.set_exception(
-                    BackendError(f"{self.label} is closed", help="its plan was retired; send the request again")
+                    BackendError(
+                        f"{self.label} is closed",
+                        help="its plan was retired; send the request again",
+                        code="E406",
+                    )
                 )
         self._queue.clear()
         await self.backend.close()

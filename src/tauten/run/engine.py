@@ -168,7 +168,7 @@ class Engine:
             raise PlanError(
                 f"plan {plan.id} is open for another workflow, '{opened.workflow.name}'",
                 help="an engine runs the plans of one workflow: make one engine for each",
-                code="E127",
+                code="E129",
             )
         return True
 
@@ -432,7 +432,8 @@ class Engine:
         values: list[Any] = [inputs.get(name) for name in opened.inputs]
         values += [None] * (opened.slots - len(values))
         if lowered.graph.session:
-            values[len(lowered.graph.inputs)] = request.session = request.session or Session()
+            given = request.session or inputs.get(lowered.graph.session)
+            values[len(lowered.graph.inputs)] = request.session = given or Session()
         run = Run(request, values)
         request.tasks = run.tasks
         request.trace.edges = lowered.edges
@@ -456,7 +457,8 @@ class Engine:
     ) -> AsyncGenerator[Any, None]:
         workflow = opened.workflow
         assert opened.steps is not None  # set when it was opened
-        request.session = request.session or (Session() if workflow.session else None)
+        if workflow.session:
+            request.session = request.session or inputs.get(workflow.session) or Session()
         arguments = dict(inputs)
         if workflow.session:
             arguments[workflow.session] = request.session
