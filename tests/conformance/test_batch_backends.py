@@ -261,7 +261,7 @@ def test_a_missing_or_foreign_file_is_a_store_error(name: str, tmp_path: Path) -
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(StoreError, match="cannot load") as caught:
         find("backends", name)(ModelSpec("odd", files={"model.onnx": tmp_path / "model.onnx"})).open()
-    assert caught.value.code == "E311"
+    assert caught.value.code == "E325"
 
 
 # --- onnx and openvino ---------------------------------------------------------------------------------

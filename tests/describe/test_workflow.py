@@ -124,8 +124,8 @@ def test_calls_that_do_not_fit() -> None:
 
 
 def test_what_is_returned() -> None:
-    refused(lambda_none, "E107", "returns nothing")
-    refused(lambda_literal, "E107", "returns 5")
+    refused(lambda_none, "E116", "returns nothing")
+    refused(lambda_literal, "E116", "returns 5")
 
 
 def lambda_none(q: tt.Text) -> tt.Text:

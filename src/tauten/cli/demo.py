@@ -38,7 +38,7 @@ def demo(
 ) -> int:
     """Answer one request, replay the recording under two plans, and show where the time went."""
     if split not in ("", "dev", "held_out"):
-        raise InputError(f"no half {split!r}", help="write dev or held_out", code="E205")
+        raise InputError(f"no half {split!r}", help="write dev or held_out", code="E260")
     say = teller()
     began = time.monotonic()
     prepare(say)

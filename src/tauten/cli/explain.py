@@ -63,7 +63,7 @@ def explain(
     workflow = load_workflow(target)
     plans = [load_plan(path) for path in plan or []] or [naive(workflow)]
     if len(plans) > 2:
-        raise InputError(f"{len(plans)} plans were given", help="give one, or two to compare", code="E205")
+        raise InputError(f"{len(plans)} plans were given", help="give one, or two to compare", code="E260")
     if not analyze:
         _planned(workflow, plans, as_json)
         return 0

@@ -55,7 +55,11 @@ def _naive(workflow: Workflow[..., Any], target: str) -> Plan:
 def _in_force(workflow: Workflow[..., Any], plan: Plan) -> dict[str, dict[str, Any]]:
     """Every step with its models, settings and order: what lowering makes of the plan."""
     if workflow.graph is None:
-        raise PlanError(f"{workflow.name} is `async def`: its steps are known once it runs", code="E113")
+        raise PlanError(
+            f"{workflow.name} is `async def`: its steps are known once it runs",
+            code="E113",
+            help="run it once: `tauten explain --analyze` shows what it did",
+        )
     shown = {}
     for step in lower(workflow.graph, plan).steps:
         keys: dict[str, Any] = {"after": list(step.upstream)} if step.upstream else {}
@@ -115,7 +119,11 @@ def rebase_plan(target: Target, plan: PlanFile, as_json: AsJson = False) -> int:
     """Fit a plan to its changed workflow, in place; prints what was dropped."""
     workflow = load_workflow(target)
     if workflow.graph is None:
-        raise PlanError(f"{workflow.name} is `async def`: its plan is bound as it runs", code="E113")
+        raise PlanError(
+            f"{workflow.name} is `async def`: its plan is bound as it runs",
+            code="E113",
+            help="run it with the plan: `tauten explain --analyze --plan FILE` binds it step by step",
+        )
     mended, dropped = rebase(load_plan(plan), workflow.graph)
     beside = plan.with_name(f".{plan.name}.{os.getpid()}")
     beside.write_text(format_plan(mended))

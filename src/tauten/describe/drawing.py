@@ -74,7 +74,7 @@ class Drawing:
     def _result(self, returned: Any, output: PortType, place: str) -> Source:
         if returned is None:
             raise WorkflowError(
-                f"{self.title}() returns nothing", help="return a port", where=place, code="E107"
+                f"{self.title}() returns nothing", help="return a port", where=place, code="E116"
             )
         port = self._as_port(returned, place)
         if port is not None and port._maybe and not output.optional and output.kinds not in ((), (Any,)):
@@ -244,7 +244,7 @@ class Drawing:
             f"{self.title}() returns {value!r}, which no stage gave",
             help="return a port, or a list, tuple or dict of ports",
             where=place,
-            code="E107",
+            code="E116",
         )
 
     # -- refusals -------------------------------------------------------------------------------------

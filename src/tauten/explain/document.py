@@ -47,20 +47,20 @@ def from_json(text: str | bytes) -> Account | Comparison:
         document = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise InputError(
-            f"not JSON: {error}", help="give a file written by `tauten explain --json`", code="E205"
+            f"not JSON: {error}", help="give a file written by `tauten explain --json`", code="E251"
         ) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise InputError(
             f"schema {schema!r} is not {SCHEMA!r}",
             help="give a file written by `tauten explain --json`",
-            code="E205",
+            code="E251",
         )
     kind: type[Account | Comparison] = Comparison if document.get("kind") == "comparison" else Account
     try:
         return msgspec.convert(document.get("comparison" if kind is Comparison else "account"), kind)
     except msgspec.ValidationError as error:
-        raise InputError(f"damaged explain document: {error}", help="write it again", code="E205") from error
+        raise InputError(f"damaged explain document: {error}", help="write it again", code="E251") from error
 
 
 def _summary(plan: str, account: Account) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def compare(
     items = _same_items(before, after)
     if not 0.0 < margin < 1.0:
         raise InputError(
-            f"a margin of {margin} cannot be proved", help="allow a loss such as 0.01", code="E254"
+            f"a margin of {margin} cannot be proved", help="allow a loss such as 0.01", code="E252"
         )
     flips = [Flip(item, float(before[item]), float(after[item])) for item in items]
     changed = [flip for flip in flips if flip.before != flip.after]

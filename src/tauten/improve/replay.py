@@ -202,6 +202,6 @@ def keep_measurements(measurements: Measurements, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(
-            f"cannot write {path.name}: {error}", help="set TAUTEN_STORE to a writable folder"
+            f"cannot write {path.name}: {error}", help="set TAUTEN_STORE to a writable folder", code="E302"
         ) from error
     measurements.save(path)

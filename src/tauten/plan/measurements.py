@@ -191,7 +191,9 @@ def _parse(path: Path) -> _File:
             f"no measurements at {path}", help="record some requests first", code="E250"
         ) from error
     except OSError as error:
-        raise MachineError(f"cannot read {path}: {error.strerror}", help="check its permissions") from error
+        raise MachineError(
+            f"cannot read {path}: {error.strerror}", help="check its permissions", code="E302"
+        ) from error
     try:
         file = msgspec.json.decode(data, type=_File)
     except msgspec.DecodeError as error:
@@ -224,7 +226,9 @@ def _replace(path: Path, data: bytes) -> None:
         temporary = None
     except OSError as error:
         raise MachineError(
-            f"cannot write {path}: {error.strerror}", help="free disk space or choose another folder"
+            f"cannot write {path}: {error.strerror}",
+            help="free disk space or choose another folder",
+            code="E302",
         ) from error
     finally:
         if temporary is not None:

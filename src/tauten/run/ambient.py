@@ -117,7 +117,7 @@ class Ambient:
                     "a blocking call on the loop that would have to run it",
                     help="inside a running stage, `await` stages and `await workflow.acall(...)`",
                     where=caller_place(),
-                    code="E113",
+                    code="E117",
                 )
             if self._loop is None:
                 self._loop = new_loop()

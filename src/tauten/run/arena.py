@@ -180,7 +180,7 @@ class Arena:
         size = max(1, math.prod(shape) * kind.itemsize)
         with self._lock:
             if self._closed:
-                raise MachineError("the arena is closed", help="lease before the engine closes", code="E330")
+                raise MachineError("the arena is closed", help="lease before the engine closes", code="E332")
             block = self._take(size)
             self._next += 1
             self._lent[self._next] = block

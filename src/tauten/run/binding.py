@@ -360,7 +360,7 @@ class Binder:
                     run.request.trace.notes[step.name] = f"option {index + 1} of {count}"
                     return chosen
             raise StageError(
-                f"'{step.name}': no option's gate opened", help="end tt.choose with a bare value"
+                f"'{step.name}': no option's gate opened", help="end tt.choose with a bare value", code="E408"
             )
 
         return decide

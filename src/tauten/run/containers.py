@@ -221,7 +221,7 @@ def _packets(data: bytes, track: int) -> Iterator[bytes]:
                 continue
             if data[after + 2] & 0x06:
                 raise MediaError(
-                    "WebM sound in laced blocks", help="record it without lacing, or send Ogg", code="E218"
+                    "WebM sound in laced blocks", help="record it without lacing, or send Ogg", code="E220"
                 )
             yield data[after + 3 : stop]
 

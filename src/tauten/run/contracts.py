@@ -160,4 +160,8 @@ def find(shelf: str, name: str) -> type[Any]:
     for value in vars(module).values():
         if isinstance(value, type) and getattr(value, "name", None) == name:
             return value
-    raise PlanError(f"tauten.run.{shelf}.{name} holds no class named {name!r}", code="E121")
+    raise PlanError(
+        f"tauten.run.{shelf}.{name} holds no class named {name!r}",
+        code="E121",
+        help=f"name the class of {shelf}/{name}.py after its file",
+    )

@@ -249,7 +249,7 @@ class _ProcessHand(_Hand):
             except OSError as error:
                 ours.close()
                 raise MachineError(
-                    f"no decode process can be started: {error}", help="free memory or processes", code="E332"
+                    f"no decode process can be started: {error}", help="free memory or processes", code="E303"
                 ) from error
         ours.settimeout(self._job_limit_s)
         self._link = ours

@@ -47,8 +47,8 @@ async def fetch(
 ) -> bytes:
     """Return the body of `url`; `timeout_s` covers all of it.
 
-    Raises InputError E205 (a URL or address that is refused) or E206 (an answer other than 200),
-    MediaError E214 (more than `max_bytes`), MachineError E321 (no connection, no answer in time).
+    Raises InputError E241 (a URL or address that is refused) or E242 (an answer other than 200),
+    MediaError E214 (more than `max_bytes`), MachineError E323 (no connection, no answer in time).
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -57,13 +57,13 @@ async def fetch(
         raise MachineError(
             f"no whole answer from {_shown(url)} within {timeout_s:g} s",
             help="try again, or give a nearer copy",
-            code="E321",
+            code="E323",
         ) from None
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         raise MachineError(
             f"cannot fetch {_shown(url)}: {error or error.__class__.__name__}",
             help="check the address and the network",
-            code="E321",
+            code="E323",
         ) from error
 
 
@@ -208,7 +208,7 @@ def _check_status(url: str, status: int) -> None:
         raise InputError(
             f"{_shown(url)} answered {status}, expected 200",
             help="check the address in a browser",
-            code="E206",
+            code="E242",
         )
 
 
@@ -257,7 +257,7 @@ def _shown(url: str) -> str:
 
 
 def _refused(url: str, reason: str, help: str) -> InputError:
-    return InputError(f"{_shown(url)} is not fetched: {reason}", help=help, code="E205")
+    return InputError(f"{_shown(url)} is not fetched: {reason}", help=help, code="E241")
 
 
 def _too_large(size: int, limit: int) -> MediaError:

@@ -334,7 +334,7 @@ class Index:
             raise InputError(
                 f"{len(given)} vectors were given for {len(chunks)} chunks, {len(added)} of them new",
                 help="give one vector for each chunk, or one for each chunk that `missing` names",
-                code="E221",
+                code="E228",
             )
         row = {chunk.id: number for number, chunk in enumerate(chunks)}
         return given[[row[chunk.id] for chunk in added]]
@@ -349,7 +349,11 @@ class Index:
             draft.replace(target)
         except OSError as error:
             draft.unlink(missing_ok=True)
-            raise MachineError(f"cannot write {target.name}: {error.strerror}", code="E320") from error
+            raise MachineError(
+                f"cannot write {target.name}: {error.strerror}",
+                code="E302",
+                help="free disk space, check permissions, or choose another folder with TAUTEN_STORE",
+            ) from error
         return target
 
     @classmethod

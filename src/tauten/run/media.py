@@ -20,7 +20,7 @@ def checked_params(
     checked: dict[str, Any] = {}
     for key, value in params.items():
         if key not in keys:
-            raise PlanError(f"codec `{codec}` has no parameter `{key}`", help=suggest(key, keys), code="E123")
+            raise PlanError(f"codec `{codec}` has no parameter `{key}`", help=suggest(key, keys), code="E128")
         wanted = keys[key]
         if wanted is float and type(value) is int:
             value = float(value)
@@ -28,7 +28,7 @@ def checked_params(
             raise PlanError(
                 f"codec `{codec}`: {key}={value!r} is not of type {wanted.__name__}",
                 help=f"write {key} as {wanted.__name__}",
-                code="E123",
+                code="E128",
             )
         if (
             key in low and isinstance(value, int | float) and not value >= low[key]
@@ -36,7 +36,7 @@ def checked_params(
             raise PlanError(
                 f"codec `{codec}`: {key}={value!r}, expected at least {low[key]:g}",
                 help=f"raise {key}, or leave it out",
-                code="E123",
+                code="E128",
             )
         checked[key] = value
     return checked

@@ -83,7 +83,7 @@ def _open() -> tuple[str, Run]:
         raise MachineError(
             "neither openvino nor onnxruntime is installed; spoken questions need one",
             help='run `pip install "tauten[local]"`',
-            code="E343",
+            code="E315",
         ) from missing
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return "onnxruntime", lambda item: session.run(None, item)[0]

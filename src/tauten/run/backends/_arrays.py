@@ -59,6 +59,7 @@ def _run_group(members: Sequence[Arrays], execute: Execute, *, stack: bool) -> l
         raise BackendError(
             f"output {short[0]!r} has shape {np.shape(outputs[short[0]])}, expected {len(members)} on axis 0",
             help="set the backend option `unbatched = true` for a model without a batch axis",
+            code="E407",
         )
     return [{name: array[row] for name, array in outputs.items()} for row in range(len(members))]
 
@@ -68,7 +69,9 @@ def as_backend_error(error: Exception) -> TautenError:
     if isinstance(error, TautenError):
         return error
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    ours = BackendError(f"the engine refused the input: {first}", help="compare names, shapes and dtypes")
+    ours = BackendError(
+        f"the engine refused the input: {first}", help="compare names, shapes and dtypes", code="E407"
+    )
     ours.__cause__ = error
     return ours
 
@@ -79,4 +82,5 @@ def check_names(given: Arrays, known: Sequence[str]) -> None:
         raise BackendError(
             f"the model takes {', '.join(sorted(known))}; the item has {', '.join(sorted(given)) or 'nothing'}",
             help="name every input of the model, and no other",
+            code="E407",
         )

@@ -87,7 +87,9 @@ class Engine:
         encoded = self._encode(item)
         ids = [int(token) for token in encoded.data.reshape(-1)]
         if not ids:
-            raise InputError("the prompt is empty", code="E232")
+            raise InputError(
+                "the prompt is empty", code="E232", help="give a prompt, or messages with content"
+            )
         if len(ids) >= self._context:
             raise InputError(
                 f"the prompt has {len(ids)} or more tokens; {self._config.model} sees {self._context} at once",

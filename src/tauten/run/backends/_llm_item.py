@@ -62,7 +62,11 @@ def read_item(item: Mapping[str, Any]) -> LlmItem:
 
 
 def _malformed(what: str) -> InputError:
-    return InputError(f"a request to a language model is malformed: {what}", code="E232")
+    return InputError(
+        f"a request to a language model is malformed: {what}",
+        code="E232",
+        help="give prompt= or messages=[{role, content}], with the fields of LlmItem",
+    )
 
 
 def _check_constraint(item: LlmItem) -> None:

@@ -18,7 +18,7 @@ from tauten.run.backends._llm_config import WorkerConfig
 
 _READ_BYTES = 1 << 18
 _GRACE_S = 2.0  # a step of a full prompt chunk takes about half a second; then the worker sees the end
-_CAUSES = {"E311": StoreError, "E120": PlanError, "E122": PlanError}
+_CAUSES = {"E325": StoreError, "E120": PlanError, "E122": PlanError}
 
 Answer = dict[str, Any] | TautenError
 
@@ -173,7 +173,9 @@ def _spawn(fd: int, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
             stderr=stderr,
         )
     except OSError as error:
-        raise MachineError(f"cannot start a worker process: {error}") from error
+        raise MachineError(
+            f"cannot start a worker process: {error}", help="free memory or processes", code="E303"
+        ) from error
 
 
 def _failed(message: dict[str, Any]) -> TautenError:

@@ -94,12 +94,12 @@ def _start(config: WorkerConfig, pipe: _Pipe) -> Engine | None:
 
 def _not_loaded(config: WorkerConfig, error: Exception) -> TautenError:
     if isinstance(error, ImportError):
-        return MachineError(f"{error.name} is not installed", help="pip install 'tauten[local]'")
+        return MachineError(f"{error.name} is not installed", help="pip install 'tauten[local]'", code="E315")
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return MachineError(
         f"OpenVINO GenAI cannot load {config.model!r}: {lines[-1]}",
         help=f"check the file: tauten model verify {config.model}",
-        code="E311",
+        code="E325",
     )
 
 

@@ -47,7 +47,11 @@ class LlmBackend:
 
     async def open(self) -> None:
         if "model.gguf" not in self.spec.files:
-            raise StoreError(f"model {self.spec.model!r} has no file model.gguf", code="E311")
+            raise StoreError(
+                f"model {self.spec.model!r} has no file model.gguf",
+                code="E325",
+                help="pin a model that has it, or another backend; `tauten model list` names them",
+            )
         self._open = True
         try:
             await self._running()
@@ -58,7 +62,9 @@ class LlmBackend:
     async def _running(self) -> Worker:
         """The worker, started anew when it died."""
         if not self._open:
-            raise BackendError("llm: start() on a backend that is not open", help="call open() first")
+            raise BackendError(
+                "llm: start() on a backend that is not open", help="call open() first", code="E406"
+            )
         worker, loop = self._worker, asyncio.get_running_loop()
         launching = self._launch is not None and not self._launch.done() and self._launch.get_loop() is loop
         if not launching and worker is not None and worker.alive and worker.loop is loop:

@@ -49,7 +49,11 @@ class OnnxBackend:
                 code="E122",
             )
         if "model.onnx" not in self.spec.files:
-            raise StoreError(f"model {self.spec.model!r} has no file model.onnx", code="E311")
+            raise StoreError(
+                f"model {self.spec.model!r} has no file model.onnx",
+                code="E325",
+                help="pin a model that has it, or another backend; `tauten model list` names them",
+            )
         self._session = self._load()
         self._inputs = [each.name for each in self._session.get_inputs()]
         self._outputs = [each.name for each in self._session.get_outputs()]
@@ -59,7 +63,9 @@ class OnnxBackend:
         try:
             import onnxruntime
         except ImportError as error:
-            raise MachineError("onnxruntime is not installed", help="pip install 'tauten[local]'") from error
+            raise MachineError(
+                "onnxruntime is not installed", help="pip install 'tauten[local]'", code="E315"
+            ) from error
         settings, providers = self._settings(onnxruntime), self._providers(onnxruntime)
         try:
             return onnxruntime.InferenceSession(self.spec.files["model.onnx"], settings, providers=providers)
@@ -67,7 +73,7 @@ class OnnxBackend:
             raise StoreError(
                 f"ONNX Runtime cannot load {self.spec.model!r}: {str(error).splitlines()[0]}",
                 help=f"check the file: tauten model verify {self.spec.model}",
-                code="E311",
+                code="E325",
             ) from error
 
     def _settings(self, onnxruntime: Any) -> Any:
@@ -114,7 +120,9 @@ class OnnxBackend:
 
     def run(self, items: Sequence[Any]) -> list[Any]:
         if self._session is None:
-            raise BackendError("onnx: run() on a backend that is not open", help="call open() first")
+            raise BackendError(
+                "onnx: run() on a backend that is not open", help="call open() first", code="E406"
+            )
         return _arrays.run_stacked(items, self._execute, most=self._most)
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,11 @@ class OpenvinoBackend:
             return
         config = self._config()
         if "model.onnx" not in self.spec.files:
-            raise StoreError(f"model {self.spec.model!r} has no file model.onnx", code="E311")
+            raise StoreError(
+                f"model {self.spec.model!r} has no file model.onnx",
+                code="E325",
+                help="pin a model that has it, or another backend; `tauten model list` names them",
+            )
         self._compiled = self._load(config)
         self._request = self._compiled.create_infer_request()
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
@@ -69,7 +73,9 @@ class OpenvinoBackend:
         try:
             import openvino
         except ImportError as error:
-            raise MachineError("openvino is not installed", help="pip install 'tauten[local]'") from error
+            raise MachineError(
+                "openvino is not installed", help="pip install 'tauten[local]'", code="E315"
+            ) from error
         core, device = openvino.Core(), self._device
         if device.split(".")[0] not in [each.split(".")[0] for each in core.available_devices]:
             raise PlanError(
@@ -83,7 +89,7 @@ class OpenvinoBackend:
             raise StoreError(
                 f"OpenVINO cannot load {self.spec.model!r}: {str(error).strip().splitlines()[-1]}",
                 help=f"check the file (tauten model verify {self.spec.model}), or use the onnx backend",
-                code="E311",
+                code="E325",
             ) from error
 
     @property
@@ -106,7 +112,9 @@ class OpenvinoBackend:
 
     def run(self, items: Sequence[Any]) -> list[Any]:
         if self._compiled is None:
-            raise BackendError("openvino: run() on a backend that is not open", help="call open() first")
+            raise BackendError(
+                "openvino: run() on a backend that is not open", help="call open() first", code="E406"
+            )
         return _arrays.run_stacked(items, self._execute, most=self._most)
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:

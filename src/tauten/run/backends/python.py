@@ -28,9 +28,15 @@ class PythonBackend:
     def __init__(self, spec: ModelSpec) -> None:
         kind = spec.options.get("kind")
         if not isinstance(kind, StageKind):
-            raise PlanError("the python backend runs stages of Python code", help="pin another backend")
+            raise PlanError(
+                "the python backend runs stages of Python code", help="pin another backend", code="E122"
+            )
         if kind.is_async:
-            raise PlanError(f"{kind.name} is asynchronous: it runs on the event loop", code="E122")
+            raise PlanError(
+                f"{kind.name} is asynchronous: it runs on the event loop",
+                code="E122",
+                help="leave the backend out: an `async def` stage needs none",
+            )
         self.spec = spec
         self.kind: StageKind[..., Any] = kind
         self._call: Callable[..., Any] | None = None
@@ -62,7 +68,9 @@ class PythonBackend:
 
     def run(self, items: Sequence[Any]) -> list[Any]:
         if self._call is None:
-            raise BackendError("python: run() on a backend that is not open", help="call open() first")
+            raise BackendError(
+                "python: run() on a backend that is not open", help="call open() first", code="E406"
+            )
         if self.kind.max_batch == 1:
             return [self._run_one(self._call, item) for item in items]
         groups: dict[Hashable, list[int]] = {}
@@ -118,7 +126,11 @@ class PythonBackend:
 def _stage_error(name: str, what: str, error: Exception) -> StageError:
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    ours = StageError(f"{name} {what}: {type(error).__name__}: {error}", where=place)
+    ours = StageError(
+        f"{name} {what}: {type(error).__name__}: {error}",
+        where=place,
+        help="the chained error shows the line in your code",
+    )
     ours.__cause__ = error
     return ours
 

@@ -44,7 +44,9 @@ class SyntheticBackend:
                 f"synthetic option answer = {self._kind!r}", help=suggest(self._kind, _ANSWERS), code="E122"
             )
         if min(self._item_s, self._batch_s, self._sigma) < 0:
-            raise PlanError("synthetic latencies and sigma cannot be negative", code="E122")
+            raise PlanError(
+                "synthetic latencies and sigma cannot be negative", code="E122", help="give 0 or more"
+            )
         self._open = False
         self._seen = 0
         self._draws = random.Random(0)
@@ -84,7 +86,9 @@ class SyntheticBackend:
 
     def run(self, items: Sequence[Any]) -> list[Any]:
         if not self._open:
-            raise BackendError("synthetic: run() on a backend that is not open", help="call open() first")
+            raise BackendError(
+                "synthetic: run() on a backend that is not open", help="call open() first", code="E406"
+            )
         time.sleep(self.duration(items))
         return self.answer(items)
 

@@ -49,7 +49,11 @@ class SyntheticSlotsBackend:
                 code="E122",
             )
         if min(self._prefill_s, self._token_s, self._sigma, self._slowdown) < 0 or self.slots < 1:
-            raise PlanError("synthetic_slots: times cannot be negative, slots must be positive", code="E122")
+            raise PlanError(
+                "synthetic_slots: times cannot be negative, slots must be positive",
+                code="E122",
+                help="give times of 0 or more, and 1 slot or more",
+            )
         self._open = False
         self._seen = 0
         self._draws = random.Random(0)
@@ -62,7 +66,9 @@ class SyntheticSlotsBackend:
 
     async def start(self, item: Mapping[str, Any]) -> AsyncIterator[Chunk]:
         if not self._open:
-            raise BackendError("synthetic_slots: start() on a closed backend", help="call open() first")
+            raise BackendError(
+                "synthetic_slots: start() on a closed backend", help="call open() first", code="E406"
+            )
         self._seen += 1
         every = int(self.spec.options.get("fail_every", 0))
         self.active += 1

@@ -77,13 +77,17 @@ class WhisperBackend:
             return
         missing = [name for name in _FILES if name not in self.spec.files]
         if missing:
-            raise StoreError(f"model {self.spec.model!r} has no file {missing[0]}", code="E311")
+            raise StoreError(
+                f"model {self.spec.model!r} has no file {missing[0]}",
+                code="E325",
+                help="pin a model that has it, or another backend; `tauten model list` names them",
+            )
         try:
             import ctranslate2
             import tokenizers
         except ImportError as error:
             raise MachineError(
-                f"{error.name} is not installed", help="pip install 'tauten[local]'"
+                f"{error.name} is not installed", help="pip install 'tauten[local]'", code="E315"
             ) from error
         compute_type = self._compute_type(ctranslate2)
         self._tokenizer = tokenizers.Tokenizer.from_file(str(self.spec.files["tokenizer.json"]))
@@ -115,7 +119,7 @@ class WhisperBackend:
             raise StoreError(
                 f"CTranslate2 cannot load {self.spec.model!r}: {error}",
                 help=f"check the files: tauten model verify {self.spec.model}",
-                code="E311",
+                code="E325",
             ) from error
 
     def group(self, item: Any) -> Hashable:
@@ -137,7 +141,9 @@ class WhisperBackend:
         window was done again in 30 s) and no_speech. Silence gives "" without running the model.
         """
         if self._model is None:
-            raise BackendError("whisper: run() on a backend that is not open", help="call open() first")
+            raise BackendError(
+                "whisper: run() on a backend that is not open", help="call open() first", code="E406"
+            )
         results: list[Any] = [None] * len(items)
         windows: list[_Window] = []
         for owner, item in enumerate(items):
@@ -252,7 +258,7 @@ class WhisperBackend:
 def _is_full(item: Mapping[str, Any]) -> bool:
     window = item.get("window", "clip")
     if window not in ("clip", "full"):
-        raise InputError(f"unknown window {window!r}", help="use `clip` or `full`", code="E231")
+        raise InputError(f"unknown window {window!r}", help="use `clip` or `full`", code="E240")
     return bool(window == "full")
 
 

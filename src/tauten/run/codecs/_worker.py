@@ -116,7 +116,7 @@ def pack(value: object, started: float) -> tuple[Result, list[NDArray[Any]]]:
         raise PlanError(
             f"a {value.__class__.__name__} cannot come from a decode process",
             help='decode it with decode = "thread"',
-            code="E124",
+            code="E128",
         )
     for array in arrays:
         result.arrays.append((list(array.shape), array.dtype.str, result.size_bytes))

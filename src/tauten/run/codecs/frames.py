@@ -80,14 +80,14 @@ def _check_header(clip: Clip, wish: Mapping[str, Any], kind: str) -> Track:
         raise PlanError(
             "codec `frames`: every_s, count and poster exclude one another",
             help="give one of them",
-            code="E123",
+            code="E128",
         )
     return track
 
 
 def _choose_reader(wanted: str, track: Track) -> str:
     if wanted and wanted not in _READERS:
-        raise PlanError(f"codec `frames`: reader={wanted!r}", help="give cv2 or av", code="E123")
+        raise PlanError(f"codec `frames`: reader={wanted!r}", help="give cv2 or av", code="E128")
     reader = wanted or ("av" if track.codec in ("av01", "V_AV1") else "cv2")
     if reader == "av" and importlib.util.find_spec("av") is None:
         raise MachineError(
@@ -108,7 +108,7 @@ def _wished_times(clip: Clip, wish: Mapping[str, Any]) -> Iterator[float]:
             raise _too_many(count, most)
         if not clip.seconds:
             raise MediaError(
-                "a clip that does not say how long it is cannot be divided", help="use every_s", code="E218"
+                "a clip that does not say how long it is cannot be divided", help="use every_s", code="E220"
             )
         yield from ((number + 0.5) * clip.seconds / count for number in range(count))
     else:

@@ -55,7 +55,7 @@ class PixelsCodec:
         return isinstance(payload, Image)
 
     def decode(self, data: bytes, media_type: str, params: Mapping[str, Any], name: str) -> Pixels:
-        """Raises MediaError: E215 over the limits, E216 damaged, E217 no such page, E218 not 8 or 16 bit."""
+        """Raises MediaError: E215 over the limits, E216 damaged, E217 no such page, E220 not 8 or 16 bit."""
         wish = checked_params(self.name, params, self.param_keys, {"max_side": 1, "min_side": 1, "page": 0})
         kind = sniff(data) or media_type
         with decoding(f"{kind} picture"):
@@ -186,7 +186,7 @@ def _rgb(picture: Pillow.Image) -> RGB:
         raise MediaError(
             f"a picture of 32-bit {'numbers' if picture.mode == 'I' else 'floats'}, which name no colours",
             help="save it with 8 or 16 bits a channel",
-            code="E218",
+            code="E220",
         )
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

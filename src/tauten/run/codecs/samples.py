@@ -60,7 +60,7 @@ class SamplesCodec:
             raise PlanError(
                 f"codec `samples`: quality={quality!r}",
                 help=f"give one of {', '.join(QUALITIES)}",
-                code="E123",
+                code="E128",
             )
         kind, rate = sniff(data) or media_type, wish.get("rate", RATE_HZ)
         limit_s = wish.get("max_seconds", MAX_SECONDS)
