@@ -9,6 +9,7 @@ are and checked when the plan is opened.
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -195,17 +196,29 @@ class _Reader:
     def choice(self, stage: str, role: str, table: dict[str, Any]) -> ModelChoice:
         known = {key: value for key, value in table.items() if key in _CHOICE}
         options = {key: value for key, value in table.items() if key not in _CHOICE}
+        self._no_paths(f"{stage}.{role}", table)
         return self.convert(known | {"options": options}, ModelChoice, f"stage.{stage}.{role}")  # type: ignore[no-any-return]
 
     def _no_paths(self, stage: str, table: dict[str, Any]) -> None:
         for key, value in table.items():
-            if isinstance(value, str) and key != "why" and (value.startswith(("/", "~")) or "://" in value):
+            if key != "why" and _holds_path(value):
                 raise PlanError(
                     f"stage.{stage}.{key} = {value!r}: a plan holds no absolute paths or hosts",
                     help="name a model of the catalogue; hosts belong in tauten.toml",
                     where=self.place(key),
                     code="E125",
                 )
+
+
+def _holds_path(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(_holds_path(member) for member in value)
+    if isinstance(value, dict):
+        return any(_holds_path(member) for member in value.values())
+    return isinstance(value, str) and _PATH.match(value) is not None
+
+
+_PATH = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]|.*://", re.DOTALL)
 
 
 # -- writing -----------------------------------------------------------------------------------------
@@ -217,7 +230,8 @@ def format_plan(plan: Plan) -> str:
 
     document = tomlkit.document()
     document["tauten"] = FORMAT
-    for key in ("name", "workflow", "graph", "made_on"):
+    document["name"] = plan.name
+    for key in ("workflow", "graph", "made_on"):
         if getattr(plan, key):
             document[key] = getattr(plan, key)
     for key in ("slo", "result"):
