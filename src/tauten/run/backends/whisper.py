@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections import Counter
@@ -89,6 +90,7 @@ class WhisperBackend:
             raise MachineError(
                 f"{error.name} is not installed", help="pip install 'tauten[local]'", code="E315"
             ) from error
+        ctranslate2.set_log_level(logging.ERROR)  # what it converts on the way in, `properties` says
         compute_type = self._compute_type(ctranslate2)
         self._tokenizer = tokenizers.Tokenizer.from_file(str(self.spec.files["tokenizer.json"]))
         self._model = self._load(ctranslate2, compute_type)
