@@ -229,9 +229,7 @@ def test_what_you_write_it_keeps() -> None:
             lower(graph, Plan(stages={"ask": stage}))
         assert caught.value.code == "E126"
     lower(graph, Plan(stages={"ask": StagePlan(settings={"window": "short"}, model="small")}))
-    (free,) = [step for step in lower(graph_of(drawn), Plan(stages={"ask": StagePlan(model="large")})).steps][
-        :1
-    ]
+    free = lower(graph_of(drawn), Plan(stages={"ask": StagePlan(model="large")})).steps[0]
     assert free.models["model"].model == "large"
 
 

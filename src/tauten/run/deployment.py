@@ -201,7 +201,8 @@ class Deployment:
 
     async def infer(self, request: Request, step: str, item: Any, cause: str = "compute") -> Any:
         """Run one item; records queue, `cause` and loop rows. Raises Overloaded when the queue is full."""
-        if self._waiting >= self.bound:
+        leaving = len(self._idle) * self.max_batch  # at the end of this turn of the loop
+        if self._waiting >= self.bound + leaving:
             raise Overloaded(
                 f"{self.label}: {self.bound} requests are waiting", help="retry later, or add replicas"
             )

@@ -1,0 +1,118 @@
+"""Dedicated threads: results, errors, rows, leavers, closing."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tauten.clock import run_virtual
+from tauten.errors import InternalError
+from tauten.run.trace import Trace
+from tauten.run.workers import Workers, in_thread
+
+NAME: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="")
+
+
+def with_workers(count: int, body: Callable[[Workers, Trace], Awaitable[Any]]) -> None:
+    async def main() -> None:
+        before = threading.active_count()
+        workers = Workers(count, "test")
+        await body(workers, Trace(0.0))
+        workers.close()
+        workers.close()
+        assert threading.active_count() == before
+        with pytest.raises(InternalError, match="closed"):
+            await workers.run(Trace(0.0), "s", "user", int)
+
+    asyncio.run(main())
+
+
+def test_results_errors_context_and_rows() -> None:
+    def fails() -> None:
+        raise KeyError("no")
+
+    async def body(workers: Workers, trace: Trace) -> None:
+        NAME.set("kept")
+        assert await workers.run(trace, "s", "decode", lambda a: a + NAME.get(), "x") == "xkept"
+        assert [row[:2] for row in trace.rows] == [("s", "queue"), ("s", "loop"), ("s", "decode")]
+        (_, _, asked, started), (_, _, ended, back), decode = trace.rows
+        assert asked <= started <= ended <= back
+        assert decode[2:] == (started, ended)
+        with pytest.raises(KeyError, match="no"):
+            await workers.run(trace, "s", "user", fails)
+
+    with_workers(2, body)
+
+
+def test_jobs_run_side_by_side_up_to_the_count() -> None:
+    async def body(workers: Workers, trace: Trace) -> None:
+        barrier = threading.Barrier(2, timeout=5)
+        await asyncio.gather(*(workers.run(trace, "s", "user", barrier.wait) for _ in range(4)))
+
+    with_workers(2, body)
+
+
+def test_a_job_whose_request_left_does_not_run() -> None:
+    ran: list[str] = []
+
+    async def body(workers: Workers, trace: Trace) -> None:
+        go, inside = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            inside.set()
+            go.wait(5)
+
+        first = asyncio.ensure_future(workers.run(trace, "s", "user", hold))
+        second = asyncio.ensure_future(workers.run(trace, "s", "user", ran.append, "second"))
+        while not inside.is_set():
+            await asyncio.sleep(0.001)
+        second.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        await first
+        await workers.run(trace, "s", "user", ran.append, "third")
+        assert ran == ["third"]
+
+    with_workers(1, body)
+
+
+def test_a_cleanup_that_fails_is_reported_and_ends_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+
+    async def body(workers: Workers, trace: Trace) -> None:
+        workers.later(lambda: 1 / 0)
+        assert await workers.run(trace, "s", "user", int) == 0
+        assert [each.exc_type for each in seen] == [ZeroDivisionError]
+
+    with_workers(1, body)
+
+
+def test_in_virtual_time_a_job_takes_none() -> None:
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        workers = Workers(1, "test", clock)
+        trace = Trace(clock())
+        assert await workers.run(trace, "s", "user", len, "abc") == 3
+        assert trace.rows == [("s", "user", 0.0, 0.0)]
+        workers.close()
+
+    run_virtual(main())
+
+
+def test_in_thread() -> None:
+    def fails() -> None:
+        raise OSError("no")
+
+    async def main() -> None:
+        assert await in_thread(len, "abc") == 3
+        with pytest.raises(OSError, match="no"):
+            await in_thread(fails)
+
+    asyncio.run(main())
