@@ -180,7 +180,7 @@ def test_a_stage_cannot_block_the_loop_that_would_run_it() -> None:
     async def blocks(q: str) -> str:
         return "".join(other.stream(q))
 
-    with pytest.raises(tt.TautenError, match="E11[0-9] test_engine_ambient"):
+    with pytest.raises(tt.TautenError, match=r"E11[0-9] test_engine_ambient"):
         blocks("x")
 
 
