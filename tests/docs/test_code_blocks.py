@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from kit.pages import COMMENT, blocks, commands, run_page
 
+from kit.pages import COMMENT, blocks, commands, run_page
 from tauten.models.store import default_root
 
 ROOT = Path(__file__).parents[2]
