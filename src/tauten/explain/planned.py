@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from tauten.explain.account import Estimate
 from tauten.plan.lower import Lowered, Program, Step
 
 SCHEMA = "tauten.plan.explain/1"
+WIDTH = 96  # columns, as the other screens
+ESTIMATE_WIDTH = 16  # `1462 (1390-1544)` fits
 
 
 def planned_text(
@@ -17,15 +20,20 @@ def planned_text(
 ) -> str:
     """The plan as a tree: steps in order, branches that run side by side indented under a bar."""
     head = "   ".join(filter(None, (workflow, f"plan {lowered.plan.id}", machine)))
-    rows = list(_rows(lowered.program, "", estimates))
+    rows = _rows(lowered.program, "", estimates)
     width = max((len(name) for name, *_ in rows), default=0)
-    how_width = max((len(how) for _, how, _ in rows), default=0)
-    lines = [f" {head}", "", f"   {'step':<{width}}  {'how':<{how_width}}  est. ms (90 %)"]
-    lines += [f"   {name:<{width}}  {how:<{how_width}}  {estimate}".rstrip() for name, how, estimate in rows]
-    known = sum(1 for *_, estimate in rows if estimate not in ("", "no data"))
-    if not known:
+    lines = [f" {head}", "", f"   {'step':<{width}}  {'est. ms (90 %)':<{ESTIMATE_WIDTH}}  how"]
+    for name, how_it_runs, estimate in rows:
+        lines += _lines(f"   {name:<{width}}  {estimate:<{ESTIMATE_WIDTH}}  ", how_it_runs)
+    if not any(estimate not in ("", "no data") for *_, estimate in rows):
         lines += ["", " No data yet: run `tauten explain --analyze`, which measures as it goes."]
     return "\n".join(lines) + "\n"
+
+
+def _lines(start: str, text: str) -> list[str]:
+    """One row; a long last column goes on below itself."""
+    first, *rest = textwrap.wrap(text, max(24, WIDTH - len(start))) or [""]
+    return [(start + first).rstrip(), *(" " * len(start) + more for more in rest)]
 
 
 def _rows(program: Program, indent: str, estimates: Mapping[str, Estimate]) -> list[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ What is shown of a replay is always one real request: percentiles of parts do no
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ async def serve_one(engine: Engine, plan: str, id: str, inputs: Mapping[str, Any
 def step_key(step: Step) -> Key:
     """How a step was run, as measurements are keyed: its settings belong to its name."""
     chosen = [choice for choice in step.models.values() if choice.backend]
-    settings = " ".join(f"{key}={value}" for key, value in sorted(step.plan.settings.items()))
+    settings = " ".join(f"{key}={_spelled(value)}" for key, value in sorted(step.plan.settings.items()))
     view = step.view.name if step.view is not None else ""
     name = " ".join(filter(None, (step.name, view, settings)))
 
@@ -160,6 +161,12 @@ def step_key(step: Step) -> Key:
         threads=max((choice.threads for choice in chosen), default=0),
         batch=max((choice.batch.max for choice in chosen), default=1),
     )
+
+
+def _spelled(value: Any) -> str:
+    """A setting in a key; a long one by its hash."""
+    text = str(value)
+    return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def learn(measurements: Measurements, lowered: Lowered, served: Iterable[Served]) -> None:
