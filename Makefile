@@ -38,6 +38,7 @@ check: setup
 bench: models
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/memory.py
 
 docs: setup
 	$(BIN)/python -m pytest -q tests/docs
