@@ -313,6 +313,21 @@ def test_a_stream_for_several_consumers_some_of_which_collect() -> None:
     assert value(drawn, "a b c", plan=plan) == expected, names
 
 
+def test_one_stream_on_several_ports_of_one_step() -> None:
+    @tt.stage(pure=True)
+    async def merged(a: tt.Stream[str], b: tt.Stream[str]) -> list[str]:
+        return [word async for word in a] + [word async for word in b]
+
+    @tt.workflow
+    def drawn(q: str) -> dict[str, Any]:
+        stream = parts(q)
+        whole = both(stream, stream)  # type: ignore[arg-type]
+        return {"merged": merged(stream, stream), "whole": whole, "a": stream, "b": [stream]}
+
+    expected = {"merged": ["x", "y"] * 2, "whole": "xyxy", "a": "xy", "b": ["xy"]}
+    assert value(drawn, "x y") == expected
+
+
 def test_streaming_stages_overlap() -> None:
     @tt.stage(pure=True)
     async def louder(stream: tt.Stream[str]) -> tt.Stream[str]:  # type: ignore[misc]

@@ -56,13 +56,19 @@ Getter = Callable[[Run], Any]
 
 
 class Streamed:
-    """A streamed value in its slot: the channel and one reader per consumer."""
+    """A streamed value in its slot: the channel, and a reader for each port that reads it."""
 
     __slots__ = ("channel", "readers")
 
-    def __init__(self, channel: Channel, readers: dict[str, Reader]) -> None:
+    def __init__(self, channel: Channel, readers: dict[str, list[Reader]]) -> None:
         self.channel = channel
         self.readers = readers
+
+    def take(self, consumer: str) -> Reader:
+        """The next of a consumer's readers: it asks once for each of its ports."""
+        readers = self.readers[consumer]
+        readers.append(readers.pop(0))
+        return readers[-1]
 
 
 class Binder:
@@ -296,14 +302,10 @@ class Binder:
         return _leaving(operate, self._read_streams(step, kind))
 
     def _consumers(self, name: str) -> list[str]:
-        """Who reads a step's stream: stages (or their decode steps), and "" for the caller."""
-        users = [
-            user.name
-            for user in self.lowered.steps
-            for source in user.inputs.values()
-            if _feeds(source, name)
-        ]
-        return list(dict.fromkeys(users + ([""] if _feeds(self.lowered.result, name) else [])))
+        """Who reads a step's stream, once for each port: stages (or their decode steps), "" for the caller."""
+        reads = [(user.name, source) for user in self.lowered.steps for source in user.inputs.values()]
+        reads.append(("", self.lowered.result))
+        return [consumer for consumer, source in reads for _ in range(_feeds(source, name))]
 
     def _streams(self, source: Source) -> bool:
         given = self.types.get(source.name) if isinstance(source, FromStage) else None
@@ -478,7 +480,10 @@ def _knot(operators: dict[str, Operator], needs: dict[str, tuple[str, ...]]) -> 
 
 
 def _readers(channel: Channel, request: Request, consumers: list[str]) -> Streamed:
-    return Streamed(channel, {each: channel.reader(request.trace, each, request.clock) for each in consumers})
+    readers: dict[str, list[Reader]] = {}
+    for each in consumers:
+        readers.setdefault(each, []).append(channel.reader(request.trace, each, request.clock))
+    return Streamed(channel, readers)
 
 
 def _shared(value: Any, run: Run, consumers: list[str]) -> Any:
@@ -514,7 +519,8 @@ async def _leave(run: Run, streams: list[tuple[int, str]]) -> None:
     for slot, consumer in streams:
         value = run.values[slot]
         if isinstance(value, Streamed):
-            await value.readers[consumer].aclose()
+            for reader in value.readers[consumer]:
+                await reader.aclose()
         elif isinstance(value, Stream):
             await value.aclose()
 
@@ -544,7 +550,7 @@ def _as_stream(value: Any, consumer: str) -> Stream[Any] | None:
     if value is None:
         return None
     if isinstance(value, Streamed):
-        return Stream(value.readers[consumer])
+        return Stream(value.take(consumer))
     if isinstance(value, Stream):
         value.relabel(consumer)
         return value
@@ -670,10 +676,11 @@ def _needed(kind: StageKind[..., Any], names: list[str]) -> list[str]:
     ]
 
 
-def _feeds(result: Source, name: str) -> bool:
-    if isinstance(result, FromStage):
-        return result.name == name
-    return isinstance(result, Listed) and any(_feeds(member, name) for member in result.members)
+def _feeds(source: Source, name: str) -> int:
+    """How often a source reads a step."""
+    if isinstance(source, FromStage):
+        return int(source.name == name)
+    return sum(_feeds(member, name) for member in source.members) if isinstance(source, Listed) else 0
 
 
 def _opens(gate: Callable[[Any], Any], value: Any, step: str) -> bool:
