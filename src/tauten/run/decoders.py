@@ -330,7 +330,7 @@ class Decoders:
             raise errors.PlanError(
                 f"decode = {mode!r}, expected thread or process",
                 help=errors.suggest(mode, self._crews),
-                code="E123",
+                code="E128",
             )
         if not find("codecs", view.codec)().accepts(payload):
             raise MediaError(
