@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from tauten.cli.explain import measurements_path
+from tauten.cli.output import check_outputs, write_output
 from tauten.errors import InputError
 from tauten.explain.html import to_html
 from tauten.explain.text import compare_text
@@ -39,6 +40,7 @@ def demo(
     """Answer one request, replay the recording under two plans, and show where the time went."""
     if split not in ("", "dev", "held_out"):
         raise InputError(f"no half {split!r}", help="write dev or held_out", code="E260")
+    check_outputs(json_file, html, perfetto)
     say = teller()
     began = time.monotonic()
     prepare(say)
@@ -145,11 +147,11 @@ def _in_force(properties: dict[str, Any]) -> str:
 def _write(tours: Any, found: Any, json_file: Path | None, html: Path | None, perfetto: Path | None) -> None:
     if json_file is not None:
         encoded = msgspec.json.encode(tours.document(found), enc_hook=str)
-        json_file.write_bytes(msgspec.json.format(encoded))
+        write_output(json_file, msgspec.json.format(encoded))
     if html is not None:
-        html.write_text(to_html(found.comparison))
+        write_output(html, to_html(found.comparison))
     if perfetto is not None:
         from tauten.explain.exports.perfetto import export
 
         picked = {side.replay.plan: side.replay.at("p50").trace for side in found.sides}
-        perfetto.write_text(export(picked, workflow=found.workflow.name))
+        write_output(perfetto, export(picked, workflow=found.workflow.name))

@@ -11,14 +11,16 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from tauten.cli.output import check_outputs, write_output
 from tauten.cli.target import load_workflow, read_inputs
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
-from tauten.explain.account import Account, Comparison, Header, account, compare
+from tauten.explain.account import Account, Comparison, Estimate, Header, account, compare
 from tauten.explain.document import to_json
 from tauten.explain.exports.perfetto import export
 from tauten.explain.figures import slo_table
 from tauten.explain.html import to_html
+from tauten.explain.planned import SCHEMA as PLANNED_SCHEMA
 from tauten.explain.planned import planned_document, planned_text
 from tauten.explain.text import compare_text, to_text
 from tauten.improve.recording import Recording
@@ -29,6 +31,7 @@ from tauten.improve.replay import (
     keep_measurements,
     learn,
     load_measurements,
+    parse_rank,
     replay,
 )
 from tauten.models.store import Store
@@ -40,6 +43,7 @@ from tauten.run.engine import Engine
 
 app = typer.Typer(add_completion=False)
 
+Estimates = dict[str, Estimate]
 REPEATS = 5  # requests of one input: the median of five is not the first, cold one
 
 
@@ -65,17 +69,23 @@ def explain(
     if len(plans) > 2:
         raise InputError(f"{len(plans)} plans were given", help="give one, or two to compare", code="E260")
     if not analyze:
+        if html is not None or perfetto is not None or recording is not None:
+            raise InputError(
+                "a page, a trace and a recording show requests that ran", help="add --analyze", code="E260"
+            )
         _planned(workflow, plans, as_json)
         return 0
+    parse_rank(at)
+    check_outputs(html, perfetto)
     requests = list(_requests(workflow, inputs or [], recording, repeat))
-    replays = run_async(_run(workflow, plans, requests))
-    shown = _shown(workflow, plans, replays, at)
+    replays, known = run_async(_run(workflow, plans, requests))
+    shown = _shown(workflow, plans, replays, known, at)
     _print(shown, as_json, all_rows)
     if html is not None:
-        html.write_text(to_html(shown))
+        write_output(html, to_html(shown))
     if perfetto is not None:
         picked = {done.plan: done.at(at).trace for done in replays}
-        perfetto.write_text(export(picked, workflow=workflow.name))
+        write_output(perfetto, export(picked, workflow=workflow.name))
     return 5 if any(served.error for done in replays for served in done.served) else 0
 
 
@@ -92,14 +102,14 @@ def _planned(workflow: Workflow[..., Any], plans: list[Plan], as_json: bool) -> 
             code="E113",
         )
     known = load_measurements(measurements_path())
-    for each in plans:
-        lowered = lower(workflow.graph, each)
-        found = estimates(known, lowered)
-        if as_json:
-            document = planned_document(workflow.name, lowered, found)
-            typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
-        else:
-            typer.echo(planned_text(workflow.name, lowered, found, str(hardware())))
+    planned = [(lowered, estimates(known, lowered)) for lowered in (lower(workflow.graph, p) for p in plans)]
+    if as_json:
+        documents = [planned_document(workflow.name, *each) for each in planned]
+        document = documents[0] if len(documents) == 1 else {"schema": PLANNED_SCHEMA, "plans": documents}
+        typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+        return
+    for lowered, found in planned:
+        typer.echo(planned_text(workflow.name, lowered, found, str(hardware())))
 
 
 def measurements_path() -> Path:
@@ -111,7 +121,10 @@ def _requests(
     workflow: Workflow[..., Any], pairs: list[str], recording: Path | None, repeat: int
 ) -> Iterable[tuple[str, Mapping[str, Any]]]:
     if recording is not None:
-        for item in Recording.load(recording):
+        kept = Recording.load(recording)
+        if not len(kept):
+            raise InputError(f"{str(recording)!r} holds no request", help="record some", code="E245")
+        for item in kept:
             yield item.id, workflow.bind(**item.inputs)
             item.forget()
         return
@@ -122,10 +135,14 @@ def _requests(
 
 async def _run(
     workflow: Workflow[..., Any], plans: list[Plan], requests: list[tuple[str, Mapping[str, Any]]]
-) -> list[Replay]:
-    """Each plan alone, so that two sets of models do not share the cores; measurements are kept."""
+) -> tuple[list[Replay], list[Estimates]]:
+    """Each plan alone, so that two sets of models do not share the cores; measurements are kept.
+
+    The estimates are those of before: this run teaches the next one.
+    """
     path = measurements_path()
     known = load_measurements(path)
+    before = [estimates(known, lower(workflow.graph, each)) if workflow.graph else {} for each in plans]
     done = []
     for each in plans:
         async with Engine() as engine:
@@ -136,7 +153,7 @@ async def _run(
             learn(known, lowered, replayed.good[1:] or replayed.good)  # the first one warms caches up
         done.append(replayed)
     keep_measurements(known, path)
-    return done
+    return done, before
 
 
 def _progress(plan: str, count: int) -> Any:
@@ -154,13 +171,12 @@ def _progress(plan: str, count: int) -> Any:
 
 
 def _shown(
-    workflow: Workflow[..., Any], plans: list[Plan], replays: list[Replay], at: str
+    workflow: Workflow[..., Any], plans: list[Plan], replays: list[Replay], known: list[Estimates], at: str
 ) -> Account | Comparison:
-    known = load_measurements(measurements_path())
-    accounts = []
-    for each, done in zip(plans, replays, strict=True):
-        found = estimates(known, lower(workflow.graph, each)) if workflow.graph else {}
-        accounts.append(account(done.at(at).trace, estimates=found, header=header(workflow, done, at)))
+    accounts = [
+        account(done.at(at).trace, estimates=found, header=header(workflow, done, at))
+        for done, found in zip(replays, known, strict=True)
+    ]
     if len(accounts) == 1:
         return accounts[0]
     return compare(accounts[0], accounts[1], name_a=plans[0].name, name_b=plans[1].name)

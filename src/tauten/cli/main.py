@@ -47,17 +47,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
+    try:
+        return _answer(arguments)
+    except TautenError as error:
+        print(f"tauten: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("tauten: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _no_reader()
+        return 0
+    except Exception as error:  # noqa: BLE001  # the last door: a bug becomes a report, not a traceback
+        return _report(error)
+
+
+def _answer(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        print(overview(), flush=True)
         return 0
     if arguments[0] in ("-V", "--version"):
-        print(f"tauten {__version__}")
+        print(f"tauten {__version__}", flush=True)
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
         print(f"tauten: no command {name!r}. {suggest(name, COMMANDS)}", file=sys.stderr)
         return 2
-    return _guarded(name, rest)
+    return _dispatch(name, rest)
 
 
 def overview() -> str:
@@ -70,44 +86,43 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def _guarded(name: str, rest: list[str]) -> int:
-    try:
-        return _dispatch(name, rest)
-    except TautenError as error:
-        print(f"tauten: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("tauten: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing to tell it
-        return 0
-    except Exception as error:  # noqa: BLE001  # the last door: a bug becomes a report, not a traceback
-        return _report(error)
-
-
 def _dispatch(name: str, rest: list[str]) -> int:
     app = importlib.import_module(f"tauten.cli.{name}").app
     try:
         result = app(rest, prog_name=f"tauten {name}", standalone_mode=False)
+        sys.stdout.flush()
     except SystemExit as left:
-        return int(left.code or 0)
+        if isinstance(left.__context__, BrokenPipeError):  # which typer turns into an exit of 1
+            raise left.__context__ from None
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
         show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
         if isinstance(error, TautenError) or code is None:
             raise
         if show is not None:
             show()  # a usage error, worded by typer
         return int(code)
+    if result == EXIT_INTERRUPTED:  # which typer makes of Ctrl-C
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 
+def _no_reader() -> None:
+    """The reader left (`| head -1`): what is still buffered goes nowhere, and nobody is told."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.__stdout__.fileno() if sys.__stdout__ is not None else 1)
+    os.close(null)
+
+
 def _report(error: Exception) -> int:
-    with tempfile.NamedTemporaryFile("w", prefix="tauten-", suffix=".txt", delete=False) as report:
-        traceback.print_exception(error, file=report)
-    print(
-        f"tauten: a bug of ours: {error.__class__.__name__}: {error}\n"
-        f"help: please send {report.name}; it holds the stack, and none of your data",
-        file=sys.stderr,
-    )
+    print(f"tauten: a bug of ours: {error.__class__.__name__}: {error}", file=sys.stderr)
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="tauten-", suffix=".txt", delete=False) as report:
+            traceback.print_exception(error, file=report)
+    except OSError as refused:
+        print(f"help: please send this line; a report with the stack had no room: {refused}", file=sys.stderr)
+    else:
+        print(f"help: please send {report.name}; it holds the stack of the failed command", file=sys.stderr)
     return EXIT_BUG

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from tauten.cli.output import write_output
 from tauten.cli.target import load_workflow
 from tauten.describe.workflow import Workflow
 from tauten.errors import PlanError
@@ -125,9 +125,7 @@ def rebase_plan(target: Target, plan: PlanFile, as_json: AsJson = False) -> int:
             help="run it with the plan: `tauten explain --analyze --plan FILE` binds it step by step",
         )
     mended, dropped = rebase(load_plan(plan), workflow.graph)
-    beside = plan.with_name(f".{plan.name}.{os.getpid()}")
-    beside.write_text(format_plan(mended))
-    beside.replace(plan)
+    write_output(plan, format_plan(mended))
     if as_json:
         _print_json("rebase", plan=mended.id, dropped=dropped)
     for line in [] if as_json else dropped:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from tauten.cli.output import check_outputs, write_output
 from tauten.cli.target import load_workflow, read_inputs
 from tauten.describe.payload import Json, Payload, Tensor, Text
 from tauten.describe.workflow import Workflow
@@ -35,6 +36,7 @@ def run(
     """Run one request and print its answer."""
     workflow = load_workflow(target)
     values = read_inputs(workflow, inputs or [])
+    check_outputs(out)
     run_async(_run(workflow, load_plan(plan) if plan else None, values, deadline_ms, out, as_json))
     return 0
 
@@ -91,7 +93,7 @@ def _write(given: list[Any], out: Path) -> None:
     media = [value for value in given if isinstance(value, Payload)]
     if not media:
         raise InputError("the result holds no media to write", help="leave --out away", code="E208")
-    out.write_bytes(b"".join(value.data for value in media))
+    write_output(out, b"".join(value.data for value in media))
     print(f"{out}: {media[0].type}", file=sys.stderr)
 
 

@@ -7,7 +7,9 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -40,39 +42,61 @@ def load_workflow(target: str) -> Workflow[..., Any]:
 def _file(path: Path) -> ModuleType:
     if not path.is_file():
         raise NotFound(f"no file {str(path)!r}", help="give FILE.py:workflow or module:workflow")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = (
+        path.stem if path.stem not in sys.modules else f"_target_{path.stem}"
+    )  # a user's random.py is not Python's
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise NotFound(f"{str(path)!r} is not a Python file", help="give FILE.py:workflow", code="E229")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    sys.modules[name] = module
     sys.path.insert(0, str(path.parent.resolve()))
-    _execute(lambda: spec.loader.exec_module(module), str(path))
+    _execute(lambda: loader.exec_module(module), str(path))
     return module
 
 
 def _module(name: str) -> ModuleType:
     sys.path.insert(0, "")
-    if importlib.util.find_spec(name.partition(".")[0]) is None:
+    if not _importable(name.partition(".")[0]):
         raise NotFound(f"no module {name!r}", help="give FILE.py:workflow or module:workflow")
     return _execute(lambda: importlib.import_module(name), name)  # type: ignore[no-any-return]
 
 
-def _execute(load: Any, name: str) -> Any:
+def _importable(package: str) -> bool:
+    try:
+        return bool(package) and importlib.util.find_spec(package) is not None
+    except ValueError:  # a module without a spec, as __main__
+        return False
+
+
+def _execute(load: Callable[[], Any], name: str) -> Any:
     try:
         return load()
     except TautenError:
         raise
-    except Exception as error:
-        line = error.__traceback__
-        while line is not None and line.tb_next is not None:
-            line = line.tb_next
-        where = f"{Path(line.tb_frame.f_code.co_filename).name}:{line.tb_lineno}" if line else name
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"importing {name} raised {error.__class__.__name__}: {error}",
             help="mend the file; it is run like any Python module",
-            where=where,
+            where=_place(error, name),
             code="E207",
         ) from error
+
+
+def _place(error: BaseException, name: str) -> str:
+    """The user's own file and line: the last one that is neither a library's nor Python's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}"
+    own = name
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if not file.startswith(("<", _OURS, *_LIBRARIES)):
+            own = f"{Path(file).name}:{line}"
+    return own
+
+
+_OURS = str(Path(__file__).parents[1])
+_LIBRARIES = tuple(sysconfig.get_paths().values())
 
 
 def read_inputs(workflow: Workflow[..., Any], pairs: list[str]) -> dict[str, Any]:

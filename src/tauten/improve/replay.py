@@ -85,28 +85,36 @@ class Replay:
 
     def at(self, which: str) -> Served:
         """One real request: ``p50`` and the like take the one at that rank of wall time, ``#7`` the 7th."""
-        if which.startswith("#"):
-            return self._numbered(which)
-        try:
-            quantile = float(which.removeprefix("p")) / 100
-        except ValueError:
-            quantile = -1.0
-        if not 0 <= quantile <= 1:
-            raise InputError(f"no request {which!r}", help="write p50, p95 or #7", code="E209")
+        quantile = parse_rank(which)
+        if isinstance(quantile, int):
+            return self._numbered(quantile)
         ordered = sorted(self.good, key=lambda each: each.wall_ms)
         if not ordered:
-            raise next(each.error for each in self.served if each.error is not None)
+            failed = (each.error for each in self.served if each.error is not None)
+            raise next(failed, InputError("no request was run", help="give some", code="E209"))
         return ordered[min(len(ordered) - 1, math.ceil(quantile * len(ordered)) - 1 if quantile else 0)]
 
     def number(self, served: Served) -> int:
         """Which one it is, counted from 1."""
         return self.served.index(served) + 1
 
-    def _numbered(self, which: str) -> Served:
-        number = int(which[1:]) if which[1:].isdigit() else 0
+    def _numbered(self, number: int) -> Served:
         if not 1 <= number <= len(self.served):
-            raise InputError(f"no request {which!r}", help=f"write #1 to #{len(self.served)}", code="E209")
+            raise InputError(f"no request '#{number}'", help=f"write #1 to #{len(self.served)}", code="E209")
         return self.served[number - 1]
+
+
+def parse_rank(which: str) -> float | int:
+    """A quantile (0 to 1) for ``p95``, a number for ``#7``; anything else is an InputError."""
+    if which.startswith("#") and which[1:].isdecimal():
+        return int(which[1:])
+    try:
+        quantile = float(which[1:]) / 100 if which.startswith("p") else -1.0
+    except ValueError:
+        quantile = -1.0
+    if not 0 <= quantile <= 1:
+        raise InputError(f"no request {which!r}", help="write p50, p95 or #7", code="E209")
+    return quantile
 
 
 async def replay(
