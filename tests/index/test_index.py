@@ -20,7 +20,8 @@ from tauten.describe.passages import Document, Found, open_index
 from tauten.errors import InputError, MachineError, NotFound
 from tauten.run import generations
 from tauten.run.building import KnownVectors, build
-from tauten.run.index import Index, home, list_indexes, locate, remove_index
+from tauten.run.index import Index, list_indexes, remove_index
+from tauten.run.indexes import home, locate
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from typing import Any
 from tauten.clock import run_virtual
 from tauten.describe.workflow import Workflow
 from tauten.plan.plan import Plan
-from tauten.run.engine import Answer, Engine
+from tauten.run.engine import Engine
+from tauten.run.opened import Answer
 
 
 def virtual(body: Callable[[Engine], Awaitable[Any]]) -> Any:

@@ -16,7 +16,7 @@ from tauten.errors import PlanError
 from tauten.plan.hardware import hardware
 from tauten.plan.lower import default_plan, lower
 from tauten.plan.plan import Plan, diff_plans, format_plan, load_plan, rebase
-from tauten.run.engine import check_settings
+from tauten.run.steps import check_settings
 
 app = typer.Typer(help="Show, diff, lint and rebase plans.", no_args_is_help=True, add_completion=False)
 

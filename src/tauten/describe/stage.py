@@ -185,6 +185,25 @@ class StageKind(Generic[P, R]):
         """Whether the result comes in increments."""
         return self.is_generator or self.output.stream
 
+    @functools.cached_property
+    def required(self) -> tuple[str, ...]:
+        """Inputs without which a stage is skipped."""
+        return tuple(
+            name for name, port in self.inputs.items() if not port.optional and port.kinds not in ((), (Any,))
+        )
+
+    @functools.cached_property
+    def simple(self) -> bool:
+        """Whether it is a user's coroutine that takes its inputs as they are, and nothing else."""
+        more = self.params or self.context_param or self.session_param or self.converts or self.is_class
+        ours = self.body.__module__.startswith("tauten.describe.")
+        return self.is_async and not (more or ours or self.streams or self.max_batch > 1)
+
+    @functools.cached_property
+    def streamed(self) -> frozenset[str]:
+        """Inputs that take increments."""
+        return frozenset(name for name, port in self.inputs.items() if port.stream)
+
     def view_of(self, port: str, params: Mapping[str, Any], wishes: Mapping[str, Any]) -> View:
         """How an input is decoded: its view, with settings of the same names, then a plan's wishes."""
         view = self.views[port]

@@ -57,7 +57,7 @@ class Ambient:
         fixed: dict[str, Any],
         name: str,
     ) -> Any:
-        from tauten.run.context import gather_members
+        from tauten.run.siblings import gather_members
 
         async def run() -> Any:
             engine = await self._engine(None)

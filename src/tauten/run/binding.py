@@ -8,67 +8,35 @@ cancel and drain; only a streamed edge has a task and a bounded channel.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tauten.describe.graph import FromInput, FromStage, Listed, Source
 from tauten.describe.payload import Payload, Text
-from tauten.describe.ports import PortType, Stream
+from tauten.describe.ports import PortType
 from tauten.describe.stage import AMBIENT, StageKind
-from tauten.errors import InputError, StageError, TautenError
+from tauten.errors import TautenError
 from tauten.plan.lower import Lowered, Program, Step
-from tauten.run.channel import Channel, Reader
-from tauten.run.context import (
-    BoundStep,
-    Dynamic,
-    Siblings,
-    StepContext,
-    cancel_all,
-    decode,
-    decoded,
-    gather_members,
-    join,
-    run_stage,
-    stage_error,
-    stream_stage,
-    unwrapped,
-)
+from tauten.run.bound import BoundStep, Dynamic
+from tauten.run.channel import Channel
+from tauten.run.context import StepContext
 from tauten.run.contracts import find
-from tauten.run.request import Request
+from tauten.run.control import decider
+from tauten.run.siblings import Siblings, cancel_all, gather_members
+from tauten.run.slots import (
+    Getter,
+    Operator,
+    Run,
+    as_wanted_stream,
+    collected,
+    leaving,
+    pump,
+    readers_for,
+    shared,
+)
+from tauten.run.staging import decode, decoded, run_stage, stage_error, stream_stage
 from tauten.run.trace import VISIT
-
-
-class Run:
-    """One request's way through a bound program: its values by slot, and the tasks it started."""
-
-    __slots__ = ("request", "tasks", "values", "visits")
-
-    def __init__(self, request: Request, values: list[Any]) -> None:
-        self.request = request
-        self.values = values
-        self.tasks: list[asyncio.Task[Any]] = []
-        self.visits: dict[str, int] = {}
-
-
-_SHARED_BOUND = 64  # increments, as a streamed edge's default
-Operator = Callable[[Run], Awaitable[None]]
-Getter = Callable[[Run], Any]
-
-
-class Streamed:
-    """A streamed value in its slot: the channel, and a reader for each port that reads it."""
-
-    __slots__ = ("channel", "readers")
-
-    def __init__(self, channel: Channel, readers: dict[str, list[Reader]]) -> None:
-        self.channel = channel
-        self.readers = readers
-
-    def take(self, consumer: str) -> Reader:
-        """The next of a consumer's readers: it asks once for each of its ports."""
-        readers = self.readers[consumer]
-        readers.append(readers.pop(0))
-        return readers[-1]
+from tauten.run.values import join, unwrapped
 
 
 class Binder:
@@ -102,7 +70,7 @@ class Binder:
                 return _converted(lambda run: _field(run.values[slot], attribute), None, wanted), False
             given = self.lowered.graph.inputs.get(source.name)
             if wanted.stream:
-                return _streamed(lambda run: run.values[slot], consumer, wanted), False
+                return as_wanted_stream(lambda run: run.values[slot], consumer, wanted), False
             return _converted(lambda run: run.values[slot], given, wanted), False
         if isinstance(source, FromStage):
             return self._stage_getter(source, consumer, wanted)
@@ -114,12 +82,12 @@ class Binder:
         given = self.types.get(source.name)
         if given is not None and given.stream:
             if wanted.stream:
-                return _streamed(lambda run: run.values[slot], consumer, wanted), False
-            return lambda run: _collected(run.values[slot], consumer, wanted, given), True
+                return as_wanted_stream(lambda run: run.values[slot], consumer, wanted), False
+            return lambda run: collected(run.values[slot], consumer, wanted, given), True
         if attribute:
             return _converted(lambda run: _field(run.values[slot], attribute), None, wanted), False
         if wanted.stream:
-            return _streamed(lambda run: run.values[slot], consumer, wanted), False
+            return as_wanted_stream(lambda run: run.values[slot], consumer, wanted), False
         return _converted(lambda run: run.values[slot], given, wanted), False
 
     def _listed(self, source: Listed, consumer: str, wanted: PortType) -> Getter:
@@ -189,7 +157,7 @@ class Binder:
             context = StepContext(bound, run.request, dynamic, run.visits)
             run.values[slot] = await run_stage(context, kind, inputs, bound.params, since)
 
-        return _leaving(operate, self._read_streams(step, kind))
+        return leaving(operate, self._read_streams(step, kind))
 
     def _read_streams(self, step: Step, kind: StageKind[..., Any]) -> list[tuple[int, str]]:
         """(slot, consumer) of the streams that a step reads as they come: it may leave them early."""
@@ -232,8 +200,8 @@ class Binder:
                     pass
                 return
             channel = Channel(bound_size)
-            run.values[slot] = _readers(channel, run.request, consumers)
-            run.tasks.append(asyncio.ensure_future(_pump(channel, values, run, leave)))
+            run.values[slot] = readers_for(channel, run.request, consumers)
+            run.tasks.append(asyncio.ensure_future(pump(channel, values, run, leave)))
 
         return operate
 
@@ -281,8 +249,8 @@ class Binder:
                 return
 
             async def one(member: Any) -> Any:
-                child = bound.renamed(f"{step.name}[{next(index)}]")
-                context = StepContext(child, run.request, dynamic, run.visits)
+                member_name = f"{step.name}[{next(index)}]"
+                context = StepContext(bound, run.request, dynamic, run.visits, member_name)
                 member = unwrapped(kind.inputs[first].coerce(member), kind.inputs[first])
                 if member is None and not kind.inputs[first].optional:
                     return None
@@ -299,7 +267,7 @@ class Binder:
             finally:
                 run.request.trace.rows.append((step.name, VISIT, started, clock()))
 
-        return _leaving(operate, self._read_streams(step, kind))
+        return leaving(operate, self._read_streams(step, kind))
 
     def _consumers(self, name: str) -> list[str]:
         """Who reads a step's stream, once for each port: stages (or their decode steps), "" for the caller."""
@@ -320,7 +288,7 @@ class Binder:
             for name, source in step.inputs.items()
         }
         sides = {name: self.operator(program) for name, program in step.sides.items()}
-        decide = getattr(self, f"_{step.control}")(step)
+        decide = decider(step)
         slot, name = self.slots[step.name], step.name
         consumers = self._consumers(name) if wants_stream else []
 
@@ -335,65 +303,11 @@ class Binder:
             started = clock()
             try:
                 given = await decide(run, value)
-                run.values[slot] = _shared(given, run, consumers) if len(consumers) > 1 else given
+                run.values[slot] = shared(given, run, consumers) if len(consumers) > 1 else given
             finally:
                 run.request.trace.rows.append((name, VISIT, started, clock()))
 
         return operate
-
-    def _when(self, step: Step) -> Any:
-        async def decide(run: Run, value: Any) -> Any:
-            side = "then" if _truth(await value(run, "condition")) else "otherwise"
-            return await value(run, side)
-
-        return decide
-
-    def _choose(self, step: Step) -> Any:
-        gates: dict[str, Callable[[Any], bool]] = step.params["gates"]
-        count = sum(1 for name in step.inputs if name.startswith("value"))
-
-        async def decide(run: Run, value: Any) -> Any:
-            for index in range(count):
-                gate = f"gate{index}"
-                if gate in step.inputs and not _truth(await value(run, gate)):
-                    continue
-                chosen = await value(run, f"value{index}")
-                if gate not in gates or _opens(gates[gate], chosen, step.name):
-                    run.request.trace.notes[step.name] = f"option {index + 1} of {count}"
-                    return chosen
-            raise StageError(
-                f"'{step.name}': no option's gate opened", help="end tt.choose with a bare value", code="E408"
-            )
-
-        return decide
-
-    def _fallback(self, step: Step) -> Any:
-        count = len(step.inputs)
-
-        async def decide(run: Run, value: Any) -> Any:
-            for index in range(count):
-                try:
-                    return await _begun(await value(run, f"value{index}"))
-                except TautenError as error:
-                    if index == count - 1:
-                        raise
-                    run.request.trace.notes[f"{step.name}.{index}"] = f"failed: {error.message}"
-            raise AssertionError("a fallback has at least one alternative")
-
-        return decide
-
-    def _equals(self, step: Step) -> Any:
-        async def decide(run: Run, value: Any) -> bool:
-            return bool(_plain(await value(run, "port")) == _plain(await value(run, "value")))
-
-        return decide
-
-    def _default(self, step: Step) -> Any:
-        async def decide(run: Run, value: Any) -> Any:
-            given = await value(run, "port")
-            return await value(run, "value") if given is None else given
-
-        return decide
 
 
 # -- operators that need no binder --------------------------------------------------------------------------
@@ -448,11 +362,13 @@ def _parallel(operators: list[Operator]) -> Operator:
     first, *others = operators
 
     async def operate(run: Run) -> None:
-        async with Siblings([asyncio.ensure_future(each(run)) for each in others]) as siblings:
+        create = asyncio.get_running_loop().create_task
+        async with Siblings([create(each(run)) for each in others]) as siblings:
             for task in siblings.tasks:
                 task.add_done_callback(siblings.watch)
             await first(run)
-            await asyncio.wait(siblings.tasks)
+            for task in siblings.tasks:
+                await task
 
     return operate
 
@@ -479,179 +395,6 @@ def _knot(operators: dict[str, Operator], needs: dict[str, tuple[str, ...]]) -> 
     return operate
 
 
-def _readers(channel: Channel, request: Request, consumers: list[str]) -> Streamed:
-    readers: dict[str, list[Reader]] = {}
-    for each in consumers:
-        readers.setdefault(each, []).append(channel.reader(request.trace, each, request.clock))
-    return Streamed(channel, readers)
-
-
-def _shared(value: Any, run: Run, consumers: list[str]) -> Any:
-    """A stream that a control step hands on to several consumers."""
-    if not hasattr(value, "__aiter__"):
-        return value
-    channel = Channel(_SHARED_BOUND)
-    streamed = _readers(channel, run.request, consumers)
-    run.tasks.append(asyncio.ensure_future(_pump(channel, _values_of(value), run, [])))
-    return streamed
-
-
-async def _values_of(stream: Stream[Any]) -> AsyncIterator[Any]:
-    async for value in stream:
-        yield value
-
-
-def _leaving(operate: Operator, streams: list[tuple[int, str]]) -> Operator:
-    """A step that ends has left the streams it read, so that it holds nobody back."""
-    if not streams:
-        return operate
-
-    async def operate_and_leave(run: Run) -> None:
-        try:
-            await operate(run)
-        finally:
-            await _leave(run, streams)
-
-    return operate_and_leave
-
-
-async def _leave(run: Run, streams: list[tuple[int, str]]) -> None:
-    for slot, consumer in streams:
-        value = run.values[slot]
-        if isinstance(value, Streamed):
-            for reader in value.readers[consumer]:
-                await reader.aclose()
-        elif isinstance(value, Stream):
-            await value.aclose()
-
-
-async def _pump(channel: Channel, values: AsyncIterator[Any], run: Run, leave: list[tuple[int, str]]) -> None:
-    """Move a streaming stage's values into its channel; its end or failure reaches the readers."""
-    error: BaseException | None = None
-    try:
-        async for value in values:
-            await channel.send(value)
-            if channel.abandoned:
-                break
-    except asyncio.CancelledError as cancelled:
-        error = cancelled
-        raise
-    except Exception as failed:  # noqa: BLE001  # every reader of the channel raises it
-        error = failed
-    finally:
-        await values.aclose()  # type: ignore[attr-defined]
-        await _leave(run, leave)
-        channel.end(error)
-
-
-def _as_stream(value: Any, consumer: str) -> Stream[Any] | None:
-    """A consumer's end of a streamed slot; what came whole (a caller's value, a side of `when`) is its one
-    increment, a list its increments."""
-    if value is None:
-        return None
-    if isinstance(value, Streamed):
-        return Stream(value.take(consumer))
-    if isinstance(value, Stream):
-        value.relabel(consumer)
-        return value
-    if hasattr(value, "__aiter__"):
-        return Stream(aiter(value))
-    return Stream(_whole(value if isinstance(value, list) else [value]))
-
-
-async def _whole(values: list[Any]) -> AsyncIterator[Any]:
-    for value in values:
-        yield value
-
-
-def _streamed(get: Getter, consumer: str, wanted: PortType) -> Getter:
-    """The stream that a consumer reads, its increments in the type that it wants."""
-    if not {str, Text} & set(wanted.kinds):
-        return lambda run: _as_stream(get(run), consumer)
-
-    def read(run: Run) -> Stream[Any] | None:
-        stream = _as_stream(get(run), consumer)
-        return None if stream is None else Stream(_Unwrapping(stream, wanted))
-
-    return read
-
-
-class _Unwrapping:
-    """A stream's increments with text as `wanted` spells it."""
-
-    __slots__ = ("_source", "_stream", "_wanted")
-
-    def __init__(self, stream: Stream[Any], wanted: PortType) -> None:
-        self._stream = stream
-        self._source = aiter(stream)
-        self._wanted = wanted
-
-    def __aiter__(self) -> _Unwrapping:
-        return self
-
-    async def __anext__(self) -> Any:
-        return unwrapped(await anext(self._source), self._wanted)
-
-    @property
-    def step(self) -> str:
-        return str(getattr(self._source, "step", ""))
-
-    @step.setter
-    def step(self, reader: str) -> None:
-        self._stream.relabel(reader)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-async def _begun(value: Any) -> Any:
-    """A stream whose first increment came: what fails before it may still fall back."""
-    if not isinstance(value, Stream):
-        return value
-    source = aiter(value)
-    try:
-        first = await anext(source)
-    except StopAsyncIteration:
-        return Stream(_whole([]))
-    return Stream(_Rest(first, value, source))
-
-
-class _Rest:
-    """A stream after its first increment was looked at."""
-
-    __slots__ = ("_held", "_source", "_stream")
-
-    def __init__(self, first: Any, stream: Stream[Any], source: AsyncIterator[Any]) -> None:
-        self._held = [first]
-        self._stream = stream
-        self._source = source
-
-    def __aiter__(self) -> _Rest:
-        return self
-
-    async def __anext__(self) -> Any:
-        return self._held.pop() if self._held else await anext(self._source)
-
-    @property
-    def step(self) -> str:
-        return str(getattr(self._source, "step", ""))
-
-    @step.setter
-    def step(self, reader: str) -> None:
-        self._stream.relabel(reader)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-async def _collected(value: Any, consumer: str, wanted: PortType, given: PortType) -> Any:
-    stream = _as_stream(value, consumer)
-    if stream is None:
-        return None
-    values = await stream.collect()
-    return unwrapped(values if wanted.many else join(values, given), wanted)
-
-
 def _field(value: Any, attribute: str) -> Any:
     for name in attribute.split("."):
         value = None if value is None else getattr(value, name)
@@ -668,12 +411,7 @@ def _converted(get: Getter, given: PortType | None, wanted: PortType) -> Getter:
 
 def _needed(kind: StageKind[..., Any], names: list[str]) -> list[str]:
     """Inputs that, when absent, skip the stage."""
-    ports = kind.inputs
-    return [
-        name
-        for name in names
-        if name in ports and not ports[name].optional and ports[name].kinds not in ((), (Any,))
-    ]
+    return [name for name in names if name in kind.required]
 
 
 def _feeds(source: Source, name: str) -> int:
@@ -681,29 +419,3 @@ def _feeds(source: Source, name: str) -> int:
     if isinstance(source, FromStage):
         return int(source.name == name)
     return sum(_feeds(member, name) for member in source.members) if isinstance(source, Listed) else 0
-
-
-def _opens(gate: Callable[[Any], Any], value: Any, step: str) -> bool:
-    try:
-        return _truth(gate(value))
-    except TautenError:
-        raise
-    except Exception as error:
-        raise stage_error(step, error) from error
-
-
-def _plain(value: Any) -> Any:
-    return value.text if isinstance(value, Text) else value
-
-
-def _truth(value: Any) -> bool:
-    if isinstance(value, Text):
-        return bool(value.text.strip())
-    try:
-        return bool(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"a condition of type {value.__class__.__name__} is neither true nor false: {error}",
-            help="give a stage that returns a bool",
-            code="E206",
-        ) from error

@@ -14,7 +14,8 @@ from tauten.describe.stages.chunk import chunks_of
 from tauten.describe.stages.clean import sections_of
 from tauten.errors import InputError
 from tauten.run import generations
-from tauten.run.index import Index, locate
+from tauten.run.index import Index
+from tauten.run.indexes import locate
 from tauten.run.ranking import IndexSettings
 
 Embed = Callable[[list[str]], NDArray[np.float32]]

@@ -12,11 +12,9 @@ import math
 import random
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from tauten.clock import Clock, real
@@ -24,91 +22,25 @@ from tauten.describe.graph import FromStage
 from tauten.describe.ports import Session
 from tauten.describe.stage import AMBIENT, StageKind
 from tauten.describe.workflow import Workflow
-from tauten.errors import Cancelled, DeadlineExceeded, InternalError, PlanError, suggest
-from tauten.plan.lower import Lowered, Step, lower, model_choices, step_params
-from tauten.plan.plan import ModelChoice, Plan, StagePlan
-from tauten.run.binding import Binder, Getter, Operator, Run
-from tauten.run.context import (
-    BoundStep,
-    Dynamic,
-    Running,
-    StepContext,
-    cancel_all,
-    join,
-    unwrapped,
-)
-from tauten.run.contracts import ModelSpec, find
+from tauten.errors import Cancelled, InternalError, PlanError, suggest
+from tauten.plan.lower import Lowered, lower
+from tauten.plan.plan import Plan
+from tauten.run.binding import Binder
+from tauten.run.bound import BoundStep
+from tauten.run.context import Running, StepContext
+from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.decoders import Decoders
-from tauten.run.deployment import Deployment, SlotDeployment
+from tauten.run.deployments import Deployments, Models
+from tauten.run.opened import Answer, Opened
 from tauten.run.request import Request
-from tauten.run.trace import Trace
+from tauten.run.siblings import cancel_all
+from tauten.run.slots import Run
+from tauten.run.steps import PlanSteps
+from tauten.run.values import join, unwrapped
 from tauten.run.workers import Workers, in_thread
 
 PREPARATION_THREADS = 2  # decode and preparation release the GIL; two keep two cores busy
 DRAIN_S = 30.0  # a retired plan's requests get this long, as a pod gets by default before it is killed
-
-
-class Models(Protocol):
-    """Where model files come from; the store implements it."""
-
-    def files(self, model: str, variant: str | None = None) -> dict[str, Path]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a request gave: its value, and the trace of how."""
-
-    value: Any
-    trace: Trace
-    plan: str
-    request_id: str
-
-
-@dataclass(slots=True, eq=False)
-class Opened:
-    """A plan in the engine's table."""
-
-    plan: Plan
-    workflow: Workflow[..., Any]
-    lowered: Lowered | None
-    operators: tuple[Operator, ...] = ()
-    result: tuple[Getter, bool] | None = None
-    slots: int = 0
-    inputs: tuple[str, ...] = ()
-    bound: dict[str, BoundStep] = field(default_factory=dict)
-    steps: PlanSteps | None = None
-    keys: list[str] = field(default_factory=list)  # of the deployments it holds
-    weight: float = 1.0
-    requests: set[Request] = field(default_factory=set)  # that run it now
-
-    @property
-    def running(self) -> int:
-        return len(self.requests)
-
-
-class PlanSteps(Dynamic):
-    """The steps that running code calls under one plan, each bound when it is first met."""
-
-    def __init__(self, engine: Engine, plan: Plan, keys: list[str]) -> None:
-        self.decoders = engine.decoders
-        self._engine = engine
-        self._plan = plan
-        self._keys = keys
-        self._bound: dict[tuple[Any, ...], BoundStep] = {}
-
-    def ready(self, name: str, kind: StageKind[..., Any], params: Mapping[str, Any]) -> BoundStep | None:
-        return self._bound.get((name, kind, params.get("model"), params.get("backend")))
-
-    async def bound(
-        self, name: str, kind: StageKind[..., Any], params: dict[str, Any], run: Request
-    ) -> BoundStep:
-        """Open the models of a step met for the first time; its time is `load`."""
-        started = self._engine.clock()
-        chosen = self._plan.stage(name)
-        bound = await self._engine.bound_step(self._keys, name, kind, params, chosen)
-        self._bound[name, kind, params.get("model"), params.get("backend")] = bound
-        run.trace.rows.append((name, "load", started, self._engine.clock()))
-        return bound
 
 
 class Engine:
@@ -118,16 +50,14 @@ class Engine:
     """
 
     def __init__(self, store: Models | None = None, *, clock: Clock = real, seed: int = 0) -> None:
-        self._store = store
         self.clock = clock
         self.workers = Workers(PREPARATION_THREADS, "prepare", clock)
         self.decoders = Decoders(threads=PREPARATION_THREADS)
+        self.deployments = Deployments(store, clock)
         self.plans: dict[str, Opened] = {}
-        self._deployments: dict[str, tuple[Deployment | SlotDeployment, int]] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
         self._random = random.Random(seed)
         self._alone = Opened(Plan(), _NO_WORKFLOW, None)  # holds the models of stages that are called alone
-        self._alone.steps = PlanSteps(self, self._alone.plan, self._alone.keys)
+        self._alone.steps = self._plan_steps(self._alone)
         self._closed = False
 
     # -- opening --------------------------------------------------------------------------------------------
@@ -145,17 +75,17 @@ class Engine:
         if self._known(workflow, plan):
             self.plans[plan.id].weight = weight
             return plan.id
-        opened = Opened(plan, workflow, None, weight=weight)
-        opened.steps = PlanSteps(self, plan, opened.keys)
+        opened = Opened(plan, workflow, None, plan.id, weight=weight)
+        opened.steps = self._plan_steps(opened)
         try:
             if workflow.graph is not None:
                 opened.lowered = lower(workflow.graph, plan)
                 await self._bind(opened, opened.lowered, opened.steps)
             if self._known(workflow, plan):  # opened twice at once: the first stays
-                await self._release(opened)
+                await self.deployments.release(opened.keys)
                 return plan.id
         except BaseException:
-            await self._release(opened)
+            await self.deployments.release(opened.keys)
             raise
         self.plans[plan.id] = opened
         return plan.id
@@ -172,109 +102,27 @@ class Engine:
             )
         return True
 
+    def _plan_steps(self, opened: Opened) -> PlanSteps:
+        return PlanSteps(opened.plan, opened.keys, self.deployments, self.workers, self.decoders)
+
     async def _bind(self, opened: Opened, lowered: Lowered, steps: PlanSteps) -> None:
         for step in lowered.steps:
-            await self._bind_step(opened, step)
+            if step.kind is not None:
+                opened.bound[step.name] = await steps.bind(step)
         binder = Binder(lowered, opened.bound, steps)
         opened.operators = binder.operators(lowered.program)
         wanted = replace(lowered.graph.output, optional=False, stream=self._streams(lowered))
         opened.result = binder.getter(lowered.result, "", wanted)
         opened.slots = len(binder.slots)
         graph = lowered.graph
+        opened.streams = self._streams(lowered) or opened.workflow.streams
+        opened.outputs = (lowered.result.name,) if isinstance(lowered.result, FromStage) else ()
         opened.inputs = (*graph.inputs, *([graph.session] if graph.session else []))
 
     @staticmethod
     def _streams(lowered: Lowered) -> bool:
         result = lowered.result
         return isinstance(result, FromStage) and lowered.graph.stages[result.name].output.stream
-
-    async def _bind_step(self, opened: Opened, step: Step) -> None:
-        if step.kind is None:
-            return
-        check_settings(step.name, step.kind, step.plan, step.models)
-        bound = await self._bound_step(opened.keys, step.name, step.kind, step.params, step.models)
-        opened.bound[step.name] = bound
-
-    async def bound_step(
-        self,
-        keys: list[str],
-        name: str,
-        kind: StageKind[..., Any],
-        params: dict[str, Any],
-        chosen: StagePlan,
-    ) -> BoundStep:
-        """Bind a step that no drawing announced; what it opens is added to `keys`."""
-        models = model_choices(kind, chosen, params)
-        check_settings(name, kind, chosen, models)
-        settings = step_params(kind, {}, chosen, name)
-        bound = await self._bound_step(keys, name, kind, settings, models)
-        bound.decode, bound.view = chosen.decode, chosen.view
-        return bound
-
-    async def _bound_step(
-        self,
-        keys: list[str],
-        name: str,
-        kind: StageKind[..., Any],
-        params: Mapping[str, Any],
-        models: dict[str, ModelChoice],
-    ) -> BoundStep:
-        deployments: dict[str, Deployment | SlotDeployment] = {}
-        files: dict[str, Mapping[str, Path]] = {}
-        for role, choice in models.items():
-            files[role] = await self._files(choice)
-            if choice.backend:
-                deployments[role] = await self._deployment(keys, choice, files[role])
-        if kind.is_class or kind.max_batch > 1:
-            body = ModelChoice(model=kind.name, backend="python", options={"kind": kind})
-            deployments["body"] = await self._deployment(keys, body, {}, kind.max_batch)
-        return BoundStep(name, kind, params, self.workers, deployments, files)
-
-    async def _files(self, choice: ModelChoice) -> dict[str, Path]:
-        if choice.backend.startswith("synthetic"):
-            return {}
-        if self._store is None:
-            from tauten.models.store import Store
-
-            self._store = Store()
-        store, variant = self._store, choice.variant or None
-        return await in_thread(store.files, choice.model, variant)  # may pull: seconds
-
-    async def _deployment(
-        self, keys: list[str], choice: ModelChoice, files: Mapping[str, Path], max_batch: int = 0
-    ) -> Deployment | SlotDeployment:
-        """The deployment of a choice: shared by all plans and steps that agree on it."""
-        batch = max_batch or choice.batch.max
-        key = _key(choice, batch)
-        lock = self._opening.setdefault(key, asyncio.Lock())
-        async with lock:
-            if key in self._deployments:
-                deployment, holders = self._deployments[key]
-            else:
-                deployment, holders = self._make(choice, dict(files), batch), 0
-                await self._open(deployment)
-            self._deployments[key] = (deployment, holders + 1)
-            keys.append(key)
-        return deployment
-
-    @staticmethod
-    async def _open(deployment: Deployment | SlotDeployment) -> None:
-        try:
-            await deployment.open()
-        except BaseException:
-            await deployment.close()
-            raise
-
-    def _make(self, choice: ModelChoice, files: dict[str, Path], batch: int) -> Deployment | SlotDeployment:
-        backend = find("backends", choice.backend)
-        options = {key: value for key, value in choice.options.items() if key in backend.option_keys}
-        spec = ModelSpec(choice.model, choice.variant, files, choice.threads, choice.precision, options)
-        label = f"{choice.model}/{choice.backend}"
-        if hasattr(backend, "start"):
-            return SlotDeployment(backend(spec), label=label, clock=self.clock)
-        return Deployment(
-            lambda: backend(spec), label=label, clock=self.clock, replicas=choice.replicas, max_batch=batch
-        )
 
     # -- running --------------------------------------------------------------------------------------------
 
@@ -291,9 +139,11 @@ class Engine:
         opened = self._pick(plan)
         request = self._request(deadline_ms, session, request_id)
         value = await self._guarded(request, self._whole(opened, request, inputs))
-        return Answer(value, request.trace, opened.plan.id, request.id)
+        return Answer(value, request.trace, opened.id, request.id)
 
     async def _whole(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Any:
+        if opened.lowered is not None and not opened.streams:
+            return await self._straight(opened, request, inputs)
         async with aclosing(self._values(opened, request, inputs)) as increments:
             values = [value async for value in increments]
         output = opened.workflow.output
@@ -302,6 +152,42 @@ class Engine:
         if len(values) == 1:
             return values[0]
         return join(values, output) if values else None
+
+    async def _straight(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Any:
+        """A drawn request with a whole result: the same steps as `_drawn`, without its generators."""
+        trace = request.trace
+        opened.requests.add(request)
+        run = self._begin(opened, request, inputs)
+        try:
+            for operator in opened.operators:
+                await operator(run)
+            get, wait = opened.result  # type: ignore[misc]  # set when it was opened
+            value = await get(run) if wait else get(run)
+            trace.first_output = self.clock()
+            if run.tasks:
+                await _settle(run)
+            return value
+        finally:
+            if run.tasks:
+                await cancel_all([task for task in run.tasks if not task.done()])
+            trace.end = self.clock()
+            opened.requests.discard(request)
+
+    def _begin(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Run:
+        """The request's values by slot, its inputs filled in."""
+        lowered = opened.lowered
+        assert lowered is not None  # only drawn workflows have slots
+        values: list[Any] = [inputs.get(name) for name in opened.inputs]
+        values += [None] * (opened.slots - len(values))
+        graph = lowered.graph
+        if graph.session:
+            given = request.session or inputs.get(graph.session)
+            values[len(graph.inputs)] = request.session = given or Session()
+        run = Run(request, values)
+        request.tasks = run.tasks
+        request.trace.edges = lowered.edges
+        request.trace.outputs = opened.outputs
+        return run
 
     async def stream(
         self,
@@ -320,10 +206,10 @@ class Engine:
         opened = self._pick(plan)
         request = request or self._request(deadline_ms, session, request_id)
         values = self._values(opened, request, inputs)
-        self._arm(request)
+        arm(request)
         try:
             while True:
-                value = await self._stoppable(request, anext(values, _END))
+                value = await stoppable(request, anext(values, _END))
                 if value is _END:
                     return
                 yield value  # meanwhile the caller's task is its own: a deadline only stops our work
@@ -331,7 +217,7 @@ class Engine:
             request.cancelled = True
             raise
         finally:
-            self._disarm(request)
+            disarm(request)
             await values.aclose()
 
     def request(self, *, deadline_ms: float = math.inf, session: Session | None = None) -> Request:
@@ -345,65 +231,11 @@ class Engine:
 
     async def _guarded(self, request: Request, work: Any) -> Any:
         """Await the work under the request's one deadline."""
-        self._arm(request)
+        arm(request)
         try:
-            return await self._stoppable(request, work)
+            return await stoppable(request, work)
         finally:
-            self._disarm(request)
-
-    async def _stoppable(self, request: Request, work: Any) -> Any:
-        """Await a piece of work in the caller's task; where it was stopped from our side, raise why."""
-        task = asyncio.current_task()
-        assert task is not None  # engines run in tasks
-        asked = task.cancelling()
-        try:
-            if request.failure is not None:
-                raise request.failure
-            request.task = task
-            value = await work
-        except BaseException as error:
-            request.task = None
-            if request.failure is not None and (task.cancelling() == asked or task.uncancel() <= asked):
-                raise request.failure from (None if isinstance(error, asyncio.CancelledError) else error)
-            request.cancelled = request.cancelled or isinstance(error, asyncio.CancelledError)
-            raise
-        finally:
-            request.task = None
-            if asyncio.iscoroutine(work):
-                work.close()
-        if request.failure is not None:  # its code swallowed the cancellation
-            if task.cancelling() > asked:
-                task.uncancel()
-            raise request.failure
-        return value
-
-    def _arm(self, request: Request) -> None:
-        if request.deadline == math.inf:
-            return
-        if not request.left() > 0:
-            request.failure = self._late(request)
-            return
-        loop = asyncio.get_running_loop()
-        request.timer = loop.call_at(loop.time() + request.left(), self._expire, request)
-
-    def _disarm(self, request: Request) -> None:
-        if request.timer is not None:
-            request.timer.cancel()
-
-    def _expire(self, request: Request) -> None:
-        left = request.left()
-        if left > 0:  # loops that round timers may fire early: look again
-            loop = asyncio.get_running_loop()
-            request.timer = loop.call_at(loop.time() + left, self._expire, request)
-            return
-        request.fail(self._late(request))
-
-    @staticmethod
-    def _late(request: Request) -> DeadlineExceeded:
-        budget_ms = (request.deadline - request.trace.start) * 1e3
-        return DeadlineExceeded(
-            f"the deadline of {budget_ms:.0f} ms passed", help="allow more time, or tighten the plan"
-        )
+            disarm(request)
 
     async def _values(
         self, opened: Opened, request: Request, inputs: Mapping[str, Any]
@@ -426,22 +258,11 @@ class Engine:
     async def _drawn(
         self, opened: Opened, request: Request, inputs: Mapping[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        lowered, result = opened.lowered, opened.result
-        assert lowered is not None  # opened so
-        assert result is not None
-        values: list[Any] = [inputs.get(name) for name in opened.inputs]
-        values += [None] * (opened.slots - len(values))
-        if lowered.graph.session:
-            given = request.session or inputs.get(lowered.graph.session)
-            values[len(lowered.graph.inputs)] = request.session = given or Session()
-        run = Run(request, values)
-        request.tasks = run.tasks
-        request.trace.edges = lowered.edges
-        request.trace.outputs = (lowered.result.name,) if isinstance(lowered.result, FromStage) else ()
+        run = self._begin(opened, request, inputs)
         try:
             for operator in opened.operators:
                 await operator(run)
-            get, wait = result
+            get, wait = opened.result  # type: ignore[misc]  # set when it was opened
             value = await get(run) if wait else get(run)
             if hasattr(value, "__aiter__"):
                 async for each in value:
@@ -490,7 +311,7 @@ class Engine:
         steps = self._alone.steps
         assert steps is not None  # set when the engine was made
         root = StepContext(BoundStep("", _ROOT, {}, self.workers), request, steps, {})
-        return await Running(root, kind, kind.name, inputs, params)
+        return await Running(root, kind, kind.name, 0, inputs, params)
 
     # -- the table --------------------------------------------------------------------------------------------
 
@@ -540,22 +361,11 @@ class Engine:
             if not opened.requests:
                 break
             await asyncio.sleep(0.01)
-        await self._release(opened)
-
-    async def _release(self, opened: Opened) -> None:
-        keys = list(opened.keys)
-        opened.keys.clear()
-        for key in keys:
-            deployment, holders = self._deployments[key]
-            if holders > 1:
-                self._deployments[key] = (deployment, holders - 1)
-            else:
-                del self._deployments[key]
-                await deployment.close()
+        await self.deployments.release(opened.keys)
 
     def properties(self) -> dict[str, Mapping[str, str]]:
         """What is in force in each deployment: precision, threads, device."""
-        return {key: deployment.properties for key, (deployment, _) in self._deployments.items()}
+        return self.deployments.properties()
 
     def step_properties(self, plan: str) -> dict[str, dict[str, Mapping[str, str]]]:
         """For each step of a plan and each role, what is really in force."""
@@ -571,9 +381,7 @@ class Engine:
         self._closed = True
         for plan in list(self.plans):
             await self.retire(plan, drain_s=0.0)
-        for deployment, _ in list(self._deployments.values()):
-            await deployment.close()
-        self._deployments.clear()
+        await self.deployments.close()
         self.workers.close()
         await in_thread(self.decoders.close)
 
@@ -584,55 +392,11 @@ class Engine:
         await self.close()
 
 
-def check_settings(
-    name: str, kind: StageKind[..., Any], chosen: StagePlan, models: Mapping[str, ModelChoice]
-) -> None:
-    """The second phase of reading a plan: every key must be known to the stage kind or a backend."""
-    options = {
-        role: find("backends", choice.backend).option_keys if choice.backend else frozenset()
-        for role, choice in models.items()
-    }
-    _check_keys(f"stage '{name}'", chosen.settings, frozenset(kind.params).union(*options.values()))
-    for role, own in chosen.roles.items():
-        _check_keys(f"stage '{name}', role '{role}'", own.options, options[role])
-
-
-def _check_keys(where: str, settings: Mapping[str, Any], known: frozenset[str]) -> None:
-    for key in settings:
-        if key not in known:
-            raise PlanError(
-                f"{where}: unknown key `{key}`", help=suggest(key, known | _STAGE_KEYS), code="E109"
-            )
-
-
-_STAGE_KEYS = frozenset(
-    {"model", "variant", "backend", "precision", "threads", "replicas", "batch", "beside", "view"}
-)
-
-
 async def _settle(run: Run) -> None:
     """Raise what a producer raised unseen; streams that nobody reads are stopped by the caller."""
     for task in run.tasks:
         if task.done():
             await task
-
-
-def _key(choice: ModelChoice, batch: int) -> str:
-    """What makes two choices the same deployment."""
-    options = {
-        name: value if isinstance(value, str | int | float | bool | list | type(None)) else id(value)
-        for name, value in choice.options.items()
-    }
-    parts = [
-        choice.model,
-        choice.variant,
-        choice.backend,
-        choice.precision,
-        choice.threads,
-        choice.replicas,
-        batch,
-    ]
-    return msgspec.json.encode([*parts, options], order="deterministic").decode()
 
 
 async def _within(context: StepContext, work: Awaitable[Any]) -> Any:

@@ -9,7 +9,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from tauten.describe.stage import AMBIENT
-from tauten.run.context import StepContext, cancel_all
+from tauten.run.context import StepContext
+from tauten.run.siblings import cancel_all
 
 
 def deadline_left() -> float:

@@ -11,7 +11,6 @@ is atomic. A plain name lives beside the model store, anything with a slash is a
 
 from __future__ import annotations
 
-import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from tauten.describe.passages import Chunk, Found, IndexReport, Passage
 from tauten.errors import InputError, MachineError, NotFound, suggest
 from tauten.run import generations
 from tauten.run.chunkfile import Catalogue, ChunkFile, write_chunks
+from tauten.run.indexes import damaged, home, locate
 from tauten.run.lexical import Lexical, link_words, words, write_words
 from tauten.run.ranking import Candidate, IndexSettings, exception_names, fuse, is_generic, refusal
 from tauten.run.vectors import Vectors, write_vectors
@@ -380,25 +380,6 @@ def index(name: str | Path) -> Index:
     return Index.open(name)
 
 
-def home() -> Path:
-    """Where named indexes live: beside the models."""
-    from tauten.models.store import default_root
-
-    return default_root() / "indexes"
-
-
-def locate(index: str | Path) -> Path:
-    """The folder of an index: a plain name lies in `home`, anything else is a path."""
-    text = str(index)
-    if isinstance(index, Path) or "/" in text or "\\" in text:
-        return Path(index).expanduser()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
-        raise InputError(
-            f"{text!r} is not a name for an index", help="use letters, digits, dots and dashes", code="E225"
-        )
-    return home() / text
-
-
 def list_indexes() -> list[IndexInfo]:
     """The named indexes, by name."""
     roots = sorted(home().glob("*")) if home().is_dir() else []
@@ -428,10 +409,10 @@ def _load(root: Path) -> _Snapshot:
             return _read(root / name, name)
         except FileNotFoundError as error:
             if generations.current(root) == name:
-                raise _damaged(root, f"{Path(error.filename or '').name} is missing") from error
+                raise damaged(root, f"{Path(error.filename or '').name} is missing") from error
         except (msgspec.MsgspecError, ValueError, RuntimeError) as error:
-            raise _damaged(root, str(error)) from error
-    raise _damaged(root, "its generations change faster than they can be read")
+            raise damaged(root, str(error)) from error
+    raise damaged(root, "its generations change faster than they can be read")
 
 
 def _read(folder: Path, name: str) -> _Snapshot:
@@ -447,14 +428,6 @@ def _check_format(folder: Path) -> Stored:
     if stored.format != FORMAT:
         raise ValueError(f"its format is {stored.format}, this version reads {FORMAT}")
     return stored
-
-
-def _damaged(root: Path, why: str) -> MachineError:
-    return MachineError(
-        f"index {root.name!r} is damaged: {why}",
-        help=f"tauten index rm {root.name}, then build it again or restore a backup",
-        code="E321",
-    )
 
 
 def _write(folder: Path, stored: Stored, catalogue: Catalogue, records: list[tuple[int, bytes]]) -> None:

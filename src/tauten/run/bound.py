@@ -1,0 +1,55 @@
+"""A step with everything it needs, shared by all requests of an opened plan."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from tauten.describe.stage import StageKind
+from tauten.run.decoders import Decoders
+from tauten.run.deployment import Deployment, SlotDeployment
+from tauten.run.request import Request
+from tauten.run.workers import Workers
+
+DecodeMode = Literal["thread", "process"]
+
+
+class BoundStep:
+    """A step with everything it needs, shared by all requests of an opened plan."""
+
+    __slots__ = ("decode", "deployments", "files", "kind", "name", "ours", "params", "view", "workers")
+
+    def __init__(
+        self,
+        name: str,
+        kind: StageKind[..., Any],
+        params: Mapping[str, Any],
+        workers: Workers,
+        deployments: dict[str, Deployment | SlotDeployment] | None = None,
+        files: dict[str, Mapping[str, Path]] | None = None,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.params = params
+        self.workers = workers
+        self.deployments = deployments or {}
+        self.files = files or {}
+        self.decode: DecodeMode = (
+            "thread"  # where views of running code are decoded, and the plan's wishes for them
+        )
+        self.view: Mapping[str, Any] = {}
+        self.ours = kind.body.__module__.startswith("tauten.describe.")
+
+
+class Dynamic(Protocol):
+    """Where running code finds steps that no drawing announced; `engine` implements it per plan."""
+
+    decoders: Decoders
+
+    async def bound(
+        self, name: str, kind: StageKind[..., Any], params: dict[str, Any], run: Request
+    ) -> BoundStep: ...
+
+    def ready(self, name: str, kind: StageKind[..., Any], params: Mapping[str, Any]) -> BoundStep | None: ...

@@ -1,0 +1,121 @@
+"""The deployments of an engine: opened once, shared by all plans and steps that agree on them, counted."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from tauten.clock import Clock
+from tauten.plan.plan import ModelChoice
+from tauten.run.contracts import ModelSpec, find
+from tauten.run.deployment import Deployment, SlotDeployment
+from tauten.run.workers import in_thread
+
+
+class Models(Protocol):
+    """Where model files come from; the store implements it."""
+
+    def files(self, model: str, variant: str | None = None) -> dict[str, Path]: ...
+
+
+class Deployments:
+    """Opens deployments and frees each when its last holder lets go.
+
+    A holder is a list of keys: what it takes is added, and `release` takes it back.
+    """
+
+    def __init__(self, store: Models | None, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._held: dict[str, tuple[Deployment | SlotDeployment, int]] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+
+    async def files(self, choice: ModelChoice) -> dict[str, Path]:
+        """A model's files; the first time they may have to be pulled, which takes seconds to minutes."""
+        if choice.backend.startswith("synthetic"):
+            return {}
+        if self._store is None:
+            from tauten.models.store import Store
+
+            self._store = Store()
+        return await in_thread(self._store.files, choice.model, choice.variant or None)
+
+    async def take(
+        self, keys: list[str], choice: ModelChoice, files: Mapping[str, Path], max_batch: int = 0
+    ) -> Deployment | SlotDeployment:
+        """The deployment of a choice; raises what its backend raises, and then holds nothing."""
+        batch = max_batch or choice.batch.max
+        key = _key(choice, batch)
+        lock = self._opening.setdefault(key, asyncio.Lock())
+        async with lock:
+            if key in self._held:
+                deployment, holders = self._held[key]
+            else:
+                deployment, holders = self._make(choice, dict(files), batch), 0
+                await self._open(deployment)
+            self._held[key] = (deployment, holders + 1)
+            keys.append(key)
+        return deployment
+
+    @staticmethod
+    async def _open(deployment: Deployment | SlotDeployment) -> None:
+        try:
+            await deployment.open()
+        except BaseException:
+            await deployment.close()
+            raise
+
+    def _make(self, choice: ModelChoice, files: dict[str, Path], batch: int) -> Deployment | SlotDeployment:
+        backend = find("backends", choice.backend)
+        options = {key: value for key, value in choice.options.items() if key in backend.option_keys}
+        spec = ModelSpec(choice.model, choice.variant, files, choice.threads, choice.precision, options)
+        label = f"{choice.model}/{choice.backend}"
+        if hasattr(backend, "start"):
+            return SlotDeployment(backend(spec), label=label, clock=self._clock)
+        return Deployment(
+            lambda: backend(spec), label=label, clock=self._clock, replicas=choice.replicas, max_batch=batch
+        )
+
+    async def release(self, keys: list[str]) -> None:
+        """Let go of what a holder took; what nobody holds any more is closed."""
+        given, keys[:] = list(keys), []
+        for key in given:
+            deployment, holders = self._held[key]
+            if holders > 1:
+                self._held[key] = (deployment, holders - 1)
+            else:
+                del self._held[key]
+                await deployment.close()
+
+    async def close(self) -> None:
+        """Close all, whoever holds them."""
+        held, self._held = self._held, {}
+        for deployment, _ in held.values():
+            await deployment.close()
+
+    def properties(self) -> dict[str, Mapping[str, str]]:
+        """What is in force in each: precision, threads, device."""
+        return {key: deployment.properties for key, (deployment, _) in self._held.items()}
+
+
+def _key(choice: ModelChoice, batch: int) -> str:
+    """What makes two choices the same deployment."""
+    options = {
+        name: value if isinstance(value, str | int | float | bool | list | type(None)) else id(value)
+        for name, value in choice.options.items()
+    }
+    parts = [
+        choice.model,
+        choice.variant,
+        choice.backend,
+        choice.precision,
+        choice.threads,
+        choice.replicas,
+        batch,
+    ]
+    return msgspec.json.encode([*parts, options], order="deterministic").decode()

@@ -1,0 +1,95 @@
+"""Tasks that run beside one another: the first failure stops the others, and none is left behind."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+
+async def gather_members(
+    one: Callable[[Any], Awaitable[Any]], items: Any, concurrency: int, errors: str
+) -> list[Any]:
+    """Run `one` for each member, at most `concurrency` at once; order kept, siblings cancelled on failure.
+
+    A stream is read no faster than its members are worked on, and is left when a member fails.
+    """
+    gate = asyncio.Semaphore(max(1, concurrency))
+    tasks: list[asyncio.Task[Any]] = []
+    stop = errors == "raise"
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        gate.release()
+        if stop and not task.cancelled() and task.exception() is not None:
+            siblings.fail(task)
+
+    async def start(member: Any) -> None:
+        await gate.acquire()
+        task = asyncio.ensure_future(one(member))
+        task.add_done_callback(ended)
+        tasks.append(task)
+
+    async with Siblings(tasks) as siblings:
+        if hasattr(items, "__aiter__"):
+            async for member in items:
+                await start(member)
+        else:
+            for member in items:
+                await start(member)
+        if tasks:
+            await asyncio.wait(tasks)
+    results = [_outcome(task) for task in tasks]
+    if errors == "drop":
+        return [each for each in results if not isinstance(each, BaseException)]
+    return results
+
+
+def _outcome(task: asyncio.Task[Any]) -> Any:
+    return asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
+
+
+class Siblings:
+    """Runs beside tasks: the first that fails stops this one, then all are cancelled and waited for."""
+
+    __slots__ = ("_asked", "_failed", "_parent", "tasks")
+
+    def __init__(self, tasks: list[asyncio.Task[Any]]) -> None:
+        self.tasks = tasks
+        self._failed: asyncio.Task[Any] | None = None
+        self._parent: asyncio.Task[Any] | None = None
+        self._asked = 0
+
+    def fail(self, task: asyncio.Task[Any]) -> None:
+        """Say that a task failed; stops the block, which raises the task's error."""
+        if self._failed is None and self._parent is not None:
+            self._failed = task
+            self._parent.cancel()
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """A task's done callback."""
+        if not task.cancelled() and task.exception() is not None:
+            self.fail(task)
+
+    async def __aenter__(self) -> Siblings:
+        self._parent = asyncio.current_task()
+        self._asked = self._parent.cancelling() if self._parent is not None else 0
+        return self
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        parent, self._parent = self._parent, None
+        left = parent.uncancel() if self._failed is not None and parent is not None else 0
+        if error is not None or self._failed is not None:
+            await cancel_all(self.tasks)
+        if self._failed is not None and left <= self._asked:
+            failure = self._failed.exception()
+            assert failure is not None  # `fail` was told so
+            raise failure
+
+
+async def cancel_all(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until each has really ended."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)

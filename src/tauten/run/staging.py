@@ -1,0 +1,287 @@
+"""Runs one stage: its inputs as it wants them, its code where it belongs, its visit in the trace."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from tauten.describe.payload import Payload
+from tauten.describe.stage import AMBIENT, Ambient, StageKind
+from tauten.describe.view import View
+from tauten.errors import StageError, TautenError
+from tauten.run.bound import BoundStep, DecodeMode, Dynamic
+from tauten.run.contracts import find
+from tauten.run.decoders import Decoders
+from tauten.run.deployment import Deployment
+from tauten.run.request import Request
+from tauten.run.trace import VISIT
+from tauten.run.values import unwrapped
+
+R = TypeVar("R")
+_END = object()
+
+
+class Hand(Ambient, Protocol):
+    """A step joined to its request: what is needed to run it. `name` is of this visit."""
+
+    bound: BoundStep
+    name: str
+    request: Request
+    dynamic: Dynamic
+
+
+async def fitted(
+    context: Hand, kind: StageKind[..., Any], inputs: dict[str, Any], params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Plain values as the payloads that a stage takes, and payloads as the views that it wants."""
+    values = dict(inputs)
+    for name, port in kind.inputs.items():
+        if name in values:
+            values[name] = unwrapped(port.coerce(values[name]), port)
+    for name in kind.views:
+        if name in values:
+            view = kind.view_of(name, params, context.bound.view)
+            values[name] = await decoded(context, name, values[name], view)
+    return values
+
+
+async def decoded(context: Hand, port: str, value: Any, view: View, mode: DecodeMode | None = None) -> Any:
+    """One input as its stage wants to see it; what the codec does not read passes through."""
+    codec = find("codecs", view.codec)()
+    if not isinstance(value, Payload) or not codec.accepts(value):
+        return value
+    return await decode(
+        context.dynamic.decoders,
+        context.request,
+        f"{context.name}.{port}",
+        value,
+        view,
+        mode or context.bound.decode,
+    )
+
+
+async def decode(
+    decoders: Decoders,
+    request: Request,
+    name: str,
+    payload: Payload,
+    view: View,
+    mode: DecodeMode,
+    since: float | None = None,
+) -> Any:
+    """Decode one payload as the step `name`: its wait, its work and the way back are rows."""
+    clock, rows = request.clock, request.trace.rows
+    asked = clock()
+    try:
+        value, started, ended = await decoders.decode(payload, view, mode=mode)
+        rows.append((name, "queue", asked, started))
+        rows.append((name, "decode", started, ended))
+        rows.append((name, "loop", ended, clock()))
+    finally:
+        rows.append((name, VISIT, asked if since is None else since, clock()))
+    return value
+
+
+async def run_stage(
+    context: Hand,
+    kind: StageKind[..., Any],
+    inputs: dict[str, Any],
+    params: Mapping[str, Any],
+    since: float | None = None,
+) -> Any:
+    """Run a stage that gives one value; writes its visit, wraps what its code raises.
+
+    The visit begins at `since`, where the step waited for streams that it wants whole.
+    """
+    request, name = context.request, context.name
+    clock, rows = request.clock, request.trace.rows
+    started = clock()
+    token = AMBIENT.set(context)
+    try:
+        arguments = arguments_of(kind, context, inputs, params)
+        if kind.is_class or kind.max_batch > 1:
+            return await _deployed(context, arguments)
+        if kind.is_async:
+            return await kind.body(**arguments)
+        if kind.inline:
+            return kind.body(**arguments)
+        return await context.bound.workers.run(request.trace, name, "user", _call, kind.body, arguments)
+    except TautenError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise stage_error(name, error) from error
+    finally:
+        AMBIENT.reset(token)
+        ended = clock()
+        if not context.bound.ours and (kind.is_async or kind.inline):
+            rows.append((name, "user", started, ended))
+        rows.append((name, VISIT, started if since is None else since, ended))
+
+
+async def run_simple(context: Hand, kind: StageKind[..., Any], inputs: dict[str, Any]) -> Any:
+    """`run_stage` of a coroutine that takes its inputs and nothing else: the common step of user code."""
+    request = context.request
+    started = request.clock()
+    token = AMBIENT.set(context)
+    try:
+        return await kind.body(**inputs)
+    except TautenError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise stage_error(context.name, error) from error
+    finally:
+        AMBIENT.reset(token)
+        ended = request.clock()
+        rows = request.trace.rows
+        rows.append((context.name, "user", started, ended))
+        rows.append((context.name, VISIT, started, ended))
+
+
+async def stream_stage(
+    context: Hand,
+    kind: StageKind[..., Any],
+    inputs: dict[str, Any],
+    params: Mapping[str, Any],
+    since: float | None = None,
+) -> AsyncGenerator[Any, None]:
+    """Iterate a stage that gives increments, and write its visit.
+
+    A blocking generator runs in a thread, step by step. Closing the iterator closes the stage's own.
+    """
+    name, rows, clock = context.name, context.request.trace.rows, context.request.clock
+    owned = not context.bound.ours
+    visited = clock() if since is None else since
+    source: AsyncIterator[Any] | None = None
+    try:
+        source = await _opened_stream(context, kind, arguments_of(kind, context, inputs, params))
+        while True:
+            started = clock()
+            token = AMBIENT.set(context)
+            try:
+                value = await anext(source, _END)
+            finally:
+                AMBIENT.reset(token)
+                if kind.is_async and owned:
+                    rows.append((name, "user", started, clock()))
+            if value is _END:
+                return
+            yield value
+    except TautenError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise stage_error(name, error) from error
+    finally:
+        if source is not None and hasattr(source, "aclose"):
+            await source.aclose()
+        rows.append((name, VISIT, visited, clock()))
+
+
+async def _opened_stream(
+    context: Hand, kind: StageKind[..., Any], arguments: dict[str, Any]
+) -> AsyncIterator[Any]:
+    """The increments of a body that is a generator, or that returns a stream or a list."""
+    if kind.is_generator:
+        generator = kind.body(**arguments)
+        return generator if kind.is_async else _Steps(context, generator)
+    token = AMBIENT.set(context)
+    try:
+        if kind.is_async:
+            given = await kind.body(**arguments)
+        else:
+            workers, trace = context.bound.workers, context.request.trace
+            given = await workers.run(trace, context.name, "user", _call, kind.body, arguments)
+    finally:
+        AMBIENT.reset(token)
+    if hasattr(given, "__aiter__"):
+        stream: AsyncIterator[Any] = aiter(given)
+        return stream
+    return _Steps(context, iter(given))
+
+
+class _Steps:
+    """A blocking iterator, advanced in a preparation thread."""
+
+    def __init__(self, context: Hand, source: Iterator[Any]) -> None:
+        self._context = context
+        self._source = source
+        self._lock = threading.Lock()  # a step that was left alone still runs while we close
+        self._busy = False
+
+    def __aiter__(self) -> _Steps:
+        return self
+
+    async def __anext__(self) -> Any:
+        workers, trace = self._context.bound.workers, self._context.request.trace
+        self._busy = True
+        try:
+            value = await workers.run(trace, self._context.name, "user", self._next)
+        except asyncio.CancelledError:
+            raise  # the thread is still in it
+        except BaseException:
+            self._busy = False
+            raise
+        self._busy = False
+        if value is _END:
+            raise StopAsyncIteration
+        return value
+
+    def _next(self) -> Any:
+        with self._lock:
+            return next(self._source, _END)
+
+    async def aclose(self) -> None:
+        """Close the generator in a thread; where a step still runs there, after it, without waiting."""
+        if not hasattr(self._source, "close") or getattr(self._source, "gi_frame", True) is None:
+            return
+        workers = self._context.bound.workers
+        if self._busy:
+            workers.later(self._close)
+        else:
+            trace = self._context.request.trace
+            await workers.run(trace, self._context.name, "user", self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            self._source.close()  # type: ignore[attr-defined]
+
+
+async def _deployed(context: Hand, arguments: dict[str, Any]) -> Any:
+    """Run a stage that is a class, or that takes lists, in its own deployment."""
+    deployment = context.bound.deployments["body"]
+    assert isinstance(deployment, Deployment)  # bound so by the opener
+    name = context.name
+    try:
+        return await deployment.infer(context.request, name, ((), arguments), cause="user")
+    except StageError as error:
+        if isinstance(error.__cause__, Exception):  # said of the kind; the caller knows its step
+            raise stage_error(name, error.__cause__) from error.__cause__
+        raise
+
+
+def arguments_of(
+    kind: StageKind[..., Any], context: Hand, inputs: dict[str, Any], params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The body's keyword arguments: inputs, the settings it declares, context and session."""
+    arguments = dict(inputs)
+    for key in kind.params:
+        arguments[key] = params[key]
+    if kind.context_param:
+        arguments[kind.context_param] = context
+    if kind.session_param:
+        arguments[kind.session_param] = context.request.session
+    return arguments
+
+
+def stage_error(step: str, error: BaseException) -> StageError:
+    """What a stage's own code raised, with its step."""
+    return StageError(
+        f"stage '{step}' raised {error.__class__.__name__}: {error}",
+        help="the chained error shows the line in your code",
+    )
+
+
+def _call(body: Callable[..., R], arguments: dict[str, Any]) -> R:
+    return body(**arguments)

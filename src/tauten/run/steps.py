@@ -1,0 +1,106 @@
+"""The steps of one plan, each bound to its models: those that a drawing announced, and those met on the way."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tauten.describe.stage import StageKind
+from tauten.errors import PlanError, suggest
+from tauten.plan.lower import Step, model_choices, step_params
+from tauten.plan.plan import ModelChoice, Plan, StagePlan
+from tauten.run.bound import BoundStep, Dynamic
+from tauten.run.contracts import find
+from tauten.run.decoders import Decoders
+from tauten.run.deployment import Deployment, SlotDeployment
+from tauten.run.deployments import Deployments
+from tauten.run.request import Request
+from tauten.run.workers import Workers
+
+
+class PlanSteps(Dynamic):
+    """Binds steps under one plan; what they open is held by `keys`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        keys: list[str],
+        deployments: Deployments,
+        workers: Workers,
+        decoders: Decoders,
+    ) -> None:
+        self.decoders = decoders
+        self._plan = plan
+        self._keys = keys
+        self._deployments = deployments
+        self._workers = workers
+        self._bound: dict[tuple[Any, ...], BoundStep] = {}
+
+    def ready(self, name: str, kind: StageKind[..., Any], params: Mapping[str, Any]) -> BoundStep | None:
+        return self._bound.get((name, kind, params.get("model"), params.get("backend")))
+
+    async def bound(
+        self, name: str, kind: StageKind[..., Any], params: dict[str, Any], run: Request
+    ) -> BoundStep:
+        """Open the models of a step met for the first time; its time is `load`."""
+        started = run.clock()
+        chosen = self._plan.stage(name)
+        models = model_choices(kind, chosen, params)
+        check_settings(name, kind, chosen, models)
+        bound = await self._open(name, kind, step_params(kind, {}, chosen, name), models)
+        bound.decode, bound.view = chosen.decode, chosen.view
+        self._bound[name, kind, params.get("model"), params.get("backend")] = bound
+        run.trace.rows.append((name, "load", started, run.clock()))
+        return bound
+
+    async def bind(self, step: Step) -> BoundStep:
+        """Open the models of a step that a drawing announced."""
+        assert step.kind is not None  # decode steps have no models
+        check_settings(step.name, step.kind, step.plan, step.models)
+        return await self._open(step.name, step.kind, step.params, step.models)
+
+    async def _open(
+        self,
+        name: str,
+        kind: StageKind[..., Any],
+        params: Mapping[str, Any],
+        models: dict[str, ModelChoice],
+    ) -> BoundStep:
+        taken: dict[str, Deployment | SlotDeployment] = {}
+        files: dict[str, Mapping[str, Path]] = {}
+        for role, choice in models.items():
+            files[role] = await self._deployments.files(choice)
+            if choice.backend:
+                taken[role] = await self._deployments.take(self._keys, choice, files[role])
+        if kind.is_class or kind.max_batch > 1:
+            body = ModelChoice(model=kind.name, backend="python", options={"kind": kind})
+            taken["body"] = await self._deployments.take(self._keys, body, {}, kind.max_batch)
+        return BoundStep(name, kind, params, self._workers, taken, files)
+
+
+def check_settings(
+    name: str, kind: StageKind[..., Any], chosen: StagePlan, models: Mapping[str, ModelChoice]
+) -> None:
+    """The second phase of reading a plan: every key must be known to the stage kind or a backend."""
+    options = {
+        role: find("backends", choice.backend).option_keys if choice.backend else frozenset()
+        for role, choice in models.items()
+    }
+    _check_keys(f"stage '{name}'", chosen.settings, frozenset(kind.params).union(*options.values()))
+    for role, own in chosen.roles.items():
+        _check_keys(f"stage '{name}', role '{role}'", own.options, options[role])
+
+
+def _check_keys(where: str, settings: Mapping[str, Any], known: frozenset[str]) -> None:
+    for key in settings:
+        if key not in known:
+            raise PlanError(
+                f"{where}: unknown key `{key}`", help=suggest(key, known | _STAGE_KEYS), code="E109"
+            )
+
+
+_STAGE_KEYS = frozenset(
+    {"model", "variant", "backend", "precision", "threads", "replicas", "batch", "beside", "view"}
+)

@@ -1,0 +1,35 @@
+"""Values on their way between ports: increments joined, text spelled as the reader wants it."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from typing import Any
+
+from tauten.describe.payload import Text
+from tauten.describe.ports import PortType
+
+
+def join(values: list[Any], port: PortType | None = None) -> Any:
+    """Collected increments as one value: texts are joined, anything else stays a list.
+
+    `port` tells of what type nothing is.
+    """
+    if not values:
+        texts = port is not None and port.kinds and all(kind in (str, Text) for kind in port.kinds)
+        return port.kinds[0]("") if texts and port is not None else values
+    if all(isinstance(value, Text) for value in values):
+        return Text("".join(value.text for value in values))
+    if all(isinstance(value, str) for value in values):
+        return "".join(values)
+    return values
+
+
+def unwrapped(value: Any, wanted: PortType) -> Any:
+    """Text and str flow into each other, alone and in lists."""
+    if isinstance(value, Text):
+        return value.text if str in wanted.kinds and Text not in wanted.kinds else value
+    if isinstance(value, str):
+        return Text(value) if Text in wanted.kinds and str not in wanted.kinds else value
+    if isinstance(value, list) and wanted.many:
+        return [unwrapped(member, wanted) for member in value]
+    return value
