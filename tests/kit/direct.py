@@ -83,6 +83,7 @@ class DirectContext:
         if role in self.fakes:
             for chunk in self.fakes[role](item):
                 await asyncio.sleep(0)
+                self._book(chunk)
                 yield chunk
             return
         if role not in self._slots:
@@ -91,7 +92,14 @@ class DirectContext:
             await self._slots[role].open()
         async with contextlib.aclosing(self._slots[role].start(item)) as chunks:
             async for chunk in chunks:
+                self._book(chunk)
                 yield chunk
+
+    def _book(self, chunk: Any) -> None:
+        """As a slot deployment does: what a chunk says it took."""
+        for unit, amount in chunk.usage.items():
+            if amount:
+                self.spend(unit, amount)
 
     def files(self, role: str) -> Mapping[str, Path]:
         if role in self.given_files:

@@ -348,7 +348,8 @@ class SlotDeployment:
                 rows.append((step, "loop", made, seen))
                 last, first = made, False
                 for unit, amount in chunk.usage.items():
-                    request.trace.spent.append((step, unit, amount))
+                    if amount:
+                        request.trace.spent.append((step, unit, amount))
                 yield chunk
         finally:
             try:

@@ -16,7 +16,6 @@ from tauten.describe.stage import PLANNED, Context, Role, stage
 from tauten.describe.template import Template, load
 from tauten.errors import InputError, StageError, WorkflowError
 
-BOOKED = ("input_tokens", "cached_tokens", "output_tokens")
 SETTINGS = frozenset(
     {"template", "name", "max_tokens", "temperature", "top_p", "stop", "seed", "into", "ngram", *PLANNED}
 )
@@ -82,7 +81,6 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
             if chunk.text and into is None:
                 yield Text(chunk.text)
             said.append(chunk.text)
-            _book(ctx, chunk.usage)
     finally:
         if hasattr(chunks, "aclose"):
             await chunks.aclose()  # a reader who leaves stops the engine within one step
@@ -103,12 +101,6 @@ def _item(
     messages = template.render(fields)
     asked = {"prompt": messages[0]["content"]} if template.is_prompt else {"messages": messages}
     return {**asked, "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
-
-
-def _book(ctx: Context, usage: Mapping[str, float]) -> None:
-    for unit in BOOKED:
-        if usage.get(unit):
-            ctx.spend(unit, usage[unit])
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
