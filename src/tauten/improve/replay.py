@@ -18,6 +18,7 @@ from tauten.explain.account import Estimate
 from tauten.plan.lower import Lowered, Step
 from tauten.plan.measurements import Key, Measurements
 from tauten.run.attribution import Attribution, attribute
+from tauten.run.cpu import core_seconds
 from tauten.run.engine import Engine
 from tauten.run.trace import Trace
 from tauten.run.visits import rank
@@ -135,15 +136,17 @@ async def replay(
 
 
 async def serve_one(engine: Engine, plan: str, id: str, inputs: Mapping[str, Any]) -> Served:
-    """Run one request to its end."""
+    """Run one request to its end; what the process computes meanwhile is booked to it as core-seconds."""
     request = engine.request()
     values: list[Any] = []
     error: TautenError | None = None
+    before = core_seconds()
     try:
         async for value in engine.stream(inputs, plan=plan, request=request):
             values.append(value)
     except TautenError as failed:
         error = failed
+    request.trace.spend("", "core_seconds", core_seconds() - before)
     return Served(id, values, request.trace, attribute(request.trace), error)
 
 
