@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,10 @@ from tauten.cli.output import write_output
 from tauten.cli.target import load_workflow
 from tauten.describe.workflow import Workflow
 from tauten.errors import PlanError
+from tauten.models.catalog import default_catalog
 from tauten.plan.hardware import hardware
 from tauten.plan.lower import default_plan, lower
-from tauten.plan.plan import Plan, diff_plans, format_plan, load_plan, rebase
+from tauten.plan.plan import ModelChoice, Plan, diff_plans, format_plan, load_plan, rebase
 from tauten.run.steps import check_settings
 
 app = typer.Typer(help="Show, diff, lint and rebase plans.", no_args_is_help=True, add_completion=False)
@@ -107,11 +109,20 @@ def lint(target: Target, plan: PlanFile) -> None:
         for step in lower(workflow.graph, chosen).steps:
             if step.kind is not None:
                 check_settings(step.name, step.kind, step.plan, step.models)
+                _check_models(step.models)
     typer.echo(f"{plan.name}: fits {workflow.name}")
     if chosen.made_on and chosen.made_on != str(hardware()):
         typer.echo(
             f"made on {chosen.made_on}; this is {hardware()}: measure again before you rely on it", err=True
         )
+
+
+def _check_models(models: Mapping[str, ModelChoice]) -> None:
+    """Raise for a model or variant that the catalog lacks; synthetic backends take any name."""
+    catalog = default_catalog()
+    for choice in models.values():
+        if choice.backend and not choice.backend.startswith("synthetic"):
+            catalog.find(choice.model, choice.variant or None)
 
 
 @app.command("rebase")
