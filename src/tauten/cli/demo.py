@@ -16,6 +16,7 @@ from tauten.cli.explain import measurements_path
 from tauten.cli.output import check_outputs, write_output
 from tauten.errors import InputError
 from tauten.explain.html import to_html
+from tauten.explain.planned import in_force_text
 from tauten.explain.text import compare_text
 from tauten.improve.replay import keep_measurements, load_measurements
 from tauten.run.ambient import run_async
@@ -117,7 +118,7 @@ def _print(tours: Any, found: Any) -> None:
         print(f" {side.plan.name:<6} {_percentiles(side)}")
         print(f"        correct {quality.correct}   hit@1 {quality.hit_at_1}   hit@3 {quality.hit_at_3}")
         print(f"        refused right {quality.refused_right}   answered right {quality.answered_right}")
-        print(f"        in force: {_in_force(side.properties)}")
+        print(in_force_text(side.properties), end="")
     loss = tours.smallest_provable_loss(len(found.sides[0].outcomes)) * 100
     print(f"\n quality of tuned against naive: {found.verdict}")
     print(f" {len(found.sides[0].outcomes)} requests can prove at best a loss below {loss:.1f} points.")
@@ -133,15 +134,6 @@ def _percentiles(side: Any) -> str:
         if name != "unattributed_ms"
     ]
     return "   ".join([*parts, f"unattributed p95 {side.replay.unattributed_share_p95():.2%}"])
-
-
-def _in_force(properties: dict[str, Any]) -> str:
-    """Precision and threads per step: what a plan leaves open is the framework's choice, and is said."""
-    words = []
-    for step, roles in properties.items():
-        shown = {f"{each.get('precision', '?')} x{each.get('threads', '?')}" for each in roles.values()}
-        words.append(f"{step} {'/'.join(sorted(shown))}")
-    return ", ".join(words)
 
 
 def _write(tours: Any, found: Any, json_file: Path | None, html: Path | None, perfetto: Path | None) -> None:

@@ -21,7 +21,7 @@ from tauten.explain.exports.perfetto import export
 from tauten.explain.figures import slo_table
 from tauten.explain.html import to_html
 from tauten.explain.planned import SCHEMA as PLANNED_SCHEMA
-from tauten.explain.planned import planned_document, planned_text
+from tauten.explain.planned import in_force_text, planned_document, planned_text
 from tauten.explain.text import compare_text, to_text
 from tauten.improve.recording import Recording
 from tauten.improve.replay import (
@@ -80,7 +80,7 @@ def explain(
     requests = list(_requests(workflow, inputs or [], recording, repeat))
     replays, known = run_async(_run(workflow, plans, requests))
     shown = _shown(workflow, plans, replays, known, at)
-    _print(shown, as_json, all_rows)
+    _print(shown, replays, as_json, all_rows)
     if html is not None:
         write_output(html, to_html(shown))
     if perfetto is not None:
@@ -198,10 +198,12 @@ def header(workflow: Workflow[..., Any], done: Replay, at: str) -> Header:
     )
 
 
-def _print(shown: Account | Comparison, as_json: bool, all_rows: bool) -> None:
+def _print(shown: Account | Comparison, replays: list[Replay], as_json: bool, all_rows: bool) -> None:
     if as_json:
         typer.echo(to_json(shown))
     elif isinstance(shown, Comparison):
         typer.echo(compare_text(shown, all_rows=all_rows), nl=False)
     else:
         typer.echo(to_text(shown, all_rows=all_rows), nl=False)
+    for done in [] if as_json else replays:
+        typer.echo(in_force_text(done.in_force), nl=False)

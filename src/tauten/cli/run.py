@@ -68,8 +68,15 @@ async def _run(
 def _show(value: Any, streamed: bool) -> None:
     if isinstance(value, Text | str):
         print(str(value), end="" if streamed else "\n", flush=True)
+    elif not isinstance(value, Payload) and _has_words(value):
+        print(str(value), flush=True)
     else:
         print(msgspec.json.format(msgspec.json.encode(plain(value))).decode(), flush=True)
+
+
+def _has_words(value: Any) -> bool:
+    """Whether its class says how a person reads it: a ``__str__`` of its own."""
+    return any("__str__" in vars(base) for base in type(value).__mro__[:-1])
 
 
 def plain(value: Any) -> Any:

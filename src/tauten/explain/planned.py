@@ -117,3 +117,16 @@ def _interval(estimate: Estimate | None) -> dict[str, float | None] | None:
     if estimate is None:
         return None
     return {"low": estimate.low_ms, "mid": estimate.mid_ms, "high": estimate.high_ms}
+
+
+def in_force_text(properties: Mapping[str, Mapping[str, Mapping[str, str]]], width: int = WIDTH) -> str:
+    """Precision and threads per step: what a plan leaves open is the framework's choice, and is said."""
+    words = []
+    for step, roles in properties.items():
+        shown = dict.fromkeys(
+            f"{each.get('precision', '?')} x{each.get('threads', '?')}" for each in roles.values()
+        )
+        words.append(f"{step}: {', '.join(shown)}")
+    if not words:
+        return ""
+    return textwrap.fill(" In force:  " + "; ".join(words), width, subsequent_indent="   ") + "\n"

@@ -58,6 +58,9 @@ class Replay:
 
     plan: str
     served: list[Served] = field(default_factory=list)
+    in_force: dict[str, dict[str, Mapping[str, str]]] = field(
+        default_factory=dict
+    )  # step -> role -> properties
 
     @property
     def good(self) -> list[Served]:
@@ -126,7 +129,7 @@ async def replay(
     progress: Callable[[Served], None] | None = None,
 ) -> Replay:
     """Run (id, inputs) pairs one after another under an open plan; failed requests are kept too."""
-    done = Replay(plan)
+    done = Replay(plan, in_force=engine.step_properties(plan))
     for id, inputs in requests:
         served = await serve_one(engine, plan, id, inputs)
         done.served.append(served)
@@ -153,12 +156,13 @@ async def serve_one(engine: Engine, plan: str, id: str, inputs: Mapping[str, Any
 # -- what a replay teaches -----------------------------------------------------------------------------------
 
 
-def step_key(step: Step) -> Key:
-    """How a step was run, as measurements are keyed: its settings belong to its name."""
+def step_key(lowered: Lowered, step: Step) -> Key:
+    """How a step was run, as measurements are keyed: what it is (kind, ports, upstream), then its settings."""
+    stage = lowered.graph.stages[step.name if step.view is None else step.name.rpartition(".")[0]]
     chosen = [choice for choice in step.models.values() if choice.backend]
     settings = " ".join(f"{key}={_spelled(value)}" for key, value in sorted(step.plan.settings.items()))
     view = step.view.name if step.view is not None else ""
-    name = " ".join(filter(None, (step.name, view, settings)))
+    name = " ".join(filter(None, (f"{step.name}#{stage.signature}", view, settings)))
 
     def joined(values: Iterable[str]) -> str:
         return "+".join(dict.fromkeys(filter(None, values)))
@@ -182,7 +186,7 @@ def _spelled(value: Any) -> str:
 
 def learn(measurements: Measurements, lowered: Lowered, served: Iterable[Served]) -> None:
     """Add each step's working time of each request to the measurements."""
-    keys = {step.name: step_key(step) for step in lowered.steps}
+    keys = {step.name: step_key(lowered, step) for step in lowered.steps}
     for each in served:
         for name, seconds in work_of(each.attribution).items():
             if name in keys:
@@ -203,7 +207,7 @@ def estimates(measurements: Measurements, lowered: Lowered) -> dict[str, Estimat
     """What each step would take, where it was measured before."""
     found = {}
     for step in lowered.steps:
-        known = measurements.estimate(step_key(step), WORK)
+        known = measurements.estimate(step_key(lowered, step), WORK)
         if known is not None:
             found[step.name] = Estimate(known.mid_ms, known.low_ms, known.high_ms)
     return found

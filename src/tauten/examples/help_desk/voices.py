@@ -7,6 +7,7 @@ This opens the model itself, without an engine, so that a recording can be rende
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -78,6 +79,7 @@ def _open() -> tuple[str, Run]:
         model = openvino.Core().compile_model(path, "CPU", hints)
         return "openvino", lambda item: model(item)[0]
     try:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in the onnx backend
         import onnxruntime
     except ImportError as missing:
         raise MachineError(

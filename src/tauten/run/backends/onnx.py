@@ -61,6 +61,8 @@ class OnnxBackend:
 
     def _load(self) -> Any:
         try:
+            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else importing it reports to its maker
+
             import onnxruntime
         except ImportError as error:
             raise MachineError(
