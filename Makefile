@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup
 
-.PHONY: setup models demo test test-slow test-gpu check bench docs clean
+.PHONY: setup models demo test test-slow test-gpu check bench bench-desk docs clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,9 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python bench/sizes.py
+
+bench-desk: models
+	$(BIN)/python bench/desk.py held_out
 
 bench: models
 	$(BIN)/python bench/overhead.py
