@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from tauten.describe.view import View
     from tauten.describe.workflow import Workflow, workflow
     from tauten.errors import TautenError
+    from tauten.improve.analyze import analyze
     from tauten.improve.quality import metric
     from tauten.plan.plan import Plan, load_plan
     from tauten.run.engine import Engine
+    from tauten.run.fetch import fetch
     from tauten.run.here import cancelled, deadline_left, gather
     from tauten.run.index import index
 
@@ -62,9 +64,11 @@ _WHERE = {
     "describe.view": "View",
     "describe.workflow": "Workflow workflow",
     "errors": "TautenError",
+    "improve.analyze": "analyze",
     "improve.quality": "metric",
     "plan.plan": "Plan load_plan",
     "run.engine": "Engine",
+    "run.fetch": "fetch",
     "run.here": "cancelled deadline_left gather",
     "run.index": "index",
 }
@@ -93,6 +97,7 @@ __all__ = [
     "View",
     "Workflow",
     "__version__",
+    "analyze",
     "cancelled",
     "choose",
     "classify",
@@ -102,6 +107,7 @@ __all__ = [
     "embed",
     "equals",
     "fallback",
+    "fetch",
     "frames",
     "gather",
     "generate",

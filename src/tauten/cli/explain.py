@@ -15,14 +15,14 @@ from tauten.cli.output import check_outputs, write_output
 from tauten.cli.target import load_workflow, read_inputs
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
-from tauten.explain.account import Account, Comparison, Estimate, Header, account, compare
+from tauten.explain.account import Account, Comparison, Estimate, account, compare
 from tauten.explain.document import to_json
 from tauten.explain.exports.perfetto import export
-from tauten.explain.figures import slo_table
 from tauten.explain.html import to_html
 from tauten.explain.planned import SCHEMA as PLANNED_SCHEMA
 from tauten.explain.planned import in_force_text, planned_document, planned_text
 from tauten.explain.text import compare_text, to_text
+from tauten.improve.analyze import header
 from tauten.improve.recording import Recording
 from tauten.improve.replay import (
     Replay,
@@ -180,22 +180,6 @@ def _shown(
     if len(accounts) == 1:
         return accounts[0]
     return compare(accounts[0], accounts[1], name_a=plans[0].name, name_b=plans[1].name)
-
-
-def header(workflow: Workflow[..., Any], done: Replay, at: str) -> Header:
-    """Which request of what run is shown."""
-    served = done.at(at)
-    word = "the median" if at == "p50" else at
-    return Header(
-        workflow=workflow.name,
-        plan=done.plan,
-        machine=str(hardware()),
-        requests=len(done.served),
-        load="one at a time",
-        request=f"{word} (#{done.number(served)})" if not at.startswith("#") else at,
-        graph="" if workflow.graph else f"graph observed in {len(done.served)} requests",
-        slo=slo_table(workflow.slo, done.percentiles()) if len(done.good) > 1 else [],
-    )
 
 
 def _print(shown: Account | Comparison, replays: list[Replay], as_json: bool, all_rows: bool) -> None:

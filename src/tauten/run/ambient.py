@@ -46,7 +46,7 @@ class Ambient:
         async def run() -> Any:
             return await (await self._engine(None)).run_stage(kind, args, kwargs)
 
-        return self._block(run())
+        return self.block(run())
 
     def call_map(
         self,
@@ -65,10 +65,10 @@ class Ambient:
                 lambda member: engine.run_stage(kind, (member,), dict(fixed)), items, concurrency, errors
             )
 
-        return self._block(run())
+        return self.block(run())
 
     def call(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> Any:
-        return self._block(self.acall(workflow, inputs))
+        return self.block(self.acall(workflow, inputs))
 
     def stream(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> Iterator[Any]:
         """Yield increments in the caller's thread; leaving the loop early stops the work."""
@@ -99,7 +99,7 @@ class Ambient:
         finally:
             job.stop()
 
-    def _block(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def block(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run on the background loop and wait; Ctrl-C cancels the work and waits for it to stop."""
         job = _Blocking(self._background(work), work)
         try:
