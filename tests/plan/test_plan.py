@@ -255,3 +255,14 @@ def test_decode_steps_are_shared_by_equal_views_and_dead_pure_stages_are_left_ou
     size = {"max_side": 320}
     apart = lower(graph, Plan(stages={"again": StagePlan(view=size)}))  # type: ignore[arg-type]
     assert len([step for step in apart.steps if step.view is not None]) == len(decodes) + 1
+
+
+def test_one_model_name_for_a_stage_of_two_models_is_refused() -> None:
+    from tauten.describe.stages.ocr import ocr
+    from tauten.plan.lower import model_choices
+    from tauten.plan.plan import StagePlan
+
+    with pytest.raises(PlanError) as failed:
+        model_choices(ocr, StagePlan(model="pp-ocrv6-small-det"), {})
+    assert failed.value.code == "E118"
+    assert "detect, recognize" in failed.value.message

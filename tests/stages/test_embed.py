@@ -6,7 +6,8 @@ import pytest
 
 from kit.direct import DirectContext, direct
 from tauten.describe.payload import Tensor
-from tauten.describe.stages.embed import embed, encode
+from tauten.describe.stages.embed import embed
+from tauten.describe.tokens import token_items
 from tauten.errors import InputError
 
 
@@ -14,7 +15,8 @@ from tauten.errors import InputError
 @pytest.mark.parametrize(("pad_to", "expected"), [(1, 5), (16, 16), (4, 8)])
 def test_padding_is_masked_and_a_multiple(pad_to: int, expected: int) -> None:
     path = DirectContext(embed).files("model")["tokenizer.json"]
-    item, used = encode(path, "open a file", 256, pad_to)
+    [item] = token_items(path, ["open a file"], pad_to, 256)
+    used = int(item["attention_mask"].sum())
     assert used == 5  # three words between two markers
     assert item["input_ids"].shape == item["attention_mask"].shape == (expected,)
     assert item["attention_mask"].sum() == 5
@@ -25,7 +27,8 @@ def test_padding_is_masked_and_a_multiple(pad_to: int, expected: int) -> None:
 @pytest.mark.models
 def test_long_text_is_cut_and_never_padded_beyond_the_limit() -> None:
     path = DirectContext(embed).files("model")["tokenizer.json"]
-    item, used = encode(path, "word " * 1000, 100, 16)
+    [item] = token_items(path, ["word " * 1000], 16, 100)
+    used = int(item["attention_mask"].sum())
     assert (used, len(item["input_ids"])) == (100, 100)
 
 

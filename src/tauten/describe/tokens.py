@@ -26,16 +26,20 @@ def load_tokenizer(path: Path, most_tokens: int = MOST_TOKENS) -> Any:
     return tokenizer
 
 
-def token_items(path: Path, texts: Sequence[str], pad_to: int = 16) -> list[dict[str, NDArray[np.int64]]]:
+def token_items(
+    path: Path, texts: Sequence[str], pad_to: int = 16, most_tokens: int = MOST_TOKENS
+) -> list[dict[str, NDArray[np.int64]]]:
     """One item of `input_ids` and `attention_mask` for each text, without a batch axis.
 
-    Lengths are rounded up to a multiple of `pad_to`, masked out: texts of similar length share a batch.
+    Lengths are rounded up to a multiple of `pad_to`, masked out and never past `most_tokens`: texts of
+    similar length share a batch.
     """
     import numpy as np
 
     items: list[dict[str, NDArray[np.int64]]] = []
-    for encoded in load_tokenizer(path).encode_batch(list(texts)):
-        padded = np.zeros((2, -(-len(encoded.ids) // pad_to) * pad_to), np.int64)
+    for encoded in load_tokenizer(path, most_tokens).encode_batch(list(texts)):
+        used = len(encoded.ids)
+        padded = np.zeros((2, max(used, min(-(-used // pad_to) * pad_to, most_tokens))), np.int64)
         padded[0, : len(encoded.ids)] = encoded.ids
         padded[1, : len(encoded.ids)] = 1
         items.append({"input_ids": padded[0], "attention_mask": padded[1]})

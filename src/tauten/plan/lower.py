@@ -111,6 +111,14 @@ def model_choices(
             help=suggest(unknown[0], kind.roles),
             code="E109",
         )
+    named = str(params.get("model") or "") or stage.model
+    several = [role for role, wanted in kind.roles.items() if wanted.backends]
+    if named and len(several) > 1:
+        raise PlanError(
+            f"model={named!r} for '{kind.name}', which runs {len(several)} models: {', '.join(several)}",
+            help=f'say which one in the plan: [stage.NAME.{several[0]}] model = "{named}"',
+            code="E118",
+        )
     return {role: _choice(kind, role, stage, params) for role in kind.roles}
 
 

@@ -150,21 +150,17 @@ def as_wanted_stream(get: Getter, consumer: str, wanted: PortType) -> Getter:
     return read
 
 
-class _Unwrapping:
-    """A stream's increments with text as `wanted` spells it."""
+class _Around:
+    """A stream seen through something; who reads it stays known, and leaving it leaves the stream."""
 
-    __slots__ = ("_source", "_stream", "_wanted")
+    __slots__ = ("_source", "_stream")
 
-    def __init__(self, stream: Stream[Any], wanted: PortType) -> None:
+    def __init__(self, stream: Stream[Any], source: AsyncIterator[Any]) -> None:
         self._stream = stream
-        self._source = aiter(stream)
-        self._wanted = wanted
+        self._source = source
 
-    def __aiter__(self) -> _Unwrapping:
-        return self
-
-    async def __anext__(self) -> Any:
-        return unwrapped(await anext(self._source), self._wanted)
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self  # type: ignore[return-value]  # its kinds have __anext__
 
     @property
     def step(self) -> str:
@@ -176,6 +172,19 @@ class _Unwrapping:
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _Unwrapping(_Around):
+    """A stream's increments with text as `wanted` spells it."""
+
+    __slots__ = ("_wanted",)
+
+    def __init__(self, stream: Stream[Any], wanted: PortType) -> None:
+        super().__init__(stream, aiter(stream))
+        self._wanted = wanted
+
+    async def __anext__(self) -> Any:
+        return unwrapped(await anext(self._source), self._wanted)
 
 
 async def begun(value: Any) -> Any:
@@ -190,32 +199,17 @@ async def begun(value: Any) -> Any:
     return Stream(_Rest(first, value, source))
 
 
-class _Rest:
+class _Rest(_Around):
     """A stream after its first increment was looked at."""
 
-    __slots__ = ("_held", "_source", "_stream")
+    __slots__ = ("_held",)
 
     def __init__(self, first: Any, stream: Stream[Any], source: AsyncIterator[Any]) -> None:
+        super().__init__(stream, source)
         self._held = [first]
-        self._stream = stream
-        self._source = source
-
-    def __aiter__(self) -> _Rest:
-        return self
 
     async def __anext__(self) -> Any:
         return self._held.pop() if self._held else await anext(self._source)
-
-    @property
-    def step(self) -> str:
-        return str(getattr(self._source, "step", ""))
-
-    @step.setter
-    def step(self, reader: str) -> None:
-        self._stream.relabel(reader)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 async def collected(value: Any, consumer: str, wanted: PortType, given: PortType) -> Any:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tauten.describe.payload import Tensor, Text
 from tauten.describe.stage import Context, Role, stage
+from tauten.describe.tokens import token_items
 from tauten.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,29 +32,7 @@ async def embed(ctx: Context, text: Text, *, max_tokens: int = 256, pad_to: int 
             code="E240",
         )
     path = ctx.files("model")["tokenizer.json"]
-    item, used = await ctx.work(encode, path, text.text, max_tokens, pad_to)
-    ctx.spend("input_tokens", used)
+    [item] = await ctx.work(token_items, path, [text.text], pad_to, max_tokens)
+    ctx.spend("input_tokens", float(item["attention_mask"].sum()))
     out: dict[str, NDArray[np.float32]] = await ctx.infer("model", item)
     return Tensor(out["embedding"])
-
-
-def encode(path: Path, text: str, max_tokens: int, pad_to: int) -> tuple[dict[str, NDArray[np.int64]], int]:
-    """`input_ids` and `attention_mask` of shape (length,), length a multiple of `pad_to`; and the tokens used."""
-    import numpy as np
-
-    ids = _tokenizer(path, max_tokens).encode(text).ids
-    length = min(-(-len(ids) // pad_to) * pad_to, max(max_tokens, len(ids)))
-    padded = np.zeros((2, length), np.int64)
-    padded[0, : len(ids)] = ids
-    padded[1, : len(ids)] = 1
-    return {"input_ids": padded[0], "attention_mask": padded[1]}, len(ids)
-
-
-@functools.lru_cache(maxsize=8)  # loading takes tens of milliseconds; a process meets few models
-def _tokenizer(path: Path, max_tokens: int) -> Any:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()  # the file asks for 128 tokens always
-    tokenizer.enable_truncation(max_tokens)
-    return tokenizer
