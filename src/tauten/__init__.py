@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tauten.run.fetch import fetch
     from tauten.run.here import cancelled, deadline_left, gather
     from tauten.run.index import index
+    from tauten.run.wrap import wrap
 
 _WHERE = {
     "describe.flow": "choose default equals fallback map option when",
@@ -71,6 +72,7 @@ _WHERE = {
     "run.fetch": "fetch",
     "run.here": "cancelled deadline_left gather",
     "run.index": "index",
+    "run.wrap": "wrap",
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}
 
@@ -126,6 +128,7 @@ __all__ = [
     "transcribe",
     "when",
     "workflow",
+    "wrap",
 ]
 
 

@@ -29,7 +29,7 @@ def add_up(values: Sequence[float], total: float, digits: int) -> list[float]:
     """
     unit = 10**digits
     floors = [math.floor(value * unit) for value in values]
-    missing = round(total * unit) - sum(floors)
+    missing = round(round(total, digits) * unit) - sum(floors)  # as the total itself is printed
     order = sorted(range(len(values)), key=lambda i: (floors[i] - values[i] * unit, i))
     for place in range(abs(missing) if values else 0):
         index = order[place % len(order)] if missing > 0 else order[-1 - place % len(order)]
