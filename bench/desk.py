@@ -1,6 +1,6 @@
 """The help desk under both plans, request by request in turn, on a half of the recording; with intervals.
 
-    python bench/desk.py [dev|held_out|all] [OUT.json]
+    python bench/desk.py [dev|held_out|all] [OUT.json] [EVERY]    EVERY 3 takes each third request
 
 Both plans stay open and alternate on each request, so that what else the machine does falls on both.
 """
@@ -85,7 +85,8 @@ def report(items: list[Item], done: list[Replay], outcomes: list[list[Any]]) -> 
 def main() -> None:
     half = sys.argv[1] if len(sys.argv) > 1 else "held_out"
     ensure_manual()
-    items = list(recording(split=None if half == "all" else half))
+    every = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    items = list(recording(split=None if half == "all" else half))[::every]
     render(items)
     found = report(items, *run_async(measure(items)))
     text = json.dumps(found, indent=1)

@@ -140,10 +140,10 @@ async def replay(
 
 async def serve_one(engine: Engine, plan: str, id: str, inputs: Mapping[str, Any]) -> Served:
     """Run one request to its end; what the process computes meanwhile is booked to it as core-seconds."""
-    request = engine.request()
     values: list[Any] = []
     error: TautenError | None = None
     before = core_seconds()
+    request = engine.request()  # its clock starts here
     try:
         async for value in engine.stream(inputs, plan=plan, request=request):
             values.append(value)

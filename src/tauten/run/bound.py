@@ -19,7 +19,7 @@ DecodeMode = Literal["thread", "process"]
 class BoundStep:
     """A step with everything it needs, shared by all requests of an opened plan."""
 
-    __slots__ = ("decode", "deployments", "files", "kind", "name", "ours", "params", "view", "workers")
+    __slots__ = ("decode", "deployments", "files", "kind", "name", "params", "view", "workers")
 
     def __init__(
         self,
@@ -40,7 +40,6 @@ class BoundStep:
             "thread"  # where views of running code are decoded, and the plan's wishes for them
         )
         self.view: Mapping[str, Any] = {}
-        self.ours = kind.body.__module__.startswith("tauten.describe.")
 
 
 class Dynamic(Protocol):

@@ -185,8 +185,10 @@ class Engine:
             values[len(graph.inputs)] = request.session = given or Session()
         run = Run(request, values)
         request.tasks = run.tasks
-        request.trace.edges = lowered.edges
-        request.trace.outputs = opened.outputs
+        trace = request.trace
+        trace.edges = lowered.edges
+        trace.outputs = opened.outputs
+        trace.rows.append(("", "admission", trace.start, self.clock()))
         return run
 
     async def stream(

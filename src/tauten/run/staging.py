@@ -116,7 +116,7 @@ async def run_stage(
     finally:
         AMBIENT.reset(token)
         ended = clock()
-        if not context.bound.ours and (kind.is_async or kind.inline):
+        if kind.is_async or kind.inline:  # the stage's own code: what nothing inside the visit claims
             rows.append((name, "user", started, ended))
         rows.append((name, VISIT, started if since is None else since, ended))
 
@@ -152,7 +152,6 @@ async def stream_stage(
     A blocking generator runs in a thread, step by step. Closing the iterator closes the stage's own.
     """
     name, rows, clock = context.name, context.request.trace.rows, context.request.clock
-    owned = not context.bound.ours
     visited = clock() if since is None else since
     source: AsyncIterator[Any] | None = None
     try:
@@ -164,7 +163,7 @@ async def stream_stage(
                 value = await anext(source, _END)
             finally:
                 AMBIENT.reset(token)
-                if kind.is_async and owned:
+                if kind.is_async:
                     rows.append((name, "user", started, clock()))
             if value is _END:
                 return
