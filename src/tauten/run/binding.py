@@ -179,14 +179,13 @@ class Binder:
         """Starts the producer in a task of its own, and leaves a channel in the slot."""
         bound, slot, dynamic = self.bound[step.name], self.slots[step.name], self.dynamic
         names, getters, waits = self._inputs(step, kind)
-        collects = any(waits)
         needed = _needed(kind, names)
         consumers = self._consumers(step.name)
         bound_size = step.plan.channel
         leave = self._read_streams(step, kind)
 
         async def operate(run: Run) -> None:
-            since = run.request.clock() if collects else None
+            since = run.request.clock()
             inputs = {}
             for name, get, wait in zip(names, getters, waits, strict=True):
                 inputs[name] = await get(run) if wait else get(run)

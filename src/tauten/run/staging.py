@@ -152,7 +152,10 @@ async def stream_stage(
     A blocking generator runs in a thread, step by step. Closing the iterator closes the stage's own.
     """
     name, rows, clock = context.name, context.request.trace.rows, context.request.clock
-    visited = clock() if since is None else since
+    visited = clock()
+    if since is not None:  # its task waited for a turn of the loop; what it collected meanwhile says more
+        rows.append((name, "loop", since, visited))
+        visited = since
     source: AsyncIterator[Any] | None = None
     try:
         source = await _opened_stream(context, kind, arguments_of(kind, context, inputs, params))

@@ -195,38 +195,44 @@ def differences(tuned: Plan) -> dict[str, Plan]:
 async def ablate_plan(
     workflow: Workflow[..., Any], tuned: Plan, items: Sequence[Item], say: Say
 ) -> list[Ablation]:
-    """Run the tuned plan with and without each difference, in turn on the same requests."""
+    """Run the tuned plan with and without each difference, in turn on the same requests.
+
+    Each of the two has engines of its own: in a shared one, whichever comes second would find the other's
+    prompt in the language model's cache.
+    """
     chosen = _spread(items, ABLATION_ITEMS)
     found = []
-    async with Engine() as engine:
-        base = await engine.open(workflow, tuned)
-        for label, plan in differences(tuned).items():
-            say(f"without {label}")
-            other = await engine.open(workflow, plan)
-            gains = [await _gain(engine, base, other, item) for item in chosen]
-            await engine.retire(other)
-            kept = sorted(gain for gain in gains if gain is not None)
-            if kept:
-                note = f"median of {len(kept)} pairs, {kept[0]:+.0f} to {kept[-1]:+.0f}"
-                found.append(Ablation(label, statistics.median(kept), None, note))
+    for label, plan in differences(tuned).items():
+        say(f"without {label}")
+        gains = await _gains(workflow, tuned, plan, chosen)
+        if gains:
+            note = f"{len(gains)} pairs, {min(gains):+.0f} to {max(gains):+.0f}"
+            found.append(Ablation(label, statistics.median(gains), None, note))
     return sorted(found, key=lambda each: each.p50_ms)
 
 
-async def _gain(engine: Engine, base: str, other: str, item: Item) -> float | None:
-    """Milliseconds that the difference changes on one request; negative is a gain."""
-    inputs = item.inputs
-    with_it = await serve_one(engine, base, item.id, inputs)
-    without = await serve_one(engine, other, item.id, inputs)
-    item.forget()
-    if with_it.error or without.error:
-        return None
-    return with_it.wall_ms - without.wall_ms
+async def _gains(workflow: Workflow[..., Any], tuned: Plan, plan: Plan, items: Sequence[Item]) -> list[float]:
+    """Milliseconds that a difference changes, request by request; negative is a gain. The order alternates."""
+    gains = []
+    async with Engine() as one, Engine() as other:
+        sides = [(one, await one.open(workflow, tuned)), (other, await other.open(workflow, plan))]
+        for engine, name in sides:
+            await serve_one(engine, name, "warm-up", items[0].inputs)
+        for number, item in enumerate(items[1:]):
+            walls = [0.0, 0.0]
+            for side in (0, 1) if number % 2 else (1, 0):
+                engine, name = sides[side]
+                served = await serve_one(engine, name, item.id, item.inputs)
+                walls[side] = served.wall_ms if served.error is None else float("nan")
+            item.forget()
+            gains.append(walls[0] - walls[1])
+    return [gain for gain in gains if gain == gain]  # a failed request compares nothing
 
 
 def _spread(items: Sequence[Item], count: int) -> list[Item]:
     """Evenly spread over the kinds of requests, so that each change meets what it changes."""
     ordered = sorted(items, key=lambda item: item.tags)
-    count = min(count, len(ordered))
+    count = min(count + 1, len(ordered))  # and one to warm up with
     return [ordered[place * len(ordered) // count] for place in range(count)]
 
 
