@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 from pathlib import Path
@@ -16,7 +17,14 @@ WORKFLOWS = ["drawn", "threaded", "observed"]
 
 
 def started(*words: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """A command as a terminal starts it: where the tests run in the background, SIGINT is ignored and inherited."""
+    return subprocess.Popen(
+        command(*words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)

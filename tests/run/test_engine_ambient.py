@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
@@ -201,6 +203,7 @@ def script(text: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=timeout,
         check=False,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # as a terminal starts it
     )
 
 
