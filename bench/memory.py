@@ -29,7 +29,7 @@ def tree_bytes(root: psutil.Process) -> int:
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "tauten", "demo", "--requests", str(REQUESTS), "--no-ablation"]
+    command = [sys.executable, "-m", "tauten", "demo", "--requests", str(REQUESTS)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     root, peak = psutil.Process(child.pid), 0
     while child.poll() is None:

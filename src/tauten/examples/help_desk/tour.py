@@ -195,38 +195,39 @@ def differences(tuned: Plan) -> dict[str, Plan]:
 async def ablate_plan(
     workflow: Workflow[..., Any], tuned: Plan, items: Sequence[Item], say: Say
 ) -> list[Ablation]:
-    """Run the tuned plan with and without each difference, in turn on the same requests.
+    """Run the same requests under the tuned plan, then without each difference, then tuned once more.
 
-    Each of the two has engines of its own: in a shared one, whichever comes second would find the other's
-    prompt in the language model's cache.
+    Each run has an engine of its own, alone: none finds another's prompts in the language model's cache, or
+    shares the memory. A request's time under the tuned plan is the mean of its two, so that drift cancels.
     """
     chosen = _spread(items, ABLATION_ITEMS)
-    found = []
+    say("ablation: the tuned plan")
+    before = await _walls_ms(workflow, tuned, chosen)
+    without = {}
     for label, plan in differences(tuned).items():
-        say(f"without {label}")
-        gains = await _gains(workflow, tuned, plan, chosen)
-        if gains:
-            note = f"{len(gains)} pairs, {min(gains):+.0f} to {max(gains):+.0f}"
-            found.append(Ablation(label, statistics.median(gains), None, note))
-    return sorted(found, key=lambda each: each.p50_ms)
+        say(f"ablation: without {label}")
+        without[label] = await _walls_ms(workflow, plan, chosen)
+    say("ablation: the tuned plan again")
+    after = await _walls_ms(workflow, tuned, chosen)
+    base = {id: (before[id] + after[id]) / 2 for id in before.keys() & after.keys()}
+    found = [_ablation(label, base, walls) for label, walls in without.items()]
+    return sorted((each for each in found if each is not None), key=lambda each: each.p50_ms)
 
 
-async def _gains(workflow: Workflow[..., Any], tuned: Plan, plan: Plan, items: Sequence[Item]) -> list[float]:
-    """Milliseconds that a difference changes, request by request; negative is a gain. The order alternates."""
-    gains = []
-    async with Engine() as one, Engine() as other:
-        sides = [(one, await one.open(workflow, tuned)), (other, await other.open(workflow, plan))]
-        for engine, name in sides:
-            await serve_one(engine, name, "warm-up", items[0].inputs)
-        for number, item in enumerate(items[1:]):
-            walls = [0.0, 0.0]
-            for side in (0, 1) if number % 2 else (1, 0):
-                engine, name = sides[side]
-                served = await serve_one(engine, name, item.id, item.inputs)
-                walls[side] = served.wall_ms if served.error is None else float("nan")
-            item.forget()
-            gains.append(walls[0] - walls[1])
-    return [gain for gain in gains if gain == gain]  # a failed request compares nothing
+async def _walls_ms(workflow: Workflow[..., Any], plan: Plan, items: Sequence[Item]) -> dict[str, float]:
+    """Milliseconds of each request that ended well; the first only warms up."""
+    async with Engine() as engine:
+        name = await engine.open(workflow, plan)
+        done = await replay(engine, name, _requests(items))
+    return {served.id: served.wall_ms for served in done.good if served.id != items[0].id}
+
+
+def _ablation(label: str, base: Mapping[str, float], walls: Mapping[str, float]) -> Ablation | None:
+    gains = [base[id] - walls[id] for id in base.keys() & walls.keys()]
+    if not gains:
+        return None
+    note = f"{len(gains)} pairs, {min(gains):+.0f} to {max(gains):+.0f}"
+    return Ablation(label, statistics.median(gains), None, note)
 
 
 def _spread(items: Sequence[Item], count: int) -> list[Item]:
