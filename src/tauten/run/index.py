@@ -26,7 +26,7 @@ from tauten.describe.passages import Chunk, Found, IndexReport, Passage
 from tauten.errors import InputError, MachineError, NotFound, suggest
 from tauten.run import generations
 from tauten.run.chunkfile import Catalogue, ChunkFile, write_chunks
-from tauten.run.indexes import damaged, home, locate
+from tauten.run.indexes import damaged, home, locate, unpack
 from tauten.run.lexical import Lexical, link_words, words, write_words
 from tauten.run.ranking import Candidate, IndexSettings, exception_names, fuse, is_generic, refusal
 from tauten.run.vectors import Vectors, write_vectors
@@ -363,8 +363,7 @@ class Index:
         try:
             with generations.writing(root) as (_, fresh), tarfile.open(path) as archive:
                 for member in archive.getmembers():
-                    member.name = str(Path(member.name).relative_to("index"))
-                    archive.extract(member, fresh, filter="data")
+                    unpack(archive, member, fresh)
                 _check_format(fresh)
         except (tarfile.TarError, OSError, ValueError) as error:
             raise InputError(

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tarfile
 from pathlib import Path
 
 from tauten.errors import InputError, MachineError
@@ -35,3 +37,22 @@ def damaged(root: Path, why: str) -> MachineError:
         help=f"tauten index rm {root.name}, then build it again or restore a backup",
         code="E321",
     )
+
+
+def unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write one member of a backup below `folder`; raises ValueError for anything but its own plain files.
+
+    By hand, since the filters of `tarfile` came only with Python 3.11.4.
+    """
+    parts = Path(member.name).relative_to("index").parts
+    if ".." in parts or not (member.isfile() or member.isdir()):
+        raise ValueError(f"it holds {member.name!r}, which no backup does")
+    target = folder.joinpath(*parts)
+    if member.isdir():
+        target.mkdir(exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = archive.extractfile(member)
+    assert source is not None  # plain files have content
+    with source, target.open("wb") as out:
+        shutil.copyfileobj(source, out)
