@@ -16,7 +16,7 @@ from tauten.run.trace import CAUSES, SOURCES, VISIT, WAITING, Row, Trace
 
 MS = 0.001
 ROW_CAUSES = [cause for cause in CAUSES if cause != "unattributed"]
-STEPS = ["a", "b", "c", "d", "m[0]", "m[1]", "m[2]"]
+STEPS = ["a", "b", "c", "d", "a/x", "a/x/y", "m[0]", "m[1]", "m[2]", "m[1]/x"]
 
 
 def make(
@@ -71,6 +71,7 @@ def traces(draw: st.DrawFn) -> Trace:
     names = st.sampled_from([*STEPS, "m", "skipped"])
     ups = st.lists(names, max_size=3, unique=True).map(tuple)
     trace.edges = draw(st.dictionaries(names, ups, max_size=7))
+    trace.order = draw(st.dictionaries(names, ups, max_size=4))
     trace.outputs = tuple(draw(st.lists(names, max_size=2)))
     trace.first_output = draw(st.none() | st.floats(100.0, 104.0))
     return trace
@@ -135,6 +136,7 @@ def test_the_first_output_has_its_own_closed_books(trace: Trace) -> None:
 @settings(max_examples=60, deadline=None)
 def test_an_observed_trace_closes_too(trace: Trace) -> None:
     trace.edges = {}
+    trace.order = {}
     assert_closed(attribute(trace), trace)
 
 

@@ -41,6 +41,11 @@ class Step:
     place: str = ""
 
     @property
+    def streams(self) -> bool:
+        """Whether it goes on after the next step has begun."""
+        return self.kind is not None and self.kind.streams and not self.control
+
+    @property
     def upstream(self) -> tuple[str, ...]:
         """Names of the steps it waits for, those of its sides included."""
         return tuple(dict.fromkeys(name for source in self.inputs.values() for name in stages_in(source)))
@@ -73,6 +78,7 @@ class Lowered:
     plan: Plan
     program: Program
     edges: dict[str, tuple[str, ...]]
+    order: dict[str, tuple[str, ...]]  # step -> steps that the program ends right before it
     result: Source
 
     @property
@@ -88,7 +94,9 @@ def lower(graph: Graph, plan: Plan | None = None) -> Lowered:
     owners = _owners(graph, steps)
     program = _program(steps, owners, plan, "")
     edges = {step.name: _edges(step, steps) for step in steps.values()}
-    return Lowered(graph, plan, program, edges, graph.result)
+    order: dict[str, tuple[str, ...]] = {}
+    _order(program, (), order)
+    return Lowered(graph, plan, program, edges, order, graph.result)
 
 
 def _edges(step: Step, steps: dict[str, Step]) -> tuple[str, ...]:
@@ -98,6 +106,35 @@ def _edges(step: Step, steps: dict[str, Step]) -> tuple[str, ...]:
         if steps[name].control:
             found += [each for each in steps[name].upstream if each not in found]
     return tuple(found)
+
+
+def _order(program: Program, before: tuple[str, ...], found: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Notes for each step whose end it waits for in this program; returns those that end the program.
+
+    A step that streams is not waited for: what follows it begins when those before it have ended.
+    """
+    if program.shape == "parallel":
+        return tuple(name for part in program.parts for name in _order(part, before, found))
+    if program.shape == "knot":
+        return _order_knot(program, before, found)
+    for part in program.parts:
+        before = _order(part, before, found)
+    if program.step is None:
+        return before
+    for side in program.step.sides.values():
+        before = _order(side, before, found)
+    found[program.step.name] = before
+    return before if program.step.streams else (program.step.name,)
+
+
+def _order_knot(
+    program: Program, before: tuple[str, ...], found: dict[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    ends: dict[str, tuple[str, ...]] = {}
+    for part, (name, needs) in zip(program.parts, program.needs.items(), strict=True):
+        ends[name] = _order(part, tuple(end for each in needs for end in ends[each]) or before, found)
+    inner = {each for needs in program.needs.values() for each in needs}
+    return tuple(end for name in ends if name not in inner for end in ends[name])
 
 
 def model_choices(

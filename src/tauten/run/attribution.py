@@ -6,20 +6,23 @@ The rules, in the order in which they decide:
 2. Inside a visit an instant belongs to the working row that is innermost: the one that started last; of
    those, the one that ends first; of two equal intervals, the one recorded later. Only when no row works
    do the waiting rows (`WAITING`) come, by the same order, and `user` rows last: a coroutine of the user's is
-   claimed from end to end, and what it awaits inside says more.
+   claimed from end to end, and what it awaits inside says more. A visit of ``a/b``, a step that the code of
+   ``a`` called, is such: while it lasts, `user` of ``a`` claims nothing and the instant is decided in it.
 3. A row that waits for a stream (`assemble`) never owns an instant in which the step that feeds it is
    inside its own visit: that instant is handed to the feeding step and decided there by rules 2 to 4, and
    handed on if that step waits for a stream itself, or has not begun and waits for its own inputs.
    With several feeding steps one that works comes first, then one that waits; then the one begun last.
-4. What no row of the visit claims goes to a row that lies in no visit (the engine's own rows), if one is
-   open at the time, else it is `unattributed` under the step's name.
-5. Where the visit begins, the walk goes on with the upstream step that ended last at or before that
-   instant, or that is still streaming at it. Skipped steps stand for their own upstream. Without edges
-   (an observed workflow) any step may be upstream. Of equal ends the longer visit is taken.
+4. What no row of the visit claims goes to the engine's own rows (those without a step), if one is open at the
+   time, else it is `unattributed` under the step's name.
+5. Where the visit begins, the walk goes on with the step that ended last at or before that instant, or that
+   is still streaming at it, of those whose results it uses (`edges`) or after which the plan runs it (`order`).
+   Skipped steps, and control steps, which have no visit, stand for those before them. Without edges (an
+   observed workflow) any step may be upstream. Of equal ends the longer visit is taken.
 6. If there is no such step, or more than `ORDER_GAP_S` between that end and the beginning is claimed by
-   nobody, and another step of the request ended in between, the plan ran the two in turn: the walk goes
-   on with the one that ended last.
-7. A gap between two visits belongs to the rows that lie in no visit, else it is `unattributed` under "".
+   nobody, and another step of the request ended in between, the two ran in turn: the walk goes on with the
+   one that ended last.
+7. A gap between two visits belongs to the rows that lie in no visit (the engine's hand-over, a control step's
+   decision, the code of an observed workflow), else it is `unattributed` under "".
 
 The segments therefore tile the request: each instant has one owner, nothing is counted twice, and the sum is
 the wall time. Work that no segment shows ran beside the path and is reported as off-path.
@@ -139,8 +142,8 @@ class _Walk:
         self.visits = visits
         self.cursor = visits.end
         self.taken: set[Visit] = set()
-        self._ended = len(visits.all)  # visits.all[:_ended] may still be the one that ended last
-        self._anyone = Group(visits.all) if visits.observed else None
+        self._ended = len(visits.outer)  # visits.outer[:_ended] may still be the one that ended last
+        self._anyone = Group(visits.outer) if visits.observed else None
 
     def run(self) -> list[Segment]:
         parts: list[list[Piece]] = []
@@ -168,7 +171,7 @@ class _Walk:
         if visit is not None and self.visits.observed:
             return self._before(visit)
         nodes = self.visits.outputs if visit is None else self.visits.nodes_before(visit.step)
-        groups = self.visits.feeding(nodes, self.cursor)
+        groups = self.visits.before(nodes, self.cursor)
         candidates = [found for group in groups if (found := group.latest(self.cursor, self.taken))]
         upstream = max(candidates, key=self._preference, default=None)
         joined = self.visits.start if upstream is None else min(upstream.end, self.cursor)
@@ -193,7 +196,7 @@ class _Walk:
 
     def _ended_last(self) -> Visit | None:
         """The visit of any step that ended last at or before `cursor`; amortised O(1), as time only falls."""
-        every = self.visits.all
+        every = self.visits.outer
         while self._ended and (
             every[self._ended - 1].end > self.cursor + EPSILON_S
             or every[self._ended - 1].start > self.cursor
@@ -222,6 +225,7 @@ def _slack(visits: Visits, taken: set[Visit]) -> dict[str, tuple[float, float]]:
     A visit on the path cannot end later at all: what follows it, gaps included, would move too.
     """
     per_visit = (_slack_observed if visits.observed else _slack_drawn)(visits, taken)
+    per_visit |= _slack_nested(visits)
     slack: dict[str, tuple[float, float]] = {}
     for visit, (latest, free) in per_visit.items():
         total, smallest = slack.get(visit.step, (math.inf, math.inf))
@@ -298,7 +302,7 @@ def _consumers(done: dict[str, _Consumers], users: dict[str, list[str]], node: s
 
 def _slack_observed(visits: Visits, taken: set[Visit]) -> dict[Visit, tuple[float, float]]:
     """Without a graph whatever began after a visit ended may have used it: the careful answer."""
-    ordered = sorted(visits.all, key=lambda v: (v.start, v.end), reverse=True)
+    ordered = sorted(visits.outer, key=lambda v: (v.start, v.end), reverse=True)
     starts = sorted(visit.start for visit in ordered)
     begin_by = [visits.end] * (
         len(starts) + 1
@@ -310,4 +314,16 @@ def _slack_observed(visits: Visits, taken: set[Visit]) -> dict[Visit, tuple[floa
         next_start = starts[after] if after < len(starts) else visits.end
         found[visit] = (latest, max(0.0, next_start - visit.end))
         begin_by[place] = min(begin_by[place + 1], latest - (visit.end - visit.start))
+    return found
+
+
+def _slack_nested(visits: Visits) -> dict[Visit, tuple[float, float]]:
+    """Of a step called by another's code: until its caller calls the next or ends. The careful answer."""
+    found: dict[Visit, tuple[float, float]] = {}
+    for caller in visits.all:
+        starts = sorted(visit.start for visit in caller.inner)
+        for visit in caller.inner:
+            after = bisect_left(starts, visit.end)
+            latest = starts[after] if after < len(starts) else caller.end
+            found[visit] = (latest, max(0.0, latest - visit.end))
     return found

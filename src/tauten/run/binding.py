@@ -146,7 +146,8 @@ class Binder:
             return _short(step.name, kind, getters[0], bool(needed), slot, bound, dynamic)
 
         async def operate(run: Run) -> None:
-            since = run.request.clock() if collects else None
+            clock = run.request.clock
+            since = clock() if collects else None
             inputs = {}
             for name, get, wait in zip(names, getters, waits, strict=True):
                 inputs[name] = await get(run) if wait else get(run)
@@ -154,8 +155,12 @@ class Binder:
                 if inputs[name] is None:
                     run.values[slot] = None  # its input is absent: skipped
                     return
+            run.begins(clock() if since is None else since)
             context = StepContext(bound, run.request, dynamic, run.visits)
-            run.values[slot] = await run_stage(context, kind, inputs, bound.params, since)
+            try:
+                run.values[slot] = await run_stage(context, kind, inputs, bound.params, since)
+            finally:
+                run.free = clock()
 
         return leaving(operate, self._read_streams(step, kind))
 
@@ -186,9 +191,11 @@ class Binder:
 
         async def operate(run: Run) -> None:
             since = run.request.clock()
+            run.begins(since)
             inputs = {}
             for name, get, wait in zip(names, getters, waits, strict=True):
                 inputs[name] = await get(run) if wait else get(run)
+            run.free = run.request.clock()  # what it waited for is in the visit of its task
             if any(inputs[name] is None for name in needed):
                 run.values[slot] = None
                 return
@@ -212,12 +219,17 @@ class Binder:
         name, mode = step.name, step.plan.decode
 
         async def operate(run: Run) -> None:
-            since = run.request.clock() if wait else None
+            clock = run.request.clock
+            since = clock() if wait else None
             payload = await get(run) if wait else get(run)
             if not isinstance(payload, Payload) or not codec.accepts(payload):
                 run.values[slot] = payload  # absent, or of another modality: it passes through
                 return
-            run.values[slot] = await decode(decoders, run.request, name, payload, view, mode, since)
+            run.begins(clock() if since is None else since)
+            try:
+                run.values[slot] = await decode(decoders, run.request, name, payload, view, mode, since)
+            finally:
+                run.free = clock()
 
         return operate
 
@@ -239,8 +251,10 @@ class Binder:
         view = kind.view_of(first, step.params, step.plan.view) if first in kind.views else None
 
         async def operate(run: Run) -> None:
-            clock = run.request.clock
-            started, index = clock(), iter(range(1 << 30))
+            clock, index = run.request.clock, iter(range(1 << 30))
+            started = clock()
+            run.begins(started)
+            run.free = started
             values = {name: await get(run) if wait else get(run) for name, (get, wait) in pairs.items()}
             items = values.pop("items")
             if items is None:
@@ -248,23 +262,24 @@ class Binder:
                 return
 
             async def one(member: Any) -> Any:
+                run.begins(clock())
                 member_name = f"{step.name}[{next(index)}]"
                 context = StepContext(bound, run.request, dynamic, run.visits, member_name)
                 member = unwrapped(kind.inputs[first].coerce(member), kind.inputs[first])
                 if member is None and not kind.inputs[first].optional:
                     return None
-                if view is not None:
-                    member = await decoded(context, first, member, view, step.plan.decode)
-                arguments = {**values, first: member}
-                if kind.streams:
-                    parts = [each async for each in stream_stage(context, kind, arguments, bound.params)]
-                    return join(parts, kind.output)
-                return await run_stage(context, kind, arguments, bound.params)
+                try:
+                    if view is not None:
+                        member = await decoded(context, first, member, view, step.plan.decode)
+                    arguments = {**values, first: member}
+                    if kind.streams:
+                        parts = [each async for each in stream_stage(context, kind, arguments, bound.params)]
+                        return join(parts, kind.output)
+                    return await run_stage(context, kind, arguments, bound.params)
+                finally:
+                    run.free = clock()
 
-            try:
-                run.values[slot] = await gather_members(one, items, limit, errors)
-            finally:
-                run.request.trace.rows.append((step.name, VISIT, started, clock()))
+            run.values[slot] = await gather_members(one, items, limit, errors)
 
         return leaving(operate, self._read_streams(step, kind))
 
@@ -291,20 +306,25 @@ class Binder:
         slot, name = self.slots[step.name], step.name
         consumers = self._consumers(name) if wants_stream else []
 
+        def decided(run: Run) -> None:
+            """What passed since the last step ended was the decision; a control step has no visit."""
+            now = run.request.clock()
+            run.request.trace.rows.append((name, "route", run.free, now))
+            run.free = now
+
         async def value(run: Run, port: str) -> Any:
             if port in sides:
+                decided(run)
                 await sides[port](run)
             get, wait = getters[port]
             return await get(run) if wait else get(run)
 
         async def operate(run: Run) -> None:
-            clock = run.request.clock
-            started = clock()
             try:
                 given = await decide(run, value)
                 run.values[slot] = shared(given, run, consumers) if len(consumers) > 1 else given
             finally:
-                run.request.trace.rows.append((name, VISIT, started, clock()))
+                decided(run)
 
         return operate
 
@@ -330,7 +350,9 @@ def _short(
             run.values[slot] = None
             return
         request = run.request
+        rows = request.trace.rows
         started = request.clock()
+        rows.append(("", "loop", run.free, started))
         token = AMBIENT.set(StepContext(bound, request, dynamic, run.visits))
         try:
             run.values[slot] = await body(value)
@@ -340,8 +362,7 @@ def _short(
             raise stage_error(name, error) from error
         finally:
             AMBIENT.reset(token)
-            ended = request.clock()
-            rows = request.trace.rows
+            run.free = ended = request.clock()
             rows.append((name, "user", started, ended))
             rows.append((name, VISIT, started, ended))
 
@@ -362,12 +383,15 @@ def _parallel(operators: list[Operator]) -> Operator:
 
     async def operate(run: Run) -> None:
         create = asyncio.get_running_loop().create_task
-        async with Siblings([create(each(run)) for each in others]) as siblings:
-            for task in siblings.tasks:
+        branches = [run.branch() for _ in others]
+        tasks = [create(each(branch)) for each, branch in zip(others, branches, strict=True)]
+        async with Siblings(tasks) as siblings:
+            for task in tasks:
                 task.add_done_callback(siblings.watch)
             await first(run)
-            for task in siblings.tasks:
+            for task in tasks:
                 await task
+        run.free = max(run.free, *[branch.free for branch in branches])
 
     return operate
 
@@ -377,11 +401,14 @@ def _knot(operators: dict[str, Operator], needs: dict[str, tuple[str, ...]]) -> 
 
     async def operate(run: Run) -> None:
         tasks: dict[str, asyncio.Task[None]] = {}
+        branches = {name: run.branch() for name in operators}
 
         async def after(name: str) -> None:
+            branch = branches[name]
             for before in needs[name]:
                 await asyncio.shield(tasks[before])
-            await operators[name](run)
+                branch.free = max(branch.free, branches[before].free)
+            await operators[name](branch)
 
         for name in operators:
             tasks[name] = asyncio.ensure_future(after(name))
@@ -390,6 +417,7 @@ def _knot(operators: dict[str, Operator], needs: dict[str, tuple[str, ...]]) -> 
         except BaseException:
             await cancel_all(list(tasks.values()))
             raise
+        run.free = max(branch.free for branch in branches.values())
 
     return operate
 

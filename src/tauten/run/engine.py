@@ -164,6 +164,7 @@ class Engine:
             get, wait = opened.result  # type: ignore[misc]  # set when it was opened
             value = await get(run) if wait else get(run)
             trace.first_output = self.clock()
+            run.begins(trace.first_output)
             if run.tasks:
                 await _settle(run)
             return value
@@ -183,12 +184,13 @@ class Engine:
         if graph.session:
             given = request.session or inputs.get(graph.session)
             values[len(graph.inputs)] = request.session = given or Session()
-        run = Run(request, values)
-        request.tasks = run.tasks
         trace = request.trace
         trace.edges = lowered.edges
+        trace.order = lowered.order
         trace.outputs = opened.outputs
-        trace.rows.append(("", "admission", trace.start, self.clock()))
+        run = Run(request, values, self.clock())
+        request.tasks = run.tasks
+        trace.rows.append(("", "admission", trace.start, run.free))
         return run
 
     async def stream(
@@ -269,9 +271,11 @@ class Engine:
             if hasattr(value, "__aiter__"):
                 async for each in value:
                     yield each
+                run.free = self.clock()
             else:
                 yield value
             await _settle(run)
+            run.begins(self.clock())
         finally:
             await cancel_all([task for task in run.tasks if not task.done()])
 
@@ -402,12 +406,15 @@ async def _settle(run: Run) -> None:
 
 
 async def _within(context: StepContext, work: Awaitable[Any]) -> Any:
-    """Await the user's code with the request as its surroundings."""
+    """Await the workflow's own code, with the request as its surroundings."""
+    clock = context.request.clock
+    started = clock()
     token = AMBIENT.set(context)
     try:
         return await work
     finally:
         AMBIENT.reset(token)
+        context.request.trace.rows.append(("", "user", started, clock()))
 
 
 async def _nothing() -> None:

@@ -15,15 +15,29 @@ from tauten.run.values import join, unwrapped
 
 
 class Run:
-    """One request's way through a bound program: its values by slot, and the tasks it started."""
+    """One request's way through a bound program: its values by slot, and the tasks it started.
 
-    __slots__ = ("request", "tasks", "values", "visits")
+    `free` is when its last step ended: from then until the next begins the engine hands over.
+    """
 
-    def __init__(self, request: Request, values: list[Any]) -> None:
+    __slots__ = ("free", "request", "tasks", "values", "visits")
+
+    def __init__(self, request: Request, values: list[Any], free: float) -> None:
         self.request = request
         self.values = values
+        self.free = free
         self.tasks: list[asyncio.Task[Any]] = []
         self.visits: dict[str, int] = {}
+
+    def branch(self) -> Run:
+        """The same request in a task beside this one: it hands over in its own time."""
+        other = Run(self.request, self.values, self.free)
+        other.tasks, other.visits = self.tasks, self.visits
+        return other
+
+    def begins(self, at: float) -> None:
+        """A step begins: what passed since the last one ended was the engine's, on its loop."""
+        self.request.trace.rows.append(("", "loop", self.free, at))
 
 
 _SHARED_BOUND = 64  # increments, as a streamed edge's default

@@ -57,7 +57,7 @@ WAITING: Final = frozenset(
 class Trace:
     """The rows of one request, what it spent, and how its steps hang together."""
 
-    __slots__ = ("edges", "end", "first_output", "notes", "outputs", "rows", "spent", "start")
+    __slots__ = ("edges", "end", "first_output", "notes", "order", "outputs", "rows", "spent", "start")
 
     def __init__(self, start: float) -> None:
         self.start = start
@@ -66,6 +66,7 @@ class Trace:
         self.rows: list[Row] = []
         self.spent: list[tuple[str, str, float]] = []  # (step, unit, amount)
         self.edges: dict[str, tuple[str, ...]] = {}  # step -> steps whose results it uses
+        self.order: dict[str, tuple[str, ...]] = {}  # step -> steps that the plan runs before it
         self.outputs: tuple[str, ...] = ()
         self.notes: dict[str, str] = {}
 

@@ -14,7 +14,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from tauten.run.trace import VISIT, WAITING, Trace
@@ -27,6 +27,9 @@ Piece = tuple[float, float, str, str]
 
 Claim = tuple[tuple[object, ...], float, float, str, str]
 """(key, start, end, step, cause); where claims overlap, the one with the smallest key has the instant."""
+
+Edges = dict[str, tuple[str, ...]]
+"""For each node the nodes before it."""
 
 _MEMBER = re.compile(r"\[\d+\]")
 
@@ -106,13 +109,14 @@ def fill(pieces: Iterable[Piece], low: float, high: float, step: str, cause: str
 class Visit:
     """One stay of one step."""
 
-    __slots__ = ("claims", "end", "own", "resolved", "start", "step", "streams")
+    __slots__ = ("claims", "end", "inner", "own", "resolved", "start", "step", "streams")
 
     def __init__(self, step: str, start: float, end: float) -> None:
         self.step = step
         self.start = start
         self.end = end
         self.claims: list[Claim] = []
+        self.inner: list[Visit] = []  # of the steps that its own code called
         self.own: list[Piece] = []  # claimed instants only
         self.resolved: list[Piece] = []  # tiles [start, end]
         self.streams = False  # it waited for a stream at least once
@@ -152,10 +156,15 @@ class Visits:
         self._mentioned = {*trace.edges, *(name for ups in trace.edges.values() for name in ups)}
         self._mentioned.update(trace.outputs)
         self.all: list[Visit] = []
+        self.nested: list[Visit] = []  # those inside another visit, the deepest first
+        self.outer: list[Visit] = []  # the others, by their end
         self.loose: list[Piece] = []
+        self.engine: list[Piece] = []  # those of the engine; not the workflow's own code
         self._read(trace)
+        self._nest()
         self.groups = self._group()
-        self.upstream = self._acyclic(trace.edges)
+        self.feeds = _acyclic(trace.edges, self.groups)  # whose results a step uses
+        self.upstream = _acyclic(_merged(trace.edges, trace.order), self.groups)  # or after whom it runs
         self.outputs = [name for name in trace.outputs if name in self.upstream or name in self.groups]
         self._resolve()
 
@@ -163,8 +172,9 @@ class Visits:
         """The name under which the graph knows a step: its own, or that of its map."""
         return step if step in self._mentioned else base_name(step)
 
-    def feeding(self, nodes: Iterable[str], instant: float) -> list[Group]:
+    def before(self, nodes: Iterable[str], instant: float, edges: Edges | None = None) -> list[Group]:
         """The groups that `nodes` stand for; a node not begun by `instant` stands for its own upstream."""
+        edges = self.upstream if edges is None else edges
         found: dict[str, Group] = {}
         stack, seen = list(nodes), set[str]()
         while stack:
@@ -176,7 +186,7 @@ class Visits:
             if group is not None and group.starts[0] <= instant:
                 found[node] = group
             else:
-                stack.extend(self.upstream.get(node, ()))
+                stack.extend(edges.get(node, ()))
         return [found[node] for node in sorted(found)]
 
     def nodes_before(self, step: str) -> tuple[str, ...]:
@@ -202,33 +212,34 @@ class Visits:
         for claim in claims:
             loose.extend(_place(claim, by_step.get(claim[3], []), starts.get(claim[3], [])))
         self.loose = sweep(loose)
+        self.engine = sweep(claim for claim in loose if not claim[3] and claim[4] != "user")
 
     def _group(self) -> dict[str, Group]:
         pooled: dict[str, list[Visit]] = defaultdict(list)
-        for visit in self.all:
+        for visit in self.outer:
             pooled[self.node(visit.step)].append(visit)
         return {node: Group(visits) for node, visits in pooled.items()}
 
-    def _acyclic(self, edges: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        """The edges, upstream nodes first, without those that would close a circle."""
-        order: dict[str, tuple[str, ...]] = {}
-        open_: set[str] = set()
-        for root in sorted({*edges, *self.groups}):
-            stack = [(root, False)]
-            while stack:
-                node, leaving = stack.pop()
-                if leaving:
-                    open_.discard(node)
-                    order[node] = tuple(up for up in _ups(edges, node) if up in order)
-                elif node not in order and node not in open_:
-                    open_.add(node)
-                    stack.append((node, True))
-                    stack.extend((up, False) for up in _ups(edges, node))
-        return order
+    def _nest(self) -> None:
+        """Hang the visits of ``a/b`` into the visit of ``a`` that was open when they began."""
+        by_step: dict[str, list[Visit]] = defaultdict(list)
+        for visit in self.all:
+            by_step[visit.step].append(visit)
+        for visit in self.all:
+            around = (v for name in _callers(visit.step) for v in by_step.get(name, ()))
+            caller = next((v for v in around if v.start <= visit.start <= v.end), None)
+            (self.outer if caller is None else self.nested).append(visit)
+            if caller is not None:
+                caller.inner.append(visit)
+        self.nested.sort(key=lambda v: -v.step.count("/"))
 
     def _resolve(self) -> None:
         for visit in self.all:
             visit.own = sweep(visit.claims)
+        for caller in {id(v): v for v in self.all if v.inner}.values():
+            caller.own = _without(caller.own, caller.inner)
+        for visit in self.nested:
+            visit.resolved = self._resolved(visit, [])
         work = self._anyones_work() if self.observed else []
         for node in self.upstream:
             for visit in self.groups[node].visits if node in self.groups else ():
@@ -237,13 +248,14 @@ class Visits:
 
     def _resolved(self, visit: Visit, feed: list[Piece]) -> list[Piece]:
         out: list[Piece] = []
+        inner = _together(visit.inner)
         for piece in fill(visit.own, visit.start, visit.end, visit.step, UNATTRIBUTED):
             start, end, step, cause = piece
             offered: list[Piece] = []
             if cause == ASSEMBLE:
                 offered = cut(feed, start, end)
             elif cause == UNATTRIBUTED:
-                offered = cut(self.loose, start, end)
+                offered = cut(inner, start, end) if inner else cut(self.engine, start, end)
             for part in fill(offered, start, end, step, cause):
                 append(out, part)
         return out
@@ -278,12 +290,60 @@ class Visits:
         return sweep(claims)
 
     def _visits_before(self, visit: Visit) -> list[Visit]:
-        groups = self.feeding(self.nodes_before(visit.step), math.inf)
+        groups = self.before(self.feeds.get(self.node(visit.step), ()), math.inf, self.feeds)
         return [up for group in groups for up in group.visits if up.start < visit.end]
 
 
-def _ups(edges: dict[str, tuple[str, ...]], node: str) -> tuple[str, ...]:
+def _callers(step: str) -> Iterator[str]:
+    """The names of the steps that may have called a step, the nearest first."""
+    while "/" in step:
+        step = step.rpartition("/")[0]
+        yield step
+
+
+def _without(own: list[Piece], inner: list[Visit]) -> list[Piece]:
+    """A caller's time-line; while it awaits a step that it called, its code claims nothing."""
+    away = sweep(((), visit.start, visit.end, "", "") for visit in inner)
+    kept: list[Piece] = []
+    for start, end, step, cause in own:
+        holes = cut(away, start, end) if cause == "user" else []
+        kept += [piece for piece in fill(holes, start, end, step, cause) if piece[3]]
+    return kept
+
+
+def _together(inner: list[Visit]) -> list[Piece]:
+    """What the steps that a visit called do at each instant: one that works, else one that waits."""
+    return sweep(
+        ((rank(cause), -start, end, step, cause), start, end, step, cause)
+        for visit in inner
+        for start, end, step, cause in visit.resolved
+    )
+
+
+def _acyclic(edges: Edges, groups: Iterable[str]) -> Edges:
+    """The edges, upstream nodes first, without those that would close a circle."""
+    order: Edges = {}
+    open_: set[str] = set()
+    for root in sorted({*edges, *groups}):
+        stack = [(root, False)]
+        while stack:
+            node, leaving = stack.pop()
+            if leaving:
+                open_.discard(node)
+                order[node] = tuple(up for up in _ups(edges, node) if up in order)
+            elif node not in order and node not in open_:
+                open_.add(node)
+                stack.append((node, True))
+                stack.extend((up, False) for up in _ups(edges, node))
+    return order
+
+
+def _ups(edges: Edges, node: str) -> tuple[str, ...]:
     return tuple(edges.get(node, edges.get(base_name(node), ())))
+
+
+def _merged(one: Edges, other: Edges) -> Edges:
+    return {node: (*one.get(node, ()), *other.get(node, ())) for node in {**one, **other}}
 
 
 def _place(claim: Claim, visits: list[Visit], starts: list[float]) -> list[Claim]:
