@@ -193,6 +193,11 @@ class StageKind(Generic[P, R]):
         )
 
     @functools.cached_property
+    def sole(self) -> str:
+        """The name of its only input, else ""."""
+        return next(iter(self.inputs)) if len(self.inputs) == 1 and self.prepare is None else ""
+
+    @functools.cached_property
     def simple(self) -> bool:
         """Whether it is a user's coroutine that takes its inputs as they are, and nothing else."""
         more = self.params or self.context_param or self.session_param or self.converts or self.is_class
@@ -256,12 +261,12 @@ class StageKind(Generic[P, R]):
                 )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        name = kwargs.pop("name", "")
+        name = str(kwargs.pop("name", "") or "") if kwargs else ""
         ambient = AMBIENT.get()
         if ambient is None:
             refuse_ports(args, kwargs)
             ambient = outside()
-        return ambient.call_stage(self, args, kwargs, str(name or ""))  # type: ignore[no-any-return]
+        return ambient.call_stage(self, args, kwargs, name)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         ports = ", ".join(f"{name}: {port}" for name, port in self.inputs.items())

@@ -114,18 +114,19 @@ class StepContext:
         site = name or _call_site(kind)
         if self.name:
             site = f"{self.name}/{site}"
-        visit = self.visits.get(site, 0)
-        self.visits[site] = visit + 1
-        if kwargs or kind.prepare is not None or len(args) != len(kind.inputs):
-            inputs, params = kind.bind(args, kwargs)
-            if kind.prepare is not None:
-                inputs, params = kind.prepare(inputs, params, _caller_folder())
+        visits = self.visits
+        visit = visits[site] = visits.get(site, -1) + 1
+        if kind.sole and len(args) == 1 and not kwargs:
+            inputs, params = {kind.sole: args[0]}, _NO_PARAMS
         else:
-            inputs, params = dict(zip(kind.inputs, args, strict=True)), {}
+            inputs, params = _given(kind, args, kwargs)
+        simple = kind.simple
         for given in inputs.values():
             if given.__class__ is Port:
                 raise leaked(given)
-        return Running(self, kind, site, visit, inputs, params)
+            if given.__class__ is Running:
+                simple = False  # passed on without `await`
+        return Running(self, kind, site, visit, inputs, params, simple)
 
     def call_map(
         self,
@@ -170,7 +171,7 @@ class StepContext:
 class Running:
     """A stage called by running code: await it for its value, or iterate it when it streams."""
 
-    __slots__ = ("_context", "_inputs", "_kind", "_params", "_site", "_used", "_visit")
+    __slots__ = ("_context", "_inputs", "_kind", "_params", "_simple", "_site", "_used", "_visit")
 
     def __init__(
         self,
@@ -180,6 +181,7 @@ class Running:
         visit: int,
         inputs: dict[str, Any],
         params: dict[str, Any],
+        simple: bool = False,
     ) -> None:
         self._context = context
         self._kind = kind
@@ -187,6 +189,7 @@ class Running:
         self._visit = visit  # how often this request came here before
         self._inputs = inputs
         self._params = params
+        self._simple = simple  # a user's coroutine, to be awaited as it is
         self._used = False
 
     @property
@@ -233,27 +236,27 @@ class Running:
             )
         self._used = True
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._run().__await__()
+    def _open(self, bound: BoundStep) -> StepContext:
+        """The step's own context."""
+        parent, site = self._context, self._site
+        if self._visit:
+            site = f"{site}[{self._visit}]"
+        return StepContext(bound, parent.request, parent.dynamic, parent.visits, site)
 
     async def _ready(self) -> tuple[StepContext, Mapping[str, Any]]:
-        """The step's own context, and its settings."""
+        """The step's own context, its models opened where nobody came here before, and its settings."""
         parent, kind, params = self._context, self._kind, self._params
-        name = site = self._site
-        if "[" in site:
-            name = _VISITS.sub("", site)
+        name = self._site
+        if "[" in name:
+            name = _VISITS.sub("", name)
         bound = parent.dynamic.ready(name, kind, params)
         if bound is None:
             bound = await parent.dynamic.bound(name, kind, params, parent.request)
-        if self._visit:
-            site = f"{site}[{self._visit}]"
-        context = StepContext(bound, parent.request, parent.dynamic, parent.visits, site)
-        return context, ({**bound.params, **params} if params else bound.params)
+        return self._open(bound), ({**bound.params, **params} if params else bound.params)
 
     def _absent(self) -> bool:
         """Whether a needed input is absent, which skips the stage."""
-        required = self._kind.required
-        return bool(required) and any(self._inputs.get(name, self) is None for name in required)
+        return any(self._inputs.get(name, self) is None for name in self._kind.required)
 
     async def _given(self, context: StepContext, params: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as the stage wants them; calls that were passed on without `await` are awaited."""
@@ -263,18 +266,20 @@ class Running:
                 inputs = {**inputs, name: await given}
         return await fitted(context, self._kind, inputs, params) if self._kind.converts else inputs
 
-    async def _run(self) -> Any:
+    def __await__(self) -> Generator[Any, None, Any]:
         self._take()
-        kind, inputs = self._kind, self._inputs
+        kind = self._kind
+        if self._simple and not (kind.required and self._absent()):
+            bound = self._context.dynamic.ready(self._site, kind, self._params)
+            if bound is not None:
+                return run_simple(self._open(bound), kind, self._inputs).__await__()
+        return self._run().__await__()
+
+    async def _run(self) -> Any:
+        kind = self._kind
         if self._absent():
             return None
         context, params = await self._ready()
-        if kind.simple:
-            for given in inputs.values():
-                if given.__class__ is Running:
-                    break
-            else:
-                return await run_simple(context, kind, inputs)
         inputs = await self._given(context, params)
         if kind.streams:
             async with aclosing(stream_stage(context, kind, inputs, params)) as values:
@@ -299,7 +304,18 @@ class Running:
 
 
 _END = object()
+_NO_PARAMS: dict[str, Any] = {}
 _VISITS = re.compile(r"\[\d+\]")
+
+
+def _given(
+    kind: StageKind[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a call gives: inputs by name, settings by name."""
+    if not kwargs and kind.prepare is None and len(args) == len(kind.inputs):
+        return dict(zip(kind.inputs, args, strict=True)), {}
+    inputs, params = kind.bind(args, kwargs)
+    return (inputs, params) if kind.prepare is None else kind.prepare(inputs, params, _caller_folder())
 
 
 def _wrong_kind(step: str, role: str, used: str, right: str) -> InternalError:

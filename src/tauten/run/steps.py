@@ -37,8 +37,13 @@ class PlanSteps(Dynamic):
         self._deployments = deployments
         self._workers = workers
         self._bound: dict[tuple[Any, ...], BoundStep] = {}
+        self._plain: dict[str, BoundStep] = {}  # calls that write no settings
 
     def ready(self, name: str, kind: StageKind[..., Any], params: Mapping[str, Any]) -> BoundStep | None:
+        if not params:
+            found = self._plain.get(name)
+            if found is not None and found.kind is kind:
+                return found
         return self._bound.get((name, kind, params.get("model"), params.get("backend")))
 
     async def bound(
@@ -52,6 +57,8 @@ class PlanSteps(Dynamic):
         bound = await self._open(name, kind, step_params(kind, {}, chosen, name), models)
         bound.decode, bound.view = chosen.decode, chosen.view
         self._bound[name, kind, params.get("model"), params.get("backend")] = bound
+        if not params:
+            self._plain[name] = bound
         run.trace.rows.append((name, "load", started, run.clock()))
         return bound
 
