@@ -134,10 +134,14 @@ class Engine:
         deadline_ms: float = math.inf,
         session: Session | None = None,
         request_id: str = "",
+        request: Request | None = None,
     ) -> Answer:
-        """Run one request to its end; a streamed result is collected (texts joined)."""
+        """Run one request to its end; a streamed result is collected (texts joined).
+
+        Pass a `request` (of `Engine.request`) to be able to stop it.
+        """
         opened = self._pick(plan)
-        request = self._request(deadline_ms, session, request_id)
+        request = request or self._request(deadline_ms, session, request_id)
         value = await self._guarded(request, self._whole(opened, request, inputs))
         return Answer(value, request.trace, opened.id, request.id)
 

@@ -1,0 +1,133 @@
+"""Workflows in, ASGI application out: routes of every API, one engine a workflow behind them."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from tauten.errors import InternalError, TautenError
+from tauten.serve import apis
+from tauten.serve.door import Call, Door
+from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
+from tauten.serve.routes import Route, Router
+from tauten.serve.service import Service, Services
+from tauten.serve.socket import Socket
+
+
+class Api(Protocol):
+    """One file of ``apis/``: the class in it named ``Api``."""
+
+    def __init__(self, site: Site) -> None: ...
+
+    def routes(self) -> list[Route]: ...
+
+
+class Observer(Protocol):
+    """Told of each exchange once it is over: metrics, traces, logs."""
+
+    def finished(
+        self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
+    ) -> None: ...
+
+
+class Site:
+    """What the APIs share: the services and the door."""
+
+    def __init__(self, services: Sequence[Service], door: Door | None = None) -> None:
+        self.services = Services(services)
+        self.door = door or Door()
+        self.observers: list[Observer] = []
+        self.draining = False
+
+
+class App:
+    """The ASGI application of a site."""
+
+    def __init__(self, site: Site, *, names: Sequence[str] | None = None) -> None:
+        self.site = site
+        chosen = names if names is not None else [each.name for each in pkgutil.iter_modules(apis.__path__)]
+        self.apis: dict[str, Any] = {
+            name: importlib.import_module(f"tauten.serve.apis.{name}").Api(site)
+            for name in chosen
+            if not name.startswith("_")
+        }
+        self.router = Router(route for api in self.apis.values() for route in api.routes())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(Exchange(scope, receive, send))
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _http(self, exchange: Exchange) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        call: Call | None = None
+        failed: Callable[[Any], Reply] = plain_failure
+        problem: BaseException | None = None
+        try:
+            route, params = self.router.find(exchange.method, exchange.path)
+            failed = route.failed
+            call = self.site.door.enter(exchange, route, params)
+            await exchange.reply(await route.handler(call))
+        except asyncio.CancelledError as error:
+            problem = error
+            raise
+        except Exception as error:  # every request gets an answer
+            problem = error
+            if not exchange.left and not exchange.started:
+                await exchange.reply(failed(as_ours(error)))
+            elif not exchange.left:
+                raise  # a stream broke half-way: the server drops the connection
+        finally:
+            exchange.close()
+            for observer in self.site.observers:
+                observer.finished(exchange, call, problem, clock() - began)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = Socket(scope, receive, send)
+        try:
+            route, params = self.router.find("WEBSOCKET", socket.path)
+            call = self.site.door.enter(socket, route, params)
+            await route.handler(call)
+        except TautenError as error:
+            await socket.fail(error)
+        except Exception as error:  # noqa: BLE001  # every socket gets a closing frame
+            await socket.fail(as_ours(error))
+        finally:
+            socket.close()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """For servers that start the application: open on start, close on stop."""
+        await receive()
+        try:
+            await self.site.services.open()
+        except TautenError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.site.services.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def as_ours(error: BaseException) -> TautenError:
+    """An error of the tree; what is not one is our own mistake, and tells the client nothing."""
+    if isinstance(error, TautenError):
+        return error
+    ours = InternalError(f"{error.__class__.__name__} in the server", help="see the server's log")
+    ours.__cause__ = error
+    return ours
+
+
+def plain_failure(error: TautenError) -> Reply:
+    """The native form of an error, for paths that no API knows."""
+    body = {"error": {"code": error.code, "message": error.message, "help": error.help}}
+    return Reply.json(body, status=error.http_status)

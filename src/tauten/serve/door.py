@@ -1,0 +1,185 @@
+"""What every API shares: who asks, with which budget, under which id; and how work is begun and stopped."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import msgspec
+
+from tauten.describe.ports import Session
+from tauten.errors import Cancelled, InputError
+from tauten.run.opened import Answer
+from tauten.run.request import Request
+from tauten.serve.exchange import Exchange
+from tauten.serve.routes import Route
+from tauten.serve.service import Service
+
+T = TypeVar("T")
+
+BODY_BYTES = 32 * 1024 * 1024  # a minute of speech or a few photographs; video goes up with the flag
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks: the key's name, its tenant, and what it may have."""
+
+    name: str = ""
+    tenant: str = ""
+    priority: int = 0  # the highest that it may ask for
+    rate_per_s: float = math.inf
+    burst: int = 1
+    timing: bool = False  # Server-Timing tells how the server works: opt-in
+
+
+ANYONE = Caller()
+
+
+class TraceParent(msgspec.Struct, frozen=True):
+    """W3C trace context: the trace that this request belongs to, and the caller's span."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool = True
+
+
+class Call:
+    """One request as an API handles it: the exchange, the caller and the budget."""
+
+    __slots__ = (
+        "caller",
+        "deadline_ms",
+        "door",
+        "exchange",
+        "id",
+        "params",
+        "parent",
+        "priority",
+        "request",
+        "route",
+    )
+
+    def __init__(
+        self, door: Door, exchange: Exchange, route: Route, params: dict[str, str], caller: Caller
+    ) -> None:
+        self.door = door
+        self.exchange = exchange
+        self.route = route
+        self.params = params
+        self.caller = caller
+        headers = exchange.headers
+        self.id = _id_of(headers.get("x-request-id", ""))
+        self.deadline_ms = _number(headers, "x-tauten-deadline-ms", math.inf)
+        self.priority = int(_number(headers, "x-tauten-priority", 0))
+        self.parent = _parent_of(headers.get("traceparent", ""))
+        self.request: Request | None = None  # what runs for it, once it runs
+
+    # -- what came ----------------------------------------------------------------------------------------
+
+    async def body(self) -> bytes:
+        return await self.exchange.body(self.door.body_bytes)
+
+    async def read(self, kind: type[T]) -> T:
+        """The body as JSON of a type; raises InputError E252 with the place of what is wrong."""
+        body = await self.body()
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.DecodeError as error:
+            raise InputError(
+                f"the body is not what this path takes: {error}", help="see /openapi.json", code="E252"
+            ) from None
+
+    # -- running ------------------------------------------------------------------------------------------
+
+    def begin(self, service: Service, session: Session | None = None) -> Request:
+        """The engine's request of this call: one deadline, the caller's tenant, stopped when the client leaves."""
+        service.check()
+        budget_ms = (
+            min(self.deadline_ms, service.budget_s() * 1e3)
+            if self.deadline_ms == math.inf
+            else self.deadline_ms
+        )
+        request = service.engine.request(deadline_ms=budget_ms, session=session)
+        if self.id:
+            request.id = self.id
+        self.id = request.id
+        request.tenant = self.caller.tenant
+        request.priority = min(self.priority, self.caller.priority)
+        self.request = request
+        self.exchange.on_leave(lambda: request.fail(_left()))
+        return request
+
+    async def answer(
+        self, service: Service, inputs: Mapping[str, Any], session: Session | None = None
+    ) -> Answer:
+        """Run a workflow to its end."""
+        request = self.begin(service, session)
+        return await service.engine.run(inputs, request=request)
+
+    async def stream(
+        self, service: Service, inputs: Mapping[str, Any], session: Session | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """A workflow's increments as they come; leaving the loop stops the work."""
+        request = self.begin(service, session)
+        async with aclosing(service.engine.stream(inputs, request=request)) as values:
+            async for value in values:
+                yield value
+
+
+class Door:
+    """Lets requests in."""
+
+    def __init__(
+        self,
+        *,
+        body_bytes: int = BODY_BYTES,
+        identify: Callable[[Exchange], Caller] | None = None,
+    ) -> None:
+        self.body_bytes = body_bytes
+        self._identify = (
+            identify  # raises Unauthorized or TooMany; None: everybody may come in (loopback only)
+        )
+
+    def enter(self, exchange: Exchange, route: Route, params: dict[str, str]) -> Call:
+        """Check who asks and what for; raises the errors of bad headers and missing keys."""
+        caller = ANYONE if route.open or self._identify is None else self._identify(exchange)
+        return Call(self, exchange, route, params, caller)
+
+
+def _left() -> Cancelled:
+    return Cancelled("the client left", help="its work was stopped; send the request again")
+
+
+def _id_of(given: str) -> str:
+    """A caller's request id where it is one; log lines and headers carry it."""
+    if given and not _ID.fullmatch(given):
+        raise InputError(
+            f"x-request-id {given[:40]!r}", help="1 to 128 letters, digits, dots, colons, dashes", code="E253"
+        )
+    return given
+
+
+def _number(headers: Mapping[str, str], name: str, default: float) -> float:
+    text = headers.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{name}: {text[:40]!r} is not a number", help="give a finite number", code="E253")
+    return value
+
+
+def _parent_of(given: str) -> TraceParent | None:
+    """The caller's trace; a header that does not parse is ignored, as the standard asks."""
+    match = _TRACEPARENT.fullmatch(given)
+    if match is None or set(match[1]) == {"0"} or set(match[2]) == {"0"}:
+        return None
+    return TraceParent(match[1], match[2], bool(int(match[3], 16) & 1))

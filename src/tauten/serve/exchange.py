@@ -1,0 +1,174 @@
+"""One HTTP request at the door: what came, the body within its bound, the reply, and whether the client left."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from tauten.errors import Cancelled, InputError, TautenError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+JSON = "application/json"
+
+
+class TooLarge(InputError):
+    """A body beyond the server's bound."""
+
+    code = "E250"
+    http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class Reply:
+    """What goes back. A body that is an iterator is streamed, a chunk at a time, as the client reads."""
+
+    __slots__ = ("body", "headers", "media_type", "status")
+
+    def __init__(
+        self,
+        body: bytes | AsyncIterator[bytes] = b"",
+        *,
+        status: int = 200,
+        media_type: str = JSON,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.media_type = media_type
+        self.headers = headers or []
+
+    @classmethod
+    def json(cls, value: Any, *, status: int = 200, headers: list[tuple[str, str]] | None = None) -> Reply:
+        """A value as JSON."""
+        return cls(msgspec.json.encode(value), status=status, headers=headers)
+
+
+class Exchange:
+    """An HTTP request of an ASGI server, and the way back."""
+
+    __slots__ = (
+        "_leaving",
+        "_receive",
+        "_send",
+        "_watch",
+        "_whole",
+        "headers",
+        "left",
+        "method",
+        "path",
+        "scope",
+        "started",
+        "status",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self.left = False  # the client is gone
+        self.started = False  # the reply's head has been sent
+        self.status = 0
+        self._receive = receive
+        self._send = send
+        self._whole = False
+        self._leaving: list[Callable[[], None]] = []
+        self._watch: asyncio.Task[None] | None = None
+
+    def query(self) -> dict[str, str]:
+        """Parameters of the query string; of a name given twice the last."""
+        raw: bytes = self.scope.get("query_string", b"")
+        return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True)) if raw else {}
+
+    # -- the body -----------------------------------------------------------------------------------------
+
+    async def chunks(self, limit_bytes: int) -> AsyncIterator[bytes]:
+        """The body as it comes; raises TooLarge beyond `limit_bytes`, Cancelled when the client leaves."""
+        declared = self.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit_bytes:
+            raise _too_large(int(declared), limit_bytes)
+        size = 0
+        while not self._whole:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._gone()
+                raise Cancelled("the client left while it sent its body", help="send the request again")
+            self._whole = not message.get("more_body", False)
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > limit_bytes:
+                raise _too_large(size, limit_bytes)
+            yield chunk
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """The whole body."""
+        parts = [chunk async for chunk in self.chunks(limit_bytes)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # -- the client ---------------------------------------------------------------------------------------
+
+    def on_leave(self, callback: Callable[[], None]) -> None:
+        """Call back when the client goes before its reply is whole. The body must have been read."""
+        if self.left:
+            callback()
+            return
+        self._leaving.append(callback)
+        extension = self.scope.get("extensions", {}).get("tauten.disconnect")
+        if extension is not None:
+            if len(self._leaving) == 1:
+                extension.add_callback(self._gone)
+        elif self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._watching())
+
+    async def _watching(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone()
+
+    def _gone(self) -> None:
+        self.left = True
+        callbacks, self._leaving = self._leaving, []
+        for callback in callbacks:
+            callback()
+
+    def close(self) -> None:
+        """The exchange is over: nobody watches the client any more."""
+        self._leaving.clear()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    # -- the reply ----------------------------------------------------------------------------------------
+
+    async def reply(self, reply: Reply) -> None:
+        """Send a reply; a stream that fails half-way leaves the connection broken, never a false end."""
+        body = reply.body
+        headers = [(b"content-type", reply.media_type.encode("latin-1"))]
+        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+        whole = isinstance(body, bytes | bytearray | memoryview)
+        if whole:
+            headers.append((b"content-length", str(len(body)).encode()))  # type: ignore[arg-type]
+        self.status, self.started = reply.status, True
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        if whole:
+            await self._send({"type": "http.response.body", "body": body})
+            return
+        async for chunk in body:  # type: ignore[union-attr]
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+def _too_large(size: int, limit: int) -> TautenError:
+    return TooLarge(
+        f"a body of {size} bytes; at most {limit} are taken",
+        help="send less, or start the server with a larger --max-body-mb",
+    )

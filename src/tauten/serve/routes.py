@@ -1,0 +1,88 @@
+"""Which handler answers a method and a path."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from tauten.errors import InputError, NotFound, suggest
+
+if TYPE_CHECKING:
+    from tauten.serve.door import Call
+    from tauten.serve.exchange import Reply
+
+Handler = Callable[["Call"], Awaitable["Reply"]]
+
+
+class NotAllowed(InputError):
+    """A path that answers other methods."""
+
+    code = "E251"
+    http_status = 405
+    grpc_status = "UNIMPLEMENTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method (or ``WEBSOCKET``), a path with ``{name}`` segments, and who answers.
+
+    `open` routes need no API key (probes). `failed` turns an error into the API's own form. `name` is what
+    metrics and logs say; it never holds a value of the path.
+    """
+
+    method: str
+    path: str
+    handler: Any  # Handler, or a socket's handler for WEBSOCKET
+    failed: Callable[[Any], Reply]
+    name: str
+    open: bool = False
+
+
+class Router:
+    """Static paths by one look-up; paths with names by their segments."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = list(routes)
+        self._static: dict[tuple[str, str], Route] = {}
+        self._named: list[tuple[tuple[str, ...], Route]] = []
+        for route in self.routes:
+            if "{" in route.path:
+                self._named.append((tuple(route.path.split("/")), route))
+            else:
+                self._static[route.method, route.path] = route
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """The route and its names' values; raises NotFound, or NotAllowed with the methods there are."""
+        wanted = "GET" if method == "HEAD" else method
+        route = self._static.get((wanted, path))
+        if route is not None:
+            return route, {}
+        parts = path.split("/")
+        others: set[str] = {each for each, there in self._static if there == path}
+        for pattern, route in self._named:
+            values = _match(pattern, parts)
+            if values is None:
+                continue
+            if route.method == wanted:
+                return route, values
+            others.add(route.method)
+        if others:
+            raise NotAllowed(f"{method} {path}", help=f"this path answers {', '.join(sorted(others))}")
+        raise NotFound(f"no such path: {path}", help=suggest(path, [each.path for each in self.routes]))
+
+
+def _match(pattern: tuple[str, ...], parts: list[str]) -> dict[str, str] | None:
+    if len(pattern) != len(parts):
+        return None
+    values: dict[str, str] = {}
+    for wanted, part in zip(pattern, parts, strict=True):
+        if wanted.startswith("{"):
+            if not part:
+                return None
+            values[wanted[1:-1]] = unquote(part)
+        elif wanted != part:
+            return None
+    return values

@@ -1,0 +1,115 @@
+"""What is served: workflows by name, each with its engine, plan, SLO and readiness."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tauten.describe.slo import Slo
+from tauten.describe.workflow import Workflow
+from tauten.errors import NotFound, PlanError, RequestError, suggest
+from tauten.plan.plan import Plan
+from tauten.run.engine import Engine
+
+LATE = 3.0  # a request may take three times its objective before it is given up: late is not yet useless
+WITHOUT_SLO_S = 60.0  # a workflow that promises nothing: as long as most clients wait
+
+
+class NotReady(RequestError):
+    """The server starts, drains or swaps: the client may ask again."""
+
+    code = "E407"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+
+
+class Service:
+    """One workflow that is served by its name."""
+
+    def __init__(
+        self,
+        workflow: Workflow[..., Any],
+        plan: Plan | None = None,
+        *,
+        name: str = "",
+        slo: Slo | None = None,
+        samples: Sequence[Mapping[str, Any]] = (),
+        engine: Engine | None = None,
+    ) -> None:
+        self.workflow = workflow
+        self.name = name or workflow.name
+        self.slo = slo or workflow.slo
+        self.samples = samples  # real inputs; they warm the service up before it is ready
+        self.engine = engine or Engine()
+        self.ready = False
+        self._plan = plan
+        self.plan_id = ""
+
+    async def open(self) -> None:
+        """Load the plan's models and run the samples; then ready."""
+        self.plan_id = await self.engine.open(self.workflow, self._plan)
+        for sample in self.samples:
+            await self.engine.run(self.workflow.bind(**sample))
+        self.ready = True
+
+    async def swap(self, plan: Plan) -> str:
+        """Go over to another plan without dropping a request; returns its id."""
+        self.plan_id = await self.engine.swap(self.workflow, plan)
+        return self.plan_id
+
+    async def close(self) -> None:
+        self.ready = False
+        await self.engine.close()
+
+    def budget_s(self) -> float:
+        """How long a request that names no deadline may take."""
+        limit_ms = self.slo.p99_ms or self.slo.p95_ms or self.slo.p50_ms
+        return limit_ms / 1e3 * LATE if limit_ms else WITHOUT_SLO_S
+
+    def check(self) -> None:
+        """Raise where requests cannot be taken now."""
+        if not self.ready:
+            raise NotReady(f"'{self.name}' is not ready", help="ask /health/ready, then send again")
+
+
+class Services:
+    """The services of a server, by name."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._named: dict[str, Service] = {}
+        for service in services:
+            if service.name in self._named:
+                raise PlanError(
+                    f"two workflows are called '{service.name}'",
+                    help="give one another name: NAME=FILE.py:workflow",
+                    code="E130",
+                )
+            self._named[service.name] = service
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._named.values())
+
+    def __getitem__(self, name: str) -> Service:
+        """A service that takes requests now; raises NotFound, or NotReady."""
+        service = self._named.get(name)
+        if service is None:
+            raise NotFound(f"no workflow is served as {name!r}", help=suggest(name, self._named))
+        service.check()
+        return service
+
+    def find(self, name: str) -> Service | None:
+        """A service, ready or not."""
+        return self._named.get(name)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._named) and all(service.ready for service in self)
+
+    async def open(self) -> None:
+        for service in self:
+            await service.open()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(service.close() for service in self))

@@ -1,0 +1,80 @@
+"""The application's core: routes, errors, deadlines, clients that leave."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+
+import tauten as tt
+from serve.kit_asgi import ask, site
+from tauten.serve.door import Door
+from tauten.serve.service import Service
+
+
+@tt.stage(pure=True)
+async def shout(text: str) -> str:
+    return text.upper()
+
+
+@tt.workflow
+def shouted(text: str) -> str:
+    return shout(text)
+
+
+def test_a_workflow_answers_by_its_name() -> None:
+    async def main() -> None:
+        async with site(Service(shouted), apis=["native"]) as app:
+            done = await ask(app, "POST", "/v1/workflows/shouted", {"inputs": {"text": "hello"}})
+            assert (done.status, done.json["output"]) == (200, "HELLO")
+            assert done.headers["x-request-id"] == done.json["id"]
+
+    asyncio.run(main())
+
+
+def test_unknown_names_paths_methods_bodies_and_headers_are_refused_in_words() -> None:
+    async def main() -> None:
+        async with site(Service(shouted), door=Door(body_bytes=100), apis=["native"]) as app:
+            cases = [
+                ("POST", "/v1/workflows/shout", {}, {}, 404, "shouted"),
+                ("POST", "/v1/workflow/shouted", {}, {}, 404, "/v1/workflows/{name}"),
+                ("GET", "/v1/workflows/shouted", b"", {}, 405, "POST"),
+                ("POST", "/v1/workflows/shouted", b"{", {}, 400, "openapi"),
+                ("POST", "/v1/workflows/shouted", {"inputs": {"txt": "x"}}, {}, 400, "text"),
+                ("POST", "/v1/workflows/shouted", b"x" * 101, {}, 413, "--max-body-mb"),
+                ("POST", "/v1/workflows/shouted", {}, {"x-tauten-deadline-ms": "soon"}, 400, "finite"),
+                ("POST", "/v1/workflows/shouted", {}, {"x-request-id": "a b"}, 400, "letters"),
+            ]
+            for method, path, body, headers, status, hint in cases:
+                done = await ask(app, method, path, body, headers)
+                assert done.status == status, (path, done.body)
+                assert hint in done.json["error"]["help"], done.json
+
+    asyncio.run(main())
+
+
+def test_a_client_that_leaves_stops_its_work() -> None:
+    stopped = asyncio.Event()
+
+    @tt.stage
+    async def slow(text: str) -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+        return text
+
+    @tt.workflow
+    def slowly(text: str) -> str:
+        return slow(text)
+
+    async def main() -> None:
+        async with site(Service(slowly), apis=["native"]) as app:
+            body = {"inputs": {"text": "x"}}
+            done = await ask(app, "POST", "/v1/workflows/slowly", body, leave_after_s=0.01)
+            assert stopped.is_set()
+            assert done.status == 0  # nobody is there to be answered
+            late = await ask(app, "POST", "/v1/workflows/slowly", body, {"x-tauten-deadline-ms": "20"})
+            assert (late.status, late.json["error"]["code"]) == (504, "E401")
+
+    asyncio.run(main())
