@@ -137,7 +137,7 @@ def test_the_body_of_an_observed_workflow_is_the_user_s_code() -> None:
         return q
 
     seen = found(observed, "x")
-    assert seconds(seen) == {("", "user"): 6, ("wait", "user"): 1}
+    assert seconds(seen) == {("(workflow)", "user"): 6, ("wait", "user"): 1}
     assert seen.unattributed == 0
 
 

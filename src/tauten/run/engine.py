@@ -36,6 +36,7 @@ from tauten.run.request import Request
 from tauten.run.siblings import cancel_all
 from tauten.run.slots import Run
 from tauten.run.steps import PlanSteps
+from tauten.run.trace import BODY
 from tauten.run.values import join, unwrapped
 from tauten.run.workers import Workers, in_thread
 
@@ -295,6 +296,7 @@ class Engine:
             arguments[workflow.session] = request.session
         root = BoundStep("", _ROOT, {}, self.workers)
         context = StepContext(root, request, opened.steps, {})
+        request.trace.rows.append(("", "admission", request.trace.start, self.clock()))
         returned = workflow.function(**arguments)
         value = returned if hasattr(returned, "__aiter__") else await _within(context, returned)
         if isinstance(value, Running) and not value.streams:
@@ -418,7 +420,7 @@ async def _within(context: StepContext, work: Awaitable[Any]) -> Any:
         return await work
     finally:
         AMBIENT.reset(token)
-        context.request.trace.rows.append(("", "user", started, clock()))
+        context.request.trace.rows.append((BODY, "user", started, clock()))
 
 
 async def _nothing() -> None:

@@ -15,6 +15,9 @@ Row = tuple[str, str, float, float]
 
 VISIT: Final = "visit"
 
+BODY: Final = "(workflow)"
+"""The step that an observed workflow's own code is charged to; it has no visit."""
+
 CAUSES: Final = [
     "admission",
     "queue",

@@ -159,7 +159,7 @@ class Visits:
         self.nested: list[Visit] = []  # those inside another visit, the deepest first
         self.outer: list[Visit] = []  # the others, by their end
         self.loose: list[Piece] = []
-        self.engine: list[Piece] = []  # those of the engine; not the workflow's own code
+        self.engine: list[Piece] = []  # those of the engine itself
         self._read(trace)
         self._nest()
         self.groups = self._group()
@@ -212,7 +212,7 @@ class Visits:
         for claim in claims:
             loose.extend(_place(claim, by_step.get(claim[3], []), starts.get(claim[3], [])))
         self.loose = sweep(loose)
-        self.engine = sweep(claim for claim in loose if not claim[3] and claim[4] != "user")
+        self.engine = sweep(claim for claim in loose if not claim[3])
 
     def _group(self) -> dict[str, Group]:
         pooled: dict[str, list[Visit]] = defaultdict(list)
