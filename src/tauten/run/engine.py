@@ -143,6 +143,7 @@ class Engine:
         """
         opened = self._pick(plan)
         request = request or self._request(deadline_ms, session, request_id)
+        request.plan = opened.id
         value = await self._guarded(request, self._whole(opened, request, inputs))
         return Answer(value, request.trace, opened.id, request.id)
 
@@ -214,6 +215,7 @@ class Engine:
         """
         opened = self._pick(plan)
         request = request or self._request(deadline_ms, session, request_id)
+        request.plan = opened.id
         values = self._values(opened, request, inputs)
         arm(request)
         try:

@@ -26,6 +26,7 @@ class Request:
         "deadline",
         "failure",
         "id",
+        "plan",
         "priority",
         "session",
         "task",
@@ -52,6 +53,7 @@ class Request:
         self.tenant = tenant
         self.priority = priority
         self.trace = Trace(clock())
+        self.plan = ""  # the one that runs it, once it runs
         self.cancelled = False
         self.failure: TautenError | None = None  # why it was stopped from our side
         self.task: asyncio.Task[object] | None = None  # that runs it now; None while its reader is slow

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tauten.errors import InternalError, TautenError
 from tauten.serve import apis
-from tauten.serve.door import Call, Door
+from tauten.serve.door import Call, Door, new_id, refusal_headers
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
 from tauten.serve.routes import Route, Router
 from tauten.serve.service import Service, Services
@@ -42,6 +42,7 @@ class Site:
         self.door = door or Door()
         self.observers: list[Observer] = []
         self.draining = False
+        self.in_flight = 0  # exchanges and sockets that are open now
 
 
 class App:
@@ -60,9 +61,17 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            await self._http(Exchange(scope, receive, send))
+            self.site.in_flight += 1
+            try:
+                await self._http(Exchange(scope, receive, send))
+            finally:
+                self.site.in_flight -= 1
         elif kind == "websocket":
-            await self._websocket(scope, receive, send)
+            self.site.in_flight += 1
+            try:
+                await self._websocket(Socket(scope, receive, send))
+            finally:
+                self.site.in_flight -= 1
         elif kind == "lifespan":
             await self._lifespan(receive, send)
 
@@ -73,6 +82,10 @@ class App:
         failed: Callable[[Any], Reply] = plain_failure
         problem: BaseException | None = None
         try:
+            early = self.site.door.meet(exchange)
+            if early is not None:
+                await exchange.reply(early)
+                return
             route, params = self.router.find(exchange.method, exchange.path)
             failed = route.failed
             call = self.site.door.enter(exchange, route, params)
@@ -83,7 +96,7 @@ class App:
         except Exception as error:  # every request gets an answer
             problem = error
             if not exchange.left and not exchange.started:
-                await exchange.reply(failed(as_ours(error)))
+                await exchange.reply(self._refusal(exchange, failed, as_ours(error)))
             elif not exchange.left:
                 raise  # a stream broke half-way: the server drops the connection
         finally:
@@ -91,18 +104,33 @@ class App:
             for observer in self.site.observers:
                 observer.finished(exchange, call, problem, clock() - began)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = Socket(scope, receive, send)
+    @staticmethod
+    def _refusal(exchange: Exchange, failed: Callable[[Any], Reply], error: TautenError) -> Reply:
+        if not any(name == "x-request-id" for name, _ in exchange.extra):
+            exchange.extra.append(("x-request-id", new_id()))
+        exchange.extra += refusal_headers(error)
+        return failed(error)
+
+    async def _websocket(self, socket: Socket) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        call: Call | None = None
+        problem: BaseException | None = None
         try:
+            self.site.door.meet(socket)
             route, params = self.router.find("WEBSOCKET", socket.path)
             call = self.site.door.enter(socket, route, params)
             await route.handler(call)
-        except TautenError as error:
-            await socket.fail(error)
+        except asyncio.CancelledError as error:
+            problem = error
+            raise
         except Exception as error:  # noqa: BLE001  # every socket gets a closing frame
+            problem = error
             await socket.fail(as_ours(error))
         finally:
             socket.close()
+            for observer in self.site.observers:
+                observer.finished(socket, call, problem, clock() - began)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """For servers that start the application: open on start, close on stop."""

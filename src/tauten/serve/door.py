@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -12,10 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from tauten.describe.ports import Session
-from tauten.errors import Cancelled, InputError
+from tauten.errors import Cancelled, InputError, TautenError
 from tauten.run.opened import Answer
 from tauten.run.request import Request
-from tauten.serve.exchange import Exchange
+from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.routes import Route
 from tauten.serve.service import Service
 
@@ -23,6 +25,10 @@ T = TypeVar("T")
 
 BODY_BYTES = 32 * 1024 * 1024  # a minute of speech or a few photographs; video goes up with the flag
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+MAX_DEPTH = 64  # JSON levels: structured outputs need a dozen; code that walks values recurses
+_BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)  # possessive: linear time
+_PREFIX = os.urandom(4).hex()
+_count = itertools.count(1)
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
@@ -34,10 +40,13 @@ class Caller(msgspec.Struct, frozen=True):
     priority: int = 0  # the highest that it may ask for
     rate_per_s: float = math.inf
     burst: int = 1
+    concurrent: int = 0  # requests at a time; 0: no bound of its own
     timing: bool = False  # Server-Timing tells how the server works: opt-in
+    admin: bool = False  # may swap plans
 
 
 ANYONE = Caller()
+RETRY_S = 1.0  # for who is told "not ready": servers start and swap in seconds
 
 
 class TraceParent(msgspec.Struct, frozen=True):
@@ -62,6 +71,7 @@ class Call:
         "priority",
         "request",
         "route",
+        "service",
     )
 
     def __init__(
@@ -73,11 +83,12 @@ class Call:
         self.params = params
         self.caller = caller
         headers = exchange.headers
-        self.id = _id_of(headers.get("x-request-id", ""))
+        self.id = _id_of(headers.get("x-request-id", "")) or new_id()
         self.deadline_ms = _number(headers, "x-tauten-deadline-ms", math.inf)
         self.priority = int(_number(headers, "x-tauten-priority", 0))
         self.parent = _parent_of(headers.get("traceparent", ""))
         self.request: Request | None = None  # what runs for it, once it runs
+        self.service: Service | None = None  # that it is for, once it is known
 
     # -- what came ----------------------------------------------------------------------------------------
 
@@ -87,9 +98,10 @@ class Call:
     async def read(self, kind: type[T]) -> T:
         """The body as JSON of a type; raises InputError E252 with the place of what is wrong."""
         body = await self.body()
+        check_depth(body)
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(
                 f"the body is not what this path takes: {error}", help="see /openapi.json", code="E252"
             ) from None
@@ -98,6 +110,7 @@ class Call:
 
     def begin(self, service: Service, session: Session | None = None) -> Request:
         """The engine's request of this call: one deadline, the caller's tenant, stopped when the client leaves."""
+        self.service = service
         service.check()
         budget_ms = (
             min(self.deadline_ms, service.budget_s() * 1e3)
@@ -105,9 +118,7 @@ class Call:
             else self.deadline_ms
         )
         request = service.engine.request(deadline_ms=budget_ms, session=session)
-        if self.id:
-            request.id = self.id
-        self.id = request.id
+        request.id = self.id
         request.tenant = self.caller.tenant
         request.priority = min(self.priority, self.caller.priority)
         self.request = request
@@ -139,16 +150,56 @@ class Door:
         *,
         body_bytes: int = BODY_BYTES,
         identify: Callable[[Exchange], Caller] | None = None,
+        meet: Callable[[Exchange], Reply | None] | None = None,
     ) -> None:
         self.body_bytes = body_bytes
-        self._identify = (
-            identify  # raises Unauthorized or TooMany; None: everybody may come in (loopback only)
-        )
+        self._identify = identify  # raises Unauthorized or Overloaded; None: everybody may come in
+        self._meet = meet
+
+    def meet(self, exchange: Exchange) -> Reply | None:
+        """Before any route: answers a browser's preflight; raises where the page or host is a stranger's."""
+        return None if self._meet is None else self._meet(exchange)
 
     def enter(self, exchange: Exchange, route: Route, params: dict[str, str]) -> Call:
         """Check who asks and what for; raises the errors of bad headers and missing keys."""
         caller = ANYONE if route.open or self._identify is None else self._identify(exchange)
-        return Call(self, exchange, route, params, caller)
+        call = Call(self, exchange, route, params, caller)
+        exchange.extra.append(("x-request-id", call.id))
+        return call
+
+
+def new_id() -> str:
+    """An id for a request that brought none: unlike any other of this process, and likely of any."""
+    return f"{_PREFIX}{next(_count):08x}"
+
+
+def check_depth(body: bytes) -> None:
+    """Raise InputError E277 for JSON nested deeper than anybody means it; flat bodies cost two counts."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for match in _BRACKETS.finditer(body):
+        token = match[0]
+        if token in (b"[", b"{"):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InputError(
+                    f"JSON nested deeper than {MAX_DEPTH} levels", help="send flatter JSON", code="E277"
+                )
+        elif token in (b"]", b"}"):
+            depth -= 1
+
+
+def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
+    """What the standards ask beside a status: when to come back, and how to say who one is."""
+    if error.http_status == 401:
+        return [("www-authenticate", 'Bearer realm="tauten"')]
+    wait_s = getattr(error, "retry_after_s", None)
+    if wait_s is None and error.http_status == 503:
+        wait_s = RETRY_S
+    if wait_s is None or not math.isfinite(wait_s):
+        return []
+    return [("retry-after", str(max(1, math.ceil(wait_s)))), ("retry-after-ms", str(math.ceil(wait_s * 1e3)))]
 
 
 def _left() -> Cancelled:

@@ -55,11 +55,13 @@ class Exchange:
     """An HTTP request of an ASGI server, and the way back."""
 
     __slots__ = (
+        "_closing",
         "_leaving",
         "_receive",
         "_send",
         "_watch",
         "_whole",
+        "extra",
         "headers",
         "left",
         "method",
@@ -83,6 +85,8 @@ class Exchange:
         self._send = send
         self._whole = False
         self._leaving: list[Callable[[], None]] = []
+        self._closing: list[Callable[[], None]] = []
+        self.extra: list[tuple[str, str]] = []  # headers of the door: the request's id, who may read it
         self._watch: asyncio.Task[None] | None = None
 
     def query(self) -> dict[str, str]:
@@ -141,9 +145,16 @@ class Exchange:
         for callback in callbacks:
             callback()
 
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call back once when the exchange is over, however it ended."""
+        self._closing.append(callback)
+
     def close(self) -> None:
         """The exchange is over: nobody watches the client any more."""
         self._leaving.clear()
+        callbacks, self._closing = self._closing, []
+        for callback in callbacks:
+            callback()
         if self._watch is not None:
             self._watch.cancel()
 
@@ -153,7 +164,9 @@ class Exchange:
         """Send a reply; a stream that fails half-way leaves the connection broken, never a false end."""
         body = reply.body
         headers = [(b"content-type", reply.media_type.encode("latin-1"))]
-        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+        headers += [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in self._all(reply.headers)
+        ]
         whole = isinstance(body, bytes | bytearray | memoryview)
         if whole:
             headers.append((b"content-length", str(len(body)).encode()))  # type: ignore[arg-type]
@@ -165,6 +178,13 @@ class Exchange:
         async for chunk in body:  # type: ignore[union-attr]
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})
+
+    def _all(self, own: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The reply's headers and the door's; the reply's own come first and win."""
+        if not self.extra:
+            return own
+        named = {name.lower() for name, _ in own}
+        return own + [each for each in self.extra if each[0] not in named]
 
 
 def _too_large(size: int, limit: int) -> TautenError:
