@@ -8,8 +8,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
-from tauten.run.backends import _arrays
+from tauten.run.backends import _arrays, _rows
 from tauten.run.contracts import ModelSpec
+from tauten.run.signature import Signature, TensorInfo, axes
 
 _LEVELS = {
     "off": "ORT_DISABLE_ALL",
@@ -18,6 +19,7 @@ _LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 _MODES = {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"}
+_TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(string)": "str"}
 
 
 class OnnxBackend:
@@ -25,12 +27,13 @@ class OnnxBackend:
 
     Options: `graph_optimization` off, basic, extended or all; `execution` sequential or parallel;
     `inter_threads`; `spin` false lets idle threads sleep, which replicas on few cores want; `providers`;
-    `unbatched` passes the arrays as they are, one item at a time.
+    `unbatched` passes the arrays as they are, one item at a time; `rows` says that items bring their own
+    batch axis, on which they are joined where the file names it the same in every input and output.
     """
 
     name: ClassVar[str] = "onnx"
     option_keys: ClassVar[frozenset[str]] = frozenset(
-        {"graph_optimization", "execution", "inter_threads", "spin", "providers", "unbatched"}
+        {"graph_optimization", "execution", "inter_threads", "spin", "providers", "unbatched", "rows"}
     )
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -39,6 +42,8 @@ class OnnxBackend:
         self._inputs: list[str] = []
         self._outputs: list[str] = []
         self._most = 0
+        self._rows = bool(spec.options.get("rows", False))
+        self._joins = False  # items that bring their rows share a run
 
     def open(self) -> None:
         if self._session is not None:
@@ -59,6 +64,14 @@ class OnnxBackend:
         self._inputs = [each.name for each in self._session.get_inputs()]
         self._outputs = [each.name for each in self._session.get_outputs()]
         self._most = self._batch_limit()
+        self._joins = self._rows and bool(self.signature().batch_axis)
+
+    def signature(self) -> Signature:
+        """The tensors that the file takes and gives."""
+        return Signature(
+            tuple(_info(each) for each in self._session.get_inputs()),
+            tuple(_info(each) for each in self._session.get_outputs()),
+        )
 
     def _load(self) -> Any:
         try:
@@ -116,7 +129,7 @@ class OnnxBackend:
         return min((first for first in firsts if isinstance(first, int)), default=1 << 30)
 
     def group(self, item: Any) -> Hashable:
-        return _arrays.shapes(item)
+        return _rows.key(item, joins=self._joins) if self._rows else _arrays.shapes(item)
 
     def weight(self, item: Any) -> float:
         return _arrays.elements(item)
@@ -126,6 +139,8 @@ class OnnxBackend:
             raise BackendError(
                 "onnx: run() on a backend that is not open", help="call open() first", code="E406"
             )
+        if self._rows:
+            return _rows.run(items, self._execute, joins=self._joins)
         return _arrays.run_stacked(items, self._execute, most=self._most)
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +158,15 @@ class OnnxBackend:
             "providers": ", ".join(providers),
             "graph_optimization": str(self.spec.options.get("graph_optimization", "all")),
             "batch": {0: "no batch axis", 1: "fixed at 1"}.get(self._most, "any"),
+            **({"signature": self.signature().text()} if self._rows else {}),
         }
 
     def close(self) -> None:
         self._session = None
+
+
+def _info(node: Any) -> TensorInfo:
+    """One input or output of a session."""
+    name: str = node.type
+    plain = name.removeprefix("tensor(").removesuffix(")") if name.startswith("tensor(") else ""
+    return TensorInfo(node.name, _TYPES.get(name, plain), axes(node.shape))

@@ -7,22 +7,31 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
-from tauten.run.backends import _arrays
+from tauten.run.backends import _arrays, _rows
 from tauten.run.contracts import ModelSpec
+from tauten.run.signature import Signature, TensorInfo, axes
 
 _HINTS = ("latency", "throughput")
 _PRECISIONS = ("", "f32", "bf16", "f16")
+_WIDTHS = ("8", "16", "32", "64")
+_DTYPES = {f"i{bits}": f"int{bits}" for bits in _WIDTHS} | {f"u{bits}": f"uint{bits}" for bits in _WIDTHS}
+_DTYPES |= {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64"}
+_DTYPES |= {"boolean": "bool", "string": "str"}
 
 
 class OpenvinoBackend:
     """Runs ``model.onnx``. Items are dicts of arrays without the batch axis; so are the results.
 
     Options: `performance` latency or throughput; `device`; `cache_dir` keeps compiled models, so that
-    a later open is faster; `unbatched` passes the arrays as they are, one item at a time.
+    a later open is faster; `unbatched` passes the arrays as they are, one item at a time; `rows` says that
+    items bring their own batch axis. OpenVINO keeps no names of axes: they are joined on the first axis where
+    it is free in every input and output.
     """
 
     name: ClassVar[str] = "openvino"
-    option_keys: ClassVar[frozenset[str]] = frozenset({"performance", "device", "cache_dir", "unbatched"})
+    option_keys: ClassVar[frozenset[str]] = frozenset(
+        {"performance", "device", "cache_dir", "unbatched", "rows"}
+    )
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
@@ -31,6 +40,8 @@ class OpenvinoBackend:
         self._inputs: list[str] = []
         self._outputs: list[str] = []
         self._most = 0
+        self._rows = bool(spec.options.get("rows", False))
+        self._joins = False  # items that bring their rows share a run
 
     def open(self) -> None:
         if self._compiled is not None:
@@ -47,6 +58,14 @@ class OpenvinoBackend:
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
         self._outputs = [port.get_any_name() for port in self._compiled.outputs]
         self._most = self._batch_limit()
+        self._joins = self._rows and bool(self.signature().batch_axis)
+
+    def signature(self) -> Signature:
+        """The tensors that the file takes and gives."""
+        return Signature(
+            tuple(_info(port) for port in self._compiled.inputs),
+            tuple(_info(port) for port in self._compiled.outputs),
+        )
 
     def _config(self) -> dict[str, Any]:
         hint = str(self.spec.options.get("performance", "latency"))
@@ -105,7 +124,7 @@ class OpenvinoBackend:
         return min((first.get_length() for first in firsts if first.is_static), default=1 << 30)
 
     def group(self, item: Any) -> Hashable:
-        return _arrays.shapes(item)
+        return _rows.key(item, joins=self._joins) if self._rows else _arrays.shapes(item)
 
     def weight(self, item: Any) -> float:
         return _arrays.elements(item)
@@ -115,6 +134,8 @@ class OpenvinoBackend:
             raise BackendError(
                 "openvino: run() on a backend that is not open", help="call open() first", code="E406"
             )
+        if self._rows:
+            return _rows.run(items, self._execute, joins=self._joins)
         return _arrays.run_stacked(items, self._execute, most=self._most)
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -133,6 +154,7 @@ class OpenvinoBackend:
             "performance": str(self.spec.options.get("performance", "latency")),
             "streams": str(ask("NUM_STREAMS")),
             "batch": {0: "no batch axis", 1: "fixed at 1"}.get(self._most, "any"),
+            **({"signature": self.signature().text()} if self._rows else {}),
         }
 
     def close(self) -> None:
@@ -143,3 +165,13 @@ def _type_name(kind: Any) -> str:
     """``bf16`` from OpenVINO's Type, whose own spelling changes between releases."""
     name = kind.to_string() if hasattr(kind, "to_string") else str(kind)
     return {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}.get(name, name)
+
+
+def _info(port: Any) -> TensorInfo:
+    """One input or output of a compiled model; a free first axis is called ``rows``."""
+    dtype = _DTYPES.get(port.get_element_type().to_string(), "")
+    shape = port.get_partial_shape()
+    sizes = [axis.get_length() if axis.is_static else "" for axis in shape] if shape.rank.is_static else []
+    if sizes and sizes[0] == "":
+        sizes[0] = "rows"
+    return TensorInfo(port.get_any_name(), dtype, axes(sizes))

@@ -1,0 +1,57 @@
+"""Items that bring their own batch axis: joined where the file says that it is one axis, else run alone."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serve.kit_onnx import linear
+from tauten.errors import BackendError
+from tauten.run.contracts import ModelSpec, find
+from tauten.run.signature import parse
+
+
+def opened(backend: str, path: Path) -> object:
+    made = find("backends", backend)(
+        ModelSpec("m", files={"model.onnx": path}, threads=1, options={"rows": True})
+    )
+    made.open()
+    return made
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_rows_are_joined_and_split_and_the_signature_tells_the_tensors(name: str, tmp_path: Path) -> None:
+    backend = opened(name, linear(tmp_path))
+    rng = np.random.default_rng(0)
+    items = [{"x": rng.normal(size=(rows, 4)).astype(np.float32)} for rows in (1, 3, 2)]
+    assert len({backend.group(item) for item in items}) == 1
+    weight = np.add.outer(np.arange(4), np.arange(3)).astype(np.float32)
+    for item, answer in zip(items, backend.run(items), strict=True):
+        np.testing.assert_allclose(answer["y"], item["x"] @ weight, rtol=0.02, atol=0.1)
+    [alone] = backend.run(items[:1])
+    assert alone["y"].shape == (1, 3)
+    signature = parse(backend.properties()["signature"])
+    [given] = signature.inputs
+    assert (given.name, given.dtype, given.shape[1]) == ("x", "float32", 4)
+    assert signature.batch_axis
+    backend.close()
+
+
+def test_items_are_not_joined_where_the_axes_have_other_names(tmp_path: Path) -> None:
+    backend = opened("onnx", linear(tmp_path, axis="other"))
+    items = [{"x": np.ones((1, 4), np.float32)} for _ in range(2)]
+    assert backend.group(items[0]) != backend.group(items[1])
+    assert [answer["y"].shape for answer in backend.run(items)] == [(1, 3), (1, 3)]
+    backend.close()
+
+
+def test_an_item_that_fails_alone_leaves_the_others_their_answers(tmp_path: Path) -> None:
+    backend = opened("onnx", linear(tmp_path))
+    good, bad = {"x": np.ones((1, 4), np.float32)}, {"x": np.ones((1, 5), np.float32)}
+    first, failed, last = backend.run([good, bad, good])
+    assert isinstance(failed, BackendError)
+    assert first["y"].shape == last["y"].shape == (1, 3)
+    backend.close()
