@@ -17,6 +17,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = "application/json"
+BEAT_S = 15.0  # proxies close what is silent for 30 to 60 s
 
 
 class TooLarge(InputError):
@@ -28,9 +29,12 @@ class TooLarge(InputError):
 
 
 class Reply:
-    """What goes back. A body that is an iterator is streamed, a chunk at a time, as the client reads."""
+    """What goes back. A body that is an iterator is streamed, a chunk at a time, as the client reads.
 
-    __slots__ = ("body", "headers", "media_type", "status")
+    `beat` is sent into a stream that says nothing for `BEAT_S` seconds.
+    """
+
+    __slots__ = ("beat", "body", "headers", "media_type", "status")
 
     def __init__(
         self,
@@ -39,8 +43,10 @@ class Reply:
         status: int = 200,
         media_type: str = JSON,
         headers: list[tuple[str, str]] | None = None,
+        beat: bytes = b"",
     ) -> None:
         self.body = body
+        self.beat = beat
         self.status = status
         self.media_type = media_type
         self.headers = headers or []
@@ -56,6 +62,7 @@ class Exchange:
 
     __slots__ = (
         "_closing",
+        "_held",
         "_leaving",
         "_receive",
         "_send",
@@ -66,6 +73,7 @@ class Exchange:
         "left",
         "method",
         "path",
+        "problem",
         "scope",
         "started",
         "status",
@@ -81,6 +89,8 @@ class Exchange:
         self.left = False  # the client is gone
         self.started = False  # the reply's head has been sent
         self.status = 0
+        self.problem: BaseException | None = None  # told inside a stream whose head said 200
+        self._held: bytes | None = None
         self._receive = receive
         self._send = send
         self._whole = False
@@ -98,6 +108,9 @@ class Exchange:
 
     async def chunks(self, limit_bytes: int) -> AsyncIterator[bytes]:
         """The body as it comes; raises TooLarge beyond `limit_bytes`, Cancelled when the client leaves."""
+        if self._held is not None:
+            yield self._held
+            return
         declared = self.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit_bytes:
             raise _too_large(int(declared), limit_bytes)
@@ -115,9 +128,10 @@ class Exchange:
             yield chunk
 
     async def body(self, limit_bytes: int) -> bytes:
-        """The whole body."""
+        """The whole body; may be read again."""
         parts = [chunk async for chunk in self.chunks(limit_bytes)]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        self._held = parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._held
 
     # -- the client ---------------------------------------------------------------------------------------
 
@@ -175,9 +189,21 @@ class Exchange:
         if whole:
             await self._send({"type": "http.response.body", "body": body})
             return
-        async for chunk in body:  # type: ignore[union-attr]
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._stream(body, reply.beat)  # type: ignore[arg-type]
+
+    async def _stream(self, body: AsyncIterator[bytes], beat: bytes) -> None:
+        pulse = _Pulse(self._send, beat) if beat else None
+        send = pulse.send if pulse else self._send
+        try:
+            async for chunk in body:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            if pulse is not None:
+                pulse.stop()
+            close = getattr(body, "aclose", None)
+            if close is not None:  # a client that cannot be written to: the work behind it stops now
+                await close()
 
     def _all(self, own: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """The reply's headers and the door's; the reply's own come first and win."""
@@ -185,6 +211,42 @@ class Exchange:
             return own
         named = {name.lower() for name, _ in own}
         return own + [each for each in self.extra if each[0] not in named]
+
+
+class _Pulse:
+    """Sends a comment into a stream that has been silent; one timer a stream, nothing a chunk but a time."""
+
+    def __init__(self, send: Send, beat: bytes) -> None:
+        self._beat = beat
+        self._raw = send
+        self._one = asyncio.Lock()  # a comment never stands inside a chunk
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._task: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(BEAT_S, self._look)
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        async with self._one:
+            await self._raw(message)
+            self._last = self._loop.time()
+
+    def _look(self) -> None:
+        silent_s = self._loop.time() - self._last
+        if silent_s >= BEAT_S and not self._one.locked():
+            self._task = self._loop.create_task(self._say())
+            silent_s = 0.0
+        self._timer = self._loop.call_later(max(BEAT_S - silent_s, 0.1), self._look)
+
+    async def _say(self) -> None:
+        try:
+            await self.send({"type": "http.response.body", "body": self._beat, "more_body": True})
+        except OSError:  # the client is gone; the stream's own next write, or the watcher, says so
+            self._timer.cancel()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _too_large(size: int, limit: int) -> TautenError:
