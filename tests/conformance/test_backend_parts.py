@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tauten.run.backends import _frames, _mel
 from tauten.run.backends._gguf import context_length
 from tauten.run.backends._llm_prefix import BLOCK_TOKENS, PrefixAccount
-from tauten.run.backends._llm_text import Detokenizer, Stops, Vocabulary
+from tauten.run.backends._llm_text import Detokenizer, Vocabulary
 from tauten.run.backends.whisper import without_repeats
+from tauten.run.stops import Stops
 
 BYTES = Vocabulary({bytes([value]): value for value in range(256)}, ["?"] * 256)
 """A vocabulary of single bytes: every character outside ASCII is cut by it."""
@@ -142,3 +143,22 @@ def test_long_sound_is_cut_where_it_is_quiet_and_nothing_is_lost() -> None:
 )
 def test_loops_are_cut_and_speech_is_not(text: str, times: int, expected: str) -> None:
     assert without_repeats(text, times) == expected
+
+
+def cut_at_first_end(text: str, stops: list[str]) -> str:
+    """What a stop means, said once more: the first that is complete ends the text before it."""
+    for end in range(len(text) + 1):
+        found = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
+        if found:
+            return text[: min(found)]
+    return text
+
+
+@given(
+    st.lists(st.text("ab", max_size=4), max_size=8),
+    st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+)
+def test_a_stop_is_exact_however_the_text_was_cut(pieces: list[str], stops: list[str]) -> None:
+    filter = Stops(stops)
+    shown = "".join(filter.feed(piece) for piece in pieces) + filter.finish()
+    assert shown == cut_at_first_end("".join(pieces), stops)

@@ -12,9 +12,12 @@ import msgspec
 from tauten.describe.payload import Text
 from tauten.describe.port import Port
 from tauten.describe.ports import Stream
+from tauten.describe.said import Said, TokenLogprob
 from tauten.describe.stage import PLANNED, Context, Role, stage
 from tauten.describe.template import Template, load
 from tauten.errors import InputError, StageError, WorkflowError
+
+CHAT_TOKENS = 512  # ten seconds at 50 tokens/s; a caller who wants a longer answer says so
 
 SETTINGS = frozenset(
     {"template", "name", "max_tokens", "temperature", "top_p", "stop", "seed", "into", "ngram", *PLANNED}
@@ -68,7 +71,8 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     and the stream's single value is the decoded object.
 
     Raises InputError E240 for numbers out of range, StageError E410 where the answer was cut at
-    `max_tokens` before its JSON closed. Tokens are booked as input_tokens, cached_tokens, output_tokens.
+    `max_tokens` before its JSON closed. Tokens are booked as input_tokens, cached_tokens, output_tokens, and
+    an answer that `max_tokens` ended as one of cut_answers.
     """
     item = _item(load(template, Path()), fields, max_tokens, temperature, top_p)
     item |= {"stop": [stop] if isinstance(stop, str) else list(stop), "seed": seed, "ngram": ngram}
@@ -81,11 +85,91 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
             if chunk.text and into is None:
                 yield Text(chunk.text)
             said.append(chunk.text)
+            _book_cut(ctx, chunk.finish)
     finally:
         if hasattr(chunks, "aclose"):
             await chunks.aclose()  # a reader who leaves stops the engine within one step
     if into is not None:
         yield _decoded("".join(said), into)
+
+
+@stage(pure=True, roles={"model": Role("smollm2-135m-instruct", ("llm",))})
+async def chat(  # type: ignore[misc]  # callers see a Stream; the body is its generator
+    ctx: Context,
+    messages: list[dict[str, Any]],
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    stop: list[str] | None = None,
+    seed: int | None = None,
+    json_schema: dict[str, Any] | None = None,
+    logprobs: bool | None = None,
+) -> Stream[Text]:
+    """Continue a conversation, as a caller brings it, and stream the model's answer.
+
+    `messages` are ``{"role": ..., "content": ...}`` with the roles system (or developer), user and assistant;
+    content is text or a list of text parts. The settings come with each request, too, and are those of
+    `generate`; None means 512 tokens, the likeliest token, no stop. `json_schema` makes the model write JSON of
+    that schema. With `logprobs` the increments are `Said`, which holds each token's log probability.
+
+    Raises InputError E232 for a message that a text model cannot read.
+    """
+    item = {
+        "messages": [plain_message(each) for each in messages],
+        "max_tokens": CHAT_TOKENS if max_tokens is None else max_tokens,
+        "temperature": temperature or 0.0,
+        "top_p": 1.0 if top_p is None else top_p,
+        "stop": stop or [],
+        "seed": seed,
+        "json_schema": json_schema,
+        "logprobs": bool(logprobs),
+    }
+    chunks = ctx.stream("model", item)
+    try:
+        async for chunk in chunks:
+            tokens = _tokens(chunk.value) if logprobs else ()
+            if chunk.text or tokens:
+                yield Said(chunk.text, tokens) if logprobs else Text(chunk.text)
+            _book_cut(ctx, chunk.finish)
+    finally:
+        if hasattr(chunks, "aclose"):
+            await chunks.aclose()  # a reader who leaves stops the engine within one step
+
+
+def _book_cut(ctx: Context, finish: str) -> None:
+    if finish == "length":
+        ctx.spend("cut_answers", 1.0)
+
+
+def _tokens(value: Any) -> tuple[TokenLogprob, ...]:
+    """The tokens of one chunk; markers such as the end of the turn have no bytes and are left out."""
+    if not value:
+        return ()
+    pairs = zip(value["pieces"], value["logprobs"], strict=True)
+    return tuple(TokenLogprob(bytes(piece), logprob) for piece, logprob in pairs if piece)
+
+
+def plain_message(message: Mapping[str, Any]) -> dict[str, str]:
+    """A message as a text model reads it: its role, and its parts as one text."""
+    role = {"developer": "system"}.get(message.get("role", ""), message.get("role", ""))
+    if role not in ("system", "user", "assistant"):
+        raise _unreadable(
+            f"a message has the role {str(role)[:40]!r}", "roles are system, user and assistant"
+        )
+    content = message.get("content")
+    if isinstance(content, str):
+        return {"role": role, "content": content}
+    parts = content if isinstance(content, list) else []
+    texts = [each.get("text") for each in parts if isinstance(each, Mapping)]
+    if not parts or len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+        raise _unreadable(
+            f"a message of the {role} holds something else than text", "this model reads text only"
+        )
+    return {"role": role, "content": "\n".join(texts)}
+
+
+def _unreadable(what: str, help: str) -> InputError:
+    return InputError(what, help=help, code="E232")
 
 
 def _item(

@@ -15,7 +15,8 @@ from tauten.run.backends._llm_config import WorkerConfig
 from tauten.run.backends._llm_item import DEFAULT_TOKENS, LlmItem
 from tauten.run.backends._llm_load import Loaded
 from tauten.run.backends._llm_prefix import PrefixAccount
-from tauten.run.backends._llm_text import Detokenizer, Stops, Vocabulary
+from tauten.run.backends._llm_text import Detokenizer, Vocabulary
+from tauten.run.stops import Stops
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
@@ -198,7 +199,10 @@ class Engine:
     def _emit(self, stream: _Stream, text: str, now: float) -> None:
         message: Message = {"id": stream.id, "text": text, "tokens": stream.unsent, "at": now}
         if stream.item.logprobs:
-            message["value"] = {"logprobs": stream.logprobs}
+            pieces = [
+                list(self._vocabulary.piece(id)) for id in stream.out[len(stream.out) - stream.unsent :]
+            ]
+            message["value"] = {"logprobs": stream.logprobs, "pieces": pieces}
         self._send(message)
         stream.unsent, stream.logprobs = 0, []
 
