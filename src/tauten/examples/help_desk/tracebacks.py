@@ -6,6 +6,7 @@ Only authors of the recording need this; it wants Python 3.11, whose tracebacks 
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -36,11 +37,17 @@ def run(site: Site) -> str:
             stderr=subprocess.STDOUT,
             timeout=_SECONDS,
             check=False,
+            preexec_fn=_as_a_terminal_does,
         )
     printed = done.stdout.decode("utf-8", "replace").replace(home, "{home}")
     for library in {sysconfig.get_path("stdlib"), str(Path(sysconfig.get_path("stdlib")).resolve())}:
         printed = printed.replace(library, "{lib}")
     return printed
+
+
+def _as_a_terminal_does() -> None:
+    """One program interrupts itself, and a background job's children would inherit that they ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def main() -> None:
