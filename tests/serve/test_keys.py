@@ -98,7 +98,7 @@ def test_a_bad_file_is_refused(file: Path, text: str, hint: str) -> None:
     file.chmod(0o600)
     with pytest.raises(InputError) as caught:
         Keys(file)
-    assert (caught.value.code, caught.value.exit_code) == ("E274", 2)
+    assert (caught.value.code, caught.value.exit_code) == ("E266", 2)
     assert hint in str(caught.value) or hint.lower() in str(caught.value).lower()
 
 
@@ -177,7 +177,7 @@ def test_requests_need_a_key_in_either_header(file: Path) -> None:
             body = {"inputs": {"text": "hi"}}
             path = "/v1/workflows/shouted"
             none = await ask(app, "POST", path, body)
-            assert (none.status, none.json["error"]["code"]) == (401, "E270")
+            assert (none.status, none.json["error"]["code"]) == (401, "E262")
             assert none.headers["www-authenticate"].startswith("Bearer")
             assert none.headers["x-request-id"]
             for headers in ({"authorization": f"Bearer {token}"}, {"x-api-key": token}):

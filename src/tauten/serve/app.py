@@ -42,6 +42,7 @@ class Site:
         self.door = door or Door()
         self.observers: list[Observer] = []
         self.draining = False
+        self.exposition: Callable[[str], tuple[bytes, str]] | None = None  # metrics, by Accept header
         self.in_flight = 0  # exchanges and sockets that are open now
 
 

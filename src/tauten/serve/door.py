@@ -64,6 +64,7 @@ class Call:
         "caller",
         "deadline_ms",
         "door",
+        "error",
         "exchange",
         "id",
         "params",
@@ -89,6 +90,7 @@ class Call:
         self.parent = _parent_of(headers.get("traceparent", ""))
         self.request: Request | None = None  # what runs for it, once it runs
         self.service: Service | None = None  # that it is for, once it is known
+        self.error: BaseException | None = None  # what ended the work, told inside a stream or not
 
     # -- what came ----------------------------------------------------------------------------------------
 
@@ -130,7 +132,11 @@ class Call:
     ) -> Answer:
         """Run a workflow to its end."""
         request = self.begin(service, session)
-        return await service.engine.run(inputs, request=request)
+        try:
+            return await service.engine.run(inputs, request=request)
+        except BaseException as error:
+            self.error = error
+            raise
 
     async def stream(
         self, service: Service, inputs: Mapping[str, Any], session: Session | None = None
@@ -138,8 +144,14 @@ class Call:
         """A workflow's increments as they come; leaving the loop stops the work."""
         request = self.begin(service, session)
         async with aclosing(service.engine.stream(inputs, request=request)) as values:
-            async for value in values:
-                yield value
+            try:
+                async for value in values:
+                    yield value
+            except GeneratorExit:
+                raise  # the reader has what it wanted, or has left: the exchange knows which
+            except BaseException as error:
+                self.error = error
+                raise
 
 
 class Door:
@@ -174,7 +186,7 @@ def new_id() -> str:
 
 
 def check_depth(body: bytes) -> None:
-    """Raise InputError E277 for JSON nested deeper than anybody means it; flat bodies cost two counts."""
+    """Raise InputError E268 for JSON nested deeper than anybody means it; flat bodies cost two counts."""
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return
     depth = 0
@@ -184,7 +196,7 @@ def check_depth(body: bytes) -> None:
             depth += 1
             if depth > MAX_DEPTH:
                 raise InputError(
-                    f"JSON nested deeper than {MAX_DEPTH} levels", help="send flatter JSON", code="E277"
+                    f"JSON nested deeper than {MAX_DEPTH} levels", help="send flatter JSON", code="E268"
                 )
         elif token in (b"]", b"}"):
             depth -= 1
@@ -195,9 +207,9 @@ def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
     if error.http_status == 401:
         return [("www-authenticate", 'Bearer realm="tauten"')]
     wait_s = getattr(error, "retry_after_s", None)
-    if wait_s is None and error.http_status == 503:
+    if not wait_s and error.http_status in (429, 503):
         wait_s = RETRY_S
-    if wait_s is None or not math.isfinite(wait_s):
+    if not wait_s or not math.isfinite(wait_s):
         return []
     return [("retry-after", str(max(1, math.ceil(wait_s)))), ("retry-after-ms", str(math.ceil(wait_s * 1e3)))]
 

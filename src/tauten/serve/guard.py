@@ -24,7 +24,7 @@ _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(\s*,\s*[A-Za-z0-9-]{1,64}){0,31}
 class Unauthorized(InputError):
     """No key, or one that nobody has."""
 
-    code = "E270"
+    code = "E262"
     http_status = 401
     grpc_status = "UNAUTHENTICATED"
 
@@ -32,7 +32,7 @@ class Unauthorized(InputError):
 class Forbidden(InputError):
     """Known, but not allowed: a scope, a host name, a page of another origin."""
 
-    code = "E271"
+    code = "E263"
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
 
@@ -73,7 +73,7 @@ class Guard:
             raise Forbidden(
                 f"Host {host[:80]!r} is not this machine",
                 help="ask 127.0.0.1 or localhost; for other names start the server with --keys",
-                code="E272",
+                code="E264",
             )
         origin = headers.get("origin")
         if origin is None or _same(origin, host):
@@ -84,7 +84,7 @@ class Guard:
             raise Forbidden(
                 f"a page of {origin[:80]!r} may not ask this server",
                 help="start the server with --cors ORIGIN to allow it",
-                code="E273",
+                code="E265",
             )
         return None
 
@@ -120,7 +120,7 @@ class Guard:
     def admit(self, token: str, address: str) -> tuple[Caller, Callable[[], None]]:
         """The caller of a token, and what to call when its request is over.
 
-        Raises Unauthorized E270, and Busy: E411 rate, E412 requests at a time, E413 the server's own bound,
+        Raises Unauthorized E262, and Busy: E411 rate, E412 requests at a time, E413 the server's own bound,
         E414 too many wrong keys.
         """
         allowance = self._allowance(token, address)

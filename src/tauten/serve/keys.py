@@ -77,7 +77,7 @@ class Keys:
         return frozenset(caller.tenant for _, caller in self._callers.values())
 
     def refresh(self) -> bool:
-        """Read the file again if it changed; raises InputError E274 and keeps the old keys when it is bad."""
+        """Read the file again if it changed; raises InputError E266 and keeps the old keys when it is bad."""
         seen = _stamp(self.path)
         if seen == self._tried:
             return False
@@ -98,7 +98,7 @@ class Keys:
 
 
 def read_keys(path: Path) -> dict[str, Key]:
-    """The keys of a file by name; raises InputError E274 when it is missing, open to others or malformed."""
+    """The keys of a file by name; raises InputError E266 when it is missing, open to others or malformed."""
     _check_mode(path)
     try:
         raw = tomllib.loads(path.read_text())
@@ -117,14 +117,14 @@ def read_keys(path: Path) -> dict[str, Key]:
 def new_key(path: Path, name: str, *, created: str, **scopes: Any) -> str:
     """Add a key to a file (made where there is none) and return the key itself, for the only time."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"a key called {name!r}", help="1 to 64 letters, digits, - and _", code="E275")
+        raise InputError(f"a key called {name!r}", help="1 to 64 letters, digits, - and _", code="E267")
     with _locked(path):
         keys = read_keys(path) if path.exists() else {}
         if name in keys:
             raise InputError(
                 f"{str(path)!r} has a key called {name!r}",
                 help=f"another name, or first: tauten key revoke {name}",
-                code="E275",
+                code="E267",
             )
         id = secrets.token_hex(4)
         token = f"tt_{id}_{secrets.token_urlsafe(SECRET_BYTES)}"
@@ -224,4 +224,4 @@ def _toml(value: Any) -> str:
 
 
 def _bad(path: Path, reason: str, help: str = "mend it, or make another with tauten key new") -> InputError:
-    return InputError(f"the key file {str(path)!r}: {reason}", help=help, code="E274")
+    return InputError(f"the key file {str(path)!r}: {reason}", help=help, code="E266")

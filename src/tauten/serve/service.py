@@ -44,7 +44,9 @@ class Service:
         self.samples = samples  # real inputs; they warm the service up before it is ready
         self.engine = engine or Engine()
         self.ready = False
+        self.was_ready = False
         self._plan = plan
+        self._swapping = asyncio.Lock()
         self.plan_id = ""
 
     async def open(self) -> None:
@@ -52,12 +54,29 @@ class Service:
         self.plan_id = await self.engine.open(self.workflow, self._plan)
         for sample in self.samples:
             await self.engine.run(self.workflow.bind(**sample))
-        self.ready = True
+        self.ready = self.was_ready = True
 
     async def swap(self, plan: Plan) -> str:
-        """Go over to another plan without dropping a request; returns its id."""
-        self.plan_id = await self.engine.swap(self.workflow, plan)
+        """Go over to another plan without dropping a request; returns its id.
+
+        The new plan is warmed up beside the old one, which drains afterwards. One swap at a time.
+        """
+        async with self._swapping:
+            new = plan.id
+            if new not in self.engine.plans:
+                await self._warm(plan)
+            self.plan_id = await self.engine.swap(self.workflow, plan)
         return self.plan_id
+
+    async def _warm(self, plan: Plan) -> None:
+        """Open a plan that gets no traffic yet and run the samples through it; failing leaves nothing open."""
+        new = await self.engine.open(self.workflow, plan, weight=0.0)
+        try:
+            for sample in self.samples:
+                await self.engine.run(self.workflow.bind(**sample), plan=new)
+        except BaseException:
+            await self.engine.retire(new, drain_s=0.0)
+            raise
 
     async def close(self) -> None:
         self.ready = False
@@ -102,6 +121,10 @@ class Services:
     def find(self, name: str) -> Service | None:
         """A service, ready or not."""
         return self._named.get(name)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._named)
 
     @property
     def ready(self) -> bool:

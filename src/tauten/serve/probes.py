@@ -1,0 +1,51 @@
+"""Whether the server lives, has started, and takes requests: one answer for every API's probes."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+    from tauten.serve.service import Service
+
+
+def live(site: Site) -> bool:
+    """Whether the process answers at all: only a loop that hangs says no, by saying nothing."""
+    return True
+
+
+def started(site: Site) -> bool:
+    """Whether every service has been ready once."""
+    return all(service.ready or service.was_ready for service in site.services)
+
+
+def unready(site: Site) -> list[str]:
+    """Why requests should go elsewhere now, a reason each; empty when ready."""
+    if site.draining:
+        return ["draining"]
+    reasons = [f"{service.name}: {why}" for service in site.services for why in unready_service(service)]
+    return reasons or ([] if site.services.names else ["nothing is served"])
+
+
+def ready(site: Site) -> bool:
+    return not unready(site)
+
+
+def unready_service(service: Service) -> list[str]:
+    """Why one service cannot take requests: it starts, or a deployment that its plans need is broken."""
+    if not service.ready:
+        return ["closed" if service.was_ready else "starting"]
+    return [f"{label} is broken" for label, view in deployments(service) if broken(view)]
+
+
+def deployments(service: Service) -> list[tuple[str, Mapping[str, Any]]]:
+    """Label and state of each deployment of a service."""
+    held = getattr(service.engine.deployments, "views", None)
+    return [] if held is None else list(held())
+
+
+def broken(view: Mapping[str, Any]) -> bool:
+    """Whether a deployment has no replica that works."""
+    return not view.get("healthy", True)
