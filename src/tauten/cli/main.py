@@ -23,11 +23,14 @@ GROUPS = {
     },
     "Run": {
         "run": "One request through a workflow",
+        "bench": "Open-loop load on a workflow or any URL",
+        "serve": "Workflows and models behind standard APIs",
         "demo": "The help desk on real models: two plans, side by side",
     },
     "Keep": {
         "plan": "show | diff | lint | rebase",
         "model": "list | pull | verify | show | rm",
+        "key": "new | list | revoke",
         "index": "build | query | list | rm",
     },
     "Help": {

@@ -166,6 +166,12 @@ def _text_of(source: bytes | Path) -> str:
         ) from error
 
 
+def read_bytes(path: Path) -> bytes:
+    """A file that a command line names."""
+    with _readable(path):
+        return path.read_bytes()
+
+
 @contextmanager
 def _readable(source: bytes | Path) -> Iterator[None]:
     try:

@@ -1,0 +1,267 @@
+"""`tauten bench`: open-loop load on a workflow or any URL, and what may be said of the answer."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from tauten.cli.demo import teller
+from tauten.cli.load_target import UrlOptions, is_url, read_payloads, url_target
+from tauten.cli.output import check_outputs, write_output
+from tauten.cli.target import load_workflow, read_inputs
+from tauten.describe.payload import Payload
+from tauten.describe.slo import Slo, parse_slo
+from tauten.errors import InputError
+from tauten.improve.load.arrivals import Arrivals, parse_arrivals
+from tauten.improve.load.bench import Bencher, Side, compared
+from tauten.improve.load.page import to_html
+from tauten.improve.load.result import Answer, Bench, worst
+from tauten.improve.load.schedule import Load
+from tauten.improve.load.screen import figure, to_text
+from tauten.improve.load.search import Found
+from tauten.improve.load.targets.workflow import WorkflowTarget
+from tauten.improve.recording import Recording
+from tauten.plan.hardware import hardware
+from tauten.plan.plan import Plan, load_plan
+from tauten.run.ambient import run_async
+from tauten.run.engine import Engine
+
+app = typer.Typer(add_completion=False)
+
+ROUNDS = 5  # of two plans: the fewest whose t-interval is under three standard errors
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The command line, read and checked."""
+
+    target: str
+    inputs: list[str]
+    plans: list[Path]
+    load: Load
+    rates: list[float]
+    search: bool
+    rounds: int
+    slo: Slo | None
+    recording: Path | None
+    timeout_s: float
+    deadline_ms: float
+    url: UrlOptions
+    pid: int
+    max_errors: float
+
+
+@app.command()
+def bench(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:WORKFLOW|URL", show_default=False)],
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE|NAME=@FILE]...")] = None,
+    rate: Annotated[float, typer.Option(help="Requests a second.")] = 0.0,
+    rates: Annotated[str, typer.Option(help="Several rates, as 1,2,5,10: the latency-rate curve.")] = "",
+    max_rate: Annotated[bool, typer.Option("--max-rate", help="Find the highest rate that holds.")] = False,
+    clients: Annotated[int, typer.Option(help="A closed loop of so many clients; no latency claim.")] = 0,
+    arrivals: Annotated[str, typer.Option(help="poisson, gamma:4, constant, recorded, bursts:10x5/30.")] = "",
+    duration: Annotated[float, typer.Option(help="Seconds to measure, after a warm-up.")] = 30.0,
+    requests: Annotated[int, typer.Option(help="Requests to measure, in place of a duration.")] = 0,
+    warm_up: Annotated[float, typer.Option(help="Seconds before; a tenth of the run when absent.")] = -1.0,
+    slo: Annotated[str, typer.Option(help="As p95<800ms,first<400ms; else the workflow's own.")] = "",
+    recording: Annotated[Path | None, typer.Option(help="Send the requests of this recording.")] = None,
+    plan: Annotated[list[Path] | None, typer.Option(help="A plan file; give two to compare.")] = None,
+    rounds: Annotated[int, typer.Option(help="Split the run into so many; 5 for two plans.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same schedule.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request is given up.")] = 60.0,
+    deadline_ms: Annotated[float, typer.Option(help="Each request's deadline, told to the target.")] = 0.0,
+    api: Annotated[str, typer.Option(help="native, openai, oip or raw; else as the URL's path says.")] = "",
+    stream: Annotated[bool, typer.Option(help="Ask a URL for a streamed answer.")] = True,
+    binary: Annotated[bool, typer.Option(help="Send tensors as binary, not as JSON.")] = True,
+    header: Annotated[list[str] | None, typer.Option(help="'Name: value', sent with each request.")] = None,
+    pid: Annotated[int, typer.Option(help="The server's process: its CPU and memory are shown.")] = 0,
+    max_errors: Annotated[float, typer.Option(help="Share of failures allowed without an SLO.")] = 0.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+) -> int:
+    """Send requests on a schedule made beforehand; each is timed from when it was due.
+
+    Exit codes: 0 the SLO holds (99 % confidence), 1 it does not, 3 this machine could not generate the
+    load, 4 too few requests to say, 5 requests failed and there is no SLO.
+    """
+    kind = _arrivals(arrivals, recording, rate or rates or max_rate)
+    listed = _rates(rates)
+    _one_load(rate > 0, bool(listed), max_rate, clients > 0, kind.kind == "recorded")
+    count = len(plan or [])
+    if count > 2 or (count == 2 and max_rate):
+        raise InputError(
+            f"{count} plans were given", help="give one, or two to compare at a rate", code="E260"
+        )
+    turns = rounds or (ROUNDS if count == 2 else 1)
+    load = Load(
+        arrivals=kind,
+        rate_per_s=rate,
+        duration_s=duration / turns,
+        requests=math.ceil(requests / turns),
+        warm_up_s=warm_up if warm_up < 0 else warm_up / turns,
+        seed=seed,
+        clients=clients,
+    )
+    asked = Asked(
+        target=target,
+        inputs=inputs or [],
+        plans=plan or [],
+        load=load,
+        rates=listed,
+        search=max_rate,
+        rounds=turns,
+        slo=parse_slo(slo) if slo else None,
+        recording=recording,
+        timeout_s=timeout,
+        deadline_ms=deadline_ms or math.inf,
+        url=UrlOptions(api=api, stream=stream, binary=binary, headers=tuple(header or ())),
+        pid=pid,
+        max_errors=max_errors,
+    )
+    return _answer(asked, json_file, html)
+
+
+def _answer(asked: Asked, json_file: Path | None, html: Path | None) -> int:
+    check_outputs(json_file, html)
+    found: Bench = run_async(_bench(asked))
+    typer.echo(to_text(found), nl=False)
+    if json_file is not None:
+        write_output(json_file, msgspec.json.encode(found.document()))
+    if html is not None:
+        write_output(html, to_html(found))
+    return found.exit_code
+
+
+def _arrivals(text: str, recording: Path | None, rated: Any) -> Arrivals:
+    """As asked for; a recording without a rate keeps its own times."""
+    if text:
+        return parse_arrivals(text)
+    return Arrivals(kind="recorded" if recording is not None and not rated else "poisson")
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        found = sorted({float(each) for each in text.split(",")} if text else ())
+    except ValueError as error:
+        raise InputError(
+            f"cannot read the rates {text!r}", help="write --rates 1,2,5,10", code="E260"
+        ) from error
+    if found and not found[0] > 0:
+        raise InputError(f"a rate of {found[0]:g} requests a second", help="give more than 0", code="E246")
+    return found
+
+
+def _one_load(rate: bool, rates: bool, search: bool, clients: bool, recorded: bool) -> None:
+    given = sum((rate, rates, search, clients))
+    if given > 1 or (given == 0 and not recorded):
+        raise InputError(
+            "no load was asked for" if given == 0 else "several loads were asked for",
+            help="give one of --rate 5, --rates 1,2,5,10, --max-rate, --clients 8, or a --recording",
+            code="E260",
+        )
+
+
+# -- running -------------------------------------------------------------------------------------------------
+
+
+async def _bench(asked: Asked) -> Bench:
+    kept = Recording.load(asked.recording) if asked.recording is not None else None
+    if kept is not None and not len(kept):
+        raise InputError(f"{str(asked.recording)!r} holds no request", help="record some", code="E245")
+    say = teller()
+    async with _sides(asked, kept) as (sides, name, api, slo):
+        bencher = Bencher(
+            sides,
+            slo=slo,
+            recorded=[item.at_s for item in kept] if kept is not None else (),
+            timeout_s=asked.timeout_s,
+            deadline_s=asked.deadline_ms / 1e3,
+            pid=asked.pid,
+            max_errors=asked.max_errors,
+            say=say,
+        )
+        found = Bench(target=name, api=api, machine=str(hardware()), load=asked.load, slo=slo, runs=[])
+        if asked.search:
+            await _search(bencher, asked, found)
+        else:
+            await _measure(bencher, asked, found)
+    say("")
+    return found
+
+
+Opened = tuple[list[Side], str, str, Slo]
+
+
+@asynccontextmanager
+async def _sides(asked: Asked, kept: Recording | None) -> AsyncIterator[Opened]:
+    """The targets, opened, with their requests encoded; all is given back at the end."""
+    if not is_url(asked.target):
+        async with _workflow(asked, kept) as opened:
+            yield opened
+        return
+    if asked.plans:
+        raise InputError("a plan for a URL", help="give the plan to the server", code="E260")
+    target, api = url_target(asked.target, asked.url)
+    fixed = read_payloads(asked.inputs)
+    requests = [fixed] if kept is None else [{**item.inputs, **fixed} for item in kept]
+    try:
+        await target.open()
+        items = [target.prepare(each) for each in requests]
+        yield [Side(target.name, target, items)], asked.target, api, asked.slo or Slo()
+    finally:
+        await target.close()
+
+
+@asynccontextmanager
+async def _workflow(asked: Asked, kept: Recording | None) -> AsyncIterator[Opened]:
+    workflow = load_workflow(asked.target)
+    requests: Sequence[Mapping[str, Payload]]
+    fixed = read_inputs(workflow, asked.inputs) if kept is None else {}
+    requests = [fixed] if kept is None else [item.inputs for item in kept]
+    plans: list[Plan | None] = [load_plan(path) for path in asked.plans] or [None]
+    async with Engine() as engine:
+        targets = [WorkflowTarget(engine, workflow, plan) for plan in plans]
+        twins = len({target.name for target in targets}) < len(targets)
+        sides = []
+        for number, target in enumerate(targets):
+            await target.open()
+            name = f"{target.name} {number + 1}" if twins else target.name
+            sides.append(Side(name, target, [target.prepare(each) for each in requests]))
+        yield sides, workflow.name, "workflow", asked.slo or workflow.slo
+
+
+async def _measure(bencher: Bencher, asked: Asked, found: Bench) -> None:
+    runs = await bencher.runs(asked.load, asked.rates, asked.rounds)
+    found.runs = [run for at_rate in runs for run in at_rate]
+    if len(bencher.sides) == 2 and len(runs) == 1:
+        found.comparison = compared(*bencher.rounds[0])
+    judged = [run for run in found.runs if run.answer == "void" or run.plan == bencher.sides[-1].name]
+    decisive = worst(judged)  # of two plans the second is the candidate
+    found.answer, found.why = decisive.answer, decisive.why
+
+
+async def _search(bencher: Bencher, asked: Asked, found: Bench) -> None:
+    search, run = await bencher.max_rate(asked.load)
+    found.search, found.runs = search, [run] if run is not None else []
+    found.answer, found.why = _conclusion(search)
+
+
+def _conclusion(search: Found) -> tuple[Answer, list[str]]:
+    above = f"; at {figure(search.above_per_s)}/s it was not shown to" if search.above_per_s else ""
+    if search.rate_per_s is not None:
+        held = f"the SLO holds at {figure(search.rate_per_s)} requests a second with 99 % confidence{above}"
+        if search.stopped == "generator":
+            return "met", [held, "the bound is this generator's: the target may hold more"]
+        return "met", [held]
+    if search.stopped == "generator":
+        return "void", ["this machine could not generate the load at any rate that was tried"]
+    if search.stopped == "trials":
+        return "cannot conclude", [f"not settled after {len(search.trials)} trials"]
+    lowest = min(trial.rate_per_s for trial in search.trials)
+    return "missed", [f"the SLO was not shown to hold even at {figure(lowest)} requests a second"]

@@ -1,0 +1,222 @@
+"""What a run costs the machine: CPU of the generator, of the target and of strangers; memory over time."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tauten.clock import real
+from tauten.improve.load.generator import Generator
+from tauten.improve.load.schedule import Schedule
+from tauten.improve.load.target import Response
+from tauten.run.cpu import core_seconds
+from tauten.statistics.trend import slope_interval
+
+SAMPLE_S: Final = 0.5  # a look at /proc takes 0.1 ms: a share of 0.0002 of a core
+BINS: Final = 20  # points of the memory line; enough to tell a slope from a step
+
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Resident memory of the target's processes. The slope has a 99 % interval; growth is significant when
+    its lower end is above 0."""
+
+    start_mb: float
+    peak_mb: float
+    end_mb: float
+    slope_mb_per_min: float | None = None
+    slope_low: float | None = None
+    slope_high: float | None = None
+
+    @property
+    def grows(self) -> bool:
+        return self.slope_low is not None and self.slope_low > 0
+
+
+class Costs(msgspec.Struct, frozen=True, kw_only=True):
+    """Cores in use on average over the run; None where nobody can tell."""
+
+    generator_cores: float | None = None
+    target_cores: float | None = None
+    other_cores: float | None = None
+    memory: Memory | None = None
+
+
+class Meter:
+    """Reads the machine while a run goes on; use as ``async with``. `costs` is there afterwards.
+
+    `pid` is the server's process (with its children). With `cost_s`, what one request costs the generator,
+    the target is this very process; otherwise this process is the generator alone.
+    """
+
+    def __init__(self, *, pid: int = 0, cost_s: float | None = None) -> None:
+        self.pid, self.cost_s = pid, cost_s
+        self.sent = 0
+        self.costs = Costs()
+        self._memory: list[tuple[float, float]] = []
+
+    async def __aenter__(self) -> Meter:
+        self._before = self._read()
+        self._sampler = asyncio.get_running_loop().create_task(self._sample())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._sampler.cancel()
+        await asyncio.wait([self._sampler])
+        self._look()
+        self.costs = self._costs()
+
+    def _read(self) -> tuple[float, float, float | None, float | None]:
+        target = tree_seconds(self.pid) if self.pid else None
+        return real(), core_seconds(), target, busy_seconds()
+
+    async def _sample(self) -> None:
+        while True:
+            self._look()
+            await asyncio.sleep(SAMPLE_S)
+
+    def _look(self) -> None:
+        pid = self.pid or (os.getpid() if self.cost_s is not None else 0)
+        size = tree_bytes(pid) if pid else None
+        if size is not None:
+            self._memory.append((real(), size / 1e6))
+
+    def _costs(self) -> Costs:
+        after = self._read()
+        wall_s = max(1e-9, after[0] - self._before[0])
+        own = (after[1] - self._before[1]) / wall_s
+        target = _rate(self._before[2], after[2], wall_s)
+        busy = _rate(self._before[3], after[3], wall_s)
+        generator = own
+        if self.cost_s is not None:
+            generator = min(own, self.cost_s * self.sent / wall_s)
+            target = own - generator
+        known = own if self.cost_s is not None else own + (target or 0.0)
+        return Costs(
+            generator_cores=generator,
+            target_cores=target,
+            other_cores=None if busy is None else max(0.0, busy - known),
+            memory=memory_line(self._memory),
+        )
+
+
+def _rate(before: float | None, after: float | None, wall_s: float) -> float | None:
+    return None if before is None or after is None else max(0.0, after - before) / wall_s
+
+
+def memory_line(points: list[tuple[float, float]]) -> Memory | None:
+    """(seconds, MB) points as start, peak, end and slope; the slope over means of bins, warm-up and all."""
+    if not points:
+        return None
+    sizes = [size for _, size in points]
+    per_bin = max(1, len(points) // BINS)
+    bins = [points[place : place + per_bin] for place in range(0, len(points) - per_bin + 1, per_bin)]
+    slope = slope_interval(
+        [sum(at for at, _ in each) / len(each) / 60.0 for each in bins],
+        [sum(size for _, size in each) / len(each) for each in bins],
+        confidence=0.99,
+    )
+    return Memory(
+        start_mb=sizes[0],
+        peak_mb=max(sizes),
+        end_mb=sizes[-1],
+        slope_mb_per_min=slope.mid if slope else None,
+        slope_low=slope.low if slope else None,
+        slope_high=slope.high if slope else None,
+    )
+
+
+# -- the kernel's books --------------------------------------------------------------------------------------
+
+
+def busy_seconds() -> float | None:
+    """Seconds that all cores of the machine have worked since it started; None off Linux."""
+    try:
+        first = Path("/proc/stat").read_text().partition("\n")[0].split()
+    except OSError:  # not Linux
+        return None
+    user, nice, system, _idle, _wait, irq, soft = (int(field) for field in first[1:8])
+    return (user + nice + system + irq + soft) / _TICKS
+
+
+def tree(pid: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:  # the thread ended
+            continue
+        for child in children:
+            yield from tree(int(child))
+
+
+def tree_seconds(pid: int) -> float | None:
+    """CPU seconds of a process and all below it, in steps of 10 ms; None when it is not there."""
+    if sys.platform != "linux" or not Path(f"/proc/{pid}").exists():
+        return None
+    total = 0
+    for each in tree(pid):
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS
+
+
+def tree_bytes(pid: int) -> int | None:
+    """Resident bytes of a process and all below it; what they share counts for each."""
+    if sys.platform != "linux" or not Path(f"/proc/{pid}").exists():
+        return None
+    total = 0
+    for each in tree(pid):
+        try:
+            total += int(Path(f"/proc/{each}/statm").read_text().split()[1]) * _PAGE
+        except OSError:  # it ended meanwhile
+            continue
+    return total
+
+
+# -- what the generator itself takes -------------------------------------------------------------------------
+
+CALIBRATION: Final = 2000  # requests at once: 40 ms, and 1 % steady
+
+
+async def generator_cost_s() -> float:
+    """CPU seconds that sending one request takes the generator, the target left out."""
+    schedule = Schedule([0.0] * CALIBRATION, [0] * CALIBRATION, 1.0, 0.0)
+    before = time.thread_time()
+    await Generator(_Nothing(), [None]).open_loop(schedule)
+    return (time.thread_time() - before) / CALIBRATION
+
+
+class _Nothing:
+    """A target that answers at once."""
+
+    name, shares_loop = "nothing", True
+
+    async def open(self) -> None:
+        return None
+
+    def prepare(self, inputs: object) -> None:
+        return None
+
+    async def send(self, prepared: object, budget_s: float) -> Response:
+        return Response()
+
+    def zombies(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None

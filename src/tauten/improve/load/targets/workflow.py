@@ -1,0 +1,74 @@
+"""A workflow in this process, through an engine: the network left out."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+from tauten.describe.payload import Payload
+from tauten.describe.workflow import Workflow
+from tauten.errors import DeadlineExceeded, Overloaded, TautenError
+from tauten.improve.load.target import Outcome, Response
+from tauten.plan.plan import Plan
+from tauten.run.engine import Engine
+
+
+class WorkflowTarget:
+    """One plan of a workflow on an engine that the caller opened; several plans may share it, so that what
+    they agree on is in memory once and the idle one only waits."""
+
+    shares_loop = True
+
+    def __init__(self, engine: Engine, workflow: Workflow[..., Any], plan: Plan | None = None) -> None:
+        self.engine, self.workflow, self.plan = engine, workflow, plan
+        self.name = plan.name if plan is not None and plan.name else "naive"
+        self._id = ""
+
+    async def open(self) -> None:
+        """Load what the plan needs."""
+        self._id = await self.engine.open(self.workflow, self.plan)
+
+    def prepare(self, inputs: Mapping[str, Payload]) -> Any:
+        return self.workflow.bind(**inputs)
+
+    async def send(self, prepared: Any, budget_s: float) -> Response:
+        if not self.engine.plans[self._id].streams:
+            return await self._whole(prepared, budget_s)
+        outputs: list[float] = []
+        try:
+            stream = self.engine.stream(prepared, plan=self._id, deadline_ms=budget_s * 1e3)
+            async with aclosing(stream) as values:
+                async for _ in values:
+                    outputs.append(self.engine.clock())
+        except TautenError as error:
+            return Response(_outcome(error), outputs=tuple(outputs), error=_words(error))
+        return Response(outputs=tuple(outputs))
+
+    async def _whole(self, prepared: Any, budget_s: float) -> Response:
+        try:
+            answer = await self.engine.run(prepared, plan=self._id, deadline_ms=budget_s * 1e3)
+        except TautenError as error:
+            return Response(_outcome(error), error=_words(error))
+        tokens = sum(amount for _, unit, amount in answer.trace.spent if unit == "output_tokens")
+        return Response(tokens=round(tokens) if math.isfinite(tokens) else 0)
+
+    def zombies(self) -> int | None:
+        """Requests that the engine still holds."""
+        opened = self.engine.plans.get(self._id)
+        return opened.running if opened is not None else 0
+
+    async def close(self) -> None:
+        """The engine is the caller's; nothing is left to give back."""
+
+
+def _outcome(error: TautenError) -> Outcome:
+    if isinstance(error, Overloaded):
+        return "refused"
+    return "timed_out" if isinstance(error, DeadlineExceeded) else "failed"
+
+
+def _words(error: TautenError) -> str:
+    return f"{error.code} {error.message}"[:120]
