@@ -329,6 +329,10 @@ class Engine:
 
     # -- the table --------------------------------------------------------------------------------------------
 
+    def draw(self) -> str:
+        """The id of a plan for one more request, drawn by weight; pass it as `plan`."""
+        return self._pick("").id
+
     def _pick(self, plan: str) -> Opened:
         """The named plan, or one drawn by weight."""
         if plan:

@@ -13,9 +13,12 @@ from tauten.errors import InternalError, TautenError
 from tauten.serve import apis
 from tauten.serve.door import Call, Door, new_id, refusal_headers
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
-from tauten.serve.routes import Route, Router
+from tauten.serve.idempotency import HEADER as IDEMPOTENCY_KEY
+from tauten.serve.idempotency import Idempotency
+from tauten.serve.routes import Handler, Route, Router
 from tauten.serve.service import Service, Services
 from tauten.serve.socket import Socket
+from tauten.serve.traces import Traces, server_timing
 
 
 class Api(Protocol):
@@ -40,7 +43,10 @@ class Site:
     def __init__(self, services: Sequence[Service], door: Door | None = None) -> None:
         self.services = Services(services)
         self.door = door or Door()
-        self.observers: list[Observer] = []
+        self.traces = Traces()
+        self.idempotency = Idempotency()
+        self.apis: dict[str, Any] = {}  # by name, once the application has made them
+        self.observers: list[Observer] = [self.traces]
         self.draining = False
         self.exposition: Callable[[str], tuple[bytes, str]] | None = None  # metrics, by Accept header
         self.in_flight = 0  # exchanges and sockets that are open now
@@ -57,6 +63,7 @@ class App:
             for name in chosen
             if not name.startswith("_")
         }
+        site.apis = self.apis
         self.router = Router(route for api in self.apis.values() for route in api.routes())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +97,7 @@ class App:
             route, params = self.router.find(exchange.method, exchange.path)
             failed = route.failed
             call = self.site.door.enter(exchange, route, params)
-            await exchange.reply(await route.handler(call))
+            await exchange.reply(await self._handled(call))
         except asyncio.CancelledError as error:
             problem = error
             raise
@@ -104,6 +111,17 @@ class App:
             exchange.close()
             for observer in self.site.observers:
                 observer.finished(exchange, call, problem, clock() - began)
+
+    async def _handled(self, call: Call) -> Reply:
+        """The handler's reply, an earlier one where an idempotency key asks for it, and what the door adds."""
+        handler: Handler = call.route.handler
+        if call.exchange.method == "POST" and IDEMPOTENCY_KEY in call.exchange.headers:
+            reply = await self.site.idempotency.reply(call, handler)
+        else:
+            reply = await handler(call)
+        if call.caller.timing and call.request is not None and isinstance(reply.body, bytes):
+            call.exchange.extra.append(("server-timing", server_timing(call.request.trace)))
+        return reply
 
     @staticmethod
     def _refusal(exchange: Exchange, failed: Callable[[Any], Reply], error: TautenError) -> Reply:

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -18,8 +18,11 @@ from tauten.errors import Cancelled, InputError, TautenError
 from tauten.run.opened import Answer
 from tauten.run.request import Request
 from tauten.serve.exchange import Exchange, Reply
+from tauten.serve.flights import Flights
 from tauten.serve.routes import Route
 from tauten.serve.service import Service
+from tauten.serve.sessions import HEADER as SESSION
+from tauten.serve.sessions import Sessions
 
 T = TypeVar("T")
 
@@ -127,23 +130,71 @@ class Call:
         self.exchange.on_leave(lambda: request.fail(_left()))
         return request
 
+    def session(self, service: Service) -> Session | None:
+        """The session that `x-tauten-session` names; a new one where the workflow takes one and none is named.
+
+        The reply names it. Raises NotFound for a session that the caller's tenant does not have.
+        """
+        if not service.workflow.session:
+            return None
+        session = self.door.sessions.open(self.caller.tenant, self.exchange.headers.get(SESSION, ""))
+        self.exchange.extra.append((SESSION, session.id))
+        return session
+
+    def _plan(self, service: Service, session: Session | None) -> str:
+        return self.door.sessions.plan(session, service) if session else service.engine.draw()
+
     async def answer(
-        self, service: Service, inputs: Mapping[str, Any], session: Session | None = None
+        self,
+        service: Service,
+        inputs: Mapping[str, Any],
+        session: Session | None = None,
+        *,
+        share: bool = True,
     ) -> Answer:
-        """Run a workflow to its end."""
+        """Run a workflow to its end, or share the answer of an identical request that runs now.
+
+        `share` False where the inputs ask for a draw by lot (sampling without a seed).
+        """
         request = self.begin(service, session)
+        plan = self._plan(service, session)
+
+        def run(request: Request) -> Awaitable[Answer]:
+            return service.engine.run(inputs, plan=plan, request=request)
+
+        flights = self._flights(service, session, share)
         try:
-            return await service.engine.run(inputs, request=request)
+            if flights is None or not flights.worth(service.name):
+                answer = await run(request)
+            else:
+                key = (service.name, plan, self.caller.tenant)
+                answer = await flights.answer(key, inputs, request, run)
         except BaseException as error:
             self.error = error
             raise
+        if flights is not None and "flight" not in request.trace.notes:
+            flights.learn(service.name, answer.trace)
+        return answer
 
     async def stream(
-        self, service: Service, inputs: Mapping[str, Any], session: Session | None = None
+        self,
+        service: Service,
+        inputs: Mapping[str, Any],
+        session: Session | None = None,
+        *,
+        share: bool = True,
     ) -> AsyncGenerator[Any, None]:
         """A workflow's increments as they come; leaving the loop stops the work."""
         request = self.begin(service, session)
-        async with aclosing(service.engine.stream(inputs, request=request)) as values:
+        plan = self._plan(service, session)
+
+        def run(request: Request) -> AsyncGenerator[Any, None]:
+            return service.engine.stream(inputs, plan=plan, request=request)
+
+        flights = self._flights(service, session, share)
+        key = (service.name, plan, self.caller.tenant)
+        source = run(request) if flights is None else flights.stream(key, inputs, request, run)
+        async with aclosing(source) as values:
             try:
                 async for value in values:
                     yield value
@@ -152,6 +203,9 @@ class Call:
             except BaseException as error:
                 self.error = error
                 raise
+
+    def _flights(self, service: Service, session: Session | None, share: bool) -> Flights | None:
+        return self.door.flights if share and session is None and service.shareable else None
 
 
 class Door:
@@ -163,8 +217,11 @@ class Door:
         body_bytes: int = BODY_BYTES,
         identify: Callable[[Exchange], Caller] | None = None,
         meet: Callable[[Exchange], Reply | None] | None = None,
+        share: bool = True,
     ) -> None:
         self.body_bytes = body_bytes
+        self.sessions = Sessions()
+        self.flights = Flights() if share else None
         self._identify = identify  # raises Unauthorized or Overloaded; None: everybody may come in
         self._meet = meet
 

@@ -73,7 +73,6 @@ class Exchange:
         "left",
         "method",
         "path",
-        "problem",
         "scope",
         "started",
         "status",
@@ -89,7 +88,6 @@ class Exchange:
         self.left = False  # the client is gone
         self.started = False  # the reply's head has been sent
         self.status = 0
-        self.problem: BaseException | None = None  # told inside a stream whose head said 200
         self._held: bytes | None = None
         self._receive = receive
         self._send = send

@@ -12,6 +12,7 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import NotFound, PlanError, RequestError, suggest
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
+from tauten.serve.flights import shareable
 
 LATE = 3.0  # a request may take three times its objective before it is given up: late is not yet useless
 WITHOUT_SLO_S = 60.0  # a workflow that promises nothing: as long as most clients wait
@@ -43,6 +44,7 @@ class Service:
         self.slo = slo or workflow.slo
         self.samples = samples  # real inputs; they warm the service up before it is ready
         self.engine = engine or Engine()
+        self.shareable = shareable(workflow)  # identical requests at the same time may share one computation
         self.ready = False
         self.was_ready = False
         self._plan = plan
