@@ -160,7 +160,7 @@ class Call:
         plan = self._plan(service, session)
 
         def run(request: Request) -> Awaitable[Answer]:
-            return service.engine.run(inputs, plan=plan, request=request)
+            return service.engine.run(inputs, plan=_open(service, plan), request=request)
 
         flights = self._flights(service, session, share)
         try:
@@ -189,7 +189,7 @@ class Call:
         plan = self._plan(service, session)
 
         def run(request: Request) -> AsyncGenerator[Any, None]:
-            return service.engine.stream(inputs, plan=plan, request=request)
+            return service.engine.stream(inputs, plan=_open(service, plan), request=request)
 
         flights = self._flights(service, session, share)
         key = (service.name, plan, self.caller.tenant)
@@ -269,6 +269,11 @@ def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
     if not wait_s or not math.isfinite(wait_s):
         return []
     return [("retry-after", str(max(1, math.ceil(wait_s)))), ("retry-after-ms", str(math.ceil(wait_s * 1e3)))]
+
+
+def _open(service: Service, plan: str) -> str:
+    """The plan, unless a swap has closed it since it was drawn."""
+    return plan if plan in service.engine.plans else ""
 
 
 def _left() -> Cancelled:
