@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,12 +39,16 @@ def unready_service(service: Service) -> list[str]:
     return [f"{label} is broken" for label, view in deployments(service) if broken(view)]
 
 
-def deployments(service: Service) -> list[tuple[str, Mapping[str, Any]]]:
-    """Label and state of each deployment of a service."""
+def deployments(service: Service) -> list[tuple[str, Any]]:
+    """Label and state of each deployment of a service; two of one model are told apart by a number."""
     held = getattr(service.engine.deployments, "views", None)
-    return [] if held is None else list(held())
+    found: list[tuple[str, Any]] = []
+    for view in [] if held is None else held():
+        same = sum(1 for _, other in found if other.label == view.label)
+        found.append((f"{view.label}#{same + 1}" if same else view.label, view))
+    return found
 
 
-def broken(view: Mapping[str, Any]) -> bool:
+def broken(view: Any) -> bool:
     """Whether a deployment has no replica that works."""
-    return not view.get("healthy", True)
+    return bool(view.replicas == 0)
