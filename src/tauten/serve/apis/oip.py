@@ -1,0 +1,260 @@
+"""The Open Inference Protocol v2 over HTTP, with Triton's extensions that its clients use."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tauten.errors import InputError, TautenError
+from tauten.serve import oip_calls as calls
+from tauten.serve import oip_rest as rest
+from tauten.serve.door import Call
+from tauten.serve.exchange import Reply
+from tauten.serve.oip_models import VERSION, Flow, Model, Models, as_bytes
+from tauten.serve.oip_openapi import paths
+from tauten.serve.oip_tensors import Array, strings
+from tauten.serve.routes import Route
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+
+EVENTS = "text/event-stream"
+_END: Any = object()
+
+
+class Generate(msgspec.Struct):
+    """A generate request; inputs of the workflow may stand beside `text_input` by their names."""
+
+    text_input: str | None = None
+    id: str = ""
+    parameters: dict[str, str | float | bool | list[str] | None] = {}
+
+
+class Index(msgspec.Struct):
+    ready: bool = False
+
+
+class Load(msgspec.Struct):
+    parameters: dict[str, Any] | None = None
+
+
+class Api:
+    """`/v2`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.models = Models(site)
+        self.statistics = calls.statistics_of(site)
+
+    def routes(self) -> list[Route]:
+        named = [
+            *self._model_routes("/v2/models/{name}"),
+            *self._model_routes("/v2/models/{name}/versions/{version}"),
+        ]
+        return [*self._server_routes(), *named, *self._extension_routes()]
+
+    def _server_routes(self) -> list[Route]:
+        return [
+            Route("GET", "/v2/health/live", self.live, failure, "oip-health", open=True),
+            Route("GET", "/v2/health/ready", self.ready, failure, "oip-health", open=True),
+            Route("GET", "/v2", self.metadata, failure, "oip-metadata"),
+            Route("GET", "/v2/models/stats", self.all_stats, failure, "oip-stats"),
+            Route("POST", "/v2/repository/index", self.index, failure, "oip-repository"),
+            Route("POST", "/v2/repository/models/{name}/load", self.load, failure, "oip-repository"),
+            Route("POST", "/v2/repository/models/{name}/unload", self.unload, failure, "oip-repository"),
+        ]
+
+    def _model_routes(self, base: str) -> list[Route]:
+        return [
+            Route("POST", f"{base}/infer", self.infer, failure, "oip-infer"),
+            Route("GET", base, self.model_metadata, failure, "oip-metadata"),
+            Route("GET", f"{base}/ready", self.model_ready, failure, "oip-health"),
+            Route("GET", f"{base}/config", self.config, failure, "oip-metadata"),
+            Route("GET", f"{base}/stats", self.stats, failure, "oip-stats"),
+            Route("POST", f"{base}/generate", self.generate, failure, "oip-generate"),
+            Route("POST", f"{base}/generate_stream", self.generate_stream, failure, "oip-generate"),
+        ]
+
+    def _extension_routes(self) -> list[Route]:
+        found = [
+            Route("GET", "/v2/logging", self.logging, failure, "oip-settings"),
+            Route("POST", "/v2/logging", self.no_logging, failure, "oip-settings"),
+        ]
+        for path in ("/v2/trace/setting", "/v2/models/{name}/trace/setting"):
+            found.append(Route("GET", path, self.tracing, failure, "oip-settings"))
+            found.append(Route("POST", path, self.no_tracing, failure, "oip-settings"))
+        for kind in ("systemsharedmemory", "cudasharedmemory"):
+            for path in (f"/v2/{kind}", f"/v2/{kind}/region/{{region}}"):
+                found.append(Route("GET", f"{path}/status", self.regions, failure, "oip-memory"))
+                found.append(Route("POST", f"{path}/unregister", self.unregister, failure, "oip-memory"))
+            register = f"/v2/{kind}/region/{{region}}/register"
+            found.append(Route("POST", register, self.no_memory, failure, "oip-memory"))
+        return found
+
+    def openapi(self) -> dict[str, Any]:
+        """The paths of this API."""
+        return paths()
+
+    # -- the server ---------------------------------------------------------------------------------------
+
+    async def live(self, call: Call) -> Reply:
+        return Reply.json({"live": True})
+
+    async def ready(self, call: Call) -> Reply:
+        ready = self.site.services.ready and not self.site.draining
+        return Reply.json({"ready": ready, "live": True}, status=200 if ready else 503)
+
+    async def metadata(self, call: Call) -> Reply:
+        return Reply.json(calls.server_metadata())
+
+    async def index(self, call: Call) -> Reply:
+        asked = await call.read(Index) if await call.body() else Index()
+        return Reply.json(calls.index(self.models, ready_only=asked.ready))
+
+    async def load(self, call: Call) -> Reply:
+        asked = await call.read(Load) if await call.body() else Load()
+        await calls.load(call, self.models, call.params["name"], parameters=bool(asked.parameters))
+        return Reply.json({})
+
+    async def unload(self, call: Call) -> Reply:
+        await calls.unload(call, self.models, call.params["name"])
+        return Reply.json({})
+
+    async def all_stats(self, call: Call) -> Reply:
+        return Reply.json({"model_stats": [self.statistics.shown(each) for each in self.site.services]})
+
+    # -- a model ------------------------------------------------------------------------------------------
+
+    def _model(self, call: Call) -> Model:
+        return self.models.find(call.params["name"], call.params.get("version", ""))
+
+    async def model_metadata(self, call: Call) -> Reply:
+        return Reply.json(calls.metadata(self._model(call)))
+
+    async def model_ready(self, call: Call) -> Reply:
+        model = self._model(call)
+        ready = model.service.ready and not self.site.draining
+        return Reply.json({"name": model.service.name, "ready": ready}, status=200 if ready else 503)
+
+    async def config(self, call: Call) -> Reply:
+        return Reply.json(calls.config(self._model(call)))
+
+    async def stats(self, call: Call) -> Reply:
+        return Reply.json({"model_stats": [self.statistics.shown(self._model(call).service)]})
+
+    async def infer(self, call: Call) -> Reply:
+        """Tensors in, tensors out."""
+        model = self._model(call)
+        headers = call.exchange.headers
+        body = await call.body()
+        if "content-encoding" in headers:
+            body = await rest.decoded(body, headers["content-encoding"].lower(), call.door.body_bytes)
+        began = time.monotonic()
+        head, tensors = rest.read(body, headers.get(rest.HEAD_LENGTH))
+        taken = time.monotonic()
+        if head.parameters is not None:
+            calls.budget(call, head.parameters.timeout, head.parameters.priority)
+        results = await calls.infer(call, model, tensors)
+        answered = time.monotonic()
+        reply = rest.written(model.service.name, head, results)
+        calls.coded(call, taken - began, time.monotonic() - answered)
+        return rest.encoded(reply, headers.get("accept-encoding", ""))
+
+    # -- text ---------------------------------------------------------------------------------------------
+
+    async def generate(self, call: Call) -> Reply:
+        """Text in, text out, as plain JSON."""
+        model, asked, tensors = await self._asked(call)
+        results = await calls.infer(call, model, tensors)
+        return Reply.json(_said(model, asked, results))
+
+    async def generate_stream(self, call: Call) -> Reply:
+        """The same, an event for each increment; what fails before the first one has its own status."""
+        model, asked, tensors = await self._asked(call)
+        answers = calls.increments(call, model, tensors)
+        first = await anext(answers, _END)
+        return Reply(_events(call, model, asked, first, answers), media_type=EVENTS)
+
+    async def _asked(self, call: Call) -> tuple[Flow, Generate, dict[str, Array]]:
+        model = self._model(call)
+        if not isinstance(model, Flow):
+            raise InputError(f"'{model.service.name}' takes tensors, no text", help="use infer", code="E267")
+        asked = await call.read(Generate)
+        fields = await call.read(dict[str, Any])
+        given = {name: value for name, value in asked.parameters.items() if name in model.ports}
+        given |= {name: value for name, value in fields.items() if name in model.ports}
+        if asked.text_input is not None:
+            given[model.text_input(given)] = asked.text_input
+        return model, asked, {name: _field(value) for name, value in given.items() if value is not None}
+
+    # -- what others have ---------------------------------------------------------------------------------
+
+    async def logging(self, call: Call) -> Reply:
+        return Reply.json(calls.LOGGING)
+
+    async def tracing(self, call: Call) -> Reply:
+        if "name" in call.params:
+            self._model(call)
+        return Reply.json(calls.SETTINGS)
+
+    async def no_logging(self, call: Call) -> Reply:
+        raise calls.no_settings("logging")
+
+    async def no_tracing(self, call: Call) -> Reply:
+        raise calls.no_settings("tracing")
+
+    async def regions(self, call: Call) -> Reply:
+        if "region" in call.params:
+            raise rest.no_shared_memory()
+        return Reply.json([])
+
+    async def unregister(self, call: Call) -> Reply:
+        return Reply.json({})  # there is none: it is gone, as was asked
+
+    async def no_memory(self, call: Call) -> Reply:
+        raise rest.no_shared_memory()
+
+
+def failure(error: TautenError) -> Reply:
+    """An error as this protocol says it."""
+    text = f"{error.code} {error.message}"
+    return Reply.json({"error": f"{text} ({error.help})" if error.help else text}, status=error.http_status)
+
+
+def _field(value: Any) -> Array:
+    """A JSON field as the one element, or the elements, of a tensor."""
+    values = value if isinstance(value, list) else [value]
+    if all(isinstance(each, bool | int | float) for each in values):
+        return strings(values)
+    return strings([each.encode() if isinstance(each, str) else msgspec.json.encode(each) for each in values])
+
+
+def _said(model: Model, asked: Generate, results: dict[str, Array]) -> dict[str, Any]:
+    text = "".join(
+        as_bytes(each).decode(errors="replace") for array in results.values() for each in array.ravel()
+    )
+    said = {"model_name": model.service.name, "model_version": VERSION, "text_output": text}
+    return {**said, "id": asked.id} if asked.id else said
+
+
+async def _events(
+    call: Call, model: Model, asked: Generate, first: Any, answers: AsyncGenerator[dict[str, Array], None]
+) -> AsyncIterator[bytes]:
+    try:
+        if first is not _END:
+            yield _event(_said(model, asked, first))
+        async for results in answers:
+            yield _event(_said(model, asked, results))
+    except TautenError as error:
+        call.error = error  # told here: the head said 200
+        yield b"data: " + failure(error).body + b"\n\n"  # type: ignore[operator]
+    finally:
+        await answers.aclose()
+
+
+def _event(value: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"

@@ -1,0 +1,185 @@
+"""A model alone, served raw: tensors in, tensors out, as a workflow of one stage."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tauten.describe.payload import Tensor
+from tauten.describe.stage import Context, Role, StageKind
+from tauten.describe.workflow import Workflow
+from tauten.errors import BackendError, InputError, StoreError, suggest
+from tauten.plan.plan import Batch, Plan, StagePlan
+from tauten.run.engine import Engine
+from tauten.run.signature import Signature, TensorInfo, parse
+from tauten.serve.service import Service
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STAGE = "model"
+MOST = 32  # requests in one run: measured, a model bound by its weights gives twelve times the rate of one
+_REFUSED = "E407"  # a backend's word for inputs that the engine does not take
+
+Tensors = dict[str, Any]
+"""Arrays by name, each with its own batch axis."""
+
+
+def tensor_model(
+    source: str | Path,
+    *,
+    name: str = "",
+    backend: str = "onnx",
+    plan: Plan | None = None,
+    threads: int = 0,
+) -> TensorService:
+    """Serve an ONNX file (a path) or a model of the catalog (``name`` or ``name:variant``) with raw tensors.
+
+    A request brings its own batch axis. Requests share a run where the file gives the first axis of every
+    input and output one name (up to `MOST` by default; ``batch`` of the stage ``model`` in a plan says
+    otherwise). `threads` is what the default plan asks for; 0 leaves it to the framework.
+    """
+    path = Path(source)
+    is_file = isinstance(source, Path) or path.suffix == ".onnx"
+    model = path.stem if is_file else str(source)
+    workflow = _workflow(name or model.partition(":")[0], model, backend)
+    engine = Engine(_OneFile(path)) if is_file else None
+    return TensorService(workflow, plan or _default_plan(workflow, threads), engine=engine)
+
+
+class TensorService(Service):
+    """A service that knows which tensors it takes and gives; `signature` is there once it is open."""
+
+    signature = Signature((), ())
+
+    async def open(self) -> None:
+        await super().open()
+        bound = self.engine.plans[self.plan_id].bound[STAGE]
+        self.signature = parse(bound.deployments[STAGE].properties["signature"])
+        odd = [info.name for info in (*self.signature.inputs, *self.signature.outputs) if not info.dtype]
+        if odd:
+            self.ready = False
+            raise StoreError(
+                f"'{self.name}': {odd[0]!r} is no tensor",
+                help="serve it inside a workflow, or export the model without it",
+                code="E325",
+            )
+
+    @property
+    def max_batch(self) -> int:
+        """How many requests may share a run; 0 where their rows cannot be joined."""
+        if not self.signature.batch_axis:
+            return 0
+        return self.engine.plans[self.plan_id].plan.stage(STAGE).batch.max
+
+    def fitted(self, given: Mapping[str, Any]) -> Feed:
+        """Arrays in the model's order; raises InputError E266 where they are not what it takes."""
+        signature = self.signature
+        if len(given) != len(signature.inputs) or any(info.name not in given for info in signature.inputs):
+            raise _wrong_names(signature, given)
+        sizes: dict[str, int] = {}
+        return Feed({info.name: _fit(info, given[info.name], sizes) for info in signature.inputs})
+
+
+class Feed(dict[str, Any]):
+    """Arrays that were found to fit."""
+
+
+class _OneFile:
+    """A store of one model that lies anywhere."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def files(self, model: str, variant: str | None = None) -> dict[str, Path]:
+        if not self.path.is_file():
+            raise InputError(f"no file {str(self.path)!r}", help="check the path", code="E203")
+        return {"model.onnx": self.path}
+
+
+def _workflow(name: str, model: str, backend: str) -> Workflow[..., Any]:
+    base, _, variant = model.partition(":")
+
+    async def infer(ctx: Context, tensors: Tensors) -> Tensors:
+        rows = next(iter(tensors.values())).shape[:1] if tensors else ()
+        ctx.spend("rows", float(rows[0]) if rows else 1.0)
+        try:
+            answer: Tensors = await ctx.infer(STAGE, tensors)
+        except BackendError as error:
+            if error.code != _REFUSED:
+                raise
+            raise InputError(error.message, help=error.help, code="E266") from error
+        return answer
+
+    role = Role(base, (backend,), variant, {"rows": True})
+    kind: StageKind[..., Any] = StageKind(infer, name=STAGE, effects="pure", roles={STAGE: role})
+
+    def body(tensors: Tensors) -> Tensors:
+        answer: Tensors = kind(tensors)
+        return answer
+
+    return Workflow(body, name=name)
+
+
+def _default_plan(workflow: Workflow[..., Any], threads: int) -> Plan:
+    assert workflow.graph is not None  # it is drawn
+    stage = StagePlan(batch=Batch(max=MOST), threads=threads)
+    return Plan(graph=workflow.graph.hash, stages={STAGE: stage})
+
+
+# -- what fits -----------------------------------------------------------------------------------------------
+
+
+def _fit(info: TensorInfo, value: Any, sizes: dict[str, int]) -> NDArray[Any]:
+    array = value if hasattr(value, "dtype") else _as_array(info, value)
+    wanted = "object" if info.dtype == "str" else info.dtype
+    if array.dtype.name != wanted:
+        raise InputError(
+            f"input {info.name!r} is {array.dtype.name}; the model takes {info.dtype}",
+            help="convert it before you send it",
+            code="E266",
+        )
+    shape = array.shape
+    if len(shape) != len(info.shape) or not all(
+        size == axis if axis.__class__ is int else not axis or sizes.setdefault(axis, size) == size  # type: ignore[arg-type]
+        for size, axis in zip(shape, info.shape, strict=True)
+    ):
+        raise _wrong_shape(info, shape, sizes)
+    return array
+
+
+def _as_array(info: TensorInfo, value: Any) -> NDArray[Any]:
+    """Plain lists and payloads, as other APIs give them."""
+    import numpy as np
+
+    if isinstance(value, Tensor):
+        return value.array
+    try:
+        return np.array(value, dtype="object" if info.dtype == "str" else info.dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"input {info.name!r} is no array of {info.dtype}: {error}",
+            help="give numbers in rows of equal length",
+            code="E266",
+        ) from None
+
+
+def _wrong_names(signature: Signature, given: Mapping[str, Any]) -> InputError:
+    known = [info.name for info in signature.inputs]
+    unknown = [name for name in given if name not in known]
+    missing = [name for name in known if name not in given]
+    seen = f"no input is called {unknown[0]!r}" if unknown else f"input {missing[0]!r} is missing"
+    return InputError(
+        seen, help=suggest(unknown[0], known) if unknown else f"inputs: {', '.join(known)}", code="E266"
+    )
+
+
+def _wrong_shape(info: TensorInfo, shape: tuple[int, ...], sizes: Mapping[str, int]) -> InputError:
+    wanted = [sizes.get(axis, axis or -1) if isinstance(axis, str) else axis for axis in info.shape]
+    return InputError(
+        f"input {info.name!r} has shape {list(shape)}; the model takes [{', '.join(map(str, wanted))}]",
+        help="a named axis may have any size, the same wherever its name stands; -1 any size",
+        code="E266",
+    )
