@@ -157,7 +157,7 @@ class Call:
         `share` False where the inputs ask for a draw by lot (sampling without a seed).
         """
         request = self.begin(service, session)
-        plan = self._plan(service, session)
+        plan = request.plan = self._plan(service, session)
 
         def run(request: Request) -> Awaitable[Answer]:
             return service.engine.run(inputs, plan=_open(service, plan), request=request)
@@ -186,7 +186,7 @@ class Call:
     ) -> AsyncGenerator[Any, None]:
         """A workflow's increments as they come; leaving the loop stops the work."""
         request = self.begin(service, session)
-        plan = self._plan(service, session)
+        plan = request.plan = self._plan(service, session)
 
         def run(request: Request) -> AsyncGenerator[Any, None]:
             return service.engine.stream(inputs, plan=_open(service, plan), request=request)
