@@ -217,6 +217,7 @@ class Door:
         body_bytes: int = BODY_BYTES,
         identify: Callable[[Exchange], Caller] | None = None,
         meet: Callable[[Exchange], Reply | None] | None = None,
+        fetch: Callable[[str], Awaitable[bytes]] | None = None,
         share: bool = True,
     ) -> None:
         self.body_bytes = body_bytes
@@ -224,6 +225,7 @@ class Door:
         self.flights = Flights() if share else None
         self._identify = identify  # raises Unauthorized or Overloaded; None: everybody may come in
         self._meet = meet
+        self.fetch = fetch  # brings media that a request names by address; None: media are not fetched
 
     def meet(self, exchange: Exchange) -> Reply | None:
         """Before any route: answers a browser's preflight; raises where the page or host is a stranger's."""
