@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup
 
-.PHONY: setup models demo test test-slow test-gpu check bench bench-desk docs clean
+.PHONY: setup models demo test test-slow test-gpu check bench bench-desk bench-serve docs clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,9 @@ bench: models
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/memory.py
+
+bench-serve: setup
+	$(BIN)/python -m bench.serve.run $(ARGS)
 
 docs: setup
 	$(BIN)/python -m pytest -q tests/docs
