@@ -1,4 +1,4 @@
-"""What a model says beyond plain text: words with their probabilities, and calls of tools."""
+"""What a model says beyond plain text: tokens with probabilities, calls of tools, speech with its times."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -32,3 +32,16 @@ class ToolCall(msgspec.Struct, frozen=True):
     name: str
     arguments: str = "{}"
     id: str = ""
+
+
+class Spoken(Text):
+    """An increment of a transcript, and when it was said, in seconds from the start."""
+
+    __slots__ = ("end_s", "start_s")
+    start_s: float
+    end_s: float
+
+    def __init__(self, text: str, start_s: float, end_s: float) -> None:
+        super().__init__(text)
+        object.__setattr__(self, "start_s", start_s)
+        object.__setattr__(self, "end_s", end_s)

@@ -79,14 +79,15 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     if into is not None:
         item["json_schema"] = schema_of(into)
     said: list[str] = []
-    chunks = ctx.stream("model", item)
+    chunks, answer = ctx.stream("model", item), _Ledger(ctx)
     try:
         async for chunk in chunks:
             if chunk.text and into is None:
                 yield Text(chunk.text)
             said.append(chunk.text)
-            _book_cut(ctx, chunk.finish)
+            answer.note(chunk)
     finally:
+        answer.book()
         if hasattr(chunks, "aclose"):
             await chunks.aclose()  # a reader who leaves stops the engine within one step
     if into is not None:
@@ -124,21 +125,38 @@ async def chat(  # type: ignore[misc]  # callers see a Stream; the body is its g
         "json_schema": json_schema,
         "logprobs": bool(logprobs),
     }
-    chunks = ctx.stream("model", item)
+    chunks, answer = ctx.stream("model", item), _Ledger(ctx)
     try:
         async for chunk in chunks:
             tokens = _tokens(chunk.value) if logprobs else ()
             if chunk.text or tokens:
                 yield Said(chunk.text, tokens) if logprobs else Text(chunk.text)
-            _book_cut(ctx, chunk.finish)
+            answer.note(chunk)
     finally:
+        answer.book()
         if hasattr(chunks, "aclose"):
             await chunks.aclose()  # a reader who leaves stops the engine within one step
 
 
-def _book_cut(ctx: Context, finish: str) -> None:
-    if finish == "length":
-        ctx.spend("cut_answers", 1.0)
+class _Ledger:
+    """Books how an answer ended; the deployment books the counts that the engine tells at the end."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._made = 0
+        self._done = False
+
+    def note(self, chunk: Any) -> None:
+        """Look at one chunk."""
+        self._made += chunk.tokens
+        self._done = self._done or chunk.done
+        if chunk.finish == "length":
+            self._ctx.spend("cut_answers", 1.0)
+
+    def book(self) -> None:
+        """Book what an answer cost whose reader left before the engine told its counts."""
+        if not self._done and self._made:
+            self._ctx.spend("output_tokens", float(self._made))
 
 
 def _tokens(value: Any) -> tuple[TokenLogprob, ...]:
@@ -160,8 +178,10 @@ def plain_message(message: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(content, str):
         return {"role": role, "content": content}
     parts = content if isinstance(content, list) else []
-    texts = [each.get("text") for each in parts if isinstance(each, Mapping)]
-    if not parts or len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+    texts = [
+        each["text"] for each in parts if isinstance(each, Mapping) and isinstance(each.get("text"), str)
+    ]
+    if not parts or len(texts) < len(parts):
         raise _unreadable(
             f"a message of the {role} holds something else than text", "this model reads text only"
         )

@@ -1,0 +1,68 @@
+"""The OpenAI-compatible API: chat completions, embeddings, transcriptions, speech, models."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tauten.serve import openai_run as shared
+from tauten.serve.door import Call
+from tauten.serve.exchange import Reply
+from tauten.serve.openai_chat import chat
+from tauten.serve.openai_embeddings import embeddings
+from tauten.serve.openai_errors import failure
+from tauten.serve.openai_paths import paths
+from tauten.serve.openai_speech import speech
+from tauten.serve.openai_transcriptions import transcriptions
+from tauten.serve.routes import Route
+from tauten.serve.service import Service
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+
+Endpoint = Callable[["Site", Call], Awaitable[Reply]]
+
+_ENDPOINTS: tuple[tuple[str, Endpoint, str], ...] = (
+    ("/v1/chat/completions", chat, "chat"),
+    ("/v1/embeddings", embeddings, "embeddings"),
+    ("/v1/audio/transcriptions", transcriptions, "transcriptions"),
+    ("/v1/audio/speech", speech, "speech"),
+)
+
+
+class Api:
+    """`/v1/chat/completions` and its siblings; a workflow is a model by its name."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.created = int(time.time())  # of every model: when the server began to offer it
+
+    def routes(self) -> list[Route]:
+        """One POST for each endpoint, and the list of models."""
+        posts = [
+            Route("POST", path, partial(endpoint, self.site), failure, f"openai.{name}")
+            for path, endpoint, name in _ENDPOINTS
+        ]
+        return [
+            *posts,
+            Route("GET", "/v1/models", self.models, failure, "openai.models"),
+            Route("GET", "/v1/models/{id}", self.one_model, failure, "openai.model"),
+        ]
+
+    def openapi(self) -> dict[str, Any]:
+        """The paths of this API for the OpenAPI document; schemas are written in place."""
+        return paths()
+
+    async def models(self, call: Call) -> Reply:
+        """The workflows that take requests now."""
+        data = [self._described(service) for service in self.site.services if service.ready]
+        return Reply.json({"object": "list", "data": data})
+
+    async def one_model(self, call: Call) -> Reply:
+        return Reply.json(self._described(shared.model(self.site, call.params["id"])))
+
+    def _described(self, service: Service) -> dict[str, Any]:
+        return {"id": service.name, "object": "model", "created": self.created, "owned_by": "tauten"}
