@@ -53,11 +53,11 @@ def budget(call: Call, timeout_us: int, priority: int) -> None:
     """Honour ``timeout`` and ``priority``: the tighter deadline holds, 1 is the caller's highest priority."""
     if timeout_us:
         if timeout_us < 0:
-            raise InputError(f"timeout {timeout_us}", help="give microseconds, or 0 for none", code="E268")
+            raise InputError(f"timeout {timeout_us}", help="give microseconds, or 0 for none", code="E298")
         call.deadline_ms = min(call.deadline_ms, timeout_us / 1e3)
     if priority:
         if not 0 < priority <= _LOWEST:
-            raise InputError(f"priority {priority}", help=f"1 (highest) to {_LOWEST}", code="E268")
+            raise InputError(f"priority {priority}", help=f"1 (highest) to {_LOWEST}", code="E298")
         call.priority = call.caller.priority + 1 - priority
 
 
@@ -65,7 +65,7 @@ async def infer(call: Call, model: Model, tensors: Mapping[str, Array]) -> dict[
     """Run one request to its end."""
     service = model.service
     service.check()
-    answer = await call.answer(service, model.bind(tensors))
+    answer = await call.answer(service, model.bind(tensors), call.session(service))
     return model.tensors(answer.value)
 
 
@@ -75,7 +75,7 @@ async def increments(
     """The answers of a streaming workflow as they come."""
     service = model.service
     service.check()
-    stream = call.stream(service, model.bind(tensors))
+    stream = call.stream(service, model.bind(tensors), call.session(service))
     try:
         async for value in stream:
             yield model.tensors(value)
@@ -157,7 +157,7 @@ def index(models: Models, *, ready_only: bool) -> list[dict[str, str]]:
 class NotOffered(InputError):
     """An operation that this server does not do, or not for this caller."""
 
-    code = "E267"
+    code = "E297"
     http_status = 400
     grpc_status = "UNIMPLEMENTED"
 

@@ -61,7 +61,7 @@ class Model(Protocol):
     def outputs(self) -> list[TensorSpec]: ...
 
     def bind(self, tensors: Mapping[str, Array]) -> dict[str, Any]:
-        """The workflow's inputs; raises InputError E266 where the tensors are not what it takes."""
+        """The workflow's inputs; raises InputError E296 where the tensors are not what it takes."""
         ...
 
     def tensors(self, value: Any) -> dict[str, Array]:
@@ -86,7 +86,7 @@ class Models:
             raise NotFound(
                 f"'{name}' has no version {version[:20]!r}",
                 help=f"its only version is {VERSION}",
-                code="E268",
+                code="E298",
             )
         model = self._known.get(name)
         if model is None or model.service is not service:
@@ -157,7 +157,7 @@ class Flow:
         for name, array in tensors.items():
             if name not in self._readers:
                 raise InputError(
-                    f"no input is called {name[:80]!r}", help=suggest(name[:80], self.ports), code="E266"
+                    f"no input is called {name[:80]!r}", help=suggest(name[:80], self.ports), code="E296"
                 )
             given[name] = self._readers[name](array)
         return self.service.workflow.bind(**given)
@@ -175,7 +175,7 @@ class Flow:
         raise InputError(
             f"'{self.service.name}' has no free input for text_input",
             help=f"name its inputs in the body: {', '.join(self.ports)}",
-            code="E266",
+            code="E296",
         )
 
 
@@ -209,7 +209,7 @@ def _reader(name: str, port: PortType) -> Reader:
             raise InputError(
                 f"input {name!r} has {len(values)} elements; it takes one",
                 help="send shape [1]; one request is one item of a workflow",
-                code="E266",
+                code="E296",
             )
         return _value(name, port, values[0])
 
@@ -245,7 +245,7 @@ def _decoded(name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"input {name!r} is no UTF-8: {error}", help="send text", code="E266") from None
+        raise InputError(f"input {name!r} is no UTF-8: {error}", help="send text", code="E296") from None
 
 
 def _from_json(name: str, port: PortType, value: bytes) -> Any:
@@ -255,7 +255,7 @@ def _from_json(name: str, port: PortType, value: bytes) -> Any:
         found = msgspec.json.decode(value, type=Any if is_json or _is_payload(kind) else kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise InputError(
-            f"input {name!r} ({port}): {error}", help="send the value as JSON text", code="E266"
+            f"input {name!r} ({port}): {error}", help="send the value as JSON text", code="E296"
         ) from None
     return Json(found) if is_json else found
 
@@ -272,7 +272,7 @@ def _number(name: str, port: PortType, value: Any) -> Any:
             else port.coerce(value)
         )
     except msgspec.ValidationError as error:
-        raise InputError(f"input {name!r}: {error}", help=f"it takes {port}", code="E266") from None
+        raise InputError(f"input {name!r}: {error}", help=f"it takes {port}", code="E296") from None
 
 
 # -- results of workflows ------------------------------------------------------------------------------------

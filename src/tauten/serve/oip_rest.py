@@ -93,7 +93,7 @@ _NO_PARAMETERS = Parameters()
 
 
 def read(body: bytes, head_length: str | None) -> tuple[Head, dict[str, Array]]:
-    """The head and its tensors; raises InputError E265 where they do not hold together."""
+    """The head and its tensors; raises InputError E295 where they do not hold together."""
     if head_length is None:
         end = len(body)
         text: bytes | memoryview = body
@@ -148,7 +148,7 @@ def _from_head(given: GivenTensor) -> Array:
 
 def no_shared_memory() -> InputError:
     return InputError(
-        "this server shares no memory with its clients", help="send tensors in the request", code="E267"
+        "this server shares no memory with its clients", help="send tensors in the request", code="E297"
     )
 
 
@@ -158,7 +158,7 @@ async def decoded(body: bytes, encoding: str, limit_bytes: int) -> bytes:
         return body
     if encoding not in _WINDOWS:
         raise InputError(
-            f"content-encoding {encoding[:40]!r}", help="send gzip, deflate or neither", code="E269"
+            f"content-encoding {encoding[:40]!r}", help="send gzip, deflate or neither", code="E299"
         )
     machine = zlib.decompressobj(_WINDOWS[encoding])
     parts: list[bytes] = []
@@ -174,7 +174,7 @@ async def decoded(body: bytes, encoding: str, limit_bytes: int) -> bytes:
             await asyncio.sleep(0)  # others have their turn
     if not machine.eof or machine.unused_data:
         raise InputError(
-            "the compressed body is cut short, or goes on after its end", help="send it whole", code="E269"
+            "the compressed body is cut short, or goes on after its end", help="send it whole", code="E299"
         )
     return b"".join(parts)
 
@@ -186,7 +186,7 @@ def _inflated(machine: Any, piece: bytes) -> bytes:
         raise InputError(
             f"the body is not compressed as content-encoding says: {error}",
             help="send gzip, deflate or neither",
-            code="E269",
+            code="E299",
         ) from None
 
 
@@ -239,9 +239,9 @@ def _wanted(
 
 
 def check_output(name: str, known: Mapping[str, Any]) -> None:
-    """Raise InputError E266 for an output that the model does not give."""
+    """Raise InputError E296 for an output that the model does not give."""
     if name not in known:
-        raise InputError(f"no output is called {name[:80]!r}", help=suggest(name[:80], known), code="E266")
+        raise InputError(f"no output is called {name[:80]!r}", help=suggest(name[:80], known), code="E296")
 
 
 def _check_wishes(name: str, wishes: OutputParameters) -> None:
@@ -251,7 +251,7 @@ def _check_wishes(name: str, wishes: OutputParameters) -> None:
         raise InputError(
             f"output {name[:80]!r}: this server makes no classifications of scores",
             help="take the scores, or serve a workflow that classifies",
-            code="E267",
+            code="E297",
         )
 
 

@@ -204,7 +204,7 @@ def to_json(name: str, array: Array) -> list[Any]:
         raise InputError(
             f"output {name!r} holds bytes that are no text",
             help="ask for it with binary_data = true",
-            code="E265",
+            code="E295",
         ) from None
 
 
@@ -219,4 +219,4 @@ def wrong(
     message: str, help: str = "see the datatypes and shapes of the model: GET /v2/models/NAME"
 ) -> InputError:
     """A tensor that does not hold together."""
-    return InputError(message, help=help, code="E265")
+    return InputError(message, help=help, code="E295")

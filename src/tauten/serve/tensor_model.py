@@ -46,7 +46,11 @@ def tensor_model(
     model = path.stem if is_file else str(source)
     workflow = _workflow(name or model.partition(":")[0], model, backend)
     engine = Engine(_OneFile(path)) if is_file else None
-    return TensorService(workflow, plan or _default_plan(workflow, threads), engine=engine)
+    service = TensorService(workflow, plan or _default_plan(workflow, threads), engine=engine)
+    service.shareable = (
+        False  # comparing tensors costs more than the rare equal pair saves; a batch takes both
+    )
+    return service
 
 
 class TensorService(Service):
@@ -75,7 +79,7 @@ class TensorService(Service):
         return self.engine.plans[self.plan_id].plan.stage(STAGE).batch.max
 
     def fitted(self, given: Mapping[str, Any]) -> Feed:
-        """Arrays in the model's order; raises InputError E266 where they are not what it takes."""
+        """Arrays in the model's order; raises InputError E296 where they are not what it takes."""
         signature = self.signature
         if len(given) != len(signature.inputs) or any(info.name not in given for info in signature.inputs):
             raise _wrong_names(signature, given)
@@ -110,7 +114,7 @@ def _workflow(name: str, model: str, backend: str) -> Workflow[..., Any]:
         except BackendError as error:
             if error.code != _REFUSED:
                 raise
-            raise InputError(error.message, help=error.help, code="E266") from error
+            raise InputError(error.message, help=error.help, code="E296") from error
         return answer
 
     role = Role(base, (backend,), variant, {"rows": True})
@@ -139,7 +143,7 @@ def _fit(info: TensorInfo, value: Any, sizes: dict[str, int]) -> NDArray[Any]:
         raise InputError(
             f"input {info.name!r} is {array.dtype.name}; the model takes {info.dtype}",
             help="convert it before you send it",
-            code="E266",
+            code="E296",
         )
     shape = array.shape
     if len(shape) != len(info.shape) or not all(
@@ -162,7 +166,7 @@ def _as_array(info: TensorInfo, value: Any) -> NDArray[Any]:
         raise InputError(
             f"input {info.name!r} is no array of {info.dtype}: {error}",
             help="give numbers in rows of equal length",
-            code="E266",
+            code="E296",
         ) from None
 
 
@@ -172,7 +176,7 @@ def _wrong_names(signature: Signature, given: Mapping[str, Any]) -> InputError:
     missing = [name for name in known if name not in given]
     seen = f"no input is called {unknown[0]!r}" if unknown else f"input {missing[0]!r} is missing"
     return InputError(
-        seen, help=suggest(unknown[0], known) if unknown else f"inputs: {', '.join(known)}", code="E266"
+        seen, help=suggest(unknown[0], known) if unknown else f"inputs: {', '.join(known)}", code="E296"
     )
 
 
@@ -181,5 +185,5 @@ def _wrong_shape(info: TensorInfo, shape: tuple[int, ...], sizes: Mapping[str, i
     return InputError(
         f"input {info.name!r} has shape {list(shape)}; the model takes [{', '.join(map(str, wanted))}]",
         help="a named axis may have any size, the same wherever its name stands; -1 any size",
-        code="E266",
+        code="E296",
     )

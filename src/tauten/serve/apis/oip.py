@@ -182,7 +182,7 @@ class Api:
     async def _asked(self, call: Call) -> tuple[Flow, Generate, dict[str, Array]]:
         model = self._model(call)
         if not isinstance(model, Flow):
-            raise InputError(f"'{model.service.name}' takes tensors, no text", help="use infer", code="E267")
+            raise InputError(f"'{model.service.name}' takes tensors, no text", help="use infer", code="E297")
         asked = await call.read(Generate)
         fields = await call.read(dict[str, Any])
         given = {name: value for name, value in asked.parameters.items() if name in model.ports}
