@@ -99,20 +99,12 @@ def bench(
             f"{count} plans were given", help="give one, or two to compare at a rate", code="E260"
         )
     turns = rounds or (ROUNDS if count == 2 else 1)
-    load = Load(
-        arrivals=kind,
-        rate_per_s=rate,
-        duration_s=duration / turns,
-        requests=math.ceil(requests / turns),
-        warm_up_s=warm_up if warm_up < 0 else warm_up / turns,
-        seed=seed,
-        clients=clients,
-    )
+    load = Load(arrivals=kind, rate_per_s=rate, seed=seed, clients=clients)
     asked = Asked(
         target=target,
         inputs=inputs or [],
         plans=plan or [],
-        load=load,
+        load=_split(load, turns, duration, requests, warm_up),
         rates=listed,
         search=max_rate,
         rounds=turns,
@@ -125,6 +117,16 @@ def bench(
         max_errors=max_errors,
     )
     return _answer(asked, json_file, html)
+
+
+def _split(load: Load, turns: int, duration_s: float, requests: int, warm_up_s: float) -> Load:
+    """One round of so many: the whole run is as long as was asked for."""
+    return msgspec.structs.replace(
+        load,
+        duration_s=duration_s / turns,
+        requests=math.ceil(requests / turns),
+        warm_up_s=warm_up_s if warm_up_s < 0 else warm_up_s / turns,
+    )
 
 
 def _answer(asked: Asked, json_file: Path | None, html: Path | None) -> int:

@@ -274,6 +274,7 @@ def _merged(costs: Sequence[Costs], samples: Sequence[Samples]) -> Costs:
         generator_cores=mean("generator_cores"),
         target_cores=mean("target_cores"),
         other_cores=mean("other_cores"),
+        starved=mean("starved"),
         memory=costs[-1].memory,
     )
 

@@ -24,6 +24,7 @@ Stop = Callable[[Sample], bool]
 
 LEAD_S: Final = 0.02  # between making a schedule and its first request: the timer is armed by then
 _ROUNDING_S: Final = 1e-9  # a float of a day of seconds is no finer; waiting for less would spin
+_GIVEN_UP: Final = Response("timed_out", error="no answer in time", lost=True)
 GRACE_S: Final = 1.0  # what a target gets to end a request that it was told to stop
 
 
@@ -51,6 +52,7 @@ class Generator:
         self._done = asyncio.Event()
         self._failure: BaseException | None = None
         self._next = 0
+        self._flying: dict[object, tuple[int, float, float]] = {}  # item, due and sent of each in flight
 
     # -- open loop --------------------------------------------------------------------------------------------
 
@@ -96,17 +98,16 @@ class Generator:
         """One request: due at that time, or now (closed loop)."""
         sent = self.clock()
         from_s = sent if due is None else self._start + due
-        response = Response("timed_out", error="no answer in time", lost=True)
+        key = object()
+        self._flying[key] = (item, from_s, sent)
+        response = _GIVEN_UP
         try:
             async with asyncio.timeout(from_s + self.timeout_s - sent):
                 response = await self.target.send(self.items[item], from_s + self.deadline_s - sent)
         except TimeoutError:
             pass  # told by the response above
-        except asyncio.CancelledError:
-            if not self._samples.stopped_early:
-                self._keep(item, from_s, sent, Response("failed", error="never ended", lost=True))
-            raise
-        self._keep(item, from_s, sent, response)
+        if self._flying.pop(key, None) is not None:  # else the run is over, and it was counted as lost
+            self._keep(item, from_s, sent, response)
 
     def _keep(self, item: int, due: float, sent: float, response: Response) -> None:
         end, outputs = self.clock() - self._start, response.outputs
@@ -142,9 +143,13 @@ class Generator:
             await asyncio.wait(list(self._tasks), timeout=GRACE_S)
 
     async def _finished(self) -> Samples:
+        """Whatever will not stop is lost, and in the table; a run that was stopped early has no such."""
         if self._failure is not None:
             raise self._failure
-        samples = self._samples
+        samples, left = self._samples, list(self._flying.values())
+        self._flying.clear()
+        for each in left if not samples.stopped_early else ():
+            self._keep(*each, _GIVEN_UP)
         samples.zombies = self.target.zombies()
         if samples.zombies and not samples.stopped_early:
             await asyncio.sleep(0.1)  # the bound within which cancelled work has to stop

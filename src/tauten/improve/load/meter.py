@@ -44,11 +44,13 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
-    """Cores in use on average over the run; None where nobody can tell."""
+    """Cores in use on average over the run; None where nobody can tell. `starved` is the share of the run
+    in which the generator's thread wanted a core and got none: the machine, not the target, made that wait."""
 
     generator_cores: float | None = None
     target_cores: float | None = None
     other_cores: float | None = None
+    starved: float | None = None
     memory: Memory | None = None
 
 
@@ -76,9 +78,9 @@ class Meter:
         self._look()
         self.costs = self._costs()
 
-    def _read(self) -> tuple[float, float, float | None, float | None]:
+    def _read(self) -> tuple[float, float, float | None, float | None, float | None]:
         target = tree_seconds(self.pid) if self.pid else None
-        return real(), core_seconds(), target, busy_seconds()
+        return real(), core_seconds(), target, busy_seconds(), waited_seconds()
 
     async def _sample(self) -> None:
         while True:
@@ -106,6 +108,7 @@ class Meter:
             generator_cores=generator,
             target_cores=target,
             other_cores=None if busy is None else max(0.0, busy - known),
+            starved=_rate(self._before[4], after[4], wall_s),
             memory=memory_line(self._memory),
         )
 
@@ -147,6 +150,15 @@ def busy_seconds() -> float | None:
         return None
     user, nice, system, _idle, _wait, irq, soft = (int(field) for field in first[1:8])
     return (user + nice + system + irq + soft) / _TICKS
+
+
+def waited_seconds() -> float | None:
+    """Seconds that this thread was ready to run and had no core; None where the kernel does not say."""
+    try:
+        fields = Path("/proc/thread-self/schedstat").read_text().split()
+    except OSError:  # not Linux, or built without it
+        return None
+    return int(fields[1]) / 1e9
 
 
 def tree(pid: int) -> Iterator[int]:

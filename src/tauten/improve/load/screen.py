@@ -13,6 +13,7 @@ from tauten.improve.load.result import Bench, Comparison, Run
 from tauten.improve.load.search import Found
 
 WIDTH: Final = 96
+STARVED: Final = 0.02  # of the run without a core: above it the tail is the machine's
 CLOSED: Final = "closed loop: not a latency claim (each client waits for its answer, so a stall hides itself)"
 
 
@@ -182,6 +183,8 @@ def _costs(run: Run) -> list[str]:
     )
     known = [f"{name} {value:.2f}" for name, value in cores if value is not None]
     lines = [f"   cores: {', '.join(known)}"] if known else []
+    if lines and costs.starved is not None and costs.starved > STARVED:
+        lines[0] += f"; the loop waited for a core {costs.starved:.0%} of the time: this machine is too busy"
     if (memory := costs.memory) is not None:
         shown = f"   memory {memory.start_mb:.0f} -> {memory.end_mb:.0f} MB, peak {memory.peak_mb:.0f}"
         if memory.slope_mb_per_min is not None:
