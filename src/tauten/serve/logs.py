@@ -180,7 +180,9 @@ class Logs:
 def _of_call(call: Call) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if call.caller.name:
-        told |= {"key": call.caller.name, "tenant": call.caller.tenant}
+        told["key"] = call.caller.name
+    if call.caller.tenant:
+        told["tenant"] = call.caller.tenant
     if call.service is not None:
         told["workflow"] = call.service.name
     request = call.request

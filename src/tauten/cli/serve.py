@@ -1,0 +1,238 @@
+"""`tauten serve`: workflows and models behind standard APIs, from warm-up to drained end."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from tauten.cli.target import load_workflow
+from tauten.describe.slo import Slo, parse_slo
+from tauten.errors import InputError, suggest
+from tauten.plan.plan import load_plan
+
+if TYPE_CHECKING:
+    from tauten.serve.server import Server
+    from tauten.serve.service import Service
+
+app = typer.Typer(add_completion=False)
+
+_MIB = 1024 * 1024
+_STOPPED = 128  # the shell's convention: 128 and the number of the signal
+
+
+@app.command()
+def serve(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]FILE.py:WORKFLOW|MODEL|FILE.onnx...", show_default=False)
+    ],
+    plan: Annotated[list[str] | None, typer.Option(help="A plan file; NAME=FILE with several.")] = None,
+    slo: Annotated[str, typer.Option(help="As p95<800ms,first<400ms; else each workflow's own.")] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need --keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
+    grpc_port: Annotated[str, typer.Option(help="Of Open Inference Protocol by gRPC; off: none.")] = "8001",
+    keys: Annotated[Path | None, typer.Option(help="API keys, made by `tauten key new`.")] = None,
+    without_keys: Annotated[
+        bool, typer.Option("--listen-without-keys", help="Any address, no keys: a proxy guards this server.")
+    ] = False,
+    cors: Annotated[list[str] | None, typer.Option(help="An origin whose pages may ask.")] = None,
+    max_body_mb: Annotated[float, typer.Option(help="The largest body.")] = 32,
+    max_in_flight: Annotated[int, typer.Option(help="Requests at a time; more get 429.")] = 4096,
+    media_fetch: Annotated[str, typer.Option(help="on: http(s) addresses in requests are fetched.")] = "off",
+    samples: Annotated[
+        Path | None, typer.Option(help="A recording or folder of inputs to warm up on.")
+    ] = None,
+    drain_s: Annotated[float, typer.Option(help="How long requests may take to finish at the end.")] = 30.0,
+    drain_lead_s: Annotated[
+        float, typer.Option(help="From not ready to not accepting, after SIGTERM.")
+    ] = 2.0,
+    server: Annotated[str, typer.Option(help="thin | uvicorn | granian")] = "thin",
+    log: Annotated[str, typer.Option(help="json | text")] = "text",
+    access_log_sample: Annotated[float, typer.Option(help="Share of good answers that are logged.")] = 0.1,
+    log_content: Annotated[
+        bool, typer.Option("--log-content", help="Log what errors say; it may quote inputs.")
+    ] = False,
+    otlp: Annotated[str, typer.Option(help="OTLP/HTTP collector, as http://localhost:4318.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object.")] = False,
+) -> int:
+    """Serve workflows and models until SIGTERM or Ctrl-C; then let requests finish."""
+    from tauten.serve.server import Server, Settings, check_bind
+
+    settings = Settings(
+        host=host,
+        port=port,
+        grpc_port=_grpc_port(grpc_port),
+        keys=keys,
+        without_keys=without_keys,
+        origins=tuple(cors or ()),
+        body_bytes=int(_positive("--max-body-mb", max_body_mb) * _MIB),
+        in_flight=int(_positive("--max-in-flight", max_in_flight)),
+        media_fetch=_one_of("--media-fetch", media_fetch, ("on", "off")) == "on",
+        drain_s=_at_least("--drain-s", drain_s),
+        lead_s=_at_least("--drain-lead-s", drain_lead_s),
+        server=_one_of("--server", server, ("thin", "uvicorn", "granian")),  # type: ignore[arg-type]
+        log=_one_of("--log", log, ("json", "text")),  # type: ignore[arg-type]
+        log_sample=min(1.0, _at_least("--access-log-sample", access_log_sample)),
+        log_content=log_content,
+        otlp=otlp,
+    )
+    check_bind(settings)  # before models load
+    services, files = build(targets, plan or [], parse_slo(slo) if slo else None, samples)
+
+    async def main() -> int:
+        whole = Server(services, settings, files)
+        await whole.run(lambda: _announce(whole, as_json))
+        if whole.forced.is_set():
+            return _STOPPED + whole.signal
+        return 1 if whole.cut else 0
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())
+
+
+def _loop_factory() -> Any:
+    """uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+# -- what is served ------------------------------------------------------------------------------------------
+
+
+def build(
+    targets: Sequence[str], plans: Sequence[str], slo: Slo | None, samples: Path | None
+) -> tuple[list[Service], dict[str, Path]]:
+    """The services of a command line, and their plan files by name."""
+    named = _plans(plans)
+    if len(named) > 1 and "" in named:
+        raise InputError("--plan without a name among several", help="write NAME=FILE.toml", code="E204")
+    alone = len(targets) == 1
+    services = [service for target in targets for service in _services(target, named, slo, samples, alone)]
+    names = [service.name for service in services]
+    files: dict[str, Path] = {}
+    for name, file in named.items():
+        owner = name or (names[0] if len(names) == 1 else "")
+        if owner not in names:
+            raise InputError(
+                f"--plan {name + '=' if name else ''}{file}: which workflow is it for?",
+                help=f"write NAME={file}; {suggest(name, names)}",
+                code="E204",
+            )
+        files[owner] = file
+    return services, files
+
+
+def _plans(given: Sequence[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for each in given:
+        name, equals, file = each.partition("=")
+        found[name if equals else ""] = Path(file if equals else each)
+    return found
+
+
+def _services(
+    target: str, plans: dict[str, Path], slo: Slo | None, samples: Path | None, alone: bool
+) -> list[Service]:
+    name, equals, rest = target.partition("=")
+    name, place = (name, rest) if equals else ("", target)
+    if place.partition(":")[0].endswith(".onnx"):
+        from tauten.serve.tensor_model import tensor_model
+
+        file = plans.get(name or Path(place).stem, plans.get(""))
+        return [tensor_model(Path(place), name=name, plan=load_plan(file) if file else None)]
+    if ":" in place or place.endswith(".py"):
+        return [_of_workflow(place, name, plans, slo, samples, alone)]
+    from tauten.serve.ready_made import ready_made
+
+    return ready_made(place)
+
+
+def _of_workflow(
+    place: str, name: str, plans: dict[str, Path], slo: Slo | None, samples: Path | None, alone: bool
+) -> Service:
+    from tauten.serve.samples import given, made_up
+    from tauten.serve.service import Service
+
+    workflow = load_workflow(place)
+    name = name or workflow.name
+    file = plans.get(name, plans.get("")) if alone else plans.get(name)
+    found = given(samples, workflow, name, alone=alone) if samples is not None else []
+    if not found:
+        sample, why = made_up(workflow)
+        found = [] if sample is None else [sample]
+        said = "one made-up sample" if sample is not None else f"nothing: {why}"
+        print(f"{name} warms up on {said} (--samples gives real ones)", file=sys.stderr, flush=True)
+    return Service(workflow, load_plan(file) if file else None, name=name, slo=slo, samples=found)
+
+
+# -- flags ---------------------------------------------------------------------------------------------------
+
+
+def _grpc_port(text: str) -> int | None:
+    if text == "off":
+        return None
+    if text.isdigit() and int(text) < 65536:
+        return int(text)
+    raise InputError(f"--grpc-port {text!r}", help="give a port, or off", code="E204")
+
+
+def _one_of(flag: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise InputError(f"{flag} {value!r}", help=suggest(value, known), code="E204")
+    return value
+
+
+def _at_least(flag: str, value: float) -> float:
+    if not value >= 0:
+        raise InputError(f"{flag} {value:g}", help="give 0 or more", code="E204")
+    return value
+
+
+def _positive(flag: str, value: float) -> float:
+    if not value > 0:
+        raise InputError(f"{flag} {value:g}", help="give more than 0", code="E204")
+    return value
+
+
+# -- what is said --------------------------------------------------------------------------------------------
+
+
+def _announce(server: Server, as_json: bool) -> None:
+    """Where it listens and how to try it: the command's result, on standard output."""
+    settings = server.settings
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    ports = {name: each.port for name, each in server.listening.items()}
+    url = f"http://{host}:{ports['http']}"
+    if as_json:
+        workflows = [
+            {"name": each.name, "plan": each.plan_id, "slo": msgspec.to_builtins(each.slo)}
+            for each in server.services
+        ]
+        record = {"schema": "tauten.serve/1", "url": url, "ports": ports, "workflows": workflows}
+        print(msgspec.json.encode(record).decode(), flush=True)
+        return
+    grpc = f"   gRPC {host}:{ports['grpc']}" if "grpc" in ports else ""
+    print(f"serving {url}{grpc}   {'API keys' if settings.keys else 'no keys: this machine only'}")
+    for service in server.services:
+        limits = ", ".join(f"{name} {value:g}" for name, value in service.slo.limits().items())
+        print(f"  {service.name:<20} plan {service.plan_id}   {limits or 'no SLO'}")
+    print(f"try   {_curl(url, server.services[0], bool(settings.keys))}")
+    print(f"see   {url}/metrics   {url}/health/ready", flush=True)
+
+
+def _curl(url: str, service: Service, keyed: bool) -> str:
+    inputs = {name: "..." for name, port in service.workflow.inputs.items() if not port.optional}
+    body = msgspec.json.encode({"inputs": inputs}).decode()
+    key = " -H 'authorization: Bearer KEY'" if keyed else ""
+    return f"curl {url}/v1/workflows/{service.name}{key} -H 'content-type: application/json' -d '{body}'"

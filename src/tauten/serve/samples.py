@@ -1,0 +1,125 @@
+"""Inputs that warm a service up before it is ready: real ones where they are given, else harmless made-up ones."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tauten.describe.payload import Audio, Image, Json, Text
+from tauten.describe.ports import PortType
+from tauten.describe.workflow import Workflow
+from tauten.errors import InputError
+
+MOST = 8  # samples of a workflow: each kind of input a few times; a warm-up should take seconds
+_SIDE = 256  # pixels of a made-up picture
+_RATE = 16_000  # of a second of silence: what speech models take
+
+Sample = Mapping[str, Any]
+
+
+def given(folder: Path, workflow: Workflow[..., Any], name: str, *, alone: bool) -> Sequence[Sample]:
+    """The samples of one workflow: of a recording, or of JSON files whose ``"@file"`` values name files there.
+
+    With several workflows each has a folder of its name in `folder`. Raises InputError E206.
+    """
+    own = folder / name
+    if not own.is_dir():
+        if not alone:
+            return []
+        own = folder
+    if (own / "items.jsonl").is_file():
+        from tauten.improve.recording import Recording
+
+        items = Recording.load(own).items[:MOST]
+        found: list[Sample] = [item.inputs for item in items]
+    else:
+        found = [_read(path) for path in sorted(own.glob("*.json"))[:MOST]]
+    if not found:
+        raise InputError(
+            f"{str(own)!r} holds no samples",
+            help='give a recording, or JSON files like {"question": "Why?", "photo": "@shot.png"}',
+            code="E269",
+        )
+    for sample in found:
+        workflow.bind(**sample)  # what does not fit is said before the models load
+    return found
+
+
+def _read(path: Path) -> Sample:
+    try:
+        values = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{str(path)!r} is not a sample: {error}", help="give an object of inputs by name", code="E269"
+        ) from error
+    return {name: _value(value, path.parent) for name, value in values.items()}
+
+
+def _value(value: Any, folder: Path) -> Any:
+    return folder / value[1:] if isinstance(value, str) and value.startswith("@") else value
+
+
+def made_up(workflow: Workflow[..., Any]) -> tuple[Sample | None, str]:
+    """One sample out of nothing, or None and why there is none.
+
+    Stages that may not run twice (``effects="once"``) do not run for a warm-up that nobody asked for.
+    """
+    if workflow.graph is None:
+        return None, "its graph is only known when it runs"
+    effective = [stage.kind.name for stage in workflow.graph.stages.values() if not stage.kind.pure]
+    if effective:
+        return None, f"stage '{effective[0]}' may have effects (pure=True says that it has none)"
+    sample: dict[str, Any] = {}
+    for name, port in workflow.inputs.items():
+        value = _made(port)
+        if value is not None:
+            sample[name] = value
+        elif not port.optional:
+            return None, f"no value of {port} can be made up for `{name}`"
+    return sample, ""
+
+
+def _made(port: PortType) -> Any:
+    if port.stream:
+        return None
+    for kind, make in _MAKERS.items():
+        if kind in port.kinds:
+            return [make()] if port.many else make()
+    return None
+
+
+def picture() -> bytes:
+    """A grey PNG."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 0, 0, 0, 0)  # 8 bits, grey
+    rows = (b"\0" + b"\x80" * _SIDE) * _SIDE
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _silence() -> Audio:
+    import numpy as np
+
+    return Audio.from_array(np.zeros(_RATE, dtype=np.float32), _RATE)
+
+
+_MAKERS: dict[Any, Any] = {
+    Text: lambda: Text("Hello."),
+    str: lambda: "Hello.",
+    Image: lambda: Image(picture()),
+    Audio: _silence,
+    Json: lambda: Json({}),
+    dict: dict,
+    bool: lambda: False,
+    int: lambda: 1,
+    float: lambda: 1.0,
+}
