@@ -162,10 +162,7 @@ class Answering:
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """The answer up to a stop string; leaving it stops the work."""
         stops = Stops(self.asked.stops)
-        lot = (
-            bool(self.asked.temperature) and self.asked.seed is None
-        )  # each caller is owed a draw of its own
-        stream = self.call.stream(self.service, self.inputs, self.session, share=not lot)
+        stream = self.call.stream(self.service, self.inputs, self.session, share=self._shareable)
         async with aclosing(stream) as values:
             async for value in values:
                 piece = piece_of(value)
@@ -178,6 +175,13 @@ class Answering:
                     return
         if rest := stops.finish():
             yield Piece(rest)
+
+    @property
+    def _shareable(self) -> bool:
+        """Whether others may get the same answer: none who is owed a draw of his own, and none who leaves
+        in the middle, because what was spent until then is only known of work that is one's own."""
+        drawn = bool(self.asked.temperature) and self.asked.seed is None
+        return not drawn and (not self.asked.stops or "stop" in self.inputs)
 
     @property
     def finish(self) -> str:
