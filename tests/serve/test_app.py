@@ -36,8 +36,8 @@ def test_unknown_names_paths_methods_bodies_and_headers_are_refused_in_words() -
         async with site(Service(shouted), door=Door(body_bytes=100), apis=["native"]) as app:
             cases = [
                 ("POST", "/v1/workflows/shout", {}, {}, 404, "shouted"),
-                ("POST", "/v1/workflow/shouted", {}, {}, 404, "/v1/workflows/{name}"),
-                ("GET", "/v1/workflows/shouted", b"", {}, 405, "POST"),
+                ("POST", "/v1/workflow/shouted", {}, {}, 404, "/v1/workflows"),
+                ("PUT", "/v1/workflows/shouted", b"", {}, 405, "POST"),
                 ("POST", "/v1/workflows/shouted", b"{", {}, 400, "openapi"),
                 ("POST", "/v1/workflows/shouted", {"inputs": {"txt": "x"}}, {}, 400, "text"),
                 ("POST", "/v1/workflows/shouted", b"x" * 101, {}, 413, "--max-body-mb"),

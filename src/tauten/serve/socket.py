@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -29,6 +29,23 @@ class Socket(Exchange):
         await self._receive()  # websocket.connect
         await self._send({"type": "websocket.accept"})
         self._accepted = True
+
+        extension = self.scope.get("extensions", {}).get("tauten.disconnect")
+        if extension is not None:
+            extension.add_callback(self._gone)  # also while nobody reads, held back by what it feeds
+
+    def on_leave(self, callback: Callable[[], None]) -> None:
+        """Call back when the other side goes: whoever reads the messages sees it."""
+        if self.left:
+            callback()
+        else:
+            self._leaving.append(callback)
+
+    def settle(self) -> None:
+        """Let the door count the handshake out: from here on it counts each request by itself."""
+        callbacks, self._closing = self._closing, []
+        for callback in callbacks:
+            callback()
 
     async def messages(self) -> AsyncIterator[str | bytes]:
         """What the client sends, until it leaves."""
@@ -64,3 +81,31 @@ class Socket(Exchange):
             wrong = {"code": error.code, "message": error.message, "help": error.help}
             await self.send_json({"type": "error", "error": wrong})
         await self.end(_CLOSED_BY_POLICY if error.http_status < 500 else _BROKEN)
+
+
+class Turn(Exchange):
+    """One of the requests of a socket, as the door and the observers see it: an exchange of its own."""
+
+    __slots__ = ("socket",)
+
+    def __init__(self, socket: Socket, headers: dict[str, str]) -> None:
+        super().__init__({**socket.scope, "headers": []}, socket._receive, socket._send)
+        self.socket = socket
+        self.headers = headers
+        self.started = True
+
+    def on_leave(self, callback: Callable[[], None]) -> None:
+        """Call back when the other side goes while this request runs."""
+        if self.socket.left:
+            self.left = True
+            callback()
+            return
+        if not self._leaving:
+            self.socket.on_leave(self._gone)
+        self._leaving.append(callback)
+
+    def close(self) -> None:
+        """This request is over: it no longer asks who leaves."""
+        if self._gone in self.socket._leaving:
+            self.socket._leaving.remove(self._gone)
+        super().close()

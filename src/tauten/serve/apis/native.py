@@ -1,45 +1,251 @@
-"""The native API: workflows by name, with explain and trace on request."""
+"""The native API: workflows by name, whole or streamed, with explain and trace on request."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tauten.errors import TautenError
-from tauten.serve.door import Call
+from tauten.describe.payload import Media
+from tauten.errors import InputError, NotFound, TautenError
+from tauten.explain.html import to_html
+from tauten.explain.text import to_text
+from tauten.plan.plan import format_plan
+from tauten.serve import sse
+from tauten.serve.dialogue import Dialogue, done
+from tauten.serve.door import Call, check_depth
 from tauten.serve.exchange import Reply
+from tauten.serve.multipart import is_form, read_form
+from tauten.serve.openapi import document
+from tauten.serve.page import read as page
 from tauten.serve.routes import Route
-from tauten.serve.values import plain
+from tauten.serve.service import Service
+from tauten.serve.traces import Finished, as_document, timing_ms, usage
+from tauten.serve.values import Inputs, encode, medium_of
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
 
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
-class Inputs(msgspec.Struct):
-    """What a request gives: values by the workflow's input names."""
+
+class Given(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a request: values by the workflow's input names."""
 
     inputs: dict[str, Any] = {}
 
 
 class Api:
-    """`/v1/workflows`."""
+    """`/v1/workflows`, `/v1/requests`, `/v1/sessions`, the OpenAPI document and the page to try it."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self._inputs: dict[str, Inputs] = {}
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/workflows/{name}", self.run, failure, "workflow")]
+        one, kept = "/v1/workflows/{name}", "/v1/requests/{id}"
+        return [
+            Route("POST", one, self.run, failure, "workflow"),
+            Route("GET", "/v1/workflows", self.listed, failure, "workflows"),
+            Route("GET", one, self.described, failure, "workflow_described"),
+            Route("GET", f"{one}/plan", self.plan, failure, "workflow_plan"),
+            Route("GET", f"{one}/svg", self.svg, failure, "workflow_svg"),
+            Route("WEBSOCKET", f"{one}/ws", self.socket, failure, "workflow_socket"),
+            Route("GET", kept, self.account, failure, "request"),
+            Route("GET", f"{kept}/text", self.text, failure, "request_text"),
+            Route("GET", f"{kept}/html", self.html, failure, "request_html"),
+            Route("GET", f"{kept}/trace", self.trace, failure, "request_trace"),
+            Route("DELETE", "/v1/sessions/{id}", self.end_session, failure, "session_end"),
+            Route("GET", "/openapi.json", self.openapi_document, failure, "openapi"),
+            Route("GET", "/docs", self.docs, failure, "docs", open=True),
+        ]
+
+    # -- running ------------------------------------------------------------------------------------------
 
     async def run(self, call: Call) -> Reply:
         service = self.site.services[call.params["name"]]
-        given = await call.read(Inputs)
-        answer = await call.answer(service, service.workflow.bind(**given.inputs))
-        return Reply.json({"id": call.id, "output": plain(answer.value)}, headers=[("x-request-id", call.id)])
+        query = call.exchange.query()
+        explain = _flag(query, "explain")
+        accept = call.exchange.headers.get("accept", "")
+        streams = _flag(query, "stream") or "text/event-stream" in accept
+        given = await self._given(call)
+        inputs = await self.inputs_of(service).read(given, call.door.fetch)
+        session = call.session(service)
+        if streams:
+            values = await sse.begun(call.stream(service, inputs, session))
+            return sse.reply(_events(call, values, explain))
+        answer = await call.answer(service, inputs, session)
+        medium = medium_of(answer.value, accept)
+        if medium is not None:
+            return Reply(medium.data, media_type=medium.type, headers=[("vary", "accept")])
+        about = _about(call, explain)
+        shown = {"session": session.id} if session is not None else {}
+        return Reply(encode({"id": call.id, "output": answer.value, **shown, **about}))
+
+    async def socket(self, call: Call) -> None:
+        service = self.site.services[call.params["name"]]
+        await Dialogue(self.site, call, service, self.inputs_of(service)).talk()
+
+    def inputs_of(self, service: Service) -> Inputs:
+        """Who reads a service's inputs; made on first use."""
+        if service.name not in self._inputs:
+            self._inputs[service.name] = Inputs(service.workflow)
+        return self._inputs[service.name]
+
+    async def _given(self, call: Call) -> Mapping[str, Any]:
+        """The inputs of a JSON body or of a form."""
+        content_type = call.exchange.headers.get("content-type", "")
+        body = await call.body()
+        if is_form(content_type) and body[:1] != b"{":  # curl -d calls whatever it sends a form
+            fields = read_form(content_type, body)
+            return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
+        if not body:
+            return {}
+        check_depth(body)
+        try:
+            return msgspec.json.decode(body, type=Given).inputs
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"the body is not what this path takes: {error}",
+                help='send {"inputs": {NAME: VALUE}}; see /openapi.json',
+                code="E252",
+            ) from None
+
+    # -- looking ------------------------------------------------------------------------------------------
+
+    async def listed(self, call: Call) -> Reply:
+        return Reply(encode({"workflows": [self._summary(service) for service in self.site.services]}))
+
+    async def described(self, call: Call) -> Reply:
+        service = self._service(call)
+        workflow = service.workflow
+        more = {"slo": service.slo.limits(), "text": workflow.describe()}
+        return Reply(encode({**self._summary(service), **more}))
+
+    async def plan(self, call: Call) -> Reply:
+        service = self._service(call)
+        opened = service.engine.plans.get(service.plan_id)
+        if opened is None:
+            service.check()
+            raise NotFound(f"'{service.name}' has no plan now", help="ask again: it is being changed")
+        return Reply(format_plan(opened.plan).encode(), media_type="application/toml")
+
+    async def svg(self, call: Call) -> Reply:
+        policy = ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
+        drawn = self._service(call).workflow.svg().encode()
+        return Reply(drawn, media_type="image/svg+xml", headers=[policy])
+
+    def _summary(self, service: Service) -> dict[str, Any]:
+        workflow, path = service.workflow, f"/v1/workflows/{service.name}"
+        inputs = {
+            name: {"type": str(port), "required": not port.optional, "streams": port.stream}
+            for name, port in self.inputs_of(service).ports.items()
+        }
+        return {
+            "name": service.name,
+            "ready": service.ready,
+            "plan": service.plan_id,
+            "inputs": inputs,
+            "output": {"type": str(workflow.output), "streams": workflow.streams},
+            "session": bool(workflow.session),
+            "links": {"run": path, "plan": f"{path}/plan", "svg": f"{path}/svg", "socket": f"{path}/ws"},
+        }
+
+    def _service(self, call: Call) -> Service:
+        """A service to look at, ready or not."""
+        name = call.params["name"]
+        return self.site.services.find(name) or self.site.services[name]
+
+    # -- finished requests --------------------------------------------------------------------------------
+
+    def _finished(self, call: Call) -> Finished:
+        return self.site.traces.find(call.caller.tenant, call.params["id"])
+
+    async def account(self, call: Call) -> Reply:
+        return Reply(encode(as_document(self._finished(call))))
+
+    async def text(self, call: Call) -> Reply:
+        shown = to_text(self._finished(call).account())
+        return Reply(shown.encode(), media_type="text/plain; charset=utf-8")
+
+    async def html(self, call: Call) -> Reply:
+        shown = to_html(self._finished(call).account())
+        return Reply(shown.encode(), media_type="text/html; charset=utf-8")
+
+    async def trace(self, call: Call) -> Reply:
+        return Reply(self._finished(call).perfetto().encode())
+
+    async def end_session(self, call: Call) -> Reply:
+        call.door.sessions.end(call.caller.tenant, call.params["id"])
+        return Reply.json({"id": call.params["id"], "ended": True})
+
+    # -- the document -------------------------------------------------------------------------------------
+
+    async def openapi_document(self, call: Call) -> Reply:
+        return Reply(
+            encode(document(self.site, {each.name: self.inputs_of(each) for each in self.site.services}))
+        )
+
+    async def docs(self, call: Call) -> Reply:
+        body, policy = page()
+        headers = [("content-security-policy", policy), ("x-content-type-options", "nosniff")]
+        return Reply(body, media_type="text/html; charset=utf-8", headers=headers)
+
+
+async def _events(
+    call: Call, values: AsyncGenerator[Any, None], explain: bool
+) -> AsyncGenerator[bytes, None]:
+    """A streamed answer as typed events; one that fails says so and never ends with `done`."""
+    try:
+        async with aclosing(values):
+            async for value in values:
+                shown = {"media": value.type} if isinstance(value, Media) else {}
+                output = value.data if isinstance(value, Media) else value
+                yield sse.event("output", encode({"type": "output", **shown, "output": output}))
+    except Exception as error:
+        if call.exchange.left:
+            raise
+        call.error = error
+        yield sse.event("error", encode({"type": "error", **_wrong(error)}))
+        return
+    about = _about(call, True) if explain else {}
+    yield sse.event("done", encode({**done(call), **about}))
+
+
+def _about(call: Call, explain: bool) -> dict[str, Any]:
+    """What an answer says of itself: its plan, what it spent, how long it took, and why if asked."""
+    request, service = call.request, call.service
+    assert request is not None  # it ran
+    assert service is not None
+    trace = request.trace
+    found: dict[str, Any] = {
+        "plan": request.plan,
+        "usage": usage(trace),
+        "timing_ms": timing_ms(trace, sources=explain or call.caller.timing),
+    }
+    if explain:
+        finished = Finished(call.id, request.tenant, service.name, request.plan, trace)
+        found["explain"] = as_document(finished)
+    return found
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    given = query.get(name, "false").lower()
+    if given not in _FLAGS:
+        raise InputError(f"{name}={given[:40]!r}", help=f"{name} is true or false", code="E285")
+    return _FLAGS[given]
+
+
+def _wrong(error: BaseException) -> dict[str, Any]:
+    from tauten.serve.app import as_ours
+
+    ours = as_ours(error)
+    return {"error": {"code": ours.code, "message": ours.message, "help": ours.help}}
 
 
 def failure(error: TautenError) -> Reply:
     """An error as this API says it."""
-    body = {"error": {"code": error.code, "message": error.message, "help": error.help}}
-    return Reply.json(body, status=error.http_status)
+    return Reply.json(_wrong(error), status=error.http_status)
