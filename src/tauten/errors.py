@@ -10,7 +10,8 @@
     │   └── StoreError        a model that cannot be fetched or is not itself
     ├── RequestError          a request that failed while it ran                     500  exit 5
     │   ├── DeadlineExceeded  its one deadline passed                                504
-    │   ├── Overloaded        refused at the door: a queue is full                   429
+    │   ├── Overloaded        refused before work began: it would be too late        429
+    │   ├── Unavailable       not ready yet, or draining                             503
     │   ├── Cancelled         the caller left                                        499
     │   ├── StageError        code of a stage raised                                 500
     │   └── BackendError      an engine failed or its worker died                    503
@@ -125,11 +126,34 @@ class DeadlineExceeded(RequestError):
 
 
 class Overloaded(RequestError):
-    """Refused before work began: a bounded queue is full."""
+    """Refused before work began: a bounded queue is full, or the answer would come too late.
+
+    `retry_after_s` is when the queue will have drained far enough; 0.0 when that is not known.
+    """
 
     code = "E402"
     http_status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
+
+    def __init__(
+        self, message: str, *, help: str = "", code: str = "", where: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(message, help=help, code=code, where=where)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(RequestError):
+    """Refused because the engine is not ready yet, or is draining; another one may take the request."""
+
+    code = "E409"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+
+    def __init__(
+        self, message: str, *, help: str = "", code: str = "", where: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(message, help=help, code=code, where=where)
+        self.retry_after_s = retry_after_s
 
 
 class Cancelled(RequestError):
@@ -147,11 +171,15 @@ class StageError(RequestError):
 
 
 class BackendError(RequestError):
-    """An engine failed, or its worker process died; the deployment restarts it."""
+    """An engine failed, or its worker process died; the deployment restarts it.
+
+    A backend sets `dead` on the instance it raises when it can do nothing more until it is opened anew.
+    """
 
     code = "E405"
     http_status = 503
     grpc_status = "UNAVAILABLE"
+    dead: bool = False
 
 
 class InternalError(TautenError):

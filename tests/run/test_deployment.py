@@ -15,8 +15,9 @@ from tauten.clock import run_virtual
 from tauten.errors import BackendError, Overloaded
 from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.contracts import Chunk, ModelSpec
-from tauten.run.deployment import Deployment, SlotDeployment
+from tauten.run.deployment import Deployment
 from tauten.run.request import Request
+from tauten.run.slots_deployment import SlotDeployment
 
 
 class Told(SyntheticBackend):
@@ -156,7 +157,7 @@ def test_a_crowd_that_leaves_is_forgotten() -> None:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         assert deployment.waiting == 0
-        assert len(deployment._queue) <= 200, "memory is bounded while a replica is stuck"
+        assert len(deployment.queue) <= 200, "memory is bounded while a replica is stuck"
         await busy
         assert len(backend.batches) == 1
 

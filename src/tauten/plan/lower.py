@@ -183,6 +183,8 @@ def _choice(kind: StageKind[..., Any], role: str, stage: StagePlan, params: dict
         threads=own.threads or stage.threads,
         replicas=max(own.replicas, stage.replicas),
         batch=own.batch if own.batch != ModelChoice().batch else stage.batch,
+        cpus=own.cpus or stage.cpus,
+        nodes=own.nodes or stage.nodes,
         options={**wanted.options, **known, **own.options},
     )
 

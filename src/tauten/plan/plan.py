@@ -24,9 +24,16 @@ FORMAT = "plan/1"
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How many items may share one run of a model; those that wait together leave together."""
+    """How many items may share one run of a model; those that wait together leave together.
+
+    `wait` is how long they may be held for others: by the deadline's slack and what waiting gains, never
+    ("off"), or a fixed number of milliseconds. `weight` bounds a batch by its members' predicted cost, in
+    the backend's unit (pixels, seconds, tokens); 0 is no bound.
+    """
 
     max: int = 1
+    wait: Literal["slack", "off"] | float = "slack"
+    weight: float = 0.0
 
 
 class ModelChoice(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,6 +46,8 @@ class ModelChoice(msgspec.Struct, frozen=True, omit_defaults=True):
     threads: int = 0
     replicas: int = 1
     batch: Batch = Batch()
+    cpus: tuple[str, ...] = ()  # processors of each replica in turn, as "0-3,8"
+    nodes: tuple[int, ...] = ()  # or the NUMA node of each
     options: dict[str, Any] = {}
 
 
@@ -52,6 +61,8 @@ class StagePlan(msgspec.Struct, frozen=True, omit_defaults=True):
     threads: int = 0
     replicas: int = 1
     batch: Batch = Batch()
+    cpus: tuple[str, ...] = ()  # processors of each replica in turn, as "0-3,8"
+    nodes: tuple[int, ...] = ()  # or the NUMA node of each
     beside: tuple[str, ...] = ()
     decode: Literal["thread", "process"] = "thread"
     view: dict[str, int | float | str | bool] = {}

@@ -279,7 +279,8 @@ class Binder:
                 finally:
                     run.free = clock()
 
-            run.values[slot] = await gather_members(one, items, limit, errors)
+            family = run.request.family(step.name)
+            run.values[slot] = await gather_members(one, items, limit, errors, family)
 
         return leaving(operate, self._read_streams(step, kind))
 

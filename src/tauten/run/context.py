@@ -23,9 +23,10 @@ from tauten.describe.ports import Session
 from tauten.describe.stage import OURS, StageKind, caller_place
 from tauten.errors import InternalError, PlanError, WorkflowError, suggest
 from tauten.run.bound import BoundStep, Dynamic
-from tauten.run.deployment import Deployment, SlotDeployment
+from tauten.run.deployment import Deployment
 from tauten.run.request import Request
 from tauten.run.siblings import gather_members
+from tauten.run.slots_deployment import SlotDeployment
 from tauten.run.staging import fitted, run_simple, run_stage, stream_stage
 from tauten.run.values import join
 
@@ -152,7 +153,8 @@ class StepContext:
         async def one(member: Any) -> Any:
             return await self.call_stage(kind, (member,), dict(fixed), name)
 
-        return await gather_members(one, items, concurrency, errors)
+        family = self.request.family(f"{self.name}/{name}" if self.name else name)
+        return await gather_members(one, items, concurrency, errors, family)
 
     def call_workflow(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> Awaitable[Any]:
         """A workflow called by running code runs its body here when it is `async def`."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +12,14 @@ from typing import Protocol
 import msgspec
 
 from tauten.clock import Clock
+from tauten.errors import PlanError
 from tauten.plan.plan import ModelChoice
 from tauten.run.contracts import ModelSpec, find
-from tauten.run.deployment import Deployment, SlotDeployment
+from tauten.run.cpu_sets import cpu_sets
+from tauten.run.deployment import Deployment
+from tauten.run.queueing import View
+from tauten.run.scheduling import Wait
+from tauten.run.slots_deployment import SlotDeployment
 from tauten.run.workers import in_thread
 
 
@@ -77,8 +83,17 @@ class Deployments:
         label = f"{choice.model}/{choice.backend}"
         if hasattr(backend, "start"):
             return SlotDeployment(backend(spec), label=label, clock=self._clock)
+        kind = options.get("kind")  # a user's stage says itself whether it may run twice
         return Deployment(
-            lambda: backend(spec), label=label, clock=self._clock, replicas=choice.replicas, max_batch=batch
+            lambda: backend(spec),
+            label=label,
+            clock=self._clock,
+            replicas=choice.replicas,
+            max_batch=batch,
+            wait=_checked(choice),
+            max_weight=choice.batch.weight or math.inf,
+            cpus=cpu_sets(choice.cpus, choice.nodes),
+            pure=getattr(kind, "effects", "pure") == "pure",
         )
 
     async def release(self, keys: list[str]) -> None:
@@ -98,9 +113,29 @@ class Deployments:
         for deployment, _ in held.values():
             await deployment.close()
 
+    def views(self) -> dict[str, View]:
+        """What metrics show of each."""
+        return {key: deployment.view() for key, (deployment, _) in self._held.items()}
+
+    def zombies(self) -> int:
+        """Work that still runs for requests that ended more than 100 ms ago."""
+        return sum(deployment.zombies() for deployment, _ in self._held.values())
+
     def properties(self) -> dict[str, Mapping[str, str]]:
         """What is in force in each: precision, threads, device."""
         return {key: deployment.properties for key, (deployment, _) in self._held.items()}
+
+
+def _checked(choice: ModelChoice) -> Wait:
+    """How long batches may be held, as the plan says it."""
+    wait, weight = choice.batch.wait, choice.batch.weight
+    if choice.batch.max < 1 or weight < 0 or (not isinstance(wait, str) and wait < 0):
+        raise PlanError(
+            f"batch = {{ max = {choice.batch.max}, wait = {wait!r}, weight = {weight:g} }} of {choice.model}",
+            help='max is 1 or more, wait is "slack", "off" or milliseconds, weight 0 means no limit',
+            code="E122",
+        )
+    return wait
 
 
 def _key(choice: ModelChoice, batch: int) -> str:
@@ -117,5 +152,9 @@ def _key(choice: ModelChoice, batch: int) -> str:
         choice.threads,
         choice.replicas,
         batch,
+        choice.batch.wait,
+        choice.batch.weight,
+        choice.cpus,
+        choice.nodes,
     ]
     return msgspec.json.encode([*parts, options], order="deterministic").decode()

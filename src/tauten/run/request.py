@@ -11,20 +11,26 @@ import os
 from tauten.clock import Clock, real
 from tauten.describe.ports import Session
 from tauten.errors import TautenError
+from tauten.run.siblings import Family
 from tauten.run.trace import Trace
 
 _PREFIX = os.urandom(4).hex()
 _count = itertools.count(1)
+_NOTHING: dict[str, float] = {}
+_NOBODY: dict[str, Family] = {}  # never written to
 
 
 class Request:
     """What is handed down with every piece of work. `deadline` is absolute, on `clock`'s line."""
 
     __slots__ = (
+        "admitted",
+        "after",
         "cancelled",
         "clock",
         "deadline",
         "failure",
+        "families",
         "id",
         "plan",
         "priority",
@@ -59,6 +65,15 @@ class Request:
         self.task: asyncio.Task[object] | None = None  # that runs it now; None while its reader is slow
         self.tasks: list[asyncio.Task[object]] = []  # its streamed edges
         self.timer: asyncio.TimerHandle | None = None
+        self.admitted = False  # at the door, for its whole path
+        self.after: dict[str, float] = _NOTHING  # step -> predicted seconds from its end to the request's
+        self.families: dict[str, Family] = _NOBODY  # step -> members of its map that run
+
+    def family(self, step: str) -> Family:
+        """The members of the map that `step` runs for this request."""
+        if not self.families:
+            self.families = {}
+        return self.families.setdefault(step, Family())
 
     def left(self) -> float:
         """Seconds until the deadline; negative when it has passed, infinity without one."""

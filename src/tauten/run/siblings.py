@@ -8,24 +8,47 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 
+class Family:
+    """The members of one map in one request: how many run, and who of them waits at a deployment."""
+
+    __slots__ = ("active", "last", "waiting")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.waiting: dict[object, int] = {}  # deployment -> members in its queue
+        self.last = -1.0  # when a member last came to a deployment
+
+    def missing(self, deployment: object) -> int:
+        """Members that run and may still come."""
+        return self.active - self.waiting.get(deployment, 0)
+
+
 async def gather_members(
-    one: Callable[[Any], Awaitable[Any]], items: Any, concurrency: int, errors: str
+    one: Callable[[Any], Awaitable[Any]],
+    items: Any,
+    concurrency: int,
+    errors: str,
+    family: Family | None = None,
 ) -> list[Any]:
     """Run `one` for each member, at most `concurrency` at once; order kept, siblings cancelled on failure.
 
     A stream is read no faster than its members are worked on, and is left when a member fails.
+    `family` counts those that run.
     """
+    family = family or Family()
     gate = asyncio.Semaphore(max(1, concurrency))
     tasks: list[asyncio.Task[Any]] = []
     stop = errors == "raise"
 
     def ended(task: asyncio.Task[Any]) -> None:
         gate.release()
+        family.active -= 1
         if stop and not task.cancelled() and task.exception() is not None:
             siblings.fail(task)
 
     async def start(member: Any) -> None:
         await gate.acquire()
+        family.active += 1
         task = asyncio.ensure_future(one(member))
         task.add_done_callback(ended)
         tasks.append(task)

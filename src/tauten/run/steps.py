@@ -14,9 +14,10 @@ from tauten.plan.plan import ModelChoice, Plan, StagePlan
 from tauten.run.bound import BoundStep, Dynamic
 from tauten.run.contracts import find
 from tauten.run.decoders import Decoders
-from tauten.run.deployment import Deployment, SlotDeployment
+from tauten.run.deployment import Deployment
 from tauten.run.deployments import Deployments
 from tauten.run.request import Request
+from tauten.run.slots_deployment import SlotDeployment
 from tauten.run.workers import Workers
 
 
@@ -110,4 +111,5 @@ def _check_keys(where: str, settings: Mapping[str, Any], known: frozenset[str]) 
 
 _STAGE_KEYS = frozenset(
     {"model", "variant", "backend", "precision", "threads", "replicas", "batch", "beside", "view"}
+    | {"cpus", "nodes"}
 )

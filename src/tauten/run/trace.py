@@ -60,7 +60,18 @@ WAITING: Final = frozenset(
 class Trace:
     """The rows of one request, what it spent, and how its steps hang together."""
 
-    __slots__ = ("edges", "end", "first_output", "notes", "order", "outputs", "rows", "spent", "start")
+    __slots__ = (
+        "batches",
+        "edges",
+        "end",
+        "first_output",
+        "notes",
+        "order",
+        "outputs",
+        "rows",
+        "spent",
+        "start",
+    )
 
     def __init__(self, start: float) -> None:
         self.start = start
@@ -68,6 +79,7 @@ class Trace:
         self.first_output: float | None = None
         self.rows: list[Row] = []
         self.spent: list[tuple[str, str, float]] = []  # (step, unit, amount)
+        self.batches: list[tuple[str, int, str]] = []  # (step, items in its batch, why the batch left)
         self.edges: dict[str, tuple[str, ...]] = {}  # step -> steps whose results it uses
         self.order: dict[str, tuple[str, ...]] = {}  # step -> steps that the plan runs before it
         self.outputs: tuple[str, ...] = ()

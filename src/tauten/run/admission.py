@@ -1,0 +1,240 @@
+"""Refusing at the door what would be too late: predictions along a request's path, and adaptive limits.
+
+A request is admitted while its predicted finish lies before its deadline; one that is refused is told
+when the queue will have drained far enough.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from tauten.errors import Overloaded
+from tauten.run.request import Request
+from tauten.run.trace import VISIT, Row
+
+REFRESH_S = 0.01  # how old a prediction of the path may be: queues move by a batch or two meanwhile
+LEARN_ALL, LEARN_EACH = 16, 8  # requests: the first ones teach, then one in eight; the rest is free
+_SURE = 0.9  # of the requests come to a step: below that one more may well skip it
+GAIN = 1 / 8  # of a new observation, as round-trip estimators take it
+
+
+class Place(Protocol):
+    """A deployment as the path sees it."""
+
+    def wait_s(self, priority: int, now: float) -> float: ...
+
+
+class _Step:
+    """What one step of a plan is known to take by itself, waiting for its turn left out."""
+
+    __slots__ = ("deviation_s", "mean_s", "places", "seen", "share")
+
+    def __init__(self, places: tuple[Place, ...]) -> None:
+        self.places = places
+        self.mean_s = self.deviation_s = 0.0
+        self.seen = 0
+        self.share = 0.0  # of the requests come here; others skip it
+
+    def learn(self, seconds: float) -> None:
+        self.seen += 1
+        error = seconds - self.mean_s
+        gain = max(GAIN, 1 / self.seen)
+        self.mean_s += error * gain
+        self.deviation_s += (abs(error) - self.deviation_s) * gain if self.seen > 1 else 0.0
+
+    def wait_s(self, priority: int, now: float) -> float:
+        return max([place.wait_s(priority, now) for place in self.places], default=0.0)
+
+    def usual_s(self, now: float) -> float:
+        return self.share * (self.mean_s + self.wait_s(0, now))
+
+    def least_s(self, priority: int, now: float) -> float:
+        """What it surely takes: inputs differ, and a request is not refused for those of others."""
+        if self.share < _SURE:
+            return 0.0
+        return max(0.0, self.mean_s - 1.5 * self.deviation_s) + self.wait_s(priority, now)
+
+
+class Path:
+    """The steps of one plan, and what they will take for one more request.
+
+    `before` says for each step which steps end before it begins; `places` where it may have to wait.
+    """
+
+    def __init__(self, before: Mapping[str, Iterable[str]], places: Mapping[str, Iterable[Place]]) -> None:
+        self._before = {name: tuple(earlier) for name, earlier in before.items()}
+        self._steps = {name: _Step(tuple(places.get(name, ()))) for name in self._before}
+        self._order = _ordered(self._before)
+        self._after: dict[str, float] = {}
+        self._least: dict[int, float] = {}
+        self._until = -math.inf
+        self._seen = 0
+        self.waits = any(step.places for step in self._steps.values())
+        self.learned = 0
+
+    def learn(self, start: float, rows: Iterable[Row]) -> None:
+        """Take what one finished request took, step by step."""
+        self._seen += 1
+        if self._seen > LEARN_ALL and self._seen % LEARN_EACH:
+            return
+        self.learned += 1
+        spans: dict[str, list[float]] = {}
+        waits: dict[str, dict[str, float]] = {}
+        for name, cause, begin, end in rows:
+            base = name.partition("[")[0] if "[" in name else name
+            if base not in self._steps:
+                continue
+            if cause == VISIT:
+                span = spans.setdefault(base, [begin, end])
+                span[0], span[1] = min(span[0], begin), max(span[1], end)
+            elif cause in ("queue", "batch_wait"):
+                mine = waits.setdefault(base, {})
+                mine[name] = mine.get(name, 0.0) + end - begin
+        gain = max(GAIN, 1 / self.learned)
+        for base, step in self._steps.items():
+            step.share += ((base in spans) - step.share) * gain
+            if base in spans:
+                # members of a map wait for one another: only what the luckiest waited was others' doing
+                waited = min(waits.get(base, _NO_WAITS).values())
+                step.learn(max(0.0, spans[base][1] - spans[base][0] - waited))
+
+    def after(self, now: float) -> dict[str, float]:
+        """For each step the predicted seconds from its end to the request's end, queues included."""
+        if now >= self._until:
+            self._refresh(now)
+        return self._after
+
+    def least_s(self, priority: int, now: float) -> float:
+        """Seconds that one more request of that priority takes at the least; 0.0 before anything is known."""
+        if not self.learned:
+            return 0.0
+        if now >= self._until:
+            self._refresh(now)
+        found = self._least.get(priority)
+        if found is None:
+            found = self._least[priority] = self._longest(priority, now)
+        return found
+
+    def _refresh(self, now: float) -> None:
+        self._until = now + REFRESH_S
+        self._least = {}
+        after = dict.fromkeys(self._before, 0.0)
+        for name in reversed(self._order):
+            mine = after[name] + self._steps[name].usual_s(now)
+            for earlier in self._before[name]:
+                if earlier in after:
+                    after[earlier] = max(after[earlier], mine)
+        self._after = after
+
+    def _longest(self, priority: int, now: float) -> float:
+        ends: dict[str, float] = {}
+        for name in self._order:
+            begins = max((ends.get(each, 0.0) for each in self._before[name]), default=0.0)
+            ends[name] = begins + self._steps[name].least_s(priority, now)
+        return max(ends.values(), default=0.0)
+
+    def admit(self, request: Request, now: float) -> None:
+        """Raise Overloaded when the request would be too late; else hand its predictions down to it."""
+        left_s = request.deadline - now
+        if left_s != math.inf:
+            least_s = self.least_s(request.priority, now)
+            if least_s > left_s:
+                raise too_late("the request", least_s, left_s, least_s - left_s)
+            request.after = self.after(now)
+        request.admitted = True
+
+
+_NO_WAITS: dict[str, float] = {"": 0.0}
+
+
+def _ordered(before: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The steps, each after those before it."""
+    found: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in found or name not in before:
+            return
+        for earlier in before[name]:
+            visit(earlier)
+        found[name] = None
+
+    for name in before:
+        visit(name)
+    return list(found)
+
+
+def too_late(label: str, needs_s: float, left_s: float, retry_after_s: float) -> Overloaded:
+    """The refusal of what cannot be in time."""
+    return Overloaded(
+        f"{label} would take {needs_s * 1e3:.0f} ms, {max(left_s, 0.0) * 1e3:.0f} ms are left",
+        help="retry later, allow more time, or add replicas",
+        retry_after_s=max(retry_after_s, 0.001),
+    )
+
+
+class AdaptiveLimit:
+    """A bound of requests in flight where capacity is unknown: by latency against its own minimum.
+
+    Additive increase while latency stays near the least that was seen, multiplicative decrease when it
+    grows: a queue has formed. The minimum is forgotten slowly, for machines and models change.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: int = 32,  # as many as most servers take by default
+        least: int = 1,
+        most: int = 1024,  # a queue's own bound
+        tolerance: float = 2.0,  # times the minimum: half of the time is waiting
+        window: int = 16,  # answers to one change of the limit
+    ) -> None:
+        self._limit = float(start)
+        self._least = least
+        self._most = most
+        self._tolerance = tolerance
+        self._window = window
+        self._minimum_s = math.inf
+        self._sum_s = 0.0
+        self._count = 0
+        self._peak = 0
+        self.running = 0
+
+    @property
+    def limit(self) -> int:
+        return int(self._limit)
+
+    def enter(self, priority: int = 0) -> None:
+        """Count one request in, or raise Overloaded; priorities below 0 get nine tenths of the places."""
+        places = self._limit * (0.9 if priority < 0 else 1.0)
+        if self.running >= max(places, self._least):
+            mean_s = self._sum_s / self._count if self._count else self._minimum_s
+            raise Overloaded(
+                f"{self.running} requests are running, the limit is {self.limit}",
+                help="retry later; the limit follows the latency",
+                retry_after_s=mean_s if mean_s != math.inf else 1.0,
+            )
+        self.running += 1
+        self._peak = max(self._peak, self.running)
+
+    def leave(self, seconds: float | None) -> None:
+        """Count one out; `seconds` is None for a request that did not come to its end."""
+        self.running -= 1
+        if seconds is None:
+            return
+        self._sum_s += seconds
+        self._count += 1
+        self._minimum_s = min(self._minimum_s, seconds)
+        if self._count >= self._window:
+            self._adapt()
+
+    def _adapt(self) -> None:
+        mean_s = self._sum_s / self._count
+        if mean_s > self._tolerance * self._minimum_s:
+            self._limit = max(self._least, self._limit * max(0.5, self._tolerance * self._minimum_s / mean_s))
+        elif self._peak * 2 >= self._limit:  # only a limit that is used may grow
+            self._limit = min(self._most, self._limit + max(1.0, math.sqrt(self._limit)))
+        self._minimum_s *= 1.01  # doubles in about 70 windows
+        self._sum_s, self._count, self._peak = 0.0, 0, self.running

@@ -1,0 +1,252 @@
+"""What a deployment learns while it runs: how long batches take, and who is about to come back.
+
+Durations are a line over the batch's weight, fitted with forgetting, times a distribution of what really
+came out of it. Arrivals are seen twice: as a rate, and as clients that return after they were answered,
+which a rate cannot see.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from tauten.run.scheduling import Forecast
+
+MEMORY = 0.98  # of older runs' weight a run: about the last 50 count
+RATIOS = 128  # runs whose spread is kept: the 99th percentile is the largest but one
+RESORT = 16  # runs between two looks at the spread
+SETTLED = 3  # runs: the first ones of a model carry its warm-up
+STALE_S = 1.0  # without a run: then a refusal would never be found wrong
+HIGH, LOW = 0.95, 0.05  # quantiles: what is promised, and what is surely too late
+
+
+class Durations:
+    """How long a batch runs, by its number of items and its weight."""
+
+    __slots__ = (
+        "_next",
+        "_per_item",
+        "_ratios",
+        "_s0",
+        "_sx",
+        "_sxx",
+        "_sxy",
+        "_sy",
+        "fixed_s",
+        "high",
+        "last",
+        "low",
+        "runs",
+        "slope_s",
+        "stale_s",
+    )
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.last = -math.inf  # when the newest run ended
+        self.fixed_s = 0.0  # of a batch of nothing
+        self.slope_s = 0.0  # a unit of weight
+        self.stale_s = -1.0  # after `last`, from when on nothing is refused by these estimates
+        self.high = self.low = 1.0  # quantiles of (measured / line)
+        self._per_item = 1.0  # mean weight of an item
+        self._ratios: deque[float] = deque(maxlen=RATIOS)
+        self._next = RESORT
+        self._clear()
+
+    def _clear(self) -> None:
+        self._s0 = self._sx = self._sy = self._sxx = self._sxy = 0.0
+
+    def observe(self, count: int, weight: float, seconds: float, now: float) -> None:
+        """Count one run of a batch."""
+        self.last = now
+        self.runs += 1
+        if self.runs <= SETTLED:
+            self._clear()  # the newer of the first runs replaces the older
+            self._per_item = weight / count
+        else:
+            line = self.fixed_s + self.slope_s * weight
+            if line > 0.0:
+                self._ratios.append(seconds / line)
+        self._per_item += (weight / count - self._per_item) * 0.05
+        self._s0 = self._s0 * MEMORY + 1.0
+        self._sx = self._sx * MEMORY + weight
+        self._sy = self._sy * MEMORY + seconds
+        self._sxx = self._sxx * MEMORY + weight * weight
+        self._sxy = self._sxy * MEMORY + weight * seconds
+        self._solve(seconds)
+        if self.runs >= SETTLED:
+            self.stale_s = max(STALE_S, 4 * seconds)
+        if self.runs >= self._next:
+            self._spread()
+
+    def _solve(self, seconds: float) -> None:
+        """The line of least squares; where only one weight was seen, all of a run's time is fixed."""
+        s0, sx = self._s0, self._sx
+        spread = s0 * self._sxx - sx * sx
+        if spread > 1e-6 * s0 * self._sxx:
+            slope = (s0 * self._sxy - sx * self._sy) / spread
+            fixed = (self._sy - slope * sx) / s0
+            if slope >= 0.0 and fixed >= 0.0:
+                self.slope_s, self.fixed_s = slope, fixed
+                return
+            if slope > 0.0:  # through the origin: no cost of a batch by itself
+                self.slope_s, self.fixed_s = self._sxy / self._sxx, 0.0
+                return
+        self.slope_s, self.fixed_s = 0.0, self._sy / s0
+
+    def _spread(self) -> None:
+        self._next = self.runs + RESORT
+        ordered = sorted(self._ratios)
+        if ordered:
+            last = len(ordered) - 1
+            self.high = max(1.0, ordered[math.ceil(HIGH * last)])
+            self.low = min(1.0, ordered[int(LOW * last)])
+
+    def fresh(self, now: float) -> bool:
+        """Whether there is an estimate to refuse by."""
+        return now - self.last < self.stale_s
+
+    def of_weight(self, weight: float) -> float:
+        """Mean seconds of a batch of that weight; 0.0 without any run."""
+        return self.fixed_s + self.slope_s * weight
+
+    def expected(self, count: int) -> float:
+        """Mean seconds of a batch of so many items of the usual weight; 0.0 without any run."""
+        return self.fixed_s + self.slope_s * self._per_item * count
+
+    def high_of(self, count: int) -> float:
+        """Seconds that 95 of 100 such batches do not exceed."""
+        return self.high * (self.fixed_s + self.slope_s * self._per_item * count)
+
+    def low_of(self, weight: float) -> float:
+        """Seconds that 95 of 100 batches of that weight exceed."""
+        return self.low * (self.fixed_s + self.slope_s * weight)
+
+    def quantiles_ms(self) -> dict[str, float]:
+        """Quantiles of a run of one item, for metrics."""
+        one = self.expected(1) * 1e3
+        return {"p05": one * self.low, "mean": one, "p95": one * self.high}
+
+
+class Arrivals:
+    """Who comes: a rate, and clients that come back after they were answered.
+
+    Each arrival is taken for the return of the client that was answered longest ago. In a closed loop
+    that gives the time they need to return; among strangers it gives long, useless times, and then
+    nobody is waited for.
+    """
+
+    __slots__ = ("_answered", "_deviation_s", "_mean_s", "_recent", "_returns", "misses", "skip")
+
+    def __init__(self) -> None:
+        self._answered: deque[list[float]] = deque()  # [when, how many are not back]
+        self._recent: deque[float] = deque(maxlen=64)  # arrivals; 64 give the rate to 25 %
+        self._mean_s = self._deviation_s = 0.0  # of the time until a client is back
+        self._returns = 0
+        self.misses = 0  # waits in a row for which too few came
+        self.skip = 0  # chances to wait that are let go, because of those
+
+    def came(self, now: float) -> None:
+        self._recent.append(now)
+        answered = self._answered
+        if not answered:
+            return
+        first = answered[0]
+        back_s = now - first[0]
+        if first[1] <= 1.0:
+            answered.popleft()
+        else:
+            first[1] -= 1.0
+        self._returns += 1
+        if self._returns <= 8:
+            self._mean_s += (back_s - self._mean_s) / self._returns
+            self._deviation_s = self._mean_s / 2
+            return
+        error = back_s - self._mean_s
+        self._mean_s += error / 8  # the gains of the round-trip estimator of TCP
+        self._deviation_s += (abs(error) - self._deviation_s) / 4
+
+    def went(self, now: float, count: int) -> None:
+        """So many were answered."""
+        self._answered.append([now, float(count)])
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        """Those who are long overdue have left for good."""
+        answered = self._answered
+        if self._returns < 8:
+            while len(answered) > 64:
+                answered.popleft()
+            return
+        old = now - 4 * self.back_s - 0.001
+        while answered and answered[0][0] < old:
+            answered.popleft()
+
+    @property
+    def back_s(self) -> float:
+        """Until almost every client that returns is back."""
+        return self._mean_s + 3 * self._deviation_s
+
+    def forecast(self, now: float) -> Forecast:
+        """Who is likely to come, as seen now."""
+        recent = self._recent
+        span = now - recent[0] if len(recent) > 7 else 0.0
+        rate = (len(recent) - 1) / span if span > 0.0 else 0.0
+        if self._returns < 8 or not self._answered:
+            return Forecast(0, 0.0, rate)
+        back_s, count, until = self.back_s, 0.0, 0.0
+        for when, many in self._answered:
+            left_s = when + back_s - now
+            if left_s > 0.0:
+                count += many
+                until = left_s
+        return Forecast(int(count), until, rate)
+
+    def held(self, enough: bool) -> None:
+        """A wait is over: where too few came, the next chances are let go, twice as many each time."""
+        if enough:
+            self.misses = 0
+        else:
+            self.misses = min(self.misses + 1, 6)
+            self.skip = (1 << self.misses) - 1
+
+    def may_hold(self) -> bool:
+        if self.skip:
+            self.skip -= 1
+            return False
+        return True
+
+
+class Streams:
+    """How long a stream of a slot backend runs: its first token by the prompt, then by the token."""
+
+    __slots__ = ("_seen", "first", "prompt", "token_s", "tokens")
+
+    def __init__(self) -> None:
+        self.first = Durations()  # by the prompt's size
+        self.token_s = 0.0  # at the concurrency of late
+        self.tokens = 0.0  # of an answer, mean
+        self.prompt = 0.0  # its size, mean
+        self._seen = 0
+
+    def observe(self, prompt: float, first_s: float, rest_s: float, tokens: float, now: float) -> None:
+        """Count one stream that came to its end."""
+        self.first.observe(1, prompt, first_s, now)
+        self._seen += 1
+        gain = max(0.05, 1.0 / self._seen)
+        self.prompt += (prompt - self.prompt) * gain
+        self.tokens += (tokens - self.tokens) * gain
+        if tokens > 0:
+            self.token_s += (rest_s / tokens - self.token_s) * gain
+
+    def expected(self, prompt: float, most: float) -> float:
+        """Mean seconds of a stream with that prompt and at most so many tokens; 0.0 without any."""
+        if not self.first.runs:
+            return 0.0
+        return self.first.of_weight(prompt) + self.token_s * min(self.tokens, most)
+
+    def fresh(self, now: float) -> bool:
+        return self.first.runs >= SETTLED and now - self.first.last < max(
+            5.0, 4 * self.expected(self.prompt, math.inf)
+        )

@@ -1,0 +1,271 @@
+"""A queue ordered by urgency, shared fairly: classes by priority, tenants within a class, deadlines within.
+
+A class has sixteen times the share of the one below it, so that none starves; tenants of a class have
+equal shares of the predicted cost (virtual time), and those that are about even are ordered by urgency.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from bisect import insort
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import Generic, Protocol, TypeVar
+
+SHARE = 16.0  # of one priority against the next lower: nearly strict, and 6 % keep the lower one alive
+LOOK = 8  # tenants, the furthest behind first, among whom the most urgent item is sought
+KEPT = 1024  # tenants whose account is remembered while they are away
+HIGHEST = 8  # priority, and -8 the lowest: sixteen to that power still counts exactly
+_SWEEP = 64  # items that left and lie in a heap are not worth a sweep
+
+
+class Waiting(Protocol):
+    """What waits. One whose future is done left by itself, and is only to be dropped."""
+
+    __slots__ = ()
+    due: float
+    cost: float
+    priority: int
+    tenant: str
+    future: asyncio.Future[None]
+
+
+T = TypeVar("T", bound=Waiting)
+
+
+class _Lane(Generic[T]):
+    """What one tenant has waiting in a class."""
+
+    __slots__ = ("heap", "tenant")
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
+        self.heap: list[tuple[float, int, T]] = []
+
+
+class _Class(Generic[T]):
+    """One priority: its lanes by virtual time, the one furthest behind first."""
+
+    __slots__ = ("lanes", "order", "past", "priority", "tenants", "time")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.time = 0.0  # virtual, of this class among classes
+        self.tenants: dict[str, _Lane[T]] = {}  # with something in the queue
+        self.lanes: list[tuple[float, int, _Lane[T]]] = []
+        self.past: dict[str, float] = {}  # virtual times of tenants that were ahead when they went
+        self.order = itertools.count()
+
+    def enter(self, tenant: str) -> _Lane[T]:
+        lane = self.tenants[tenant] = _Lane(tenant)
+        now = self.lanes[0][0] if self.lanes else 0.0
+        insort(self.lanes, (max(self.past.pop(tenant, 0.0), now), next(self.order), lane))
+        return lane
+
+    def leave(self, index: int, cost: float) -> None:
+        """A lane is empty: its account is kept while it is ahead of the others."""
+        time, _, lane = self.lanes.pop(index)
+        del self.tenants[lane.tenant]
+        if not self.lanes:
+            self.past.clear()  # nobody to be fair to
+            return
+        now = self.lanes[0][0]
+        if time + cost > now:
+            self.past[lane.tenant] = time + cost
+        if len(self.past) > KEPT:
+            self.past = {name: at for name, at in self.past.items() if at > now}
+
+    def pick(self, quantum: float) -> int:
+        """The lane whose turn it is: of those about even the one with the most urgent item."""
+        lanes = self.lanes
+        best = 0
+        limit = lanes[0][0] + quantum
+        for index in range(1, min(len(lanes), LOOK)):
+            time, _, lane = lanes[index]
+            if time > limit:
+                break
+            if lane.heap[0] < lanes[best][2].heap[0]:
+                best = index
+        return best
+
+
+class FairQueue(Generic[T]):
+    """Items by `due` within a tenant within a priority. Those that left are dropped when they are met."""
+
+    __slots__ = ("_classes", "_lane", "_order", "_past", "_priority", "_size", "_sole", "live", "quantum")
+
+    def __init__(self) -> None:
+        self.quantum = 1.0  # cost by which one tenant may be ahead of another and still count as even
+        self.live = 0  # items that have not left
+        self._size = 0  # items in the heaps, those that left included
+        self._classes: list[_Class[T]] = []  # with something in them, the highest priority first
+        self._past: dict[int, float] = {}  # virtual times of classes that are away
+        self._order = itertools.count()
+        self._lane: _Lane[T] | None = None  # where the last item went
+        self._priority = 0  # of that
+        self._sole: list[tuple[float, int, T]] | None = None  # the heap of the only lane there is
+
+    def push(self, item: T) -> None:
+        lane = self._lane
+        if lane is None or item.tenant != lane.tenant or item.priority != self._priority:
+            lane = self._lane = self._enter(item.priority, item.tenant)
+            self._priority = item.priority
+            self._look()
+        heappush(lane.heap, (item.due, next(self._order), item))
+        self._size += 1
+        self.live += 1
+
+    def _enter(self, priority: int, tenant: str) -> _Lane[T]:
+        if not self._size:
+            self._classes.clear()  # the last lane was kept for the next of its kind
+            self._past.clear()
+        for index, each in enumerate(self._classes):  # noqa: B007  # where the new one goes
+            if each.priority == priority:
+                return each.tenants.get(tenant) or each.enter(tenant)
+            if each.priority < priority:
+                break
+        else:
+            index = len(self._classes)
+        new: _Class[T] = _Class(priority)
+        now = min((each.time for each in self._classes), default=0.0)
+        new.time = max(self._past.pop(priority, 0.0), now)
+        self._classes.insert(index, new)
+        return new.enter(tenant)
+
+    def _look(self) -> None:
+        """Whether there is one lane only: then there is nothing to choose."""
+        classes = self._classes
+        alone = len(classes) == 1 and len(classes[0].lanes) == 1
+        self._sole = classes[0].lanes[0][2].heap if alone else None
+
+    def head(self) -> T | None:
+        """The item whose turn it is."""
+        while self._size:
+            cls, index = self._turn()
+            item = cls.lanes[index][2].heap[0][2]
+            if not item.future.done():
+                return item
+            self._take(cls, index, charge=False)
+        return None
+
+    def pop(self) -> T | None:
+        """Take the item whose turn it is."""
+        sole = self._sole
+        if sole is not None:
+            while sole:
+                item = heappop(sole)[2]
+                self._size -= 1
+                if not item.future.done():
+                    self.live -= 1
+                    return item
+            return None
+        while self._size:
+            cls, index = self._turn()
+            item = self._take(cls, index, charge=True)
+            if not item.future.done():
+                self.live -= 1
+                return item
+        return None
+
+    def _turn(self) -> tuple[_Class[T], int]:
+        classes = self._classes
+        cls = classes[0]
+        if len(classes) > 1:
+            cls = min(classes, key=_class_time)
+        return cls, (cls.pick(self.quantum) if len(cls.lanes) > 1 else 0)
+
+    def _take(self, cls: _Class[T], index: int, *, charge: bool) -> T:
+        """Pop a lane's first item; whoever is alone pays nothing."""
+        time, order, lane = cls.lanes[index]
+        item = heappop(lane.heap)[2]
+        self._size -= 1
+        charge = charge and not item.future.done()
+        cost = item.cost if charge else 0.0
+        if cost and len(self._classes) > 1:
+            cls.time += cost / _share(cls.priority)
+        if not lane.heap and self._size:
+            self._close(cls, index, cost)
+        elif cost and len(cls.lanes) > 1:
+            del cls.lanes[index]
+            insort(cls.lanes, (time + cost, order, lane))
+        return item
+
+    def _close(self, cls: _Class[T], index: int, cost: float) -> None:
+        self._lane = None
+        cls.leave(index, cost)
+        if not cls.lanes:
+            self._classes.remove(cls)
+            self._past[cls.priority] = cls.time
+        self._look()
+
+    def restore(self, item: T) -> None:
+        """Put back what was taken but did not leave, and take nothing for it."""
+        self.push(item)
+        for cls in self._classes:
+            if cls.priority != item.priority:
+                continue
+            if len(self._classes) > 1:
+                cls.time -= item.cost / _share(cls.priority)
+            for index, (time, order, lane) in enumerate(cls.lanes):
+                if lane.tenant == item.tenant and len(cls.lanes) > 1:
+                    del cls.lanes[index]
+                    insort(cls.lanes, (time - item.cost, order, lane))
+                    return
+
+    def left(self) -> None:
+        """An item left by itself; the heaps are swept once such outnumber the others."""
+        self.live -= 1
+        if self._size > 2 * (self.live + _SWEEP):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        for cls in list(self._classes):
+            for index in range(len(cls.lanes) - 1, -1, -1):
+                heap = cls.lanes[index][2].heap
+                heap[:] = [entry for entry in heap if not entry[2].future.done()]
+                heapify(heap)
+                if not heap:
+                    self._close(cls, index, 0.0)
+        self._size = sum(len(lane.heap) for cls in self._classes for _, _, lane in cls.lanes)
+
+    def __iter__(self) -> Iterator[T]:
+        """All items that have not left, in no order."""
+        for cls in self._classes:
+            for _, _, lane in cls.lanes:
+                for _, _, item in lane.heap:
+                    if not item.future.done():
+                        yield item
+
+    def __len__(self) -> int:
+        return self._size
+
+    def at_least(self, priority: int) -> int:
+        """How many items of this priority and above wait; those that left and were not met count."""
+        if len(self._classes) <= 1:
+            one = self._classes[0].priority if self._classes else priority
+            return self.live if one >= priority else 0
+        return sum(
+            len(lane.heap) for cls in self._classes if cls.priority >= priority for _, _, lane in cls.lanes
+        )
+
+    def lowest(self) -> T | None:
+        """The least urgent item of the lowest priority: whom to shed first."""
+        for cls in reversed(self._classes):
+            items = [item for _, _, lane in cls.lanes for _, _, item in lane.heap if not item.future.done()]
+            if items:
+                return max(items, key=_due)
+        return None
+
+
+def _share(priority: int) -> float:
+    return float(SHARE ** max(-HIGHEST, min(HIGHEST, priority)))
+
+
+def _class_time(cls: _Class[T]) -> float:
+    return cls.time
+
+
+def _due(item: Waiting) -> float:
+    return item.due

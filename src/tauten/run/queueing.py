@@ -1,0 +1,234 @@
+"""What both kinds of deployment share: a bounded fair queue, admission, shedding, counters."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tauten.clock import Clock
+from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
+from tauten.run.admission import too_late
+from tauten.run.fair_queue import FairQueue
+from tauten.run.request import Request
+
+QUEUE_BOUND = 1024  # requests: at 10 ms each a wait of 10 s, beyond any deadline worth keeping
+NO_DEADLINE_S = 60.0  # a request without a deadline is ordered as if it had this long: it never starves
+_NEVER = math.inf
+ZOMBIE_S = 0.1  # work for a request that has ended counts from here on
+
+
+class Entry:
+    """One piece of work that waits or runs at a deployment."""
+
+    __slots__ = (
+        "after",
+        "cost",
+        "deadline",
+        "due",
+        "ended",
+        "error",
+        "future",
+        "left",
+        "priority",
+        "queued",
+        "started",
+        "taken",
+        "tenant",
+    )
+
+    def __init__(self, request: Request, cost: float, queued: float) -> None:
+        self.deadline = deadline = request.deadline
+        self.after = 0.0  # what is downstream
+        # the latest start, by which the queue is ordered
+        self.due = deadline if deadline != _NEVER else queued + NO_DEADLINE_S
+        self.priority = request.priority
+        self.tenant = request.tenant
+        self.cost = cost
+        self.queued = self.started = self.ended = queued
+        self.taken = False  # by a replica or a slot
+        self.left = 0.0  # when its request ended while this ran
+        self.error: BaseException | None = None
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """End it while it waits."""
+        self.error = error
+        self.settle()
+
+
+class View(msgspec.Struct, frozen=True):
+    """A deployment as metrics see it. Counts since it was opened; times in seconds."""
+
+    label: str
+    kind: str
+    waiting: int
+    oldest_wait_s: float
+    running: int  # items in replicas, or open streams
+    replicas: int
+    idle: int  # replicas, or free slots
+    batches: int
+    batch_sizes: dict[int, int]
+    reasons: dict[str, int]
+    duration_ms: dict[str, float]
+    wait_s: float  # that one more request would wait
+    done: int
+    rejected: int
+    shed: int
+    expired: int
+    bisected: int
+    restarts: int
+    retried: int
+    zombies: int
+
+
+class Queued:
+    """A deployment's queue and its door. Subclasses say how long what waits will take."""
+
+    kind = ""
+
+    def __init__(self, label: str, clock: Clock, bound: int) -> None:
+        self.label = label
+        self.clock = clock
+        self.bound = bound
+        self.queue: FairQueue[Any] = FairQueue()
+        self.closed = False
+        self.done = self.rejected = self.shed = self.expired = 0
+        self.bisected = self.restarts = self.retried = self.batches = 0
+        self.batch_sizes: dict[int, int] = {}
+        self.reasons: dict[str, int] = {}
+        self._latest = -math.inf  # the latest `due` that came
+
+    @property
+    def waiting(self) -> int:
+        return self.queue.live
+
+    def _wait_for(self, ahead: int, now: float) -> float:
+        """Seconds until an item with so many before it begins; 0.0 where nothing is known."""
+        raise NotImplementedError
+
+    def _known(self, now: float) -> bool:
+        """Whether there are fresh estimates to refuse by."""
+        raise NotImplementedError
+
+    def wait_s(self, priority: int, now: float) -> float:
+        """Seconds that one more request of a priority would wait here."""
+        return self._wait_for(self.queue.at_least(priority), now) if self._known(now) else 0.0
+
+    # -- the door ---------------------------------------------------------------------------------------------
+
+    def _check_room(self, request: Request, places: int) -> None:
+        """Refuse when the queue is full, unless somebody of a lower priority can be shed."""
+        if self.queue.live < places:
+            return
+        lowest = self.queue.lowest()
+        now = self.clock()
+        wait_s = self.wait_s(request.priority, now)
+        if lowest is None or lowest.priority >= request.priority:
+            self.rejected += 1
+            raise Overloaded(
+                f"{self.label}: {self.queue.live} requests are waiting",
+                help="retry later, or add replicas",
+                retry_after_s=wait_s,
+            )
+        self.shed += 1
+        self._drop(
+            lowest,
+            Overloaded(
+                f"{self.label}: shed for a request of a higher priority",
+                help="retry later, or ask with a higher priority",
+                retry_after_s=wait_s,
+            ),
+        )
+
+    def _check_time(self, request: Request, entry: Entry, own_s: float, now: float) -> None:
+        """Refuse what would be late; a request that was admitted for its whole path is late, not refused."""
+        left_s = request.deadline - now - entry.after
+        ahead = self.queue.at_least(entry.priority)
+        needs_s = self._wait_for(ahead, now) + own_s
+        if needs_s <= left_s:
+            self._latest = max(self._latest, entry.due)
+            return
+        if ahead and entry.due < self._latest:  # some of them are less urgent: count
+            due, priority = entry.due, entry.priority
+            ahead = sum(1 for each in self.queue if each.due <= due and each.priority >= priority)
+            needs_s = self._wait_for(ahead, now) + own_s
+            if needs_s <= left_s:
+                return
+        if request.admitted:
+            self.expired += 1
+            raise self._hopeless(needs_s + entry.after, request.deadline - now)
+        self.rejected += 1
+        raise too_late(self.label, needs_s, left_s, max(needs_s - left_s, own_s))
+
+    def _hopeless(self, needs_s: float, left_s: float) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"{self.label}: {max(left_s, 0.0) * 1e3:.0f} ms are left of the deadline, "
+            f"{needs_s * 1e3:.0f} ms are needed",
+            help="allow more time, or send less at once",
+        )
+
+    def _drop(self, entry: Entry, error: TautenError) -> None:
+        """End what waits."""
+        entry.fail(error)
+        self.queue.left()
+
+    def gone(self) -> BackendError:
+        return BackendError(
+            f"{self.label} is closed", help="its plan was retired; send the request again", code="E406"
+        )
+
+    def as_error(self, error: BaseException) -> BaseException:
+        if isinstance(error, TautenError):
+            return error
+        failed = BackendError(
+            f"{self.label}: {error.__class__.__name__}: {error}", help="see the chained error"
+        )
+        failed.__cause__ = error
+        return failed
+
+    # -- for metrics ------------------------------------------------------------------------------------------
+
+    def zombies(self) -> int:
+        """Work that still runs for requests that ended more than 100 ms ago."""
+        raise NotImplementedError
+
+    def _view(
+        self,
+        running: int,
+        replicas: int,
+        idle: int,
+        duration_ms: dict[str, float],
+        least: Callable[[], float],
+    ) -> View:
+        now = self.clock()
+        return View(
+            label=self.label,
+            kind=self.kind,
+            waiting=self.queue.live,
+            oldest_wait_s=now - min((each.queued for each in self.queue), default=now),
+            running=running,
+            replicas=replicas,
+            idle=idle,
+            batches=self.batches,
+            batch_sizes=dict(self.batch_sizes),
+            reasons=dict(self.reasons),
+            duration_ms=duration_ms,
+            wait_s=least(),
+            done=self.done,
+            rejected=self.rejected,
+            shed=self.shed,
+            expired=self.expired,
+            bisected=self.bisected,
+            restarts=self.restarts,
+            retried=self.retried,
+            zombies=self.zombies(),
+        )

@@ -1,0 +1,322 @@
+"""One instance of a batch backend and the thread it lives in: runs, bisects, is opened anew when it dies."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from tauten.clock import Clock, VirtualLoop
+from tauten.errors import BackendError
+from tauten.run.contracts import BatchBackend
+from tauten.run.queueing import Entry
+from tauten.run.request import Request
+from tauten.run.scheduling import halves
+from tauten.run.siblings import Family
+from tauten.run.workers import wake
+
+REOPEN_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # pauses before a dead backend is opened again; the last one goes on
+
+
+class Job(Entry):
+    """One item on its way through a batch deployment."""
+
+    __slots__ = (
+        "family",
+        "group",
+        "held",
+        "item",
+        "reason",
+        "result",
+        "retried",
+        "seconds",
+        "size",
+        "weight",
+    )
+
+    def __init__(self, item: Any, weight: float, request: Request, queued: float) -> None:
+        Entry.__init__(self, request, weight or 1.0, queued)
+        self.item = item
+        self.weight = weight
+        self.group: Any = None
+        self.held = 0.0  # since when it waited only because its batch was held
+        self.size = 1  # of its batch
+        self.reason = ""  # why that left
+        self.seconds = 0.0  # its share of the replica's time, by weight
+        self.retried = False
+        self.result: Any = None
+        self.family: Family | None = None
+
+
+class Owner(Protocol):
+    """The deployment, as its replicas see it."""
+
+    label: str
+    clock: Clock
+    pure: bool
+    make: Callable[[], BatchBackend]
+
+    def finished(self, replica: Replica, batch: list[Job]) -> None: ...
+
+    def opened(self, replica: Replica, error: BaseException | None) -> None: ...
+
+
+class Replica:
+    """Runs one batch at a time, and may hold one more whose inputs are being prepared."""
+
+    def __init__(self, owner: Owner, index: int, cpus: frozenset[int] = frozenset()) -> None:
+        self.owner = owner
+        self.cpus = cpus
+        self.backend: BatchBackend = owner.make()
+        self.prepares = hasattr(self.backend, "prepare") and hasattr(self.backend, "run_prepared")
+        self.loop = asyncio.get_running_loop()
+        self.virtual = isinstance(self.loop, VirtualLoop)
+        self.batches: SimpleQueue[tuple[list[Job], Any] | None] = SimpleQueue()
+        self.ahead: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self.held: list[list[Job]] = []  # batches given to it, the running one first
+        self.until = 0.0  # when it is predicted to have done them
+        self.bisected = 0
+        self.dead = self.closed = False
+        self.simulating: asyncio.Task[None] | None = None
+        name = f"tauten-{owner.label}-{index}"
+        self.threads = [threading.Thread(target=self._serve, name=name, daemon=True)]
+        self._stop = threading.Event()
+
+    def open(self) -> None:
+        """Begin to load; the owner is told when it is done."""
+        if self.virtual:
+            try:
+                self.backend.open()
+            except BaseException as error:  # noqa: BLE001  # handed to the task that opens the plan
+                self.owner.opened(self, error)
+                return
+            self.owner.opened(self, None)
+        else:
+            self.threads[0].start()
+
+    def start(self, batch: list[Job]) -> None:
+        """Give it a batch; a second one is prepared while the first one runs."""
+        self.held.append(batch)
+        if self.virtual:
+            self.simulating = self.loop.create_task(self._simulate(batch, self.simulating))
+        elif len(self.held) > 1:
+            if len(self.threads) == 1:
+                feeder = threading.Thread(target=self._feed, name=f"{self.threads[0].name}-feed", daemon=True)
+                self.threads.append(feeder)
+                feeder.start()
+            self.ahead.put(batch)
+        else:
+            self.batches.put((batch, None))
+
+    # -- the thread -------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        if self.cpus:
+            os.sched_setaffinity(0, self.cpus)  # before it loads: the engine's own threads inherit it
+        if not self._open():
+            return
+        while (work := self.batches.get()) is not None:
+            batch, prepared = work
+            died = self._run(batch, prepared)
+            wake(self.loop, lambda jobs=batch, dead=died: self._finished(jobs, dead))  # type: ignore[misc]
+            del work, batch, prepared  # an idle thread keeps no request's data alive
+            if died and not self._reopen():
+                break
+        self.backend.close()
+
+    def _open(self) -> bool:
+        try:
+            self.backend.open()
+        except BaseException as error:  # noqa: BLE001  # handed to the task that opens the plan
+            failure = error
+            wake(self.loop, lambda: self.owner.opened(self, failure))
+            return False
+        wake(self.loop, lambda: self.owner.opened(self, None))
+        return True
+
+    def _feed(self) -> None:
+        """Prepare the next batch while the present one runs."""
+        if self.cpus:
+            os.sched_setaffinity(0, self.cpus)
+        while (batch := self.ahead.get()) is not None:
+            prepared: Any = None
+            try:
+                prepared = self.backend.prepare([job.item for job in batch])  # type: ignore[attr-defined]
+            except BaseException:  # noqa: BLE001  # it runs unprepared then, and fails as it must
+                prepared = None
+            self.batches.put((batch, prepared))
+            del batch, prepared
+        self.batches.put(None)
+
+    def _run(self, batch: list[Job], prepared: Any) -> bool:
+        """Run a batch, in halves where it fails as a whole; says whether the backend died of it."""
+        clock = self.owner.clock
+        parts = [batch]
+        dead = False
+        while parts:
+            part = parts.pop()
+            started = clock()
+            results: Any
+            try:
+                if prepared is not None:
+                    results, prepared = self.backend.run_prepared(prepared), None  # type: ignore[attr-defined]
+                else:
+                    results = self.backend.run([job.item for job in part])
+            except BaseException as error:  # noqa: BLE001  # each member's task raises it
+                results, prepared = error, None
+            dead = self._died(results)
+            parts += self._take(part, results, started, clock(), dead)
+            if dead:
+                for rest in parts:
+                    self._fill(rest, [results] * len(rest), started, clock())
+                break
+        return dead
+
+    def _died(self, results: Any) -> bool:
+        if isinstance(results, list | tuple):
+            return any(getattr(each, "dead", False) for each in results if isinstance(each, BaseException))
+        if not isinstance(results, BaseException):
+            return False
+        alive = getattr(self.backend, "alive", None)
+        return bool(getattr(results, "dead", False)) or (alive is not None and not alive())
+
+    def _take(
+        self, part: list[Job], results: Any, started: float, ended: float, dead: bool
+    ) -> list[list[Job]]:
+        """Keep the results of a part, or give its halves back when it failed as a whole."""
+        if isinstance(results, BaseException):
+            failure: BaseException | None = results
+        elif not isinstance(results, list | tuple) or len(results) != len(part):
+            seen = f"{len(results)} results" if isinstance(results, list | tuple) else type(results).__name__
+            failure = BackendError(
+                f"{self.owner.label}: a batch of {len(part)} gave {seen}", help="one result per item"
+            )
+        else:
+            failure = _common(results)
+        if failure is None:
+            self._fill(part, results, started, ended)
+            return []
+        self._fill(part, [failure] * len(part), started, ended)
+        if len(part) == 1 or dead or not self.owner.pure or not isinstance(failure, Exception):
+            return []
+        self.bisected += 1
+        first = halves(len(part))[0]
+        return [part[first:], part[:first]]
+
+    @staticmethod
+    def _fill(part: list[Job], results: Sequence[Any], started: float, ended: float) -> None:
+        """Give each member its result and its share of the run's time."""
+        total = sum([job.weight for job in part])
+        each_s = (ended - started) / (total or len(part))
+        for job, result in zip(part, results, strict=True):
+            if not job.seconds:
+                job.started = started
+            job.ended = ended
+            job.seconds += each_s * (job.weight if total else 1.0)
+            if isinstance(result, BaseException):
+                job.error = result
+            else:
+                job.error = None
+                job.result = result
+
+    # -- virtual time -----------------------------------------------------------------------------------------
+
+    async def _simulate(self, batch: list[Job], before: asyncio.Task[None] | None) -> None:
+        """In virtual time a synthetic backend says how long it would take; any other takes no time."""
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        backend: Any = self.backend
+        if not hasattr(backend, "duration"):
+            dead = self._run(batch, None)
+        else:
+            dead = await self._simulated(backend, batch)
+        self._finished(batch, dead)
+        while dead and not self.closed:
+            dead = not self._reopened()
+            if dead:
+                await asyncio.sleep(REOPEN_S[-1])
+
+    async def _simulated(self, backend: Any, batch: list[Job]) -> bool:
+        clock = self.owner.clock
+        parts = [batch]
+        while parts:
+            part = parts.pop()
+            items = [job.item for job in part]
+            started = clock()
+            await asyncio.sleep(backend.duration(items))
+            results: Any
+            try:
+                results = backend.answer(items)
+            except Exception as error:  # noqa: BLE001  # each member's task raises it
+                results = error
+            dead = self._died(results)
+            parts += self._take(part, results, started, clock(), dead)
+            if dead:
+                for rest in parts:
+                    self._fill(rest, [results] * len(rest), started, clock())
+                return True
+        return False
+
+    # -- the end of a batch, and of a backend -----------------------------------------------------------------
+
+    def _finished(self, batch: list[Job], dead: bool) -> None:
+        """On the loop."""
+        self.held.remove(batch)
+        self.dead = self.dead or dead
+        self.owner.finished(self, batch)
+
+    def _reopen(self) -> bool:
+        """In the thread: make and open a new backend until it opens; False when the deployment closed."""
+        attempt = 0
+        while not self.closed:
+            if attempt and self._stop.wait(REOPEN_S[min(attempt, len(REOPEN_S) - 1)]):
+                break
+            attempt += 1
+            if self._replaced(lambda error: wake(self.loop, lambda: self.owner.opened(self, error))):
+                return True
+        return False
+
+    def _reopened(self) -> bool:
+        return self._replaced(lambda error: self.owner.opened(self, error))
+
+    def _replaced(self, tell: Callable[[BaseException | None], None]) -> bool:
+        try:
+            self.backend.close()
+        except Exception as error:  # noqa: BLE001  # it is dead: what its end says is told, the new one counts
+            tell(error)
+        try:
+            backend = self.owner.make()
+            backend.open()
+        except Exception as error:  # noqa: BLE001  # told, and tried again
+            tell(error)
+            return False
+        self.backend = backend
+        tell(None)
+        return True
+
+    def close(self) -> None:
+        """Stop after what it holds."""
+        self.closed = True
+        self._stop.set()
+        if self.virtual:
+            self.backend.close()
+        elif len(self.threads) > 1:
+            self.ahead.put(None)  # which hands it on, behind what it still prepares
+        else:
+            self.batches.put(None)
+
+    @property
+    def alive(self) -> bool:
+        return any(thread.is_alive() for thread in self.threads)
+
+
+def _common(results: Sequence[Any]) -> BaseException | None:
+    """The one exception that all members of a batch share: it failed as a whole."""
+    first = results[0] if results else None
+    if isinstance(first, BaseException) and all(each is first for each in results):
+        return first
+    return None

@@ -1,0 +1,207 @@
+"""When a batch leaves, how many run together, what is padded or trimmed: pure functions over plain data.
+
+Nothing here reads a clock, waits, or knows a deployment; the same functions serve the engine, the
+simulator and the tests. Times are float seconds on one line, durations float seconds.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, NamedTuple
+
+Reason = Literal["full", "slack", "alone", "gain", "siblings", "drain", "off", "fixed"]
+"""Why a batch left: it was full · its earliest deadline leaves no more time · nobody is likely to come ·
+waiting gains less than it costs · all members of a map were there · the deployment closes · the plan
+forbids waiting · the plan's fixed wait was over."""
+
+Wait = Literal["slack", "off"] | float
+"""How a plan lets a batch wait: by slack, not at all, or a fixed number of milliseconds."""
+
+WAIT_OF_BUDGET: Final = 0.10  # of a stage's budget at most: the rest is for its queue and its work
+WAIT_OF_RUN: Final = 2.0  # run times at most: beyond that a further batch would have come and gone
+WORTH: Final = 1.02  # of the present rate: estimates are no better than that
+WORTH_S: Final = 0.00025  # saved at least: loops round timers to 1 ms, a no-show costs that much
+
+BATCH_DEFAULTS: Final[dict[str, int]] = {
+    "image": 8,  # convolutions fill a processor or a small device with a few; memory grows by pixels
+    "text": 32,  # short rows cost little each, the weights are read once for all
+    "audio": 4,  # of like length only: the longest pads the others
+    "video": 1,  # frames of one video are a batch already
+    "tensor": 16,
+}
+"""Batches by modality for an optimizer to begin with. A plan that says nothing runs batches of one."""
+
+AUDIO_BATCH_S: Final = 60.0  # audio seconds in a batch: two windows of the usual recognisers
+
+
+class Queue(NamedTuple):
+    """What a release looks at: the waiting items that may share the next batch."""
+
+    items: int  # of the most urgent item's group
+    most: int  # that one batch may hold, by number and by weight
+    due: float  # when the most urgent one must be done here: its deadline less what is downstream
+    budget_s: float  # that it had here when it came: `due` less its arrival
+    since: float  # when holding could begin: an idle replica, and this batch not gone
+    others: int = 0  # waiting items of other groups
+    siblings: int = 0  # members of the most urgent one's map that wait here
+    missing: int = 0  # members of that map that run and may still come
+    gap_s: float = math.inf  # between the members of maps as they come here
+
+
+class Forecast(NamedTuple):
+    """Who is likely to come: clients that were just answered, and a stream of strangers."""
+
+    returning: int = 0  # answered a moment ago, not yet back
+    returning_s: float = 0.0  # until they are all back
+    rate: float = 0.0  # arrivals a second, of late
+
+
+class Release(NamedTuple):
+    """`members` leave now for `reason`; with 0 the batch is held until `wake_at` or `target` wait."""
+
+    members: int
+    reason: Reason
+    wake_at: float = 0.0
+    target: int = 0
+
+
+def release(
+    now: float,
+    queue: Queue,
+    expected: Callable[[int], float],
+    high: Callable[[int], float],
+    forecast: Forecast,
+    wait: Wait = "slack",
+    *,
+    draining: bool = False,
+) -> Release:
+    """Decide about a batch for which a replica is idle.
+
+    `expected(n)` and `high(n)` give the mean and a high quantile of the seconds that n items run;
+    0.0 where nothing is known.
+    """
+    n = min(queue.items, queue.most)
+    if queue.items >= queue.most:
+        return Release(queue.most, "full")
+    if draining:
+        return Release(n, "drain")
+    if wait == "off":
+        return Release(n, "off")
+    last_call = queue.due - high(n + 1)  # one more would make it late after this
+    if wait != "slack":
+        return _fixed(now, queue, n, last_call, wait / 1000.0)
+    if queue.siblings > 1 and not queue.missing:
+        return Release(n, "siblings")
+    run_s = expected(n)
+    if not run_s or queue.others:
+        return Release(n, "alone" if not queue.others else "gain")
+    if not (queue.missing or forecast.returning or forecast.rate):
+        return Release(n, "alone")
+    cap = queue.since + min(WAIT_OF_RUN * run_s, WAIT_OF_BUDGET * queue.budget_s)
+    if now >= last_call:
+        return Release(n, "slack")
+    k, until = _worth_waiting(now, queue, n, expected, forecast)
+    if not k:
+        return Release(n, "gain" if queue.missing or forecast.returning else "alone")
+    if now >= cap:
+        return Release(n, "gain")
+    return Release(0, "gain", min(until, cap, last_call), n + k)
+
+
+def _fixed(now: float, queue: Queue, n: int, last_call: float, wait_s: float) -> Release:
+    until = queue.since + wait_s
+    if now >= until:
+        return Release(n, "fixed")
+    if now >= last_call:
+        return Release(n, "slack")
+    return Release(0, "fixed", min(until, last_call), queue.most)
+
+
+def _worth_waiting(
+    now: float, queue: Queue, n: int, expected: Callable[[int], float], forecast: Forecast
+) -> tuple[int, float]:
+    """How many more to wait for, and until when; (0, now) where that gains nothing."""
+    room = queue.most - n
+    run_s = expected(n)
+    sources = [
+        (min(queue.missing, room), queue.gap_s * min(queue.missing, room)),
+        (min(forecast.returning, room), forecast.returning_s),
+    ]
+    for k, wait_s in sources:
+        if k and _raises_rate(n, k, wait_s, run_s, expected(n + k)):
+            return k, now + wait_s
+    if forecast.rate > 0:
+        next_s = 1.0 / forecast.rate
+        if _saves_time(n, next_s, run_s, expected(1), expected(n + 1)):
+            return 1, now + 2 * next_s  # the mean gap twice: seven of eight strangers come by then
+    return 0, now
+
+
+def _raises_rate(n: int, k: int, wait_s: float, run_s: float, together_s: float) -> bool:
+    """Whether n + k after a wait are more items a second than n at once.
+
+    Those who were just answered come back, whatever is done: for them the rate is all that counts. With
+    a run of ``a + b n`` this is ``wait_s < a k / n``.
+    """
+    saved_s = run_s * (n + k) / n - together_s
+    return saved_s - wait_s > WORTH_S and (n + k) * run_s > WORTH * n * (wait_s + together_s)
+
+
+def _saves_time(n: int, wait_s: float, run_s: float, alone_s: float, together_s: float) -> bool:
+    """Whether waiting for one stranger shortens the sum of all latencies, his next run included."""
+    gain_s = n * (run_s - together_s - wait_s) + (run_s + alone_s - together_s - wait_s)
+    return gain_s > (n + 1) * WORTH_S
+
+
+# -- sizes ---------------------------------------------------------------------------------------------------
+
+
+def fit(count: int, sizes: Sequence[int], expected: Callable[[int], float]) -> tuple[int, int]:
+    """(items to take, size to run) where a backend runs only certain sizes: pad up or trim down.
+
+    Chosen by the cost of one real item; without estimates it pads, which leaves nobody behind.
+
+    >>> fit(5, (1, 2, 4, 8), lambda size: 0.010 + 0.001 * size)
+    (5, 8)
+    >>> fit(5, (1, 2, 4, 8), lambda size: 0.001 * size)
+    (4, 4)
+    """
+    up = min((size for size in sizes if size >= count), default=0)
+    down = max((size for size in sizes if size <= count), default=0)
+    if up == count or not down:
+        return min(count, up or count), up or count
+    if not up or (expected(up) / count > expected(down) / down):
+        return down, down
+    return count, up
+
+
+def powers_of_two(most: int) -> tuple[int, ...]:
+    """1, 2, 4 ... up to `most`, which is always among them."""
+    return (*(1 << power for power in range(most.bit_length()) if 1 << power < most), most)
+
+
+def halves(count: int) -> tuple[int, int]:
+    """How a failed batch is split to find the item that poisons it."""
+    return count // 2, count - count // 2
+
+
+# -- predictions ---------------------------------------------------------------------------------------------
+
+
+def queue_wait(ahead: int, most: int, replicas: int, batch_s: float, first_free_s: float) -> float:
+    """Seconds until an item with `ahead` items before it is given to a replica."""
+    return first_free_s + (ahead // max(most, 1)) * batch_s / max(replicas, 1)
+
+
+def retry_after(predicted_s: float, left_s: float, run_s: float) -> float:
+    """Seconds after which the same request would just be in time, as the queue drains now."""
+    return max(predicted_s - left_s, run_s, 0.001)
+
+
+def bound(left_s: float, most: int, replicas: int, batch_s: float, cap: int) -> int:
+    """How many items drain within a budget: the queue's bound for a request that has it."""
+    if not batch_s or left_s == math.inf:
+        return cap
+    return max(0, min(cap, int(left_s / batch_s * max(replicas, 1)) * most))

@@ -1,0 +1,178 @@
+"""A slot backend's queue: at most `slots` streams run, the rest wait by slack, priority and tenant."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from tauten.clock import Clock
+from tauten.run.contracts import Chunk, SlotBackend
+from tauten.run.estimates import Streams
+from tauten.run.queueing import QUEUE_BOUND, ZOMBIE_S, Entry, Queued, View
+from tauten.run.request import Request
+
+CHARACTERS_A_TOKEN = 4.0  # of a prompt, about; only ratios between prompts matter
+
+
+class SlotDeployment(Queued):
+    """A slot backend's queue. The engine behind it batches; here is decided who may enter it."""
+
+    kind = "slots"
+
+    def __init__(self, backend: SlotBackend, *, label: str, clock: Clock, bound: int = QUEUE_BOUND) -> None:
+        super().__init__(label, clock, bound)
+        self.backend = backend
+        self.streams = Streams()
+        self._open: dict[Entry, float] = {}  # running streams, and when each is predicted to end
+
+    async def open(self) -> None:
+        await self.backend.open()
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        return self.backend.properties()
+
+    async def stream(self, request: Request, step: str, item: Mapping[str, Any]) -> AsyncIterator[Chunk]:
+        """Yield a stream's chunks; records queue, prefill, tokens and loop rows and books the usage.
+
+        Raises Overloaded when the queue is full or the deadline could not be met.
+        """
+        prompt = _prompt_tokens(item)
+        most = float(item.get("max_tokens") or math.inf)
+        entry = await self._enter(request, step, prompt, most)
+        rows = request.trace.rows
+        started = last = self.clock()
+        rows.append((step, "queue", entry.queued, started))
+        first_s = tokens = 0.0
+        first = True
+        chunks = self.backend.start(item)
+        try:
+            async for chunk in chunks:
+                seen = self.clock()
+                made = min(max(chunk.at or seen, last), seen)
+                rows.append((step, "prefill" if first else "tokens", last, made))
+                rows.append((step, "loop", made, seen))
+                if first:
+                    first_s, first = made - started, False
+                last = made
+                tokens += chunk.tokens
+                for unit, amount in chunk.usage.items():
+                    if amount:
+                        request.trace.spent.append((step, unit, amount))
+                if chunk.done:
+                    self.done += 1
+                    self.streams.observe(prompt, first_s, last - started - first_s, tokens, seen)
+                yield chunk
+        finally:
+            entry.left = self.clock()
+            try:
+                if hasattr(chunks, "aclose"):
+                    await chunks.aclose()  # a reader that leaves stops the engine before its slot is given on
+            finally:
+                self._leave(entry)
+
+    # -- slots -------------------------------------------------------------------------------------------------
+
+    async def _enter(self, request: Request, step: str, prompt: float, most: float) -> Entry:
+        now = self.clock()
+        own_s = self.streams.expected(prompt, most)
+        after_s = 0.0
+        if request.after:
+            after_s = request.after.get(step.partition("[")[0] if "[" in step else step, 0.0)
+        entry = Entry(request, own_s or 1.0, now)
+        entry.after, entry.due = after_s, entry.due - own_s - after_s
+        if request.deadline != math.inf and own_s and self.streams.fresh(now):
+            self._check_time(request, entry, own_s, now)
+        if len(self._open) < self.backend.slots and not self.queue.live:
+            self._begin(entry, own_s, now)
+            return entry
+        if self.closed:
+            raise self.gone()
+        self._check_room(request, self.bound)
+        self.queue.push(entry)
+        try:
+            await entry.future
+        except BaseException:
+            if entry.taken:
+                self._leave(entry)  # the turn came as the request left: pass it on
+            else:
+                self.expired += self.clock() >= entry.deadline
+                self.queue.left()
+            raise
+        if entry.error is not None:
+            raise entry.error
+        self._begin(entry, own_s, self.clock())
+        return entry
+
+    def _begin(self, entry: Entry, own_s: float, now: float) -> None:
+        entry.taken = True
+        entry.started = now
+        self._open[entry] = now + own_s
+        self.batches += 1
+
+    def _leave(self, entry: Entry) -> None:
+        """A slot is free: the most urgent who can still be in time takes it."""
+        self._open.pop(entry, None)
+        while len(self._open) < self.backend.slots:
+            now = self.clock()
+            following = self.queue.pop()
+            if following is None:
+                return
+            first_s = self.streams.first.low_of(0.0)
+            if self.streams.fresh(now) and now + first_s + following.after > following.deadline:
+                self.expired += 1
+                following.fail(self._hopeless(first_s + following.after, following.deadline - now))
+                continue
+            following.taken = True
+            self._open[following] = now
+            following.settle()
+
+    # -- predictions -------------------------------------------------------------------------------------------
+
+    def _known(self, now: float) -> bool:
+        return self.streams.fresh(now)
+
+    def _wait_for(self, ahead: int, now: float) -> float:
+        """The slots free one after the other; each of those ahead takes one for a mean stream."""
+        free = self.backend.slots - len(self._open)
+        if free > ahead:
+            return 0.0
+        mean_s = self.streams.expected(self.streams.prompt, math.inf)
+        ends = sorted(max(0.0, end - now) for end in self._open.values())
+        rounds, place = divmod(ahead - free, max(len(ends), 1))
+        return (ends[min(place, len(ends) - 1)] if ends else 0.0) + rounds * mean_s
+
+    def zombies(self) -> int:
+        """Streams that still run for requests that ended more than 100 ms ago."""
+        late = self.clock() - ZOMBIE_S
+        return sum(1 for entry in self._open if entry.left and entry.left < late)
+
+    def view(self) -> View:
+        """What metrics show of it."""
+        slots = self.backend.slots
+        streams = self.streams
+        now = self.clock()
+        duration_ms = {
+            "first": streams.first.of_weight(streams.prompt) * 1e3,
+            "token": streams.token_s * 1e3,
+            "mean": streams.expected(streams.prompt, math.inf) * 1e3,
+        }
+        running = len(self._open)
+        return self._view(running, slots, slots - running, duration_ms, lambda: self.wait_s(0, now))
+
+    async def close(self) -> None:
+        """Fail what waits for a slot, then stop the engine."""
+        self.closed = True
+        for entry in list(self.queue):
+            self._drop(entry, self.gone())
+        await self.backend.close()
+
+
+def _prompt_tokens(item: Mapping[str, Any]) -> float:
+    """The size of a prompt, about."""
+    if "prompt" in item:
+        return len(str(item["prompt"])) / CHARACTERS_A_TOKEN
+    messages = item.get("messages") or ()
+    return sum(len(str(each.get("content", ""))) for each in messages) / CHARACTERS_A_TOKEN
