@@ -53,11 +53,12 @@ class Encoder:
         return b"" if self._form == "flac" else self._ready()
 
     def end(self) -> bytes:
-        """The bytes that end the file; a file of no sound at all is valid and silent."""
+        """The bytes that end the file; where nothing was said it is a short silence."""
         if self._form in ("pcm", "wav"):
             return b"" if self._begun or self._form == "pcm" else _wav_head()
         if self._file is None:
             self._file = self._open()
+            self._file.write([0.0] * (RATE // 100))  # encoders write no header before the first frame
         self._file.close()
         return self._ready()
 
