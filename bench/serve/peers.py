@@ -45,6 +45,7 @@ class Row:
     path: str
     wait_ms: float = 0.0
     workers: int = 1
+    max_batch: int = MAX_BATCH
     note: str = ""
     settings: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
@@ -52,7 +53,9 @@ class Row:
     def label(self) -> str:
         """Name of the row within its model."""
         parts = [self.server, self.io]
-        if "wait_ms" in self.settings.get("variants", [{}])[0]:
+        if self.max_batch == 1:
+            parts.append("no batching")
+        elif "wait_ms" in self.settings.get("variants", [{}])[0]:
             parts.append(f"wait {self.wait_ms:g} ms")
         return ", ".join([*parts, f"{self.workers} workers"] if self.workers > 1 else parts)
 
@@ -129,7 +132,7 @@ def environment(row: Row, model: Path, port: int, scratch: Path, tag: str) -> di
         "BENCH_WAIT_MS": f"{row.wait_ms:g}",
         "BENCH_WORKERS": str(row.workers),
         "BENCH_THREADS": str(row.threads),
-        "BENCH_MAX_BATCH": str(MAX_BATCH),
+        "BENCH_MAX_BATCH": str(row.max_batch),
         "BENCH_SCRATCH": str(scratch),
         "BENTOML_HOME": str(scratch / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
@@ -211,7 +214,9 @@ def _first_answer(
 
 def _last_words(log: Path) -> str:
     """The last lines it printed, without folders of this machine."""
-    text = log.read_text(errors="replace").replace(str(Path.home()), "~").replace(str(ROOT), ".")
+    text = log.read_text(errors="replace")
+    for folder, short in ((log.parent, "."), (ROOT, "."), (Path.home(), "~")):
+        text = text.replace(str(folder), short)
     lines = [line.strip() for line in text.splitlines() if line.strip(" │╭╰─╮╯")]
     return " / ".join(lines[-3:])[-400:] or "it printed nothing"
 

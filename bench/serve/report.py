@@ -11,7 +11,7 @@ from typing import Any
 from bench.serve import figures
 from bench.serve.table import OURS
 
-BAR_HEIGHT, LABEL_WIDTH, BARS_WIDTH = 20, 230, 420
+BAR_HEIGHT, LABEL_WIDTH, BARS_WIDTH = 20, 210, 260
 PLOT_WIDTH, PLOT_HEIGHT, MARGIN = 620, 300, 54
 MARKED = {OURS: "ours", "mosec": "best"}  # the pair that the comparison is about; the others stay grey
 STYLE = """
@@ -28,7 +28,9 @@ th{font-weight:600;vertical-align:bottom;white-space:normal;min-width:4.2rem}
 th:first-child,td:first-child{text-align:left;white-space:nowrap}td.first{font-weight:700}
 td.reason{text-align:left;white-space:normal;color:var(--soft)}tr.ours-row td:first-child{color:var(--ours);font-weight:700}
 td small{display:block}figure{margin:1.2rem 0}figcaption{font-weight:600;margin-bottom:.3rem}
-svg{max-width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .soft{fill:var(--soft)}
+
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(30rem,1fr));gap:0 2rem}
+.plots figure.curves{grid-column:1/-1}svg{max-width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .soft{fill:var(--soft)}
 .grey{fill:var(--grey);stroke:var(--grey)}.ours{fill:var(--ours);stroke:var(--ours)}
 .best{fill:var(--best);stroke:var(--best)}polyline{fill:none!important;stroke-width:2}
 .axis{stroke:var(--line);stroke-width:1}
@@ -50,28 +52,24 @@ def _class(server: str) -> str:
     return MARKED.get(server, "grey")
 
 
-def bars(title: str, values: Sequence[tuple[str, str, float]], unit: str, log: bool = False) -> str:
-    """Horizontal bars in the order given: (label, server, value)."""
+def bars(title: str, values: Sequence[tuple[str, str, float]], unit: str) -> str:
+    """Horizontal bars from zero, in the order given: (label, server, value)."""
     if not values:
         return ""
-    top, low = max(value for *_, value in values), min(value for *_, value in values)
-
-    def width(value: float) -> float:
-        if log and low > 0 and top > low:
-            return 12 + (BARS_WIDTH - 12) * math.log(value / low) / math.log(top / low)
-        return max(1.0, BARS_WIDTH * value / top) if top > 0 else 1.0
-
+    top = max(value for *_, value in values)
     lines = []
     for index, (label, server, value) in enumerate(values):
         y = index * BAR_HEIGHT
+        width = max(1.0, BARS_WIDTH * value / top) if top > 0 else 1.0
         lines.append(
             f'<text x="{LABEL_WIDTH - 8}" y="{y + 14}" text-anchor="end">{escape(label)}</text>'
-            f'<rect class="{_class(server)}" x="{LABEL_WIDTH}" y="{y + 3}" width="{width(value):.1f}" height="13"/>'
-            f'<text x="{LABEL_WIDTH + width(value) + 6:.1f}" y="{y + 14}">{number(value, unit)}</text>'
+            f'<rect class="{_class(server)}" x="{LABEL_WIDTH}" y="{y + 3}" width="{width:.1f}" height="13"/>'
+            f'<text x="{LABEL_WIDTH + width + 6:.1f}" y="{y + 14}">{number(value, unit)}</text>'
         )
-    size = f"{LABEL_WIDTH + BARS_WIDTH + 90} {len(values) * BAR_HEIGHT + 4}"
-    note = ", logarithmic" if log else ""
-    head = f"<figure><figcaption>{escape(title)} <small>{'' if unit == 'share' else unit}{note}</small></figcaption>"
+    size = f"{LABEL_WIDTH + BARS_WIDTH + 60} {len(values) * BAR_HEIGHT + 4}"
+    head = (
+        f"<figure><figcaption>{escape(title)} <small>{'' if unit == 'share' else unit}</small></figcaption>"
+    )
     return f'{head}<svg viewBox="0 0 {size}" width="{size.split()[0]}" role="img">{"".join(lines)}</svg></figure>'
 
 
@@ -104,7 +102,7 @@ def curves(title: str, series: Sequence[tuple[str, str, Sequence[tuple[float, fl
         )
     size = f"0 -10 {PLOT_WIDTH + 200} {PLOT_HEIGHT + 50}"
     return (
-        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f'<figure class="curves"><figcaption>{escape(title)} <small>logarithmic</small></figcaption>'
         f'<svg viewBox="{size}" width="{PLOT_WIDTH + 200}" role="img">{"".join(drawn)}</svg></figure>'
     )
 
@@ -134,9 +132,9 @@ def _cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
         outrun = column["key"].removesuffix("_p99_ms") in row["saturated"]
         return f"<td>{'saturated' if outrun else '–'}</td>"
     place = row["ranks"].get(column["key"])
-    low, high = number(cell["low"], column["unit"]), number(cell["high"], column["unit"])
-    middle = number(cell["median"], column["unit"])
-    return f"<td{' class=first' if place == 1 else ''}>{middle}<small>{low} … {high}</small></td>"
+    low, middle, high = (number(cell[key], column["unit"]) for key in ("low", "median", "high"))
+    between = f"<small>{low} … {high}</small>" if cell["rounds"] > 1 else ""
+    return f"<td{' class=first' if place == 1 else ''}>{middle}{between}</td>"
 
 
 def _table(document: Mapping[str, Any], model: str) -> str:
@@ -155,11 +153,11 @@ def _table(document: Mapping[str, Any], model: str) -> str:
         else:
             spread = row["foreign_share"]
             seen = "–" if spread is None else f"{spread['median']:.1%}<small>to {spread['high']:.1%}</small>"
-            cells = "".join(_cell(row, column) for column in columns) + f"<td>{seen}</td>"
+            cells = f"<td>{seen}</td>" + "".join(_cell(row, column) for column in columns)
         ours = ' class="ours-row"' if row["server"] == OURS else ""
         lines.append(f"<tr{ours}>{name}{cells}</tr>")
     body = "".join(lines)
-    return f'<div class="wide"><table><tr><th>server</th>{head}<th>foreign CPU</th></tr>{body}</table></div>'
+    return f'<div class="wide"><table><tr><th>server</th><th>foreign CPU</th>{head}</tr>{body}</table></div>'
 
 
 def _values(document: Mapping[str, Any], model: str, key: str, higher: bool) -> list[tuple[str, str, float]]:
@@ -178,7 +176,6 @@ def _plots(document: Mapping[str, Any], model: str) -> str:
             f"{model}: {column['title']}",
             _values(document, model, column["key"], column["higher_is_better"]),
             column["unit"],
-            log=column["unit"] in ("ms", "req/s") or column["key"] == "cold_s",
         )
         for column in document["columns"]
         if model in column["models"] and not column["key"].startswith("open")
@@ -193,7 +190,7 @@ def _plots(document: Mapping[str, Any], model: str) -> str:
             ]
             lines.append((row["label"], row["server"], [(x, y) for x, y in points if y]))
         drawn.insert(0, curves(f"{model}: open loop, p99 over offered rate", lines))
-    return "".join(drawn)
+    return f'<div class="plots">{"".join(drawn)}</div>'
 
 
 def _targets(document: Mapping[str, Any]) -> str:
@@ -244,6 +241,7 @@ def _notes(document: Mapping[str, Any]) -> str:
         f"{document['settings']['open_cap']:,.0f} req/s where that is less: beyond it the client would need the cores "
         "that it shares with the server.",
         f"Points whose client was late by more than 1 % of the median: {late} (their latency includes that lateness).",
+        "Share of bare: of the rate of two processes of the engine alone at batch 32, measured right before the row.",
         "Same ONNX file for all, max batch 32; one thread for small and wide, all cores for heavy, spinning off. "
         "Client and server share the cores. Foreign CPU: share of the machine used by neither of them. "
         "Memory: proportional set size of the server's tree after the load. Cold start: process start to first right answer.",

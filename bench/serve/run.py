@@ -53,6 +53,7 @@ class Run:
             "io": row.io,
             "wait_ms": row.wait_ms,
             "workers": row.workers,
+            "max_batch": row.max_batch,
             "threads": row.threads,
             "note": row.note,
             "precision": row.settings.get("precision", peers.ENGINE_OF_PEERS),
@@ -97,6 +98,7 @@ class Run:
         """Starts one server, runs its points, stops it."""
         print(f"  {number + 1}: {row.model:<6} {row.label}", file=sys.stderr, flush=True)
         one: dict[str, Any] = {"round": number, "points": {}}
+        began = time.monotonic()
         try:
             python = peers.interpreter(row, self.engine)
             if row.model != "wide":
@@ -112,6 +114,7 @@ class Run:
         except (peers.CannotStart, environments.CannotInstall, load.LoadFailed, OSError) as error:
             self._fail(row, number, str(error))
             return
+        one["took_s"] = time.monotonic() - began
         self.records[row]["rounds"].append(one)
 
     def point(
@@ -147,7 +150,6 @@ class Run:
             "machine": machine(),
             "settings": chosen,
             "closed_loop_client": self.client,
-            "max_batch": peers.MAX_BATCH,
             "models": {
                 name: {
                     "purpose": models.SHAPES[name].purpose,

@@ -50,10 +50,10 @@ def columns(clients: Sequence[int], levels: Sequence[float]) -> list[Column]:
     )
     for count in (count for count in clients if count > 1):
         name = f"c{count}"
-        found.append(Column(f"{name}_rps", f"{count} clients", "req/s", True, _point(name, "rps")))
+        found.append(Column(f"{name}_rps", f"{count} clients, rate", "req/s", True, _point(name, "rps")))
         found.append(Column(f"{name}_p99_ms", f"{count} clients, p99", "ms", False, _point(name, "p99_ms")))
         if count >= 32:
-            title = f"of bare p2 b32, {count} clients"
+            title = f"share of bare, {count} clients"
             found.append(Column(f"{name}_share", title, "share", True, _share(name)))
     for level in levels:
         name = open_name(level)
@@ -65,7 +65,7 @@ def columns(clients: Sequence[int], levels: Sequence[float]) -> list[Column]:
     found += [
         Column("pss_mb", "memory (PSS)", "MB", False, lambda one: one.get("pss_mb")),
         Column("cold_s", "cold start", "s", False, lambda one: one.get("cold_start_s")),
-        Column("body_rps", "100 KB, 32 clients", "req/s", True, _point("c32", "rps"), ("wide",)),
+        Column("body_rps", "100 KB, 32 clients, rate", "req/s", True, _point("c32", "rps"), ("wide",)),
         Column("body_p99_ms", "100 KB, 32 clients, p99", "ms", False, _point("c32", "p99_ms"), ("wide",)),
     ]
     return found

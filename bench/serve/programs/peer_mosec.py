@@ -22,8 +22,9 @@ class Inference(Worker):
     def serialize(self, data: bytes) -> bytes:
         return data
 
-    def forward(self, data: list[bytes]) -> list[bytes]:
-        return self.model.run_bodies(data)
+    def forward(self, data: list[bytes] | bytes) -> list[bytes] | bytes:
+        """A worker without batching is given the body itself, not a list of one."""
+        return self.model.run_bodies(data) if isinstance(data, list) else self.model.run_bodies([data])[0]
 
 
 if __name__ == "__main__":
