@@ -20,7 +20,6 @@ from tauten.serve.http_limits import HttpLimits
 ServerName = Literal["thin", "uvicorn", "granian"]
 SERVERS: tuple[ServerName, ...] = ("thin", "uvicorn", "granian")
 BACKLOG = 2048  # what uvicorn and nginx ask for; the kernel caps it at somaxconn
-CLOSE_S = 1.0  # what a server of another make gets to stop by itself
 
 
 class Listener(Protocol):

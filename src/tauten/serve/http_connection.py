@@ -229,7 +229,10 @@ class Connection(Outflow):
 
     def ended(self) -> None:
         """The last byte of a request."""
-        cycle, self._incoming = self._incoming, None
+        cycle = self._incoming
+        if cycle is not None and cycle.length != 0 and self._reader.parser.should_upgrade():
+            return  # llhttp stops before the body of what asks for an upgrade; `_upgraded` goes on
+        self._incoming = None
         self.phase = self._timed = IDLE
         if cycle is None:
             return
@@ -428,7 +431,9 @@ class Connection(Outflow):
         """The parser met an upgrade: become a WebSocket, or go on in HTTP as if it had not been asked."""
         cycle, self._handshake = self._handshake, None
         if cycle is None or cycle.scope is None:
-            self._reader.again()
+            incoming, phase = self._incoming, self.phase
+            self._reader.again(0 if incoming is None else incoming.length)
+            self.phase = phase
             if rest:
                 self._feed(rest)
         elif self.current is not None or self.queue:

@@ -40,6 +40,7 @@ class Reader:
         self._lines: Headers = []
         self._expect = False
         self._chunked = False
+        self._skip = False  # the head in the parser is one of ours
         self._good_host = b""  # the last one that was checked
         self._sight = b""  # the last head that came whole in one read
         self.known: tuple[bytes, dict[str, Any], int] | None = None  # and what it means, once seen twice
@@ -49,9 +50,14 @@ class Reader:
         self.on_message_complete: Callable[[], None] = taker.ended
         self.parser = httptools.HttpRequestParser(self)
 
-    def again(self) -> None:
-        """A fresh parser, after an upgrade that was not taken."""
+    def again(self, length: int | None) -> None:
+        """A fresh parser after an upgrade that was not taken, before the body (None: chunked) of that request."""
         self.parser = httptools.HttpRequestParser(self)
+        if length != 0:
+            body = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+            self._skip = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % body)
+            self._skip, self._url = False, b""
 
     def stop(self, status: int, reason: str) -> Refusal:
         """The reason with which a callback stops the parser."""
@@ -92,6 +98,8 @@ class Reader:
         self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._skip:
+            return
         lines, parser = self._lines, self.parser
         headers: Headers = []
         host: bytes | None = None

@@ -18,6 +18,7 @@ from tauten.serve.http_websocket import WebSocket
 from tauten.serve.http_wire import usual_lines
 
 SWEEP_S = 0.5  # the coarseness of housekeeping clocks (10 s and more); requests have timers of their own
+CLOSE_S = 1.0  # what cut connections get to say so
 POLL_S = 0.01  # how often a drain looks whether it is done
 
 log = logging.getLogger("tauten.serve.http")
@@ -185,7 +186,8 @@ class Thin:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        while hub.connections:
+        end = hub.now() + CLOSE_S
+        while hub.connections and hub.now() < end:
             await asyncio.sleep(0)
 
 

@@ -218,10 +218,12 @@ class WebSocket(Departure):
             raise InternalError(f"the app sent {kind!r}, expected websocket.accept or websocket.close")
 
     def _accept(self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        Head(200, headers)  # checks them for line breaks
+        if subprotocol is not None:
+            Head(200, [(b"sec-websocket-protocol", subprotocol.encode("latin-1"))])
         response, self._response = self._response, None
         if response is None:
             return
-        Head(200, headers)  # checks them for line breaks
         for name, value in headers:
             response.headers[name.decode("latin-1")] = value.decode("latin-1")
         response.headers["Server"] = "tauten"
