@@ -1,0 +1,271 @@
+"""The native WebSocket: several requests, inputs that stream in, media out, cancel, bounds, bad messages."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+import tauten as tt
+from serve.kit_asgi import ask, site
+from serve.kit_stream import Talk
+from tauten.serve.dialogue import FEED
+from tauten.serve.door import Caller, Door
+from tauten.serve.service import Service
+
+WAV = tt.Audio.from_array(np.zeros(160, np.float32), 16000).data
+
+
+@tt.stage
+async def echoed(words: tt.Stream[str]) -> tt.Stream[str]:  # type: ignore[misc]
+    async for each in words:
+        yield each.upper()
+
+
+@tt.workflow
+def echo(words: tt.Stream[str]) -> tt.Stream[str]:
+    return echoed(words)
+
+
+@tt.stage
+async def hushed(sound: tt.Stream[tt.Audio]) -> tt.Stream[tt.Audio]:  # type: ignore[misc]
+    async for each in sound:
+        yield each
+
+
+@tt.workflow
+def hush(sound: tt.Stream[tt.Audio]) -> tt.Stream[tt.Audio]:
+    return hushed(sound)
+
+
+@tt.stage
+async def spelled(text: str) -> tt.Stream[str]:  # type: ignore[misc]
+    for letter in text:
+        if letter == "?":
+            await asyncio.sleep(3600)
+        yield letter
+
+
+@tt.workflow
+def spell(text: str) -> tt.Stream[str]:
+    return spelled(text)
+
+
+async def opened(app: Any, name: str) -> Talk:
+    talk = Talk(app, f"/v1/workflows/{name}/ws")
+    assert await talk.hear() == "websocket.accept"
+    return talk
+
+
+async def until_done(talk: Talk) -> list[Any]:
+    heard = []
+    while True:
+        heard.append(await talk.hear())
+        if isinstance(heard[-1], dict) and heard[-1]["type"] in ("done", "error"):
+            return heard
+
+
+def test_requests_follow_one_another_each_with_its_own_id_and_trace() -> None:
+    async def main() -> None:
+        async with site(Service(spell), apis=["native"]) as app:
+            talk = await opened(app, "spell")
+            ids = []
+            for text in ("ab", "c"):
+                talk.say({"inputs": {"text": text}})
+                started, *outputs, done = await until_done(talk)
+                assert started == {"type": "started", "id": done["id"]}
+                assert [each["output"] for each in outputs] == list(text)
+                assert done["plan"] == app.site.services["spell"].plan_id
+                ids.append(done["id"])
+            talk.say({"inputs": {"text": "d"}, "id": "mine"})
+            assert (await until_done(talk))[-1]["id"] == "mine"
+            await talk.leave()
+            for each in (*ids, "mine"):
+                assert (await ask(app, "GET", f"/v1/requests/{each}")).status == 200
+            assert len(set(ids)) == 2
+
+    asyncio.run(main())
+
+
+def test_text_streams_in_and_out() -> None:
+    async def main() -> None:
+        async with site(Service(echo), apis=["native"]) as app:
+            talk = await opened(app, "echo")
+            talk.say({"inputs": {}})
+            assert (await talk.hear())["type"] == "started"
+            for word in ("one", "two"):
+                talk.say({"type": "input", "input": "words", "value": word})
+                assert (await talk.hear())["output"] == word.upper()
+            talk.say({"type": "end", "input": "words"})
+            assert (await talk.hear())["type"] == "done"
+            talk.say({"inputs": {"words": ["a", "b"]}})  # or whole, at once
+            assert [each["output"] for each in (await until_done(talk))[1:-1]] == ["A", "B"]
+            await talk.leave()
+            whole = await ask(app, "POST", "/v1/workflows/echo", {"inputs": {"words": ["x", "y"]}})
+            assert whole.json["output"] == "XY"
+
+    asyncio.run(main())
+
+
+def test_media_stream_in_and_out_as_bytes() -> None:
+    async def main() -> None:
+        async with site(Service(hush), apis=["native"]) as app:
+            talk = await opened(app, "hush")
+            talk.say({"inputs": {}})
+            talk.say(WAV)
+            talk.say({"type": "input", "input": "sound"})
+            talk.say(WAV)
+            talk.say({"type": "end", "input": "sound"})
+            started, *heard, done = await until_done(talk)
+            head = {"type": "output", "media": "audio/wav", "size_bytes": len(WAV)}
+            assert heard == [head, WAV, head, WAV]
+            assert (started["type"], done["type"]) == ("started", "done")
+            await talk.leave()
+
+    asyncio.run(main())
+
+
+def test_cancel_deadline_and_failure_end_one_request_and_not_the_socket() -> None:
+    async def main() -> None:
+        async with site(Service(spell), apis=["native"]) as app:
+            talk = await opened(app, "spell")
+            talk.say({"inputs": {"text": "a?"}})
+            assert [(await talk.hear())["type"] for _ in "12"] == ["started", "output"]
+            talk.say({"inputs": {"text": "b"}})
+            assert (await talk.hear())["error"]["code"] == "E287"  # one at a time
+            talk.say({"type": "cancel"})
+            assert (await talk.hear())["error"]["code"] == "E403"
+            talk.say({"inputs": {"text": "?"}, "deadline_ms": 20})
+            assert (await until_done(talk))[-1]["error"]["code"] == "E401"
+            talk.say({"inputs": {"text": 3}})
+            assert (await until_done(talk))[-1]["error"]["code"] == "E281"
+            talk.say({"inputs": {"text": "ok"}})
+            assert (await until_done(talk))[-1]["type"] == "done"
+            await talk.leave()
+
+    asyncio.run(main())
+
+
+def test_messages_that_mean_nothing_are_answered_in_words() -> None:
+    async def main() -> None:
+        async with site(Service(echo), apis=["native"]) as app:
+            talk = await opened(app, "echo")
+            for message in (
+                b"bytes",
+                3,
+                [],
+                {},
+                {"type": "rnu"},
+                {"type": "input", "input": "words"},
+                {"inputs": 3},
+                {"inputs": {}, "id": "a b"},
+                {"inputs": {}, "deadline_ms": "soon"},
+            ):
+                talk.say(message)
+                assert (await talk.hear())["type"] == "error", message
+            talk.say({"inputs": {}})
+            assert (await talk.hear())["type"] == "started"
+            for message in (
+                {"type": "input", "input": "word", "value": "x"},
+                {"type": "input", "input": "words", "value": 3},
+                {"type": "input", "value": "x"},
+            ):
+                talk.say(message)
+                assert (await talk.hear())["type"] == "error", message
+            talk.say({"type": "end", "input": "words"})
+            assert (await talk.hear())["type"] == "done"
+            await talk.leave()
+
+    asyncio.run(main())
+
+
+def test_a_client_that_leaves_stops_what_runs() -> None:
+    stopped = asyncio.Event()
+
+    @tt.stage
+    async def waits(text: str) -> str:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+        return text
+
+    @tt.workflow
+    def wait(text: str) -> str:
+        return waits(text)
+
+    async def main() -> None:
+        async with site(Service(wait), apis=["native"]) as app:
+            talk = await opened(app, "wait")
+            talk.say({"inputs": {"text": "x"}})
+            assert (await talk.hear())["type"] == "started"
+            await talk.leave()
+            assert stopped.is_set()
+            assert app.site.in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_a_client_that_says_too_much_is_held_back() -> None:
+    @tt.stage
+    async def idle(words: tt.Stream[str]) -> int:
+        count = 0
+        async for _ in words:
+            count += 1
+            if count == 2:
+                await asyncio.sleep(0.05)
+        return count
+
+    @tt.workflow
+    def idles(words: tt.Stream[str]) -> int:
+        return idle(words)
+
+    async def main() -> None:
+        async with site(Service(idles), apis=["native"]) as app:
+            talk = await opened(app, "idles")
+            talk.say({"inputs": {}})
+            for _ in range(500):
+                talk.say({"type": "input", "input": "words", "value": "x"})
+            talk.say({"type": "end", "input": "words"})
+            await talk.hear()
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert talk.unread > 500 - 3 * FEED
+            assert (await talk.hear())["output"] == 500
+            await talk.leave()
+
+    asyncio.run(main())
+
+
+def test_the_door_counts_each_request_of_a_socket() -> None:
+    entered: list[str] = []
+    released: list[str] = []
+
+    def identify(exchange: Any) -> Caller:
+        entered.append(exchange.headers.get("x-request-id", ""))
+        exchange.on_close(lambda: released.append("one"))
+        return Caller()
+
+    async def main() -> None:
+        async with site(Service(spell), door=Door(identify=identify), apis=["native"]) as app:
+            talk = await opened(app, "spell")
+            for _ in range(3):
+                talk.say({"inputs": {"text": "a"}})
+                await until_done(talk)
+            await talk.leave()
+            assert (len(entered), len(released)) == (4, 4)
+
+    asyncio.run(main())
+
+
+def test_a_socket_of_nothing_is_refused() -> None:
+    async def main() -> None:
+        async with site(Service(spell), apis=["native"]) as app:
+            talk = Talk(app, "/v1/workflows/spill/ws")
+            assert await talk.hear() == "websocket.close"
+            await talk.task
+
+    asyncio.run(main())
