@@ -159,8 +159,8 @@ class Call:
         request = self.begin(service, session)
         plan = request.plan = self._plan(service, session)
 
-        def run(request: Request) -> Awaitable[Answer]:
-            return service.engine.run(inputs, plan=_open(service, plan), request=request)
+        async def run(request: Request) -> Answer:
+            return await service.engine.run(inputs, plan=_open(service, plan), request=request)
 
         flights = self._flights(service, session, share)
         try:
