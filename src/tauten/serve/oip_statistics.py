@@ -70,24 +70,35 @@ class ModelStatistics:
         if outcome != "success":
             return
         self.last_ms = time.time_ns() // 1_000_000
+        parts = dict.fromkeys(PARTS, 0.0)
         owned = _owned(trace)
+        causes = self.causes
         for cause, seconds in owned.items():
-            self.causes[cause].add(seconds)
-        parts = {part: sum(owned[cause] for cause in owned if _PART.get(cause) == part) for part in PARTS}
-        parts["compute_input"] += _spent(trace, CODING_IN)
-        parts["compute_output"] += _spent(trace, CODING_OUT)
-        rows, share = _execution(trace, owned)
-        if _spent(trace, "rows"):
+            known = causes[cause]
+            known.count += 1
+            known.seconds += seconds
+            if cause in _PART:
+                parts[_PART[cause]] += seconds
+        spent = _spent(trace)
+        parts["compute_input"] += spent[CODING_IN]
+        parts["compute_output"] += spent[CODING_OUT]
+        if spent["rows"]:
             parts["compute_infer"] -= owned.get("user", 0.0)  # of a model alone: our code around it
         for part, seconds in parts.items():
             self.parts[part].add(seconds)
+        self._executed(parts, *_execution(spent, owned.get("compute", 0.0)))
+
+    def _executed(self, parts: dict[str, float], rows: float, share: float) -> None:
+        """Count its share of a model's run, under the size of that run."""
         self.items += rows
         self.executions += share
         size = max(1, round(rows / share))
-        batch = self.batches.setdefault(size, {part: Duration() for part in PARTS[1:]})
-        for part in ("compute_input", "compute_output"):
-            batch[part].add(parts[part], share)
+        batch = self.batches.get(size)
+        if batch is None:
+            batch = self.batches[size] = {part: Duration() for part in PARTS[1:]}
+        batch["compute_input"].add(parts["compute_input"], share)
         batch["compute_infer"].add(parts["compute_infer"] * share, share)
+        batch["compute_output"].add(parts["compute_output"], share)
 
 
 class Statistics:
@@ -144,39 +155,45 @@ class Statistics:
         }
 
 
-def _owned(trace: Trace) -> Mapping[str, float]:
+def _owned(trace: Trace) -> dict[str, float]:
     """Seconds by cause; of a request of one step its rows follow one another and need no working out."""
-    owned: dict[str, float] = defaultdict(float)
-    visits = sum(row[1] == VISIT for row in trace.rows)
+    owned: dict[str, float] = {}
+    visits, user, user_s, inside = 0, None, 0.0, 0.0
+    for step, cause, start, end in trace.rows:
+        if cause == VISIT:
+            visits += 1
+        elif cause == "user":
+            user, user_s = step, user_s + end - start
+        else:
+            owned[cause] = owned.get(cause, 0.0) + end - start
+            if step:
+                inside += end - start
     if visits > 1 or len(trace.rows) > _SIMPLE_ROWS:
-        for (_, cause), seconds in attribute(trace).exclusive().items():
-            owned[cause] += seconds
-        return owned
-    user = (0.0, 0.0)
-    for _, cause, start, end in trace.rows:
-        if cause == "user":
-            user = (start, end)
-        elif cause != VISIT:
-            owned[cause] += end - start
-    if user[1] > user[0]:  # what nothing inside claims
-        inside = sum(
-            end - start
-            for _, cause, start, end in trace.rows
-            if cause not in (VISIT, "user") and start >= user[0] and end <= user[1]
-        )
-        owned["user"] += max(0.0, user[1] - user[0] - inside)
+        return _worked_out(trace)
+    if user is not None:
+        owned["user"] = max(0.0, user_s - inside)  # what nothing inside claims
     return owned
 
 
-def _execution(trace: Trace, owned: Mapping[str, float]) -> tuple[float, float]:
+def _worked_out(trace: Trace) -> dict[str, float]:
+    owned: dict[str, float] = {}
+    for (_, cause), seconds in attribute(trace).exclusive().items():
+        owned[cause] = owned.get(cause, 0.0) + seconds
+    return owned
+
+
+def _spent(trace: Trace) -> dict[str, float]:
+    """What the request's books say of its rows, its share and its coding."""
+    spent = {"rows": 0.0, "replica_seconds": 0.0, CODING_IN: 0.0, CODING_OUT: 0.0}
+    for _, unit, amount in trace.spent:
+        if unit in spent:
+            spent[unit] += amount
+    return spent
+
+
+def _execution(spent: Mapping[str, float], run_s: float) -> tuple[float, float]:
     """(rows of the request, its share of the model's run): all of it where several models ran."""
-    rows = _spent(trace, "rows")
-    busy = [amount for _, unit, amount in trace.spent if unit == "replica_seconds"]
-    run_s = owned.get("compute", 0.0)
-    if not rows or not busy or not run_s > 0:
+    rows, busy_s = spent["rows"], spent["replica_seconds"]
+    if not rows or not busy_s or not run_s > 0:
         return rows or 1.0, 1.0
-    return rows, min(max(sum(busy) / run_s, 1e-6), 1.0)
-
-
-def _spent(trace: Trace, unit: str) -> float:
-    return sum(amount for _, each, amount in trace.spent if each == unit)
+    return rows, min(max(busy_s / run_s, 1e-6), 1.0)

@@ -36,7 +36,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-DATATYPES = {dtype.name: name for name, dtype in DTYPES.items()} | {"object": "BYTES", "bfloat16": "BF16"}
+DATATYPES = {dtype.name: name for name, dtype in DTYPES.items()} | {"str": "BYTES", "bfloat16": "BF16"}
+_BY_CODE = {dtype.str: name for name, dtype in DTYPES.items()} | {np.dtype(object).str: "BYTES"}
 KNOWN = (*DTYPES, "BF16", "BYTES")
 MAX_AXES = 32  # what NumPy 1 holds; models have eight at most
 MAX_STRINGS = 100_000  # of one tensor: taking them apart blocks the loop for 0.1 µs each, so for 10 ms
@@ -45,7 +46,7 @@ _MAX_AXIS = 1 << 40  # beyond any body; keeps products far from where arithmetic
 
 def datatype_of(array: Array) -> str:
     """The protocol's name of an array's type; raises where it has none."""
-    found = DATATYPES.get(array.dtype.name)
+    found = _BY_CODE.get(array.dtype.str)
     if found is None:
         raise wrong(f"a result of type {array.dtype.name} has no datatype in this protocol")
     return found
@@ -55,7 +56,7 @@ def count_of(name: str, datatype: str, shape: Sequence[int]) -> int:
     """How many elements a shape holds; raises for shapes that are none and for unknown datatypes."""
     if datatype not in DTYPES and datatype not in ("BYTES", "BF16"):
         raise wrong(f"input {name!r}: unknown datatype {datatype[:20]!r}", suggest(datatype, KNOWN))
-    if len(shape) > MAX_AXES or any(not 0 <= size <= _MAX_AXIS for size in shape):
+    if len(shape) > MAX_AXES or (shape and (min(shape) < 0 or max(shape) > _MAX_AXIS)):
         shown = f"{list(shape[:8])}{' ...' if len(shape) > 8 else ''}"
         raise wrong(
             f"input {name!r}: shape {shown[:200]} is no shape", f"up to {MAX_AXES} sizes, none negative"
@@ -78,9 +79,12 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], data: Buffer, start
     array = np.frombuffer(data, dtype, count, start) if count else np.empty(0, dtype)
     if datatype == "BOOL" and array.view("u1").max(initial=0) > 1:
         raise wrong(f"input {name!r}: a BOOL holds a byte that is neither 0 nor 1")
-    if not array.flags.aligned:
-        array = array.copy()  # engines may read whole words
-    return array.reshape(shape)
+    return aligned(array).reshape(shape)
+
+
+def aligned(array: Array) -> Array:
+    """Numbers where engines may read whole words: a copy where they lie elsewhere."""
+    return array if array.flags.aligned else array.copy()
 
 
 def _check_size(name: str, datatype: str, shape: Sequence[int], wanted: int, size: int) -> None:

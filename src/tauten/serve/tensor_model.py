@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ _REFUSED = "E407"  # a backend's word for inputs that the engine does not take
 Tensors = dict[str, Any]
 """Arrays by name, each with its own batch axis."""
 
+Fit = Callable[[Mapping[str, Any]], Tensors]
+
 
 def tensor_model(
     source: str | Path,
@@ -44,9 +46,11 @@ def tensor_model(
     path = Path(source)
     is_file = isinstance(source, Path) or path.suffix == ".onnx"
     model = path.stem if is_file else str(source)
-    workflow = _workflow(name or model.partition(":")[0], model, backend)
+    fits: list[Fit] = []
+    workflow = _workflow(name or model.partition(":")[0], model, backend, fits)
     engine = Engine(_OneFile(path)) if is_file else None
     service = TensorService(workflow, plan or _default_plan(workflow, threads), engine=engine)
+    fits.append(service.fitted)
     service.shareable = (
         False  # comparing tensors costs more than the rare equal pair saves; a batch takes both
     )
@@ -57,11 +61,13 @@ class TensorService(Service):
     """A service that knows which tensors it takes and gives; `signature` is there once it is open."""
 
     signature = Signature((), ())
+    _dtypes: Mapping[str, Any] = {}  # what each input must be
 
     async def open(self) -> None:
         await super().open()
         bound = self.engine.plans[self.plan_id].bound[STAGE]
         self.signature = parse(bound.deployments[STAGE].properties["signature"])
+        self._dtypes = {info.name: _dtype(info) for info in self.signature.inputs}
         odd = [info.name for info in (*self.signature.inputs, *self.signature.outputs) if not info.dtype]
         if odd:
             self.ready = False
@@ -81,10 +87,13 @@ class TensorService(Service):
     def fitted(self, given: Mapping[str, Any]) -> Feed:
         """Arrays in the model's order; raises InputError E296 where they are not what it takes."""
         signature = self.signature
-        if len(given) != len(signature.inputs) or any(info.name not in given for info in signature.inputs):
+        if given.keys() != self._dtypes.keys():
             raise _wrong_names(signature, given)
+        feed = Feed()
         sizes: dict[str, int] = {}
-        return Feed({info.name: _fit(info, given[info.name], sizes) for info in signature.inputs})
+        for info in signature.inputs:
+            feed[info.name] = _fit(info, self._dtypes[info.name], given[info.name], sizes)
+        return feed
 
 
 class Feed(dict[str, Any]):
@@ -103,12 +112,14 @@ class _OneFile:
         return {"model.onnx": self.path}
 
 
-def _workflow(name: str, model: str, backend: str) -> Workflow[..., Any]:
+def _workflow(name: str, model: str, backend: str, fits: list[Fit]) -> Workflow[..., Any]:
     base, _, variant = model.partition(":")
 
     async def infer(ctx: Context, tensors: Tensors) -> Tensors:
-        rows = next(iter(tensors.values())).shape[:1] if tensors else ()
-        ctx.spend("rows", float(rows[0]) if rows else 1.0)
+        if tensors.__class__ is not Feed:  # from an API that knows nothing of tensors
+            tensors = fits[0](tensors)
+        first = next(iter(tensors.values()), None)
+        ctx.spend("rows", float(len(first)) if first is not None and first.ndim else 1.0)
         try:
             answer: Tensors = await ctx.infer(STAGE, tensors)
         except BackendError as error:
@@ -136,21 +147,29 @@ def _default_plan(workflow: Workflow[..., Any], threads: int) -> Plan:
 # -- what fits -----------------------------------------------------------------------------------------------
 
 
-def _fit(info: TensorInfo, value: Any, sizes: dict[str, int]) -> NDArray[Any]:
-    array = value if hasattr(value, "dtype") else _as_array(info, value)
-    wanted = "object" if info.dtype == "str" else info.dtype
-    if array.dtype.name != wanted:
+def _dtype(info: TensorInfo) -> Any:
+    import numpy as np
+
+    try:
+        return np.dtype("object" if info.dtype == "str" else info.dtype)
+    except TypeError:
+        return np.dtype("V2")  # bfloat16, which NumPy does not know: no array is one
+
+
+def _fit(info: TensorInfo, dtype: Any, value: Any, sizes: dict[str, int]) -> NDArray[Any]:
+    array: NDArray[Any] = value if hasattr(value, "dtype") else _as_array(info, value)
+    if array.dtype is not dtype and array.dtype != dtype:
         raise InputError(
             f"input {info.name!r} is {array.dtype.name}; the model takes {info.dtype}",
             help="convert it before you send it",
             code="E296",
         )
     shape = array.shape
-    if len(shape) != len(info.shape) or not all(
-        size == axis if axis.__class__ is int else not axis or sizes.setdefault(axis, size) == size  # type: ignore[arg-type]
-        for size, axis in zip(shape, info.shape, strict=True)
-    ):
+    if len(shape) != len(info.shape):
         raise _wrong_shape(info, shape, sizes)
+    for size, axis in zip(shape, info.shape, strict=True):
+        if size != axis and (axis.__class__ is int or (axis and sizes.setdefault(str(axis), size) != size)):
+            raise _wrong_shape(info, shape, sizes)
     return array
 
 
