@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator
 import tauten as tt
 
 @tt.stage(pure=True)
-async def shout(text: tt.Text, mark: str = "") -> tt.Text:
+async def shout(text: tt.Text, *, mark: str = "") -> tt.Text:
     await asyncio.sleep(0.005)
     return tt.Text(text.text.upper() + mark)
 

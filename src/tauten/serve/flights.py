@@ -121,10 +121,10 @@ class Flights:
                 continue
             finally:
                 flight.leave(mine)
+            mine.plan = answer.plan  # not the one it was drawn for, where a swap came between
             if leads:
                 return answer
             mine.trace.first_output = mine.trace.end
-            mine.plan = answer.plan
             return Answer(answer.value, mine.trace, answer.plan, mine.id)
         raise AssertionError("unreachable: the last turn returns or raises")
 

@@ -1,0 +1,114 @@
+"""Going over to another plan under load: no error, and each answer by exactly one plan."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from serve.kit_process import Running, counted, post, ran, serving, summary
+from tauten.serve.keys import new_key
+
+
+def plan(mark: str) -> str:
+    return f'tauten = "plan/1"\nname = "p{len(mark)}"\n[stage.shout]\nmark = "{mark}"\n'
+
+
+async def hammered(
+    client: aiohttp.ClientSession, server: Running, ended: asyncio.Event
+) -> list[tuple[int, Any]]:
+    answers = []
+    while not ended.is_set():
+        answers.append(await ran(client, server))
+    return answers
+
+
+def test_swaps_under_load_cost_no_request_and_mix_no_plans(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "flow.toml").write_text(plan("!"))
+        async with (
+            serving(tmp_path, "--plan", "flow=flow.toml") as server,
+            aiohttp.ClientSession() as client,
+        ):
+            first = server.said["workflows"][0]["plan"]
+            ended = asyncio.Event()
+            clients = [asyncio.create_task(hammered(client, server, ended)) for _ in range(4)]
+            stream = asyncio.create_task(counted(client, server, 15))
+            marks = {first: "!"}
+            for mark in ["!!", "!!!"]:
+                await asyncio.sleep(0.2)
+                body = {"workflow": "flow", "plan": plan(mark)}
+                status, said = await post(client, f"{server.url}/v1/admin/swap", body)
+                assert (status, said["was"]) == (200, list(marks)[-1])
+                marks[said["plan"]] = mark
+            (tmp_path / "flow.toml").write_text(plan("!!!!"))
+            server.signal(signal.SIGHUP)
+            while not (swaps := [line for line in server.logged() if line["event"] == "plan"]):
+                await asyncio.sleep(0.01)
+            marks[swaps[0]["plan"]] = "!!!!"
+            await asyncio.sleep(0.2)
+            ended.set()
+            answers = [each for done in clients for each in await done]
+            assert len(answers) > 40
+            assert {status for status, _ in answers} == {200}, [each for each in answers if each[0] != 200][0]
+            wrong = [said for _, said in answers if said["output"] != "X" + marks[said["plan"]]]
+            assert wrong == []
+            assert {said["plan"] for _, said in answers} == set(marks)
+            assert summary(await stream) == (15, "done")
+            async with client.get(f"{server.url}/version") as version:
+                assert (await version.json())["workflows"]["flow"] == list(marks)[-1]
+
+    asyncio.run(main())
+
+
+def test_a_plan_that_does_not_open_changes_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "flow.toml").write_text(plan("!"))
+        async with (
+            serving(tmp_path, "--plan", "flow=flow.toml") as server,
+            aiohttp.ClientSession() as client,
+        ):
+            swap = f"{server.url}/v1/admin/swap"
+            bad = [
+                ({"workflow": "flow", "plan": "x ="}, 400, "E123"),
+                ({"workflow": "flow", "plan": 'tauten = "plan/1"\n[stage.nowhere]\nthreads = 1'}, 400, "E"),
+                ({"workflow": "flow", "plan": plan("!").replace("mark", "mrk")}, 400, "E"),
+                ({"workflow": "nobody", "plan": plan("!")}, 404, "E201"),
+                ({"plan": plan("!")}, 400, "E252"),
+                ({"workflow": "flow"}, 400, "E252"),
+            ]
+            for body, wanted, code in bad:
+                status, said = await post(client, swap, body)
+                assert status == wanted, said
+                assert said["error"]["code"].startswith(code), said
+            (tmp_path / "flow.toml").write_text("x =")
+            server.signal(signal.SIGHUP)
+            while not any(line["event"] == "plan refused" for line in server.logged()):
+                await asyncio.sleep(0.01)
+            assert (await ran(client, server))[1]["output"] == "X!"
+
+    asyncio.run(main())
+
+
+def test_only_an_admin_key_may_swap(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    user = new_key(file, "user", created="2026-01-01")
+    admin = new_key(file, "admin", created="2026-01-01", admin=True)
+
+    async def main() -> None:
+        async with (
+            serving(tmp_path, "flow.py:flow", "--keys", str(file)) as server,
+            aiohttp.ClientSession() as client,
+        ):
+            swap, body = f"{server.url}/v1/admin/swap", {"plan": plan("!")}
+            statuses = []
+            for key in ("", user, admin):
+                headers = {"authorization": f"Bearer {key}"} if key else {}
+                statuses.append((await post(client, swap, body, headers))[0])
+            assert statuses == [401, 403, 200]
+
+    asyncio.run(main())
