@@ -38,7 +38,7 @@ async def transcriptions(site: Site, call: Call) -> Reply:
     inputs = Inputs(service.workflow)
     sound = sound_of(form)
     check(asked, service, inputs)
-    timed = asked.response_format in _TIMED
+    timed = asked.stream or asked.response_format in _TIMED  # a stream comes segment by segment
     turn = Turn(
         media=[sound], fields={**fields, "temperature": asked.temperature, "timestamps": timed or None}
     )
@@ -194,6 +194,11 @@ class Hearing:
                     yield shared.event({"type": "transcript.text.delta", "delta": value.text})
         yield shared.event({"type": "transcript.text.done", "text": "".join(said).strip(), **self._usage()})
         yield b"data: [DONE]\n\n"
+
+
+def _ms(seconds: float) -> float:
+    """Seconds to the millisecond."""
+    return round(seconds, 3)
 
 
 def _plain(text: str, media_type: str, headers: list[tuple[str, str]]) -> Reply:

@@ -82,10 +82,10 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     chunks, answer = ctx.stream("model", item), _Ledger(ctx)
     try:
         async for chunk in chunks:
+            answer.note(chunk)
             if chunk.text and into is None:
                 yield Text(chunk.text)
             said.append(chunk.text)
-            answer.note(chunk)
     finally:
         answer.book()
         if hasattr(chunks, "aclose"):
@@ -128,10 +128,10 @@ async def chat(  # type: ignore[misc]  # callers see a Stream; the body is its g
     chunks, answer = ctx.stream("model", item), _Ledger(ctx)
     try:
         async for chunk in chunks:
+            answer.note(chunk)
             tokens = _tokens(chunk.value) if logprobs else ()
             if chunk.text or tokens:
                 yield Said(chunk.text, tokens) if logprobs else Text(chunk.text)
-            answer.note(chunk)
     finally:
         answer.book()
         if hasattr(chunks, "aclose"):
