@@ -208,7 +208,7 @@ def test_memory_that_grows_is_told_from_memory_that_does_not() -> None:
     assert leak.grows
     assert leak.slope_mb_per_min == pytest.approx(12.0, rel=0.1)
     assert memory_line([]) is None
-    assert memory_line([(0.0, 5.0)]).slope_mb_per_min is None  # type: ignore[union-attr]
+    assert memory_line([(n * 0.5, n) for n in range(10)]).slope_mb_per_min is None  # type: ignore[union-attr]
 
 
 # -- for programs --------------------------------------------------------------------------------------------

@@ -18,9 +18,11 @@ from tauten.improve.load.generator import Generator
 from tauten.improve.load.schedule import Schedule
 from tauten.improve.load.target import Response
 from tauten.run.cpu import core_seconds
+from tauten.statistics import Interval
 from tauten.statistics.trend import slope_interval
 
 SAMPLE_S: Final = 0.5  # a look at /proc takes 0.1 ms: a share of 0.0002 of a core
+SLOPE_S: Final = 10.0  # a shorter line is the warm-up's
 BINS: Final = 20  # points of the memory line; enough to tell a slope from a step
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -118,17 +120,11 @@ def _rate(before: float | None, after: float | None, wall_s: float) -> float | N
 
 
 def memory_line(points: list[tuple[float, float]]) -> Memory | None:
-    """(seconds, MB) points as start, peak, end and slope; the slope over means of bins, warm-up and all."""
+    """(seconds, MB) points as start, peak, end and slope; none for under 10 s."""
     if not points:
         return None
     sizes = [size for _, size in points]
-    per_bin = max(1, len(points) // BINS)
-    bins = [points[place : place + per_bin] for place in range(0, len(points) - per_bin + 1, per_bin)]
-    slope = slope_interval(
-        [sum(at for at, _ in each) / len(each) / 60.0 for each in bins],
-        [sum(size for _, size in each) / len(each) for each in bins],
-        confidence=0.99,
-    )
+    slope = _slope(points) if points[-1][0] - points[0][0] >= SLOPE_S else None
     return Memory(
         start_mb=sizes[0],
         peak_mb=max(sizes),
@@ -136,6 +132,18 @@ def memory_line(points: list[tuple[float, float]]) -> Memory | None:
         slope_mb_per_min=slope.mid if slope else None,
         slope_low=slope.low if slope else None,
         slope_high=slope.high if slope else None,
+    )
+
+
+def _slope(points: list[tuple[float, float]]) -> Interval | None:
+    """MB a minute, after the first tenth: caches and pools fill in that."""
+    points = points[len(points) // 10 :]
+    per_bin = max(1, len(points) // BINS)
+    bins = [points[place : place + per_bin] for place in range(0, len(points) - per_bin + 1, per_bin)]
+    return slope_interval(
+        [sum(at for at, _ in each) / len(each) / 60.0 for each in bins],
+        [sum(size for _, size in each) / len(each) for each in bins],
+        confidence=0.99,
     )
 
 

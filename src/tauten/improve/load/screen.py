@@ -36,7 +36,9 @@ def _header(bench: Bench) -> str:
         what = f"closed loop, {load.clients} client{'s' if load.clients != 1 else ''}"
     else:
         what = f"open loop, {load.arrivals}, seed {load.seed}"
-    return " " + "   ".join(filter(None, (bench.target, bench.api, what, bench.machine)))
+    line = " " + "   ".join(filter(None, (bench.target, bench.api, what)))
+    together = f"{line}   {bench.machine}"
+    return together if len(together) <= WIDTH else f"{line}\n {bench.machine}"
 
 
 def _run(run: Run, bench: Bench) -> str:
@@ -86,11 +88,12 @@ def _times(run: Run) -> list[str]:
     there = {name: table for name, table in tables.items() if table is not None}
     if not there:
         return ["   no request was measured"]
-    lines = [f"   {'ms':<6}" + "".join(f"{name:>22}" for name in there)]
+    wide = 21 if len(there) > 3 else 22  # four columns of 22 would pass the edge
+    lines = [f"   {'ms':<6}" + "".join(f"{name:>{wide}}" for name in there)]
     for q in QUANTILES:
-        cells = "".join(f"{_cell(table.at(q)):>22}" for table in there.values())
+        cells = "".join(f"{_cell(table.at(q)):>{wide}}" for table in there.values())
         lines.append(f"   {f'p{q * 100:g}':<6}{cells}")
-    lines.append(f"   {'max':<6}" + "".join(f"{_max(table):>22}" for table in there.values()))
+    lines.append(f"   {'max':<6}" + "".join(f"{_max(table):>{wide}}" for table in there.values()))
     return lines
 
 
