@@ -41,11 +41,12 @@ class Running:
         server: str,
         listener: Listener,
         sockets: list[socket.socket],
+        addresses: list[Any],
         lifespan: Lifespan,
         uds: Path | None,
     ) -> None:
         self.server = server
-        self.addresses: list[Any] = [sock.getsockname() for sock in sockets]
+        self.addresses = addresses
         self._listener = listener
         self._lifespan = lifespan
         self._uds = uds
@@ -119,6 +120,7 @@ async def serve(
     limits = limits or HttpLimits()
     path = Path(uds) if uds is not None and not sockets else None
     bound = list(sockets) if sockets else [_unix(path)] if path else _tcp(host, port, reuse_port=reuse_port)
+    addresses = [sock.getsockname() for sock in bound]
     life = Lifespan(app)
     try:
         if lifespan:
@@ -129,7 +131,7 @@ async def serve(
             sock.close()
         await life.stop()
         raise
-    return Running(server, listener, bound, life, path)
+    return Running(server, listener, bound, addresses, life, path)
 
 
 async def _listen(

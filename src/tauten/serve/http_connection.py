@@ -77,6 +77,7 @@ class Connection(Outflow):
         self.queue.clear()
         self.current = self._incoming = None
         self.resume_writing()
+        self._reader.release()
 
     def eof_received(self) -> bool:
         """The client stopped sending: work for it stops, yet an answer on its way is still written."""
@@ -126,9 +127,9 @@ class Connection(Outflow):
 
     def _feed(self, data: bytes) -> None:
         """Parse what was read; in pieces of one request when there may be several in it."""
-        incoming, ends = self._incoming, data.count(END)
-        if ends < 2 and (incoming is None or incoming.length is None):
-            if ends and self.phase == IDLE:
+        incoming = self._incoming
+        if (incoming is None or incoming.length is None) and data.count(END) < 2:
+            if self.phase == IDLE:
                 self._whole_read = data  # perhaps
             self._parse(data)
             self._whole_read = b""
@@ -268,8 +269,10 @@ class Connection(Outflow):
         self.current = None
         if cycle.close:
             self._end(gently=self._incoming is cycle or not self._last)
-        else:
+        elif self.queue or self.phase != IDLE or self._last or not self._reading or self._eof:
             self._advance()
+        elif not self.stalled:
+            self.due = self.hub.now() + self.limits.idle_s
 
     def _advance(self) -> None:
         """Nothing runs: take the next request, what was read of it, or wait for one."""
@@ -414,16 +417,6 @@ class Connection(Outflow):
             self._refuse(Refusal(408, "the body came too slowly"))
         else:
             self.mark, self.due = size, now + self.limits.body_s
-
-    # -- what a cycle asks --------------------------------------------------------------------------------
-
-    def usual(self) -> bytes:
-        """The Date and Server lines of this second."""
-        return self.hub.usual()
-
-    def draining(self) -> bool:
-        """Whether answers should end their connections."""
-        return self.hub.draining
 
     # -- WebSocket ----------------------------------------------------------------------------------------
 

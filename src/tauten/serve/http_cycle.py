@@ -60,18 +60,27 @@ class Departure:
                 asyncio.get_running_loop().call_exception_handler(context)
 
 
+class Shared(Protocol):
+    """What a cycle reads of what all connections share."""
+
+    draining: bool
+
+    def usual(self) -> bytes: ...
+
+
 class Wire(Protocol):
     """What a cycle asks of its connection."""
 
     transport: asyncio.Transport
     stalled: bool
 
+    @property
+    def hub(self) -> Shared: ...
+
     def answered(self, cycle: Cycle) -> None: ...
     def body_taken(self) -> None: ...
     def cut(self, cycle: Cycle, status: int) -> None: ...
     async def writable(self) -> None: ...
-    def usual(self) -> bytes: ...
-    def draining(self) -> bool: ...
     def failed(self, error: BaseException) -> None: ...
     def over(self, cycle: Cycle) -> None: ...
 
@@ -227,8 +236,8 @@ class Cycle(Departure):
 
     def _begin(self, head: Head, body: bytes, more: bool) -> bytes:
         """Decide the framing and return the head's bytes."""
-        wire = self.wire
-        if head.close or not self.whole or wire.draining():
+        hub = self.wire.hub
+        if head.close or not self.whole or hub.draining:
             self.close = True  # also when an answer overtakes its request's body: what still comes is dropped
         if self.head_only or head.status in BODILESS:
             framing = self._bodiless(head, len(body), more)
@@ -243,7 +252,7 @@ class Cycle(Departure):
             framing += b"connection: close\r\n"
         elif self.old:
             framing += b"connection: keep-alive\r\n"
-        return head.render(framing, wire.usual())
+        return head.render(framing, hub.usual())
 
     def _bodiless(self, head: Head, size: int, more: bool) -> bytes:
         """No body follows; HEAD still says how long it would have been, where that is known."""

@@ -132,6 +132,8 @@ async def granian(
         interface=Interfaces.ASGINL,
         backlog=max(backlog, 128),
         url_path_prefix=root_path or None,
+        log_enabled=False,  # the application has logs of its own
+        websockets=True,
     )
     task = asyncio.get_running_loop().create_task(server.serve())
     for _ in range(int(CLOSE_S / POLL_S)):

@@ -59,6 +59,10 @@ class Reader:
             self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % body)
             self._skip, self._url = False, b""
 
+    def release(self) -> None:
+        """The connection is gone: break the circles, so that nothing of it waits for the garbage collector."""
+        del self.parser, self._head, self.on_message_begin, self.on_body, self.on_message_complete
+
     def stop(self, status: int, reason: str) -> Refusal:
         """The reason with which a callback stops the parser."""
         self.cause = Refusal(status, reason)
