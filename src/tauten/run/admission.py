@@ -11,7 +11,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from tauten.errors import Overloaded
+from tauten.clock import Clock
+from tauten.errors import Overloaded, Unavailable
+from tauten.plan.lower import Lowered
 from tauten.run.request import Request
 from tauten.run.trace import VISIT, Row
 
@@ -75,7 +77,7 @@ class Path:
         self.waits = any(step.places for step in self._steps.values())
         self.learned = 0
 
-    def learn(self, start: float, rows: Iterable[Row]) -> None:
+    def learn(self, rows: Iterable[Row]) -> None:
         """Take what one finished request took, step by step."""
         self._seen += 1
         if self._seen > LEARN_ALL and self._seen % LEARN_EACH:
@@ -173,6 +175,80 @@ def too_late(label: str, needs_s: float, left_s: float, retry_after_s: float) ->
         help="retry later, allow more time, or add replicas",
         retry_after_s=max(retry_after_s, 0.001),
     )
+
+
+def path_of(lowered: Lowered, deployments: Mapping[str, Mapping[str, Place]]) -> Path | None:
+    """The path of a drawn plan; None where no step waits for a deployment."""
+    names = [step.name for step in lowered.steps]
+    before = {name: (*lowered.edges.get(name, ()), *lowered.order.get(name, ())) for name in names}
+    path = Path(before, {name: tuple(places.values()) for name, places in deployments.items()})
+    return path if path.waits else None
+
+
+class Door:
+    """Where requests enter an engine: refused while it drains, when they would be late, or by a limit.
+
+    `limit` is None until somebody sets one; it holds requests whose capacity is unknown: those without
+    a deadline, and those of plans that have not been measured.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.draining = False
+        self.limit: AdaptiveLimit | None = None
+        self.refused = 0
+
+    def through(self, path: Path | None, request: Request) -> Passage:
+        """The request's whole stay, as a context; entering it raises Overloaded or Unavailable."""
+        return Passage(self, path, request)
+
+    def enter(self, path: Path | None, request: Request) -> AdaptiveLimit | None:
+        """Let a request in or refuse it; returns the limit that counts it."""
+        if self.draining:
+            self.refused += 1
+            raise Unavailable(
+                "the engine is draining", help="send the request to another one", retry_after_s=1.0
+            )
+        try:
+            if path is not None:
+                path.admit(request, self.clock())
+            if self.limit is None or (path is not None and path.learned and request.deadline != math.inf):
+                return None
+            self.limit.enter(request.priority)
+        except Overloaded:
+            self.refused += 1
+            raise
+        return self.limit
+
+
+class Passage:
+    """One request's stay behind the door. `whole` says that it came to its end, and may teach."""
+
+    __slots__ = ("_door", "_limit", "_path", "_request", "whole")
+
+    def __init__(self, door: Door, path: Path | None, request: Request) -> None:
+        self._door = door
+        self._path = path
+        self._request = request
+        self._limit: AdaptiveLimit | None = None
+        self.whole = False
+
+    def enter(self) -> None:
+        self._limit = self._door.enter(self._path, self._request)
+
+    def leave(self) -> None:
+        if self._path is not None and self.whole:
+            self._path.learn(self._request.trace.rows)
+        if self._limit is not None:
+            taken_s = self._door.clock() - self._request.trace.start
+            self._limit.leave(taken_s if self.whole else None)
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.whole = kind is None
+        self.leave()
 
 
 class AdaptiveLimit:

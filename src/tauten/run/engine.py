@@ -25,6 +25,7 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import Cancelled, InternalError, PlanError, suggest
 from tauten.plan.lower import Lowered, lower
 from tauten.plan.plan import Plan
+from tauten.run.admission import Door, path_of
 from tauten.run.binding import Binder
 from tauten.run.bound import BoundStep
 from tauten.run.context import Running, StepContext
@@ -34,7 +35,7 @@ from tauten.run.deployments import Deployments, Models
 from tauten.run.opened import Answer, Opened
 from tauten.run.request import Request
 from tauten.run.siblings import cancel_all
-from tauten.run.slots import Run
+from tauten.run.slots import Run, settle
 from tauten.run.steps import PlanSteps
 from tauten.run.trace import BODY
 from tauten.run.values import join, unwrapped
@@ -56,6 +57,7 @@ class Engine:
         self.decoders = Decoders(threads=PREPARATION_THREADS)
         self.deployments = Deployments(store, clock)
         self.plans: dict[str, Opened] = {}
+        self.door = Door(clock)
         self._random = random.Random(seed)
         self._alone = Opened(Plan(), _NO_WORKFLOW, None)  # holds the models of stages that are called alone
         self._alone.steps = self._plan_steps(self._alone)
@@ -112,6 +114,7 @@ class Engine:
                 opened.bound[step.name] = await steps.bind(step)
         binder = Binder(lowered, opened.bound, steps)
         opened.operators = binder.operators(lowered.program)
+        opened.path = path_of(lowered, {name: each.deployments for name, each in opened.bound.items()})
         wanted = replace(lowered.graph.output, optional=False, stream=self._streams(lowered))
         opened.result = binder.getter(lowered.result, "", wanted)
         opened.slots = len(binder.slots)
@@ -136,15 +139,19 @@ class Engine:
         session: Session | None = None,
         request_id: str = "",
         request: Request | None = None,
+        priority: int = 0,
+        tenant: str = "",
     ) -> Answer:
         """Run one request to its end; a streamed result is collected (texts joined).
 
-        Pass a `request` (of `Engine.request`) to be able to stop it.
+        Pass a `request` (of `Engine.request`) to be able to stop it. Raises Overloaded before work begins
+        where the deadline could not be met, Unavailable while the door drains.
         """
         opened = self._pick(plan)
-        request = request or self._request(deadline_ms, session, request_id)
+        request = request or self._request(deadline_ms, session, request_id, priority, tenant)
         request.plan = opened.id
-        value = await self._guarded(request, self._whole(opened, request, inputs))
+        with self.door.through(opened.path, request):
+            value = await self._guarded(request, self._whole(opened, request, inputs))
         return Answer(value, request.trace, opened.id, request.id)
 
     async def _whole(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Any:
@@ -172,7 +179,7 @@ class Engine:
             trace.first_output = self.clock()
             run.begins(trace.first_output)
             if run.tasks:
-                await _settle(run)
+                await settle(run)
             return value
         finally:
             if run.tasks:
@@ -208,20 +215,22 @@ class Engine:
         session: Session | None = None,
         request_id: str = "",
         request: Request | None = None,
+        priority: int = 0,
+        tenant: str = "",
     ) -> AsyncGenerator[Any, None]:
-        """Yield a request's increments as they come; closing the iterator stops the work.
-
-        Pass a `request` to keep its trace.
-        """
+        """Yield a request's increments as they come; closing it stops the work. Else as `run`."""
         opened = self._pick(plan)
-        request = request or self._request(deadline_ms, session, request_id)
+        request = request or self._request(deadline_ms, session, request_id, priority, tenant)
         request.plan = opened.id
+        passage = self.door.through(opened.path, request)
+        passage.enter()
         values = self._values(opened, request, inputs)
         arm(request)
         try:
             while True:
                 value = await stoppable(request, anext(values, _END))
                 if value is _END:
+                    passage.whole = True
                     return
                 yield value  # meanwhile the caller's task is its own: a deadline only stops our work
         except GeneratorExit:
@@ -229,14 +238,17 @@ class Engine:
             raise
         finally:
             disarm(request)
+            passage.leave()
             await values.aclose()
 
     def request(self, *, deadline_ms: float = math.inf, session: Session | None = None) -> Request:
-        """A request on this engine's clock, to hand to `stream`."""
+        """A request on this engine's clock, to hand to `run` or `stream`; set its priority and tenant."""
         return self._request(deadline_ms, session, "")
 
-    def _request(self, deadline_ms: float, session: Session | None, id: str) -> Request:
-        request = Request(self.clock, id=id, session=session)
+    def _request(
+        self, deadline_ms: float, session: Session | None, id: str, priority: int = 0, tenant: str = ""
+    ) -> Request:
+        request = Request(self.clock, id=id, session=session, priority=priority, tenant=tenant)
         request.deadline = request.trace.start + deadline_ms / 1000.0
         return request
 
@@ -281,7 +293,7 @@ class Engine:
                 run.free = self.clock()
             else:
                 yield value
-            await _settle(run)
+            await settle(run)
             run.begins(self.clock())
         finally:
             await cancel_all([task for task in run.tasks if not task.done()])
@@ -381,6 +393,10 @@ class Engine:
             await asyncio.sleep(0.01)
         await self.deployments.release(opened.keys)
 
+    def zombies(self) -> int:
+        """Work that still runs for requests that ended more than 100 ms ago."""
+        return self.deployments.zombies() + self.workers.zombies()
+
     def properties(self) -> dict[str, Mapping[str, str]]:
         """What is in force in each deployment: precision, threads, device."""
         return self.deployments.properties()
@@ -408,13 +424,6 @@ class Engine:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-async def _settle(run: Run) -> None:
-    """Raise what a producer raised unseen; streams that nobody reads are stopped by the caller."""
-    for task in run.tasks:
-        if task.done():
-            await task
 
 
 async def _within(context: StepContext, work: Awaitable[Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from tauten.describe.workflow import Workflow
 from tauten.plan.lower import Lowered
 from tauten.plan.plan import Plan
+from tauten.run.admission import Path
 from tauten.run.bound import BoundStep
 from tauten.run.request import Request
 from tauten.run.slots import Getter, Operator
@@ -42,6 +43,9 @@ class Opened:
     streams: bool = False
     bound: dict[str, BoundStep] = field(default_factory=dict)
     steps: PlanSteps | None = None
+    path: Path | None = (
+        None  # what its steps will take; None where nothing is queued for, or nothing is known
+    )
     keys: list[str] = field(default_factory=list)  # of the deployments it holds
     weight: float = 1.0
     requests: set[Request] = field(default_factory=set)  # that run it now

@@ -232,3 +232,10 @@ async def collected(value: Any, consumer: str, wanted: PortType, given: PortType
         return None
     values = await stream.collect()
     return unwrapped(values if wanted.many else join(values, given), wanted)
+
+
+async def settle(run: Run) -> None:
+    """Raise what a producer raised unseen; streams that nobody reads are stopped by the caller."""
+    for task in run.tasks:
+        if task.done():
+            await task

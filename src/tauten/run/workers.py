@@ -21,6 +21,7 @@ from tauten.errors import InternalError
 from tauten.run.trace import Trace
 
 R = TypeVar("R")
+_ZOMBIE_S = 0.1  # work for a request that has ended counts from here on
 
 
 class _Job:
@@ -72,6 +73,7 @@ class Workers:
         self._name = name
         self._queue: SimpleQueue[_Job | _Cleanup | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._left: dict[_Job, float] = {}  # jobs in a thread whose request ended, and when
         self._closed = False
 
     async def run(self, trace: Trace, step: str, cause: str, function: Callable[..., R], *args: Any) -> R:
@@ -83,7 +85,13 @@ class Workers:
         else:
             self._start()
             self._queue.put(job)
-            await job.future
+            try:
+                await job.future
+            except asyncio.CancelledError:
+                self._forget()
+                if job.started and not job.ended:
+                    self._left[job] = self._clock()
+                raise
             rows = trace.rows
             rows.append((step, "queue", asked, job.started))
             rows.append((step, "loop", job.ended, self._clock()))
@@ -91,6 +99,16 @@ class Workers:
         if job.error is not None:
             raise job.error
         return job.result  # type: ignore[no-any-return]
+
+    def _forget(self) -> None:
+        """Drop those that have ended meanwhile."""
+        self._left = {job: when for job, when in self._left.items() if not job.ended}
+
+    def zombies(self) -> int:
+        """Jobs that still run for requests that ended more than 100 ms ago."""
+        self._forget()
+        late = self._clock() - _ZOMBIE_S
+        return sum(1 for when in self._left.values() if when < late)
 
     def later(self, function: Callable[..., object], *args: Any) -> None:
         """Run a clean-up in a thread without waiting for it; what it raises goes to the thread's hook."""
