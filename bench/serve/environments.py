@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -52,7 +53,8 @@ def _call(command: Sequence[str], log: Path) -> None:
         except subprocess.TimeoutExpired as error:
             raise CannotInstall(f"not installed after {INSTALL_S:.0f} s") from error
     if done.returncode:
-        tail = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        tail = [line[:200] for line in lines if line.startswith("ERROR")][-2:]
         raise CannotInstall(" / ".join(tail) or f"exit status {done.returncode}")
 
 
@@ -86,7 +88,5 @@ def versions(python: Path, names: Sequence[str]) -> dict[str, str]:
         "    except m.PackageNotFoundError: pass\n"
         "print(json.dumps(found))"
     )
-    import json
-
     done = subprocess.run([str(python), "-c", code, *names], capture_output=True, text=True, timeout=60)
     return dict(json.loads(done.stdout)) if done.returncode == 0 else {}

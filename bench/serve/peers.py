@@ -159,10 +159,19 @@ class Server:
     request: wire.Request
     tag: str
     root: int
+    log: Path
     cold_start_s: float = 0.0
 
     def pids(self) -> list[int]:
         return sorted({*processes.tagged(self.tag), *processes.parent_tree(self.root)})
+
+    def last_words(self) -> str:
+        """The last lines it printed, without folders of this machine."""
+        text = self.log.read_text(errors="replace")
+        for folder, short in ((self.log.parent, "."), (ROOT, "."), (Path.home(), "~")):
+            text = text.replace(str(folder), short)
+        lines = [line.strip() for line in text.splitlines() if line.strip(" │╭╰─╮╯")]
+        return " / ".join(lines[-3:])[-400:] or "it printed nothing"
 
 
 @contextlib.contextmanager
@@ -183,9 +192,9 @@ def started(row: Row, python: Path, model: Path, wanted: np.ndarray[Any, Any]) -
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Server(row, port, request, tag, process.pid)
+    server = Server(row, port, request, tag, process.pid, log)
     try:
-        _first_answer(server, process, log, wanted, began + row.start_s)
+        _first_answer(server, process, wanted, began + row.start_s)
         server.cold_start_s = time.perf_counter() - began
         yield server
     finally:
@@ -194,13 +203,13 @@ def started(row: Row, python: Path, model: Path, wanted: np.ndarray[Any, Any]) -
 
 
 def _first_answer(
-    server: Server, process: subprocess.Popen[bytes], log: Path, wanted: np.ndarray[Any, Any], deadline: float
+    server: Server, process: subprocess.Popen[bytes], wanted: np.ndarray[Any, Any], deadline: float
 ) -> None:
     """Asks until the answer is right; a server still loading may refuse or answer with an error."""
     reason = "it did not listen"
     while time.perf_counter() < deadline:
         if process.poll() is not None:
-            raise CannotStart(f"ended with status {process.returncode}: {_last_words(log)}")
+            raise CannotStart(f"ended with status {process.returncode}: {server.last_words()}")
         try:
             wire.check(server.row.io, *ask(server.port, server.request), wanted)
             return
@@ -209,16 +218,7 @@ def _first_answer(
         except (http.client.HTTPException, wire.WrongAnswer) as error:
             reason = str(error) or type(error).__name__
             time.sleep(0.02)
-    raise CannotStart(f"no right answer in {server.row.start_s:.0f} s: {reason}; {_last_words(log)}")
-
-
-def _last_words(log: Path) -> str:
-    """The last lines it printed, without folders of this machine."""
-    text = log.read_text(errors="replace")
-    for folder, short in ((log.parent, "."), (ROOT, "."), (Path.home(), "~")):
-        text = text.replace(str(folder), short)
-    lines = [line.strip() for line in text.splitlines() if line.strip(" │╭╰─╮╯")]
-    return " / ".join(lines[-3:])[-400:] or "it printed nothing"
+    raise CannotStart(f"no right answer in {server.row.start_s:.0f} s: {reason}; {server.last_words()}")
 
 
 def _stop(server: Server, process: subprocess.Popen[bytes]) -> None:

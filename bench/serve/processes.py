@@ -67,11 +67,24 @@ def pss_mb(pids: list[int]) -> float:
     return total / 1024
 
 
+def pin(cores: int) -> set[int]:
+    """Keeps this process and all that it starts on so many cores, where there are more; which ones."""
+    chosen = set(sorted(os.sched_getaffinity(0))[:cores])
+    os.sched_setaffinity(0, chosen)
+    return chosen
+
+
 def machine_cpu_s() -> tuple[float, float]:
-    """(busy, stolen by the hypervisor) seconds of all cores since boot."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    user, nice, system, _idle, _iowait, irq, softirq, steal = fields
-    return (user + nice + system + irq + softirq) * TICK_S, steal * TICK_S
+    """(busy, stolen by the hypervisor) seconds since boot of the cores that we may use."""
+    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    busy = stolen = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name in ours:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[:8])
+            busy += user + nice + system + irq + softirq
+            stolen += steal
+    return busy * TICK_S, stolen * TICK_S
 
 
 @dataclass
@@ -113,11 +126,12 @@ def end(pids: list[int], patience_s: float = 3.0) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline and any(_alive(pid) for pid in pids):
+        while time.monotonic() < deadline and any(alive(pid) for pid in pids):
             time.sleep(0.05)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether it runs, a zombie not counted."""
     try:
         return _stat(pid)[0] != "Z"
     except GONE:

@@ -153,6 +153,9 @@ def _table(document: Mapping[str, Any], model: str) -> str:
         else:
             spread = row["foreign_share"]
             seen = "–" if spread is None else f"{spread['median']:.1%}<small>to {spread['high']:.1%}</small>"
+            name = name.replace(
+                "</td>", "".join(f"<small>{escape(x)}</small>" for x in row["failed_points"]) + "</td>"
+            )
             cells = f"<td>{seen}</td>" + "".join(_cell(row, column) for column in columns)
         ours = ' class="ours-row"' if row["server"] == OURS else ""
         lines.append(f"<tr{ours}>{name}{cells}</tr>")

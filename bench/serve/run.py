@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -109,6 +110,8 @@ class Run:
                 load.run(server, load.Point("warm", WARM_S, 32), "own", self.asked.seed)
                 for point in self.points(row):
                     one["points"][point.name] = self.point(server, point, number, one["points"])
+                if not processes.alive(server.root):
+                    raise peers.CannotStart(f"died under load; {server.last_words()}")
                 one["processes"] = len(server.pids())
                 one["pss_mb"] = processes.pss_mb(server.pids())
         except (peers.CannotStart, environments.CannotInstall, load.LoadFailed, OSError) as error:
@@ -229,16 +232,22 @@ def main() -> int:
     run.install()
     if asked.install_only:
         return 0
+    processes.pin(peers.CORES)
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # also then servers are stopped and the page written
     deadline = time.time() + asked.minutes * 60
+    status = 0
     try:
         run.calibrate()
         for number in range(asked.rounds):
             run.round(number, deadline)
     except (KeyboardInterrupt, TimeoutError) as stopped:
         print(f"stopped: {stopped or 'interrupted'}", file=sys.stderr)
+        status = 1
     run.write()
     print(report.text(run.document()))
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ def row(record: Mapping[str, Any], wanted: Sequence[Column]) -> dict[str, Any]:
         "rounds": len(rounds),
         "reason": errors[-1] if errors and not rounds else None,
         "failed_starts": len(errors),
+        "failed_points": sorted({point["failed"] for point in points if "failed" in point}),
         "cells": cells,
         "foreign_share": foreign(rounds),
         "errors": sum(point.get("errors") or 0 for point in points if not point.get("saturated")),
