@@ -166,11 +166,21 @@ def _fit(info: TensorInfo, dtype: Any, value: Any, sizes: dict[str, int]) -> NDA
         )
     shape = array.shape
     if len(shape) != len(info.shape):
-        raise _wrong_shape(info, shape, sizes)
+        raise _wrong_shape(info, shape)
     for size, axis in zip(shape, info.shape, strict=True):
         if size != axis and (axis.__class__ is int or (axis and sizes.setdefault(str(axis), size) != size)):
-            raise _wrong_shape(info, shape, sizes)
-    return array
+            raise _wrong_shape(info, shape)
+    return _as_text(info, array) if info.dtype == "str" else array
+
+
+def _as_text(info: TensorInfo, array: NDArray[Any]) -> NDArray[Any]:
+    """Elements as the engine wants them: texts."""
+    found = array.copy()
+    try:
+        found.ravel()[:] = [each.decode() if isinstance(each, bytes) else str(each) for each in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"input {info.name!r} is no UTF-8: {error}", help="send text", code="E296") from None
+    return found
 
 
 def _as_array(info: TensorInfo, value: Any) -> NDArray[Any]:
@@ -199,8 +209,8 @@ def _wrong_names(signature: Signature, given: Mapping[str, Any]) -> InputError:
     )
 
 
-def _wrong_shape(info: TensorInfo, shape: tuple[int, ...], sizes: Mapping[str, int]) -> InputError:
-    wanted = [sizes.get(axis, axis or -1) if isinstance(axis, str) else axis for axis in info.shape]
+def _wrong_shape(info: TensorInfo, shape: tuple[int, ...]) -> InputError:
+    wanted = [-1 if axis == "" else axis for axis in info.shape]
     return InputError(
         f"input {info.name!r} has shape {list(shape)}; the model takes [{', '.join(map(str, wanted))}]",
         help="a named axis may have any size, the same wherever its name stands; -1 any size",
