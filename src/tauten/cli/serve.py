@@ -27,39 +27,42 @@ _MIB = 1024 * 1024
 _STOPPED = 128  # the shell's convention: 128 and the number of the signal
 
 
+Targets = Annotated[
+    list[str], typer.Argument(metavar="[NAME=]FILE.py:WORKFLOW|MODEL|FILE.onnx...", show_default=False)
+]
+Host = Annotated[str, typer.Option(help="Address to listen on; others than loopback need --keys.")]
+GrpcPort = Annotated[str, typer.Option(help="Open Inference Protocol by gRPC; off: none.")]
+NoKeys = Annotated[
+    bool, typer.Option("--listen-without-keys", help="Any address, no keys: a proxy guards this server.")
+]
+Samples = Annotated[Path | None, typer.Option(help="A recording or folder of inputs to warm up on.")]
+Drain = Annotated[float, typer.Option(help="How long requests may take to finish at the end.")]
+Lead = Annotated[float, typer.Option(help="From not ready to not accepting, after SIGTERM.")]
+LogSample = Annotated[float, typer.Option(help="Share of good answers that are logged.")]
+Content = Annotated[bool, typer.Option("--log-content", help="Log what errors say; it may quote inputs.")]
+
+
 @app.command()
 def serve(
-    targets: Annotated[
-        list[str], typer.Argument(metavar="[NAME=]FILE.py:WORKFLOW|MODEL|FILE.onnx...", show_default=False)
-    ],
+    targets: Targets,
     plan: Annotated[list[str] | None, typer.Option(help="A plan file; NAME=FILE with several.")] = None,
     slo: Annotated[str, typer.Option(help="As p95<800ms,first<400ms; else each workflow's own.")] = "",
-    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need --keys.")] = (
-        "127.0.0.1"
-    ),
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
-    grpc_port: Annotated[str, typer.Option(help="Of Open Inference Protocol by gRPC; off: none.")] = "8001",
+    grpc_port: GrpcPort = "8001",
     keys: Annotated[Path | None, typer.Option(help="API keys, made by `tauten key new`.")] = None,
-    without_keys: Annotated[
-        bool, typer.Option("--listen-without-keys", help="Any address, no keys: a proxy guards this server.")
-    ] = False,
+    without_keys: NoKeys = False,
     cors: Annotated[list[str] | None, typer.Option(help="An origin whose pages may ask.")] = None,
     max_body_mb: Annotated[float, typer.Option(help="The largest body.")] = 32,
     max_in_flight: Annotated[int, typer.Option(help="Requests at a time; more get 429.")] = 4096,
     media_fetch: Annotated[str, typer.Option(help="on: http(s) addresses in requests are fetched.")] = "off",
-    samples: Annotated[
-        Path | None, typer.Option(help="A recording or folder of inputs to warm up on.")
-    ] = None,
-    drain_s: Annotated[float, typer.Option(help="How long requests may take to finish at the end.")] = 30.0,
-    drain_lead_s: Annotated[
-        float, typer.Option(help="From not ready to not accepting, after SIGTERM.")
-    ] = 2.0,
+    samples: Samples = None,
+    drain_s: Drain = 30.0,
+    drain_lead_s: Lead = 2.0,
     server: Annotated[str, typer.Option(help="thin | uvicorn | granian")] = "thin",
     log: Annotated[str, typer.Option(help="json | text")] = "text",
-    access_log_sample: Annotated[float, typer.Option(help="Share of good answers that are logged.")] = 0.1,
-    log_content: Annotated[
-        bool, typer.Option("--log-content", help="Log what errors say; it may quote inputs.")
-    ] = False,
+    access_log_sample: LogSample = 0.1,
+    log_content: Content = False,
     otlp: Annotated[str, typer.Option(help="OTLP/HTTP collector, as http://localhost:4318.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object.")] = False,
 ) -> int:
