@@ -33,6 +33,7 @@ TRIAL_S: Final = 60.0  # what one trial of a search may last, once it is long en
 FEW_MISSES: Final = 5  # a trial that cannot afford these stops at a rate far below the highest one
 MANY_MISSES: Final = 50  # with these to spare a trial finds a rate within some per cent of the highest
 PROBES: Final = 12  # requests one after another, to guess the first rate of a search
+MOST_CALM_S: Final = 30.0  # a target that is not itself again after so long is tried as it is
 
 
 class Side(NamedTuple):
@@ -151,6 +152,7 @@ class Bencher:
             raise InputError("no SLO to hold", help='give --slo "p95<800ms"', code="E260")
         side = self.sides[0]
         last: dict[int, Run] = {}
+        alone_s = await self._alone_s(side)
 
         async def attempt(rate: float, seed: int) -> Trial:
             n = load.requests or trial_size(rate, list(limits))
@@ -160,17 +162,18 @@ class Bencher:
             samples, costs = await self.once(side, at_rate, stop=stop)
             run = self._run(0, at_rate, [samples], [costs])
             last[seed] = run
+            if run.answer != "met":
+                await self._calm(side, alone_s)
             return _trial(run, seed)
 
-        start = start or await self._first_rate(side)
+        start = start or 0.5 / max(alone_s, 1e-6)  # half of what one client gets, whatever runs in parallel
         found = await find_max_rate(attempt, start=start, seed=load.seed)
         return found, last.get(found.trials[-1].seed) if found.rate_per_s else None
 
-    async def _first_rate(self, side: Side) -> float:
-        """Half of what one client gets, whatever the target can do in parallel."""
+    async def _alone_s(self, side: Side) -> float:
+        """The median time of one request with nobody else there; raises InputError when none is answered."""
         self.say(f"{side.name}: {PROBES} requests one after another")
-        load = Load(clients=1, requests=PROBES)
-        samples, _ = await self.once(side, load)
+        samples, _ = await self.once(side, Load(clients=1, requests=PROBES))
         good = [sample.service for sample in samples.measured if sample.good]
         if not good:
             raise InputError(
@@ -178,7 +181,15 @@ class Bencher:
                 help="send one with `tauten run` or curl, and mend that first",
                 code="E260",
             )
-        return 0.5 / max(percentile(good, 0.5), 1e-6)
+        return percentile(good, 0.5)
+
+    async def _calm(self, side: Side, alone_s: float) -> None:
+        """Wait until what an overloading trial left behind is done: a lone request is fast again."""
+        until = self.clock() + MOST_CALM_S
+        while self.clock() < until:
+            samples, _ = await self.once(side, Load(clients=1, requests=2))
+            if all(sample.good and sample.service <= 2 * alone_s for sample in samples.measured):
+                return
 
 
 def trial_size(rate: float, quantiles: Sequence[float]) -> int:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
@@ -14,6 +13,7 @@ from tauten.errors import DeadlineExceeded, Overloaded, TautenError
 from tauten.improve.load.target import Outcome, Response
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
+from tauten.run.trace import Trace
 
 
 class WorkflowTarget:
@@ -38,22 +38,22 @@ class WorkflowTarget:
         if not self.engine.plans[self._id].streams:
             return await self._whole(prepared, budget_s)
         outputs: list[float] = []
+        request = self.engine.request(deadline_ms=budget_s * 1e3)
         try:
-            stream = self.engine.stream(prepared, plan=self._id, deadline_ms=budget_s * 1e3)
+            stream = self.engine.stream(prepared, plan=self._id, request=request)
             async with aclosing(stream) as values:
                 async for _ in values:
                     outputs.append(self.engine.clock())
         except TautenError as error:
             return Response(_outcome(error), outputs=tuple(outputs), error=_words(error))
-        return Response(outputs=tuple(outputs))
+        return Response(outputs=tuple(outputs), tokens=_tokens(request.trace))
 
     async def _whole(self, prepared: Any, budget_s: float) -> Response:
         try:
             answer = await self.engine.run(prepared, plan=self._id, deadline_ms=budget_s * 1e3)
         except TautenError as error:
             return Response(_outcome(error), error=_words(error))
-        tokens = sum(amount for _, unit, amount in answer.trace.spent if unit == "output_tokens")
-        return Response(tokens=round(tokens) if math.isfinite(tokens) else 0)
+        return Response(tokens=_tokens(answer.trace))
 
     def zombies(self) -> int | None:
         """Requests that the engine still holds."""
@@ -62,6 +62,10 @@ class WorkflowTarget:
 
     async def close(self) -> None:
         """The engine is the caller's; nothing is left to give back."""
+
+
+def _tokens(trace: Trace) -> int:
+    return round(sum(amount for _, unit, amount in trace.spent if unit == "output_tokens"))
 
 
 def _outcome(error: TautenError) -> Outcome:
