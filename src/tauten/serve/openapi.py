@@ -59,9 +59,14 @@ def document(site: Site, inputs: Mapping[str, Inputs]) -> Schema:
         "openapi": "3.1.0",
         "info": {"title": "Tauten", "version": __version__, "description": _ABOUT},
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": _KEYS},
+        "components": {"schemas": components, "responses": _responses(), "securitySchemes": _KEYS},
         "security": [{}, {"key": []}],
     }
+
+
+def _responses() -> Schema:
+    content = {"application/json": {"schema": {"$ref": _REF + "Error"}}}
+    return {code: {"description": why, "content": content} for code, why in _ERRORS.items()}
 
 
 _ABOUT = (
@@ -189,7 +194,7 @@ def _service_paths(service: Service, inputs: Inputs, typed: Mapping[tuple[str, s
         "summary": f"Run {name}",
         "description": about,
         "tags": ["workflows"],
-        "parameters": [*_QUERY, *_HEADERS],
+        "parameters": [*_QUERY, *_HEADERS, *([_SESSION] if service.workflow.session else [])],
         "requestBody": {"content": _bodies(given, properties, inputs), "required": bool(required)},
         "responses": {"200": _answer(result, output), **_failures()},
     }
@@ -233,7 +238,7 @@ def _answer(result: Schema, output: PortType) -> Schema:
     }
     content: Schema = {
         "application/json": {"schema": whole},
-        "text/event-stream": {"schema": {"type": "string"}},
+        "text/event-stream": {"schema": _EVENT},
     }
     media = [kind for kind in output.kinds if isinstance(kind, type) and issubclass(kind, Media)]
     for each in sorted({name for kind in media for name in kind.types}) if not output.many else ():
@@ -243,12 +248,7 @@ def _answer(result: Schema, output: PortType) -> Schema:
 
 
 def _failures(*codes: str) -> Schema:
-    content = {"application/json": {"schema": {"$ref": _REF + "Error"}}}
-    return {
-        code: {"description": why, "content": content}
-        for code, why in _ERRORS.items()
-        if not codes or code in codes
-    }
+    return {code: {"$ref": f"#/components/responses/{code}"} for code in codes or _ERRORS}
 
 
 def _get(operation: str, summary: str, ref: str, tag: str, media_type: str = "application/json") -> Schema:
@@ -297,15 +297,23 @@ _HEADERS = [
     ),
     _parameter("header", "x-tauten-priority", {"type": "integer"}, "at most what the key may ask for"),
     _parameter(
-        "header", "x-tauten-session", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}, "a session of before"
-    ),
-    _parameter(
         "header",
         "idempotency-key",
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
         "a request that is sent again gets the first reply again",
     ),
 ]
+_SESSION = _parameter(
+    "header", "x-tauten-session", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}, "a session of before"
+)
+_EVENT: Schema = {  # of each event
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["output", "error", "done"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 _MS: Schema = {"type": "object", "additionalProperties": {"type": "number"}}
 _ABOUT_ANSWER: Schema = {
     "id": _STRING,
