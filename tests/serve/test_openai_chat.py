@@ -267,13 +267,14 @@ def test_a_session_holds_what_was_said_before(client: openai.OpenAI) -> None:
 
 
 def picture(side: int) -> tuple[str, int]:
-    image = tt.Image.from_array(np.zeros((side, side, 3), np.uint8))
+    noise = np.random.default_rng(side).integers(0, 255, (side, side, 3), np.uint8)  # does not compress
+    image = tt.Image.from_array(noise)
     return f"data:image/png;base64,{base64.b64encode(image.data).decode()}", image.size_bytes
 
 
 def test_pictures_go_to_image_inputs_in_order_and_the_rest_to_a_list(client: openai.OpenAI) -> None:
     small, one = picture(8)
-    large, other = picture(80)
+    large, other = picture(600)
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in (small, large, small)]
     assert (
         said(client, "looking", [{"type": "text", "text": "what"}, *parts]) == f"what|{one}|[{other}, {one}]"
