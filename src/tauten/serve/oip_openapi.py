@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tauten.serve.oip_models import VERSION
 from tauten.serve.oip_tensors import KNOWN, MAX_AXES
 
 Schema = dict[str, Any]
@@ -99,15 +100,16 @@ def _operation(
     return found
 
 
-def _parameter(name: str) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+def _parameter(name: str, values: list[str]) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values}}
 
 
-def paths() -> dict[str, Any]:
-    """Every path of the API by its template."""
+def paths(models: list[str]) -> dict[str, Any]:
+    """Every path of the API by its template; `models` are the names that are served."""
+    values = {"name": models, "version": [VERSION]}
     found = _server_paths()
     for base in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        parameters = [_parameter(name) for name in ("name", "version") if f"{{{name}}}" in base]
+        parameters = [_parameter(name, each) for name, each in values.items() if f"{{{name}}}" in base]
         for tail, item in _model_paths().items():
             found[f"{base}{tail}"] = {"parameters": parameters, **item}
     return found
@@ -157,7 +159,7 @@ def _model_paths() -> dict[str, Any]:
         "/generate_stream": {
             "post": _operation(
                 "Text in, text out as it comes",
-                _content(_TEXT, "text/event-stream"),
+                _content(_object(["data"], data=_TEXT), "text/event-stream"),
                 body=_content(_GENERATE),
                 needs_body=True,
             )

@@ -114,7 +114,7 @@ class Api:
 
     def openapi(self) -> dict[str, Any]:
         """The paths of this API."""
-        return paths()
+        return paths([service.name for service in self.site.services])
 
     # -- the server ---------------------------------------------------------------------------------------
 
