@@ -90,6 +90,18 @@ async def named(question: tt.Text, tongue: str, top_p: float | None = None) -> s
     return f"{question} {tongue} {top_p}"
 
 
+@tt.stage(pure=True)
+async def priced(ctx: tt.Context, text: str) -> str:
+    for unit, amount in (("input_tokens", 10.0), ("cached_tokens", 4.0), ("output_tokens", 3.0)):
+        ctx.spend(unit, amount)
+    return text
+
+
+@tt.workflow
+def pricing(text: str) -> str:
+    return priced(priced(text, name="again"))
+
+
 @tt.workflow
 async def breaking(question: str) -> AsyncIterator[str]:
     yield "so far"
@@ -101,7 +113,7 @@ async def pictured(question: str) -> tt.Image:
     return tt.Image.from_array(np.zeros((4, 4, 3), np.uint8))
 
 
-ALL = (shouting, looking, listening, remembering, acting, probable, mixed, named, breaking, pictured)
+ALL = (shouting, looking, listening, remembering, acting, probable, mixed, named, breaking, pictured, pricing)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +167,14 @@ def test_an_answer_has_the_form_and_the_counts_that_clients_expect(
     assert answer.usage.prompt_tokens_details.cached_tokens == 0
     assert answer.id == f"chatcmpl-{raw.headers['x-request-id']}"
     assert abs(answer.created - raw.http_response.elapsed.total_seconds()) > 1.7e9  # seconds since 1970
+
+
+def test_usage_is_what_all_stages_spent(client: openai.OpenAI) -> None:
+    usage = client.chat.completions.create(model="pricing", messages=user("x")).usage
+    assert usage is not None
+    assert usage.prompt_tokens_details is not None
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (20, 6, 26)
+    assert usage.prompt_tokens_details.cached_tokens == 8
 
 
 def test_a_stream_is_one_answer_in_deltas_then_usage_then_done(client: openai.OpenAI) -> None:
@@ -264,6 +284,21 @@ def test_a_session_holds_what_was_said_before(client: openai.OpenAI) -> None:
             {"role": "assistant", "content": "b"},
         ],
     }
+
+
+def test_a_session_that_a_header_names_is_the_callers_own(client: openai.OpenAI, served: Served) -> None:
+    session = served.app.site.door.sessions.open("")
+    session.say("user", "long ago")
+    mine = {"x-tauten-session": session.id}
+    raw = client.chat.completions.with_raw_response.create(
+        model="remembering", messages=user("now"), extra_headers=mine
+    )
+    assert raw.headers["x-tauten-session"] == session.id
+    assert "long ago" in (raw.parse().choices[0].message.content or "")
+    retold = [{"role": "assistant", "content": "another tale"}, *user("go on")]
+    client.chat.completions.create(model="remembering", messages=retold, extra_headers=mine)  # type: ignore[arg-type]
+    assert session.history == [{"role": "assistant", "content": "another tale"}]
+    assert refused(client, "remembering", extra_headers={"x-tauten-session": "stolen"}).status_code == 404
 
 
 def picture(side: int) -> tuple[str, int]:

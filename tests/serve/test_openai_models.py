@@ -41,6 +41,8 @@ def test_a_model_is_found_by_its_name_or_the_beginning_of_it() -> None:
         [service] = ready_made(given)
         assert service.name == service.workflow.name == name
         assert service.samples
+    [named] = ready_made("smollm2", name="helper", slo=tt.Slo(p95_ms=500))
+    assert (named.name, named.slo.p95_ms) == ("helper", 500)
     for wrong in ("whisper", "english-g2p", "silero-vad", "", "gpt-4o"):
         with pytest.raises(NotFound) as caught:
             ready_made(wrong)

@@ -19,7 +19,7 @@ from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
 from tauten.serve.openai_errors import Refused, checked
 from tauten.serve.openai_media import media_of, text_of, turns_of
-from tauten.serve.openai_ports import Inputs, Turn
+from tauten.serve.openai_ports import Inputs, Turn, inputs_of
 from tauten.serve.openai_types import ChatRequest, Message
 from tauten.serve.service import Service
 from tauten.serve.sessions import HEADER as SESSION
@@ -42,7 +42,7 @@ async def chat(site: Site, call: Call) -> Reply:
     fields = await call.read(dict[str, Any])
     asked = checked(fields, ChatRequest)
     service = shared.model(site, asked.model)
-    inputs = Inputs(service.workflow)
+    inputs = inputs_of(service.workflow)
     check(asked, service, inputs)
     if not asked.stream:
         shared.bound_by_client(call, service)
@@ -70,14 +70,17 @@ async def read_turn(call: Call, asked: ChatRequest, fields: dict[str, Any]) -> t
 def conversation(call: Call, service: Service, before: list[Message]) -> Session | None:
     """The session of a workflow that takes one: the caller's own where a header names it, else a passing one.
 
-    Its history is what the request says was said; these clients bring all of it each time.
+    Its history is what the request says was said: these clients bring all of it each time. A named session
+    keeps its own where the request brings the new message only.
     """
     if not service.workflow.session:
         return None
     named = call.exchange.headers.get(SESSION)
     session = call.session(service) if named else Session(tenant=call.caller.tenant)
     assert session is not None  # the workflow takes one
-    session.history = turns_of(before)
+    turns = turns_of(before)
+    if turns or not named:
+        session.history = turns
     return session
 
 

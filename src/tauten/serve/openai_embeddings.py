@@ -12,7 +12,7 @@ from tauten.serve import openai_run as shared
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
 from tauten.serve.openai_errors import Refused, checked
-from tauten.serve.openai_ports import Inputs, Turn
+from tauten.serve.openai_ports import Inputs, Turn, inputs_of
 from tauten.serve.openai_types import MOST_TEXTS, EmbeddingRequest
 from tauten.serve.service import Service
 
@@ -28,7 +28,7 @@ async def embeddings(site: Site, call: Call) -> Reply:
     asked = checked(fields, EmbeddingRequest)
     service = shared.model(site, asked.model)
     shared.check_gives(service, (Tensor, Json, list, float), "vector")
-    inputs = Inputs(service.workflow)
+    inputs = inputs_of(service.workflow)
     texts = texts_of(asked.input)
     shared.bound_by_client(call, service)
     found = Embedding(call, service, inputs, {k: v for k, v in fields.items() if k not in ("input", "model")})

@@ -11,6 +11,7 @@ The rule, by the type and the name of each input:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -113,6 +114,12 @@ class Inputs:
             param="messages",
             code="E271",
         )
+
+
+@functools.lru_cache(maxsize=256)  # of the workflows that a server has; read once, not with each request
+def inputs_of(workflow: Workflow[..., Any]) -> Inputs:
+    """How a workflow is spoken to."""
+    return Inputs(workflow)
 
 
 def _is_plain(port: PortType) -> bool:

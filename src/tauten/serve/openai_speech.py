@@ -14,7 +14,7 @@ from tauten.serve import openai_run as shared
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
 from tauten.serve.openai_errors import Refused, checked
-from tauten.serve.openai_ports import Inputs, Turn
+from tauten.serve.openai_ports import Turn, inputs_of
 from tauten.serve.openai_sound import TYPES, Encoder
 from tauten.serve.openai_types import SpeechRequest
 from tauten.serve.service import Service
@@ -37,7 +37,7 @@ async def speech(site: Site, call: Call) -> Reply:
             help=f"formats are {', '.join(TYPES)}",
             param="response_format",
         )
-    inputs = Inputs(service.workflow)
+    inputs = inputs_of(service.workflow)
     voice = asked.voice if isinstance(asked.voice, str) else asked.voice.get("id")
     turn = Turn(text=asked.input, fields={k: v for k, v in fields.items() if k not in ("model", "input")})
     turn.fields["voice"] = voice

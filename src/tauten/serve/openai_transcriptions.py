@@ -17,7 +17,7 @@ from tauten.serve.exchange import Reply
 from tauten.serve.multipart import Fields, read_form
 from tauten.serve.openai_chat import written
 from tauten.serve.openai_errors import Refused, checked
-from tauten.serve.openai_ports import Inputs, Turn
+from tauten.serve.openai_ports import Inputs, Turn, inputs_of
 from tauten.serve.openai_types import TranscriptionRequest
 from tauten.serve.service import Service
 from tauten.serve.sse import begun
@@ -35,7 +35,7 @@ async def transcriptions(site: Site, call: Call) -> Reply:
     fields = fields_of(form)
     asked = checked(fields, TranscriptionRequest, strict=False)
     service = shared.model(site, asked.model)
-    inputs = Inputs(service.workflow)
+    inputs = inputs_of(service.workflow)
     sound = sound_of(form)
     check(asked, service, inputs)
     timed = asked.stream or asked.response_format in _TIMED  # a stream comes segment by segment

@@ -11,6 +11,7 @@ from tauten.describe.flow import map as each
 from tauten.describe.payload import Audio, Tensor, Text
 from tauten.describe.ports import Stream
 from tauten.describe.said import Spoken
+from tauten.describe.slo import Slo
 from tauten.describe.stage import Context, stage
 from tauten.describe.stages.detect_speech import SpeechSpan, detect_speech
 from tauten.describe.stages.embed import embed as embed_text
@@ -21,6 +22,7 @@ from tauten.describe.view import Samples, View
 from tauten.describe.workflow import Workflow, workflow
 from tauten.errors import NotFound, suggest
 from tauten.models.catalog import default_catalog
+from tauten.plan.plan import Plan
 from tauten.serve.service import Service
 
 AT_ONCE = 32  # texts that are embedded together: a full batch
@@ -29,14 +31,17 @@ LONGEST_S = 27.0  # of a segment: Whisper's window less its tail of silence
 VOICE = "jf_nezumi"
 
 
-def ready_made(model: str) -> list[Service]:
-    """The services that serve a model of the catalog by its name; raises NotFound with the nearest name.
+def ready_made(
+    model: str, *, name: str = "", plan: Plan | None = None, slo: Slo | None = None
+) -> list[Service]:
+    """The services that serve a model of the catalog; raises NotFound E275 with the nearest name.
 
-    The beginning of a name is enough where only one model has it: `smollm2-135m`.
+    The beginning of a name is enough where only one model has it: `smollm2-135m`. `name` is what clients
+    call it, the model's own where it is left out.
     """
-    name, kind = _find(model)
-    served, samples = _MAKERS[kind](name)
-    return [Service(served, name=name, samples=samples)]
+    known, kind = _find(model)
+    served, samples = _MAKERS[kind](known)
+    return [Service(served, plan, name=name or known, slo=slo, samples=samples)]
 
 
 def _find(model: str) -> tuple[str, str]:
