@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tauten.plan.plan import load_plan
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 NAMES = (
@@ -435,3 +437,26 @@ def test_a_quick_run_is_described_by_its_options() -> None:
     asked = run.arguments(["--rounds", "1", "--seconds", "0.5", "--only", "diy, mosec", "--models", "small"])
     assert (asked.rounds, asked.seconds, asked.only, asked.models) == (1, 0.5, ["diy", "mosec"], ["small"])
     assert run.arguments([]).rounds >= 5
+
+
+def test_our_plans_give_our_server_what_the_peers_get() -> None:
+    rows = {row.model: row for row in peers.rows(peers.read_settings(), list(models.SHAPES), ["tauten"])}
+    assert {path.stem for path in peers.PLANS.glob("*.toml")} == set(rows)
+    for name, row in rows.items():
+        stage = load_plan(peers.PLANS / f"{name}.toml").stages["model"]
+        assert (stage.threads, stage.batch.max) == (row.threads, peers.MAX_BATCH)
+        assert stage.settings == {"spin": False}
+
+
+def test_points_of_a_row_are_shares_of_the_capacity() -> None:
+    one = run.Run.__new__(run.Run)
+    one.asked = run.arguments(["--levels", "0.9,0.5", "--clients", "1,32"])
+    one.capacity = {"small": 1000.0}
+    row = peers.rows(peers.read_settings(), ["small", "wide"], ["diy"])
+    assert [(p.name, p.rate) for p in one.points(row[0])] == [
+        ("c1", None),
+        ("c32", None),
+        ("open50", 500.0),
+        ("open90", 900.0),
+    ]
+    assert [p.name for p in one.points(row[1])] == ["c32"]
