@@ -119,6 +119,7 @@ def test_addresses_with_wrong_keys_are_counted_within_a_bound() -> None:
     assert len(failures._buckets) == ADDRESSES
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(
         st.text(max_size=5) | st.integers(), lambda inner: st.lists(inner, max_size=3), max_leaves=20

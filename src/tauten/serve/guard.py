@@ -14,6 +14,7 @@ from tauten.serve.door import Caller
 from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.keys import Keys
 from tauten.serve.limits import IN_FLIGHT, Allowance, Busy, Failures
+from tauten.serve.socket import Socket
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # they change nothing, and without CORS no page reads the answer
 LOCAL = Caller(name="local", priority=100, timing=True, admin=True)  # loopback without keys: the person here
@@ -111,9 +112,15 @@ class Guard:
     # -- callers ------------------------------------------------------------------------------------------
 
     def identify(self, exchange: Exchange) -> Caller:
-        """Who asks; counts the request in, and out again when the exchange is over."""
+        """Who asks; counts the request in, and out again when the exchange is over.
+
+        A WebSocket is no request itself: those that come over it are counted one by one.
+        """
         client = exchange.scope.get("client")
-        caller, release = self.admit(token_of(exchange.headers), str(client[0]) if client else "")
+        token, address = token_of(exchange.headers), str(client[0]) if client else ""
+        if isinstance(exchange, Socket):
+            return self._allowance(token, address).caller
+        caller, release = self.admit(token, address)
         exchange.on_close(release)
         return caller
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tauten.errors import InputError, MachineError, TautenError
 from tauten.plan.plan import load_plan
-from tauten.run.fetch import fetch
 from tauten.serve.app import App, Site
 from tauten.serve.door import BODY_BYTES, Door
 from tauten.serve.guard import Guard, is_loopback
@@ -29,6 +28,7 @@ from tauten.serve.keys import Keys
 from tauten.serve.limits import IN_FLIGHT
 from tauten.serve.logs import SAMPLE, Form, Logs
 from tauten.serve.metrics import Metrics
+from tauten.serve.safe_fetch import safe_fetch
 from tauten.serve.service import NotReady, Service
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ DRAIN_S = 30.0  # what Kubernetes and most supervisors wait before they kill
 LEAD_S = 2.0  # from not ready to not accepting: balancers hear of it within a second or two
 CUT_S = 1.0  # for requests that were stopped to tell their clients
 REFRESH_S = 1.0  # how soon a revoked key is refused
-FETCH_BYTES = 32 * 1024 * 1024  # of fetched media: as much as a body may bring
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Server:
             body_bytes=settings.body_bytes,
             identify=self.guard.identify,
             meet=self.guard.meet,
-            fetch=functools.partial(fetch, max_bytes=FETCH_BYTES) if settings.media_fetch else None,
+            fetch=safe_fetch if settings.media_fetch else None,
         )
         self.site = Site(self.services, door)
         self.app = App(self.site)
