@@ -82,10 +82,17 @@ def test_a_search_ends() -> None:
 
 
 def test_a_trial_is_large_enough_to_prove_something() -> None:
-    assert trial_size(0.1, [0.95]) == 259
-    assert trial_size(1000.0, [0.95]) == 1372
-    assert trial_size(10.0, [0.5, 0.95]) == 600
-    assert allowed_misses(trial_size(0.1, [0.99]), 0.99) == 5
+    p95 = {0.95: {"p95_ms": 100.0}}
+    assert trial_size(0.1, p95) == 259
+    assert trial_size(30.0, p95) == 1372
+    assert trial_size(10.0, {0.5: {"p50_ms": 50.0}, **p95}) == 600
+    assert allowed_misses(trial_size(0.1, {0.99: {"p99_ms": 100.0}}), 0.99) == 5
+
+
+def test_a_trial_lasts_long_enough_for_a_queue_to_grow() -> None:
+    """A million requests a second for a millisecond would prove that any server is fast enough."""
+    assert trial_size(1e6, {0.95: {"p95_ms": 100.0}}) == 10_000_000
+    assert trial_size(100.0, {0.95: {"p95_ms": 2000.0}}, 50) == 4000
 
 
 # -- a server whose capacity is known ------------------------------------------------------------------------

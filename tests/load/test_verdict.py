@@ -143,6 +143,14 @@ def test_a_saturated_run_is_missed_however_short() -> None:
     assert "saturated" in found.why[0]
 
 
+def test_a_run_of_less_than_five_limits_says_nothing() -> None:
+    found = judge(samples([0.05] * 300), Slo(p95_ms=7000))
+    assert found.answer == "cannot conclude"
+    assert "lasted 30 s" in found.why[0]
+    assert "35 s or longer" in found.why[0]
+    assert judge(samples([0.05] * 300), Slo(p95_ms=5000)).answer == "met"
+
+
 def test_without_an_slo_only_failures_count() -> None:
     assert judge(samples([9.0] * 10), Slo()).answer == "measured"
     run = samples([9.0] * 10)

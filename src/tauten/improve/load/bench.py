@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +30,8 @@ from tauten.statistics.trend import mean_interval
 Say = Callable[[str], None]
 
 TRIAL_S: Final = 60.0  # what one trial of a search may last, once it is long enough to prove anything
+LEAST_TRIAL_S: Final = 10.0  # some collections of garbage, log flushes and bursts of arrivals
+LIMITS_LONG: Final = 20  # limits that a trial lasts at least: an overload by the precision of 5 % then misses
 FEW_MISSES: Final = 5  # a trial that cannot afford these stops at a rate far below the highest one
 MANY_MISSES: Final = 50  # with these to spare a trial finds a rate within some per cent of the highest
 PROBES: Final = 12  # requests one after another, to guess the first rate of a search
@@ -155,7 +157,7 @@ class Bencher:
         alone_s = await self._alone_s(side)
 
         async def attempt(rate: float, seed: int) -> Trial:
-            n = load.requests or trial_size(rate, list(limits))
+            n = trial_size(rate, limits, load.requests)
             at_rate = replace(load, rate_per_s=rate, requests=n, seed=seed)
             self.say(f"{side.name}: {_words(at_rate)}")
             stop = hopeless(self.slo, n)
@@ -192,11 +194,14 @@ class Bencher:
                 return
 
 
-def trial_size(rate: float, quantiles: Sequence[float]) -> int:
-    """Requests of one trial: a minute's worth, within what proves the strictest percentile."""
-    strictest = max(quantiles)
+def trial_size(rate: float, limits: Mapping[float, Mapping[str, float]], asked: int = 0) -> int:
+    """Requests of one trial: a minute's worth within what proves the strictest percentile, or as many as
+    were asked for; and always enough to last while a queue that grows would pass the limits."""
+    strictest = max(limits)
     few, many = queries_needed(strictest, FEW_MISSES), queries_needed(strictest, MANY_MISSES)
-    return int(min(max(few, rate * TRIAL_S), many))
+    longest_s = max(limit for each in limits.values() for limit in each.values()) / 1e3
+    least = rate * max(LEAST_TRIAL_S, LIMITS_LONG * longest_s)
+    return math.ceil(max(asked or min(max(few, rate * TRIAL_S), many), least))
 
 
 def hopeless(slo: Slo, n: int) -> Stop:

@@ -34,6 +34,8 @@ from tauten.statistics import percentile
 
 SCHEMA: Final = "tauten.bench/1"
 
+LIMITS_LONG: Final = 5  # a run of 5 limits shows an overload of 20 %; of less, the slopes of a longer one
+
 Answer = Literal["met", "missed", "cannot conclude", "void", "measured", "failed"]
 EXIT_CODES: Final[dict[Answer, int]] = {
     "met": 0,
@@ -229,6 +231,12 @@ def _verdict(
     open_parts = [part for part in tested if part.proof == "cannot conclude"]
     if open_parts:
         return "cannot conclude", [_unsettled(part) for part in open_parts]
+    longest_s = max(limit for part in tested for limit in part.limits.values()) / 1e3
+    if samples.window_s < LIMITS_LONG * longest_s:
+        return "cannot conclude", [
+            f"the run lasted {samples.window_s:.3g} s, and a queue that grows shows after some limits of "
+            f"{longest_s:g} s each: run for {LIMITS_LONG * longest_s:.3g} s or longer"
+        ]
     return "met", [
         f"{_name(part)}: {part.misses} of {part.n} missed, {part.allowed} allowed" for part in tested
     ]
