@@ -446,6 +446,41 @@ def test_silence_is_filled_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> N
     run(main)
 
 
+def test_the_time_of_a_slow_reader_is_the_clients_own() -> None:
+    async def main() -> None:
+        async with site(Service(spell), apis=["native"]) as app:
+            client = Client(app, "POST", "/v1/workflows/spell?stream=true", {"inputs": {"text": "abc"}})
+            client.slow = asyncio.Event()
+            await asyncio.sleep(0.2)
+            client.slow.set()
+            await client.done()
+            account = app.site.traces.find("", client.events[-1][1]["id"]).account()
+            assert account.sources["outside"] > 150
+            assert account.unattributed_ms < 20
+
+    asyncio.run(main())
+
+
+def test_every_reply_names_its_request() -> None:
+    async def main() -> None:
+        async with site(Service(spell), apis=["native"]) as app:
+            for method, path, body in (
+                ("GET", "/v1/workflows", b""),
+                ("POST", "/v1/workflows/spell", b"{"),
+                ("POST", "/v1/workflows/spell", {"inputs": {"text": "!"}}),
+                ("POST", "/v1/workflows/spell?stream=true", {"inputs": {"text": "a"}}),
+                ("GET", "/nowhere", b""),
+                ("PATCH", "/v1/workflows", b""),
+                ("GET", "/docs", b""),
+            ):
+                assert (await ask(app, method, path, body)).headers["x-request-id"], path
+                named = await ask(app, method, path, body, {"x-request-id": "mine"})
+                if path != "/nowhere" and method != "PATCH":
+                    assert named.headers["x-request-id"] == "mine"
+
+    asyncio.run(main())
+
+
 def test_a_slow_reader_holds_its_stream_back() -> None:
     made: list[int] = []
 

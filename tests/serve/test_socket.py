@@ -261,6 +261,17 @@ def test_the_door_counts_each_request_of_a_socket() -> None:
     asyncio.run(main())
 
 
+def test_a_message_beyond_the_bound_is_refused() -> None:
+    async def main() -> None:
+        async with site(Service(spell), door=Door(body_bytes=100), apis=["native"]) as app:
+            talk = await opened(app, "spell")
+            talk.say({"inputs": {"text": "x" * 100}})
+            assert "--max-body-mb" in (await talk.hear())["error"]["help"]
+            await talk.leave()
+
+    asyncio.run(main())
+
+
 def test_a_socket_of_nothing_is_refused() -> None:
     async def main() -> None:
         async with site(Service(spell), apis=["native"]) as app:

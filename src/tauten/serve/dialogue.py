@@ -25,6 +25,7 @@ from tauten.describe.payload import Media
 from tauten.describe.ports import Stream
 from tauten.errors import Cancelled, InputError, suggest
 from tauten.serve.door import Call, check_depth
+from tauten.serve.exchange import TooLarge
 from tauten.serve.service import Service
 from tauten.serve.sessions import HEADER as SESSION
 from tauten.serve.socket import Socket, Turn
@@ -131,6 +132,11 @@ class Dialogue:
                 await asyncio.wait([task])
 
     async def _take(self, message: str | bytes) -> None:
+        if len(message) > self.first.door.body_bytes:
+            raise TooLarge(
+                f"a message of {len(message)} bytes; at most {self.first.door.body_bytes} are taken",
+                help="send less, or start the server with a larger --max-body-mb",
+            )
         if isinstance(message, bytes):
             await self._bytes(message)
             return

@@ -197,7 +197,9 @@ class Call:
         async with aclosing(source) as values:
             try:
                 async for value in values:
+                    given = request.clock()
                     yield value
+                    request.trace.rows.append(("", "client", given, request.clock()))
             except GeneratorExit:
                 raise  # the reader has what it wanted, or has left: the exchange knows which
             except BaseException as error:
