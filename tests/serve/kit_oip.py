@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 
 import tauten as tt
 from serve import kit_onnx
 from tauten.serve.app import App, Site
 from tauten.serve.door import Door
+from tauten.serve.http import ServerName, serve
+from tauten.serve.http_limits import HttpLimits
 from tauten.serve.oip_grpc import serve_grpc
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import tensor_model
@@ -135,7 +136,7 @@ class Running:
 
 
 @contextmanager
-def served(folder: Path, door: Door | None = None) -> Iterator[Running]:
+def served(folder: Path, door: Door | None = None, *, server: ServerName = "thin") -> Iterator[Running]:
     """Both servers on free ports of the loopback address."""
     started: dict[str, Any] = {}
     ready = threading.Event()
@@ -143,22 +144,17 @@ def served(folder: Path, door: Door | None = None) -> Iterator[Running]:
     async def main() -> None:
         app = App(Site(services(folder), door or Door(body_bytes=BODY_BYTES)), names=["oip"])
         await app.site.services.open()
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off")
-        http = uvicorn.Server(config)
+        limits = HttpLimits(body_bytes=4 * BODY_BYTES)  # the door refuses first, in the protocol's own form
+        http = await serve(app, host="127.0.0.1", server=server, limits=limits, lifespan=False)
         grpc = await serve_grpc(app.site, "127.0.0.1")
-        serving = asyncio.create_task(http.serve())
         try:
-            while not http.started:
-                await asyncio.sleep(0.005)
-            port = http.servers[0].sockets[0].getsockname()[1]
-            started.update(http=f"127.0.0.1:{port}", grpc=f"127.0.0.1:{grpc.port}", app=app)
+            started.update(http=f"127.0.0.1:{http.port}", grpc=f"127.0.0.1:{grpc.port}", app=app)
             started.update(loop=asyncio.get_running_loop(), stop=asyncio.Event())
             ready.set()
             await started["stop"].wait()
         finally:
             ready.set()
-            http.should_exit = True
-            await serving
+            await http.close()
             await grpc.stop(0.1)
             await app.site.services.close()
 

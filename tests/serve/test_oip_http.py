@@ -22,9 +22,9 @@ from serve.kit_oip import BODY_BYTES, SAME, ZOMBIES, Running, served
 WEIGHT = np.add.outer(np.arange(4), np.arange(3)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with served(tmp_path_factory.mktemp("models")) as found:
+@pytest.fixture(scope="module", params=["thin", "uvicorn"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with served(tmp_path_factory.mktemp("models"), server=request.param) as found:
         yield found
 
 
