@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from serve.kit_asgi import ask, site
-from serve.kit_onnx import linear, two, write
+from serve.kit_onnx import linear, pick, two, write
 from tauten.errors import InputError, StoreError
 from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.deployment import Deployment
@@ -87,6 +87,18 @@ def test_axes_of_other_names_are_never_joined(tmp_path: Path) -> None:
             await asyncio.gather(*(run(service, x=X) for _ in range(6)))
             assert deployment(service).batches == 6
             assert service.max_batch == 0
+
+    asyncio.run(main())
+
+
+def test_one_bad_request_leaves_the_others_of_its_run_their_answers(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tensor_model(pick(tmp_path), threads=1), apis=["oip"]) as app:
+            service: Any = app.site.services["pick"]
+            asked = [np.array([n % 3 if n != 5 else 99]) for n in range(9)]
+            found = await asyncio.gather(*(run(service, ids=ids) for ids in asked), return_exceptions=True)
+            assert isinstance(found.pop(5), InputError)
+            assert [answer["rows"].tolist()[0][0] for answer in found] == [0, 2, 4, 0, 2, 0, 2, 4]
 
     asyncio.run(main())
 
