@@ -151,7 +151,12 @@ def test_bodies_that_are_too_large() -> None:
     async def main() -> None:
         async with whole(Door(body_bytes=10_000)) as app:
             for path in posts(app):
-                assert (await ask(app, "POST", path, b" " * 10_001)).status in (413, 403), path
+                answer = await ask(app, "POST", path, b" " * 10_001)
+                refused(answer)
+                reads = path.startswith(
+                    ("/v1/workflows", "/v1/chat", "/v1/audio", "/v1/embeddings", "/v2/models")
+                )
+                assert answer.status == 413 or not reads, path
             liar = {"content-length": "10"}
             assert (await ask(app, "POST", "/v1/workflows/numbers_of", b" " * 10_001, liar)).status == 413
 

@@ -181,7 +181,7 @@ def test_deployments_show_their_queues_batches_and_reasons() -> None:
         async with site(Service(flow), apis=["operations"]) as app:
             measured(app)
             deployments: Any = app.site.services["flow"].engine.deployments
-            deployments.views = lambda: [view, SimpleNamespace(**{**vars(view), "replicas": 0})]
+            deployments.views = lambda: {"a": view, "b": SimpleNamespace(**{**vars(view), "replicas": 0})}
             samples = scraped(app)
             one = {"workflow": "flow", "deployment": "embed/onnx"}
             assert value(samples, "tauten_queue_length", **one) == 4

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tauten.run.queueing import View
     from tauten.serve.app import Site
     from tauten.serve.service import Service
 
@@ -39,16 +40,15 @@ def unready_service(service: Service) -> list[str]:
     return [f"{label} is broken" for label, view in deployments(service) if broken(view)]
 
 
-def deployments(service: Service) -> list[tuple[str, Any]]:
+def deployments(service: Service) -> list[tuple[str, View]]:
     """Label and state of each deployment of a service; two of one model are told apart by a number."""
-    held = getattr(service.engine.deployments, "views", None)
-    found: list[tuple[str, Any]] = []
-    for view in [] if held is None else held():
+    found: list[tuple[str, View]] = []
+    for view in service.engine.deployments.views().values():
         same = sum(1 for _, other in found if other.label == view.label)
         found.append((f"{view.label}#{same + 1}" if same else view.label, view))
     return found
 
 
-def broken(view: Any) -> bool:
+def broken(view: View) -> bool:
     """Whether a deployment has no replica that works."""
-    return bool(view.replicas == 0)
+    return view.replicas == 0
