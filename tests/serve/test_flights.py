@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Client
 from tauten.clock import run_virtual
-from tauten.errors import BackendError, InputError
+from tauten.errors import BackendError, Cancelled, DeadlineExceeded, InputError
+from tauten.run.deadline import stoppable
+from tauten.run.opened import Answer
 from tauten.run.request import Request
 from tauten.serve.door import Caller, Door
 from tauten.serve.flights import AHEAD, Flights, same, shareable
@@ -354,3 +357,72 @@ def test_inputs_are_compared_in_full() -> None:
     assert not same(1, True)
     assert not same([1, 2], [1])
     assert not same({"a": 1}, {"b": 1})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_joins_leaves_or_fails_everybody_gets_one_end_and_nothing_is_left(seed: int) -> None:
+    """Hundreds of members with random arrivals, deadlines, departures and failing runs, on the virtual clock."""
+    lot = random.Random(seed)
+    running = 0
+    most = 0
+
+    async def whole(request: Request) -> Answer:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await stoppable(request, asyncio.sleep(lot.expovariate(2)))
+            if lot.random() < 0.2:
+                raise lot.choice([InputError("bad"), BackendError("died"), DeadlineExceeded("late")])
+            request.trace.end = request.clock()
+            return Answer("value", request.trace, "plan", request.id)
+        finally:
+            running -= 1
+
+    async def increments(request: Request) -> Any:
+        nonlocal running
+        running += 1
+        try:
+            for number in range(5):
+                await asyncio.sleep(lot.expovariate(10))
+                if lot.random() < 0.05:
+                    raise BackendError("died")
+                yield number
+        finally:
+            running -= 1
+
+    async def member(flights: Flights, at: float, streams: bool) -> str:
+        await asyncio.sleep(at)
+        clock = asyncio.get_running_loop().time
+        mine = Request(clock, deadline=clock() + lot.uniform(0.05, 2), id=f"{at}")
+        leaves = asyncio.get_running_loop().call_later(lot.expovariate(0.5), mine.fail, Cancelled("left"))
+        began, inputs = clock(), {"text": lot.choice("ab")}
+        end = ""
+        try:
+            if streams:
+                got = [value async for value in flights.stream("key", inputs, mine, increments)]
+                end = "ok" if got == list(range(5)) else "short"
+            else:
+                answer = await flights.answer("key", inputs, mine, whole)
+                end = answer.value and "ok"
+        except (DeadlineExceeded, Cancelled, InputError, BackendError) as error:
+            end = error.code
+        finally:
+            leaves.cancel()
+        assert clock() <= mine.deadline + 0.001
+        assert mine.trace.start == began
+        return end
+
+    async def main() -> None:
+        flights = Flights()
+        members = [member(flights, lot.uniform(0, 10), lot.random() < 0.5) for _ in range(200)]
+        ends = await asyncio.gather(*members)
+        await asyncio.sleep(0.01)
+        assert set(ends) <= {"ok", "E401", "E403", "E200", "E405"}
+        assert ends.count("ok") > 50
+        assert flights.joined > 50
+        assert (running, len(flights)) == (0, 0)
+        assert most <= 4  # two inputs, whole and streamed
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main())
