@@ -94,7 +94,7 @@ def posts(app: App) -> list[str]:
     paths = [
         path for path in paths if "sharedmemory" not in path and not path.endswith("/index")
     ]  # look at none
-    return sorted({path.replace("{name}", "numbers_of").replace("{model}", "numbers_of") for path in paths})
+    return sorted({path.replace("{name}", "numbers_of").replace("{version}", "1") for path in paths})
 
 
 BODIES: dict[str, bytes] = {
@@ -153,9 +153,7 @@ def test_bodies_that_are_too_large() -> None:
             for path in posts(app):
                 answer = await ask(app, "POST", path, b" " * 10_001)
                 refused(answer)
-                reads = path.startswith(
-                    ("/v1/workflows", "/v1/chat", "/v1/audio", "/v1/embeddings", "/v2/models")
-                )
+                reads = path.endswith(("infer", "generate", "_of", "completions", "speech", "transcriptions"))
                 assert answer.status == 413 or not reads, path
             liar = {"content-length": "10"}
             assert (await ask(app, "POST", "/v1/workflows/numbers_of", b" " * 10_001, liar)).status == 413

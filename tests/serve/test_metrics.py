@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import tauten as tt
 from serve.kit_asgi import ask, site
+from tauten.describe.stage import Context, Role
 from tauten.run.trace import VISIT, Trace
 from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
@@ -193,6 +194,37 @@ def test_deployments_show_their_queues_batches_and_reasons() -> None:
             assert value(samples, "tauten_ready", workflow="flow") == 0
             ready = await ask(app, "GET", "/health/ready")
             assert (ready.status, ready.json["reasons"]) == (503, ["flow: embed/onnx#2 is broken"])
+
+    asyncio.run(main())
+
+
+ROLES = {"model": Role("told", ("synthetic",), options={"ms_per_batch": 1.0})}
+
+
+@tt.stage(pure=True, roles=ROLES)
+async def embed(ctx: Context, text: str) -> str:
+    return str(await ctx.infer("model", text))
+
+
+@tt.workflow
+def embedded(text: str) -> str:
+    return embed(text)
+
+
+def test_a_real_deployment_is_shown() -> None:
+    async def main() -> None:
+        async with site(Service(embedded), apis=["native", "operations"]) as app:
+            measured(app)
+            for number in range(3):
+                body = {"inputs": {"text": str(number)}}
+                assert (await ask(app, "POST", "/v1/workflows/embedded", body)).status == 200
+            samples = scraped(app)
+            assert value(samples, "tauten_batches_total", workflow="embedded") == 3
+            assert value(samples, "tauten_batch_size_sum", workflow="embedded") == 3
+            assert value(samples, "tauten_batch_releases_total", workflow="embedded") == 3
+            assert value(samples, "tauten_queue_length", workflow="embedded") == 0
+            assert value(samples, "tauten_replicas", workflow="embedded") == 1
+            assert value(samples, "tauten_zombies", workflow="embedded") == 0
 
     asyncio.run(main())
 
