@@ -245,7 +245,8 @@ async def _measure(bencher: Bencher, asked: Asked, found: Bench) -> None:
         found.comparison = compared(*bencher.rounds[0])
     judged = [run for run in found.runs if run.answer == "void" or run.plan == bencher.sides[-1].name]
     decisive = worst(judged)  # of two plans the second is the candidate
-    found.answer, found.why = decisive.answer, decisive.why
+    where = f"at {figure(decisive.rate_per_s)}/s: " if len(runs) > 1 else ""
+    found.answer, found.why = decisive.answer, [f"{where}{why}" for why in decisive.why]
 
 
 async def _search(bencher: Bencher, asked: Asked, found: Bench) -> None:

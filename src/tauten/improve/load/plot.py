@@ -12,8 +12,8 @@ from tauten.improve.load.figures import QUANTILES
 from tauten.improve.load.result import Run
 
 MARKS: Final = {0.5: "·", 0.95: "o", 0.99: "#"}
-ROWS, COLUMNS = 12, 64  # a screen of 96 columns holds the axis and the legend beside it
-WIDTH, HEIGHT, LEFT, BOTTOM = 920, 320, 70, 34
+ROWS, COLUMNS = 12, 64  # a screen of 96 columns holds the axis beside it
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM = 980, 320, 70, 130, 34  # at the right a name of 18 characters
 
 
 class Line(NamedTuple):
@@ -100,7 +100,7 @@ class _Linear(NamedTuple):
     high: float
 
     def __call__(self, x: float) -> float:
-        return LEFT + (WIDTH - LEFT - 10) * (x - self.low) / (self.high - self.low)
+        return LEFT + (WIDTH - LEFT - RIGHT) * (x - self.low) / (self.high - self.low)
 
 
 def _chart(
@@ -125,7 +125,17 @@ def _chart(
     plans = list(dict.fromkeys(line.name.split(" ")[0] for line in lines))
     for line in lines:
         parts.append(_line(line, plans.index(line.name.split(" ")[0]), at_x, at_y))
-    return "".join([*parts, "</svg>"])
+    ends = [(at_y(line.points[-1][1]), line.name) for line in lines if line.points]
+    return "".join([*parts, *_labels(ends), "</svg>"])
+
+
+def _labels(ends: Sequence[tuple[float, str]]) -> list[str]:
+    """Names at the ends of the lines, moved down where they would lie on one another."""
+    shown, lowest = [], -math.inf
+    for y, name in sorted(ends):
+        lowest = max(y - 4, lowest + 12)  # a line of text at 11 px
+        shown.append(f'<text class="tick" x="{WIDTH - RIGHT + 6}" y="{lowest + 8:.1f}">{escape(name)}</text>')
+    return shown
 
 
 def _decades(low: float, high: float) -> list[float]:
@@ -138,7 +148,7 @@ def _decades(low: float, high: float) -> list[float]:
 def _level(y: float, at_y: Callable[[float], float]) -> str:
     place = at_y(y)
     return (
-        f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - 10}"/>'
+        f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>'
         f'<text class="tick" x="{LEFT - 6}" y="{place + 4:.1f}" text-anchor="end">{y:g} ms</text>'
     )
 
@@ -152,8 +162,8 @@ def _tick(x: float, text: str) -> str:
 
 def _limit(name: str, limit: float, y: float) -> str:
     return (
-        f'<path class="slo" d="M{LEFT} {y:.1f}H{WIDTH - 10}"/>'
-        f'<text class="tick" x="{WIDTH - 12}" y="{y - 4:.1f}" text-anchor="end">{escape(name)} {limit:g} ms</text>'
+        f'<path class="slo" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
+        f'<text class="tick" x="{LEFT + 6}" y="{y - 4:.1f}">{escape(name)} {limit:g} ms</text>'
     )
 
 
@@ -166,9 +176,7 @@ def _line(line: Line, plan: int, at_x: _Linear, at_y: Callable[[float], float]) 
         f'<circle class="dot{plan % 4}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{escape(line.name)}: {value:.4g} ms</title></circle>'
         for (x, y), (_, value) in zip(places, line.points, strict=True)
     )
-    end_x, end_y = places[-1]
-    label = f'<text class="tick" x="{min(end_x, WIDTH - 12):.1f}" y="{end_y - 7:.1f}" text-anchor="end">{escape(line.name)}</text>'
-    return f'<path class="line{plan % 4} {line.kind}" d="M{path}"/>{dots}{label}'
+    return f'<path class="line{plan % 4} {line.kind}" d="M{path}"/>{dots}'
 
 
 STYLE: Final = """
