@@ -124,7 +124,7 @@ class Batching(Queued):
         if not found.members:
             self._keep(found, head, now)
             return None
-        held = self._hold_since if self._hold is not None else 0.0
+        held = self._hold_since if self._hold is not None else -1.0
         if self._hold is not None:
             if found.reason not in ("slack", "drain"):
                 self.arrivals.held(found.members >= self._hold.target or found.reason == "full")
@@ -194,7 +194,7 @@ class Batching(Queued):
         if self._idle:
             self._release()
 
-    def _gather(self, size: int, reason: str, held: float = 0.0) -> list[Job]:
+    def _gather(self, size: int, reason: str, held: float = -1.0) -> list[Job]:
         """The most urgent item and waiting items of its group, up to a size and a weight."""
         batch: list[Job] = []
         passed: list[Job] = []
@@ -218,7 +218,7 @@ class Batching(Queued):
             queue.restore(job)
         for job in batch:
             job.size, job.reason = len(batch), reason
-            if held:
+            if held >= 0.0:
                 job.held = max(held, job.queued)
         return batch
 
@@ -227,7 +227,7 @@ class Batching(Queued):
 
     def _expire(self, job: Job, now: float) -> None:
         """Not even a quick run could be in time: what it would cost is given to others."""
-        self.expired += 1
+        self._was_late()
         self._uncount(job)
         job.fail(self._hopeless(self.durations.low_of(job.weight) + job.after, job.deadline - now))
 
@@ -308,12 +308,21 @@ class Batching(Queued):
     def _known(self, now: float) -> bool:
         return self.durations.fresh(now)
 
+    def _needs_s(self, ahead: int, own_s: float, now: float) -> float:
+        """Seconds until an item with so many before it is done: by then its batch has filled."""
+        most = self.max_batch
+        if most > 1:
+            own_s = max(own_s, self.durations.expected(min(ahead + 1, most)))
+        return self._wait_for(ahead, now) + own_s
+
     def _wait_for(self, ahead: int, now: float) -> float:
         first_free_s = 0.0
         if not self._idle:
             first_free_s = max(0.0, self._free_at - now)
         most = self.max_batch
-        return queue_wait(ahead, most, max(self._alive, 1), self.durations.expected(most), first_free_s)
+        durations = self.durations
+        batch_s = durations.expected(most)
+        return queue_wait(ahead, most, max(self._alive, 1), batch_s, first_free_s, durations.high - 1.0)
 
 
 _LEARN_S = 0.001  # between runs that teach: a model of less runs often enough

@@ -104,7 +104,7 @@ class Deployment(Batching):
             raise
         trace = request.trace
         rows, started, ended = trace.rows, job.started, job.ended
-        if job.held:
+        if job.held >= 0.0:
             rows.append((step, "queue", job.queued, job.held))
             rows.append((step, "batch_wait", job.held, started))
         else:
@@ -115,6 +115,8 @@ class Deployment(Batching):
         trace.batches.append((step, job.size, job.reason))
         if job.error is not None:
             raise self.as_error(job.error)
+        if self._margin > 1.0:
+            self._was_in_time()
         return job.result
 
     def _not_there(self) -> TautenError:
@@ -133,14 +135,18 @@ class Deployment(Batching):
         job.due = job.deadline - own_s - job.after
         if now - durations.last >= durations.stale_s:
             return
-        ends = now + own_s * durations.high
-        if not self._idle and self._free_at > now:
-            ends += self._free_at - now
-        ahead = self.queue.live
-        if ahead >= self.max_batch:
-            ends += ahead // self.max_batch * durations.expected(self.max_batch) / self._alive
+        if self._mixed or request.priority or request.tenant:
+            self._mixed = True
+            self._check_time(request, job, own_s, now)
+            unit_s = durations.expected(self.max_batch) / self.max_batch
+            self._note(request, unit_s / max(self._alive, 1), now)
+            return
+        if self.queue.live or not self._idle:
+            ends = now + self._needs_s(self.queue.live, own_s, now) * self._margin
+        else:
+            ends = now + own_s * durations.high
         if ends + job.after > job.deadline:
-            self._check_time(request, job, own_s * durations.high, now)
+            self._check_time(request, job, own_s, now)
         elif job.due > self._latest:
             self._latest = job.due
 
@@ -183,11 +189,11 @@ class Deployment(Batching):
     def _left(self, job: Job) -> None:
         """Its request ended: a waiting item goes at once, the result of a running one is thrown away."""
         now = self.clock()
+        if now >= job.deadline:
+            self._was_late()
         if job.taken:
             job.left = now
             return
-        if now >= job.deadline:
-            self.expired += 1
         self._uncount(job)
         self.queue.left()
 

@@ -18,7 +18,7 @@ RATIOS = 128  # runs whose spread is kept: the 99th percentile is the largest bu
 RESORT = 16  # runs between two looks at the spread
 SETTLED = 3  # runs: the first ones of a model carry its warm-up
 STALE_S = 1.0  # without a run: then a refusal would never be found wrong
-HIGH, LOW = 0.95, 0.05  # quantiles: what is promised, and what is surely too late
+HIGH, LOW = 0.99, 0.05  # quantiles: what is promised, and what is surely too late
 
 
 class Durations:
@@ -116,7 +116,7 @@ class Durations:
         return self.fixed_s + self.slope_s * self._per_item * count
 
     def high_of(self, count: int) -> float:
-        """Seconds that 95 of 100 such batches do not exceed."""
+        """Seconds that 99 of 100 such batches do not exceed."""
         return self.high * (self.fixed_s + self.slope_s * self._per_item * count)
 
     def low_of(self, weight: float) -> float:
@@ -126,7 +126,7 @@ class Durations:
     def quantiles_ms(self) -> dict[str, float]:
         """Quantiles of a run of one item, for metrics."""
         one = self.expected(1) * 1e3
-        return {"p05": one * self.low, "mean": one, "p95": one * self.high}
+        return {"p05": one * self.low, "mean": one, "p99": one * self.high}
 
 
 class Arrivals:

@@ -250,6 +250,26 @@ class FairQueue(Generic[T]):
             len(lane.heap) for cls in self._classes if cls.priority >= priority for _, _, lane in cls.lanes
         )
 
+    def ahead(self, priority: int, tenant: str) -> int:
+        """How many items go before a new one: those of higher priorities, and of its own its fair part.
+
+        Tenants take turns: before the n-th item of one, each other has had n at most.
+        """
+        if self._sole is not None:
+            cls = self._classes[0]
+            if cls.lanes[0][2].tenant == tenant and cls.priority == priority:
+                return self.live
+        found = 0
+        for cls in self._classes:
+            if cls.priority > priority:
+                found += sum(len(lane.heap) for _, _, lane in cls.lanes)
+            elif cls.priority == priority:
+                mine = cls.tenants.get(tenant)
+                turns = len(mine.heap) + 1 if mine is not None else 1
+                found += sum(min(len(lane.heap), turns) for _, _, lane in cls.lanes if lane is not mine)
+                found += turns - 1
+        return found
+
     def lowest(self) -> T | None:
         """The least urgent item of the lowest priority: whom to shed first."""
         for cls in reversed(self._classes):

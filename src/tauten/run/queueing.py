@@ -13,12 +13,15 @@ import msgspec
 from tauten.clock import Clock
 from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
 from tauten.run.admission import too_late
-from tauten.run.fair_queue import FairQueue
+from tauten.run.fair_queue import SHARE, FairQueue
 from tauten.run.request import Request
 
 QUEUE_BOUND = 1024  # requests: at 10 ms each a wait of 10 s, beyond any deadline worth keeping
 NO_DEADLINE_S = 60.0  # a request without a deadline is ordered as if it had this long: it never starves
 _NEVER = math.inf
+MISSES = 0.005  # of the admitted may be late: half of what a p99 allows
+STEP, MOST = 0.01, 2.0  # of the margin: a late one widens it by a hundredth, at most to twice the prediction
+WORK_S = 1.0  # over which the work of a priority is averaged: bursts pass, loads stay
 ZOMBIE_S = 0.1  # work for a request that has ended counts from here on
 
 
@@ -106,6 +109,9 @@ class Queued:
         self.batch_sizes: dict[int, int] = {}
         self.reasons: dict[str, int] = {}
         self._latest = -math.inf  # the latest `due` that came
+        self._margin = 1.0  # on predictions, learned from those that were admitted and late
+        self._mixed = False  # whether several priorities or tenants came
+        self._work: dict[int, tuple[float, float]] = {}  # priority -> (seconds of work of late, when)
 
     @property
     def waiting(self) -> int:
@@ -115,13 +121,42 @@ class Queued:
         """Seconds until an item with so many before it begins; 0.0 where nothing is known."""
         raise NotImplementedError
 
+    def _needs_s(self, ahead: int, own_s: float, now: float) -> float:
+        """Seconds until an item with so many before it is done."""
+        return self._wait_for(ahead, now) + own_s
+
     def _known(self, now: float) -> bool:
         """Whether there are fresh estimates to refuse by."""
         raise NotImplementedError
 
     def wait_s(self, priority: int, now: float) -> float:
         """Seconds that one more request of a priority would wait here."""
-        return self._wait_for(self.queue.at_least(priority), now) if self._known(now) else 0.0
+        if not self._known(now):
+            return 0.0
+        return self._wait_for(self.queue.at_least(priority), now) * self._slowed(priority, now)
+
+    def _was_late(self) -> None:
+        """One that was admitted is late: predictions are widened until hardly any is."""
+        self.expired += 1
+        self._margin = min(MOST, self._margin + STEP)
+
+    def _was_in_time(self) -> None:
+        if self._margin > 1.0:
+            self._margin = max(1.0, self._margin - STEP * MISSES)
+
+    def _note(self, request: Request, unit_s: float, now: float) -> None:
+        """Count the work that a priority brings; only done once several came."""
+        work_s, when = self._work.get(request.priority, (0.0, now))
+        self._work[request.priority] = (work_s * math.exp((when - now) / WORK_S) + unit_s, now)
+
+    def _slowed(self, priority: int, now: float) -> float:
+        """How many times longer a priority waits because higher ones keep coming in between."""
+        busy = sum(
+            work_s * math.exp((when - now) / WORK_S) / WORK_S
+            for other, (work_s, when) in self._work.items()
+            if other > priority
+        )
+        return 1.0 / (1.0 - min(busy, SHARE / (SHARE + 1)))
 
     # -- the door ---------------------------------------------------------------------------------------------
 
@@ -152,19 +187,20 @@ class Queued:
     def _check_time(self, request: Request, entry: Entry, own_s: float, now: float) -> None:
         """Refuse what would be late; a request that was admitted for its whole path is late, not refused."""
         left_s = request.deadline - now - entry.after
-        ahead = self.queue.at_least(entry.priority)
-        needs_s = self._wait_for(ahead, now) + own_s
+        ahead = self.queue.ahead(entry.priority, entry.tenant)
+        slowed = self._margin * (self._slowed(entry.priority, now) if self._mixed else 1.0)
+        needs_s = self._needs_s(ahead, own_s, now) * slowed
         if needs_s <= left_s:
             self._latest = max(self._latest, entry.due)
             return
         if ahead and entry.due < self._latest:  # some of them are less urgent: count
             due, priority = entry.due, entry.priority
-            ahead = sum(1 for each in self.queue if each.due <= due and each.priority >= priority)
-            needs_s = self._wait_for(ahead, now) + own_s
+            ahead = min(ahead, sum(1 for each in self.queue if each.due <= due and each.priority >= priority))
+            needs_s = self._needs_s(ahead, own_s, now) * slowed
             if needs_s <= left_s:
                 return
         if request.admitted:
-            self.expired += 1
+            self._was_late()
             raise self._hopeless(needs_s + entry.after, request.deadline - now)
         self.rejected += 1
         raise too_late(self.label, needs_s, left_s, max(needs_s - left_s, own_s))

@@ -43,7 +43,7 @@ class Job(Entry):
         self.item = item
         self.weight = weight
         self.group: Any = None
-        self.held = 0.0  # since when it waited only because its batch was held
+        self.held = -1.0  # since when it waited only because its batch was held; -1 for not at all
         self.size = 1  # of its batch
         self.reason = ""  # why that left
         self.seconds = 0.0  # its share of the replica's time, by weight

@@ -190,9 +190,15 @@ def halves(count: int) -> tuple[int, int]:
 # -- predictions ---------------------------------------------------------------------------------------------
 
 
-def queue_wait(ahead: int, most: int, replicas: int, batch_s: float, first_free_s: float) -> float:
-    """Seconds until an item with `ahead` items before it is given to a replica."""
-    return first_free_s + (ahead // max(most, 1)) * batch_s / max(replicas, 1)
+def queue_wait(
+    ahead: int, most: int, replicas: int, batch_s: float, first_free_s: float, spread: float = 0.0
+) -> float:
+    """Seconds until an item with `ahead` items before it is given to a replica.
+
+    `spread` is how far a run may exceed its mean, as a share of it; of k runs the square root of k adds up.
+    """
+    batches = ahead // most
+    return first_free_s + batch_s * (batches / replicas + spread * math.sqrt(batches + 1))
 
 
 def retry_after(predicted_s: float, left_s: float, run_s: float) -> float:

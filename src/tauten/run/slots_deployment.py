@@ -63,10 +63,13 @@ class SlotDeployment(Queued):
                         request.trace.spent.append((step, unit, amount))
                 if chunk.done:
                     self.done += 1
+                    self._was_in_time()
                     self.streams.observe(prompt, first_s, last - started - first_s, tokens, seen)
                 yield chunk
         finally:
             entry.left = self.clock()
+            if entry.left >= entry.deadline:
+                self._was_late()
             try:
                 if hasattr(chunks, "aclose"):
                     await chunks.aclose()  # a reader that leaves stops the engine before its slot is given on
@@ -98,8 +101,9 @@ class SlotDeployment(Queued):
             if entry.taken:
                 self._leave(entry)  # the turn came as the request left: pass it on
             else:
-                self.expired += self.clock() >= entry.deadline
                 self.queue.left()
+                if self.clock() >= entry.deadline:
+                    self._was_late()
             raise
         if entry.error is not None:
             raise entry.error
@@ -122,7 +126,7 @@ class SlotDeployment(Queued):
                 return
             first_s = self.streams.first.low_of(0.0)
             if self.streams.fresh(now) and now + first_s + following.after > following.deadline:
-                self.expired += 1
+                self._was_late()
                 following.fail(self._hopeless(first_s + following.after, following.deadline - now))
                 continue
             following.taken = True
