@@ -257,8 +257,10 @@ def _bomb(limit_bytes: int) -> TooLarge:
 def written(model: str, head: Head, results: Mapping[str, Array]) -> Reply:
     """The answer: the wanted outputs in the wanted order, raw where that was asked."""
     binary = head.parameters is not None and head.parameters.binary_data_output
-    if binary and not (head.outputs or head.id) and all(each.dtype.char != "O" for each in results.values()):
-        return _all_raw(model, results)
+    if binary and not (head.outputs or head.id):
+        quick = _all_raw(model, results)
+        if quick is not None:
+            return quick
     tensors: list[ResultTensor] = []
     raws: list[Any] = [b""]
     for name, as_raw in _wanted(head.outputs, results, binary):
@@ -278,24 +280,30 @@ def written(model: str, head: Head, results: Mapping[str, Array]) -> Reply:
     return Reply(b"".join(raws), media_type=RAW, headers=[(HEAD_LENGTH, str(len(text)))])
 
 
-def _all_raw(model: str, results: Mapping[str, Array]) -> Reply:
-    """Every output raw, under a head that is only written once for its shapes."""
-    raws: list[Any] = [
-        array if array.flags.c_contiguous else np.ascontiguousarray(array) for array in results.values()
+def _all_raw(model: str, results: Mapping[str, Array]) -> Reply | None:
+    """Every output raw, under a head that is only written once for its shapes; None where one is BYTES."""
+    key: list[Any] = [model]
+    parts: list[Any] = [b""]
+    for name, array in results.items():
+        dtype = array.dtype.char
+        if dtype == "O":
+            return None
+        key.append((name, dtype, array.shape))
+        parts.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+    known = tuple(key)
+    text = parts[0] = _texts.get(known) or _text_of(model, results, known)
+    return Reply(b"".join(parts), media_type=RAW, headers=[(HEAD_LENGTH, str(len(text)))])
+
+
+def _text_of(model: str, results: Mapping[str, Array], key: tuple[Any, ...]) -> bytes:
+    tensors = [
+        ResultTensor(name, datatype_of(array), array.shape, ResultParameters(array.nbytes))
+        for name, array in results.items()
     ]
-    key = (model, *[(name, array.dtype.char, array.shape) for name, array in results.items()])
-    text = _texts.get(key)
-    if text is None:
-        tensors = [
-            ResultTensor(name, datatype_of(array), array.shape, ResultParameters(array.nbytes))
-            for name, array in results.items()
-        ]
-        text = _encoder.encode(Result(model, tensors, VERSION))
-        if len(_texts) >= _KNOWN:
-            _texts.clear()
-        _texts[key] = text
-    body = b"".join([text, *raws])
-    return Reply(body, media_type=RAW, headers=[(HEAD_LENGTH, str(len(text)))])
+    if len(_texts) >= _KNOWN:
+        _texts.clear()
+    text = _texts[key] = _encoder.encode(Result(model, tensors, VERSION))
+    return text
 
 
 def _wanted(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tauten.errors import Cancelled
@@ -25,10 +24,11 @@ if TYPE_CHECKING:
     from tauten.serve.service import Service
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
+_QUEUE, _INPUT, _INFER, _OUTPUT = range(4)
 _PART = {
-    **dict.fromkeys(("admission", "queue", "batch_wait", "limit"), "queue"),
-    **dict.fromkeys(("decode", "transfer", "lookup", "load"), "compute_input"),
-    **dict.fromkeys(("compute", "prefill", "tokens", "remote", "user"), "compute_infer"),
+    **dict.fromkeys(("admission", "queue", "batch_wait", "limit"), _QUEUE),
+    **dict.fromkeys(("decode", "transfer", "lookup", "load"), _INPUT),
+    **dict.fromkeys(("compute", "prefill", "tokens", "remote", "user"), _INFER),
 }
 CODING_IN, CODING_OUT = "input_seconds", "output_seconds"  # what a trace's `spent` says of its tensors
 _SIMPLE_ROWS = 12  # rows of a request of one step; beyond that who owns an instant has to be worked out
@@ -43,12 +43,12 @@ class Duration:
         self.count = 0.0
         self.seconds = 0.0
 
-    def add(self, seconds: float, count: float = 1.0) -> None:
-        self.count += count
-        self.seconds += seconds
-
     def shown(self) -> dict[str, int]:
-        return {"count": round(self.count), "ns": round(self.seconds * 1e9)}
+        return _shown(self.count, self.seconds)
+
+
+def _shown(count: float, seconds: float) -> dict[str, int]:
+    return {"count": round(count), "ns": round(seconds * 1e9)}
 
 
 class ModelStatistics:
@@ -56,49 +56,67 @@ class ModelStatistics:
 
     def __init__(self) -> None:
         self.outcomes = {word: Duration() for word in ("success", "fail", "cancel")}
-        self.parts = {word: Duration() for word in PARTS}
+        self.seconds = [0.0] * len(PARTS)  # of successful requests, by part
         self.causes: dict[str, Duration] = defaultdict(Duration)
-        self.batches: dict[int, dict[str, Duration]] = {}
+        self.batches: dict[int, list[float]] = {}  # size: runs, seconds of input, infer and output
         self.items = 0.0
         self.executions = 0.0
         self.last_ms = 0
 
     def add(self, trace: Trace, outcome: str) -> None:
         """Count one finished request."""
-        wall = trace.end - trace.start
-        self.outcomes[outcome].add(wall)
+        whole = self.outcomes[outcome]
+        whole.count += 1
+        whole.seconds += trace.end - trace.start
         if outcome != "success":
             return
         self.last_ms = time.time_ns() // 1_000_000
-        parts = dict.fromkeys(PARTS, 0.0)
         owned = _owned(trace)
-        causes = self.causes
+        parts, causes = [0.0] * len(PARTS), self.causes
         for cause, seconds in owned.items():
             known = causes[cause]
             known.count += 1
             known.seconds += seconds
             if cause in _PART:
                 parts[_PART[cause]] += seconds
-        spent = _spent(trace)
-        parts["compute_input"] += spent[CODING_IN]
-        parts["compute_output"] += spent[CODING_OUT]
-        if spent["rows"]:
-            parts["compute_infer"] -= owned.get("user", 0.0)  # of a model alone: our code around it
-        for part, seconds in parts.items():
-            self.parts[part].add(seconds)
-        self._executed(parts, *_execution(spent, owned.get("compute", 0.0)))
+        rows = busy_s = 0.0
+        for _, unit, amount in trace.spent:
+            if unit == "rows":
+                rows += amount
+            elif unit == "replica_seconds":
+                busy_s += amount
+            elif unit == CODING_IN:
+                parts[_INPUT] += amount
+            elif unit == CODING_OUT:
+                parts[_OUTPUT] += amount
+        if rows:
+            parts[_INFER] -= owned.get("user", 0.0)  # of a model alone: our code around it
+        for index, each in enumerate(parts):
+            self.seconds[index] += each
+        self._executed(parts, rows or 1.0, _share(busy_s, owned.get("compute", 0.0)) if rows else 1.0)
 
-    def _executed(self, parts: dict[str, float], rows: float, share: float) -> None:
+    def _executed(self, parts: list[float], rows: float, share: float) -> None:
         """Count its share of a model's run, under the size of that run."""
         self.items += rows
         self.executions += share
-        size = max(1, round(rows / share))
-        batch = self.batches.get(size)
-        if batch is None:
-            batch = self.batches[size] = {part: Duration() for part in PARTS[1:]}
-        batch["compute_input"].add(parts["compute_input"], share)
-        batch["compute_infer"].add(parts["compute_infer"] * share, share)
-        batch["compute_output"].add(parts["compute_output"], share)
+        batch = self.batches.setdefault(max(1, round(rows / share)), [0.0] * 4)
+        batch[0] += share
+        batch[1] += parts[_INPUT]
+        batch[2] += parts[_INFER] * share
+        batch[3] += parts[_OUTPUT]
+
+    def shown_parts(self) -> dict[str, dict[str, int]]:
+        count = self.outcomes["success"].count
+        return {part: _shown(count, seconds) for part, seconds in zip(PARTS, self.seconds, strict=True)}
+
+    def shown_batches(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "batch_size": size,
+                **{part: _shown(runs, each) for part, each in zip(PARTS[1:], seconds, strict=True)},
+            }
+            for size, (runs, *seconds) in sorted(self.batches.items())
+        ]
 
 
 class Statistics:
@@ -127,7 +145,6 @@ class Statistics:
         """One entry of ``model_stats``, with ours beside Triton's."""
         found = self._of[service.name]
         outcomes = {word: duration.shown() for word, duration in found.outcomes.items()}
-        parts = {word: duration.shown() for word, duration in found.parts.items()}
         nothing = {"count": 0, "ns": 0}
         return {
             "name": service.name,
@@ -138,15 +155,12 @@ class Statistics:
             "inference_stats": {
                 "success": outcomes["success"],
                 "fail": outcomes["fail"],
-                **parts,
+                **found.shown_parts(),
                 "cache_hit": nothing,
                 "cache_miss": nothing,
             },
             "response_stats": {},
-            "batch_stats": [
-                {"batch_size": size, **{part: each.shown() for part, each in batch.items()}}
-                for size, batch in sorted(found.batches.items())
-            ],
+            "batch_stats": found.shown_batches(),
             "memory_usage": [],
             "tauten": {
                 "cancel": outcomes["cancel"],
@@ -182,18 +196,6 @@ def _worked_out(trace: Trace) -> dict[str, float]:
     return owned
 
 
-def _spent(trace: Trace) -> dict[str, float]:
-    """What the request's books say of its rows, its share and its coding."""
-    spent = {"rows": 0.0, "replica_seconds": 0.0, CODING_IN: 0.0, CODING_OUT: 0.0}
-    for _, unit, amount in trace.spent:
-        if unit in spent:
-            spent[unit] += amount
-    return spent
-
-
-def _execution(spent: Mapping[str, float], run_s: float) -> tuple[float, float]:
-    """(rows of the request, its share of the model's run): all of it where several models ran."""
-    rows, busy_s = spent["rows"], spent["replica_seconds"]
-    if not rows or not busy_s or not run_s > 0:
-        return rows or 1.0, 1.0
-    return rows, min(max(busy_s / run_s, 1e-6), 1.0)
+def _share(busy_s: float, run_s: float) -> float:
+    """A request's part of its model's run."""
+    return min(max(busy_s / run_s, 1e-6), 1.0) if busy_s > 0 and run_s > 0 else 1.0
