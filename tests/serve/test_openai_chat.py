@@ -102,6 +102,33 @@ def pricing(text: str) -> str:
     return priced(priced(text, name="again"))
 
 
+counted = 0
+
+
+@tt.stage(pure=True)
+async def slowly(text: str) -> str:
+    global counted
+    counted += 1
+    await asyncio.sleep(0.2)
+    return text
+
+
+@tt.workflow
+def slow(text: str) -> str:
+    return slowly(text)
+
+
+@tt.workflow
+async def comparing(question: tt.Audio | tt.Text, noise: tt.Audio | None = None) -> str:
+    return f"{question} {noise.size_bytes if noise else None}"
+
+
+@tt.workflow
+async def changing(question: str) -> AsyncIterator[Any]:
+    yield "words, then"
+    yield tt.Image.from_array(np.zeros((4, 4, 3), np.uint8))
+
+
 @tt.workflow
 async def breaking(question: str) -> AsyncIterator[str]:
     yield "so far"
@@ -113,7 +140,22 @@ async def pictured(question: str) -> tt.Image:
     return tt.Image.from_array(np.zeros((4, 4, 3), np.uint8))
 
 
-ALL = (shouting, looking, listening, remembering, acting, probable, mixed, named, breaking, pictured, pricing)
+ALL = (
+    shouting,
+    looking,
+    listening,
+    remembering,
+    acting,
+    probable,
+    mixed,
+    named,
+    breaking,
+    pictured,
+    pricing,
+    slow,
+    comparing,
+    changing,
+)
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +237,29 @@ def test_a_stream_is_one_answer_in_deltas_then_usage_then_done(client: openai.Op
     assert usage.usage is not None
     assert (usage.usage.prompt_tokens, usage.usage.completion_tokens) == (3, 3)
     assert all(each.usage is None for each in (first, *middle, end))
+
+
+def test_each_chunk_before_the_usage_says_that_it_is_not_the_last(client: openai.OpenAI) -> None:
+    with client.chat.completions.with_streaming_response.create(
+        model="parrot", messages=user("a b"), stream=True, stream_options={"include_usage": True}
+    ) as response:
+        chunks = [line for line in response.iter_lines() if line.startswith("data: {")]
+    assert ['"usage":null' in each for each in chunks] == [True] * (len(chunks) - 1) + [False]
+
+
+def test_identical_requests_share_one_computation_unless_each_is_owed_a_draw(served: Served) -> None:
+    async def both(**more: Any) -> int:
+        global counted
+        counted = 0
+        async with served.async_client() as client:
+            asked = [client.chat.completions.create(model="slow", messages=user("x"), **more) for _ in "ab"]  # type: ignore[call-overload]
+            assert [each.choices[0].message.content for each in await asyncio.gather(*asked)] == ["x", "x"]
+        return counted
+
+    assert asyncio.run(both()) == 1
+    assert asyncio.run(both(temperature=0.5)) == 2
+    assert asyncio.run(both(temperature=0.5, seed=1)) == 1
+    assert asyncio.run(both(stop="y")) == 2
 
 
 def test_a_stream_without_the_option_has_no_usage_and_ends_with_done(client: openai.OpenAI) -> None:
@@ -329,6 +394,14 @@ def test_sound_goes_to_an_audio_input(client: openai.OpenAI) -> None:
     assert (both.status_code, both.param) == (400, "messages")
 
 
+def test_sound_and_words_together_find_the_inputs_that_take_each(client: openai.OpenAI) -> None:
+    sound = tt.Audio.from_array(np.zeros(100, np.float32), 16000)
+    data = base64.b64encode(sound.data).decode()
+    part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    text = {"type": "text", "text": "like this?"}
+    assert said(client, "comparing", [part, text]) == f"like this? {sound.size_bytes}"
+
+
 def test_fields_fill_the_inputs_of_their_name_and_the_others_are_reported(client: openai.OpenAI) -> None:
     raw = client.chat.completions.with_raw_response.create(
         model="named",
@@ -345,6 +418,16 @@ def test_fields_fill_the_inputs_of_their_name_and_the_others_are_reported(client
     assert (wrong.status_code, wrong.param) == (400, "tongue")
     absent = refused(client, "named")
     assert "tongue" in absent.message
+
+
+def test_a_field_never_fills_an_input_of_media(client: openai.OpenAI, tmp_path: Any) -> None:
+    path = tmp_path / "secret.png"
+    path.write_bytes(tt.Image.from_array(np.zeros((4, 4, 3), np.uint8)).data)
+    raw = client.chat.completions.with_raw_response.create(
+        model="looking", messages=user("x"), extra_body={"photo": str(path), "pages": [str(path)]}
+    )
+    assert raw.parse().choices[0].message.content == "x|None|[]"
+    assert raw.headers["x-tauten-ignored"] == "pages, photo"
 
 
 def test_values_of_any_kind_become_text(client: openai.OpenAI) -> None:
@@ -365,6 +448,7 @@ def test_tools_are_passed_to_a_workflow_that_takes_them(client: openai.OpenAI) -
         ("weather", '{"of": "auto"}'),
         ("time", '{"of": "auto"}'),
     ]
+    assert said(client, "parrot", "no tools", tools=tools, tool_choice="none") == "no tools"
     stream: Any = client.chat.completions.create(model="acting", messages=user("x"), tools=tools, stream=True)  # type: ignore[call-overload]
     chunks = [each.choices[0] for each in stream]
     deltas = [each.delta.tool_calls[0] for each in chunks if each.delta.tool_calls]
@@ -432,6 +516,7 @@ def test_media_that_cannot_be_read_or_fetched_are_refused(client: openai.OpenAI)
         "http://127.0.0.1/a.png": "media_fetch_disabled",
         "file:///etc/passwd": "media_fetch_disabled",
         "data:image/png;base64,!!!": "invalid_value",
+        picture(4)[0].replace("base64,", "base64,!"): "invalid_value",
         "data:image/png;base64,aGVsbG8=": "invalid_value",
         "data:image/png;base64": "invalid_value",
     }
@@ -481,6 +566,23 @@ def test_an_error_half_way_is_the_last_event_and_no_done_follows(client: openai.
     assert "[DONE]" not in text
     with pytest.raises(openai.APIError):
         list(client.chat.completions.create(model="breaking", messages=user("x"), stream=True))
+
+
+def test_what_is_told_inside_a_stream_is_told_to_the_observers(client: openai.OpenAI, served: Served) -> None:
+    class Watcher:
+        def finished(self, exchange: Any, call: Any, error: Any, seconds: float) -> None:
+            seen.append(call.error)
+
+    seen: list[Any] = []
+    watcher = Watcher()
+    served.app.site.observers.append(watcher)
+    try:
+        with pytest.raises(openai.APIError, match="no chat can hold"):
+            list(client.chat.completions.create(model="changing", messages=user("x"), stream=True))
+        assert eventually(lambda: seen)
+        assert seen[0].code == "E274"
+    finally:
+        served.app.site.observers.remove(watcher)
 
 
 def test_what_fails_before_the_first_word_has_its_own_status() -> None:

@@ -58,6 +58,19 @@ async def cut_lengths(text: str, dimensions: int | None = None) -> list[float]:
     return [float(len(text)), 1.0, 2.0][:dimensions]
 
 
+finished = 0
+
+
+@tt.workflow
+async def patient(text: str) -> list[float]:
+    global finished
+    if text == "bad":
+        raise ValueError("bad")
+    await asyncio.sleep(float(text))
+    finished += 1
+    return [1.0]
+
+
 @tt.workflow
 async def heard(audio: tt.Audio, language: str | None = None, prompt: str | None = None) -> str:
     return f"{audio.size_bytes} {language} {prompt}"
@@ -98,7 +111,7 @@ async def humming(text: tt.Text, voice: str, speed: float | None = None) -> Asyn
         held -= 1
 
 
-ALL = (lengths, all_lengths, cut_lengths, heard, timed, breaking, humming)
+ALL = (lengths, all_lengths, cut_lengths, patient, heard, timed, breaking, humming)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +166,25 @@ def test_texts_of_one_request_run_together(client: openai.OpenAI) -> None:
     most_running = 0
     client.embeddings.create(model="lengths", input=[str(n) for n in range(64)])
     assert most_running == 32
+
+
+def test_all_texts_of_a_request_have_one_deadline(client: openai.OpenAI) -> None:
+    texts = ["0.1"] * 96  # three rounds of 32
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.embeddings.create(model="patient", input=texts, extra_headers={"x-tauten-deadline-ms": "200"})
+    assert caught.value.status_code == 504
+    fine = client.embeddings.create(
+        model="patient", input=texts, extra_headers={"x-tauten-deadline-ms": "9000"}
+    )
+    assert len(fine.data) == 96
+
+
+def test_a_text_that_fails_stops_the_others(client: openai.OpenAI) -> None:
+    global finished
+    finished = 0
+    with pytest.raises(openai.InternalServerError):
+        client.embeddings.create(model="patient", input=["2.0", "bad", "2.0"])
+    assert finished == 0
 
 
 def test_numbers_and_base64_are_the_same_vector(client: openai.OpenAI) -> None:
@@ -320,6 +352,14 @@ def test_speech_that_cannot_be_made_is_refused(client: openai.OpenAI) -> None:
         assert caught.value.param == param, more
     with pytest.raises(openai.InternalServerError):
         spoken(client, "fail")
+
+
+def test_an_mp3_begins_with_sound_and_not_with_an_empty_table(client: openai.OpenAI) -> None:
+    data = spoken(client, "two words", response_format="mp3").content
+    assert data[:2] == b"\xff\xf3"  # MPEG-2 layer III
+    assert any(data[4:190])
+    assert b"Xing" not in data
+    assert b"Info" not in data
 
 
 def test_an_empty_file_of_sound_is_a_file() -> None:
