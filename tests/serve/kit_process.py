@@ -68,7 +68,9 @@ class Running:
 async def serving(folder: Path, *words: str, text: str = FLOW) -> AsyncIterator[Running]:
     """`tauten serve flow.py:flow flow.py:counting` with more words; it is gone afterwards, whatever happens."""
     (folder / "flow.py").write_text(text)
-    targets = [word for word in words if ".py" in word.split("=")[-1] and not word.startswith("-")]
+    targets = [
+        word for word in words if not word.startswith("-") and any(end in word for end in (".py", ".onnx"))
+    ]
     ours = [] if targets else ["flow.py:flow", "flow.py:counting"]
     fixed = ["--port", "0", "--grpc-port", "off", "--json", "--log", "json", "--access-log-sample", "1"]
     process = await asyncio.create_subprocess_exec(

@@ -14,9 +14,11 @@ import aiohttp
 import pytest
 
 import tauten as tt
+from serve.kit_onnx import linear
 from serve.kit_process import FLOW, post, ran, serving
 from tauten.cli.main import run
 from tauten.cli.serve import build
+from tauten.describe.slo import parse_slo
 from tauten.errors import InputError
 from tauten.serve import samples
 from tauten.serve.keys import new_key
@@ -139,6 +141,42 @@ def test_plans_go_to_their_workflows(flow: str, tmp_path: Path) -> None:
     assert services[1]._plan is None
     with pytest.raises(InputError, match="which workflow"):
         build([one, two], [str(tmp_path / "a.toml")], None, None)
+
+
+def test_a_model_alone_by_its_file_and_by_its_name(tmp_path: Path) -> None:
+    linear(tmp_path)
+    services, _ = build(
+        ["m=" + str(tmp_path / "linear.onnx"), "minilm-l6-v2:int8"], [], parse_slo("p99<5ms"), None
+    )
+    assert [(each.name, each.slo.p99_ms) for each in services] == [("m", 5.0), ("minilm-l6-v2", 5.0)]
+    (ready,), _ = build(["embed=minilm-l6-v2"], [], None, None)
+    assert ready.name == "embed"
+
+    async def main() -> None:
+        async with (
+            serving(tmp_path, "linear.onnx", "flow.py:flow") as running,
+            aiohttp.ClientSession() as client,
+        ):
+            tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 1, 1, 1]}
+            status, said = await post(client, f"{running.url}/v2/models/linear/infer", {"inputs": [tensor]})
+            assert (status, said["outputs"][0]["data"]) == (200, [6.0, 10.0, 14.0])
+            async with client.get(f"{running.url}/metrics") as answer:
+                text = await answer.text()
+            assert 'tauten_replicas{deployment="linear/onnx",workflow="linear"} 1.0' in text
+            assert 'tauten_batch_size_sum{deployment="linear/onnx",workflow="linear"} 1.0' in text
+
+    asyncio.run(main())
+
+
+def test_server_timing_is_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        for flags, there in (((), False), (("--server-timing",), True)):
+            async with serving(tmp_path, *flags) as running, aiohttp.ClientSession() as client:
+                path, body = f"{running.url}/v1/workflows/flow", {"inputs": {"text": "x"}}
+                async with client.post(path, json=body) as answer:
+                    assert ("server-timing" in answer.headers) is there
+
+    asyncio.run(main())
 
 
 # -- samples -------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ Samples = Annotated[Path | None, typer.Option(help="A recording or folder of inp
 Drain = Annotated[float, typer.Option(help="How long requests may take to finish at the end.")]
 Lead = Annotated[float, typer.Option(help="From not ready to not accepting, after SIGTERM.")]
 LogSample = Annotated[float, typer.Option(help="Share of good answers that are logged.")]
+Timing = Annotated[bool, typer.Option("--server-timing", help="Without keys: answers tell where time went.")]
 Content = Annotated[bool, typer.Option("--log-content", help="Log what errors say; it may quote inputs.")]
 
 
@@ -63,6 +64,7 @@ def serve(
     log: Annotated[str, typer.Option(help="json | text")] = "text",
     access_log_sample: LogSample = 0.1,
     log_content: Content = False,
+    server_timing: Timing = False,
     otlp: Annotated[str, typer.Option(help="OTLP/HTTP collector, as http://localhost:4318.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object.")] = False,
 ) -> int:
@@ -85,6 +87,7 @@ def serve(
         log=_one_of("--log", log, ("json", "text")),  # type: ignore[arg-type]
         log_sample=min(1.0, _at_least("--access-log-sample", access_log_sample)),
         log_content=log_content,
+        timing=server_timing,
         otlp=otlp,
     )
     check_bind(settings)  # before models load
@@ -147,18 +150,29 @@ def _plans(given: Sequence[str]) -> dict[str, Path]:
 def _services(
     target: str, plans: dict[str, Path], slo: Slo | None, samples: Path | None, alone: bool
 ) -> list[Service]:
+    """What one target serves: an ONNX file, a model of the catalog (``model:variant`` raw), a workflow."""
     name, equals, rest = target.partition("=")
     name, place = (name, rest) if equals else ("", target)
-    if place.partition(":")[0].endswith(".onnx"):
+    first, colon, _ = place.partition(":")
+    if first.endswith(".py") or (colon and not _is_model(first) and not first.endswith(".onnx")):
+        return [_of_workflow(place, name, plans, slo, samples, alone)]
+    file = plans.get(name or Path(place).stem, plans.get("") if alone else None)
+    plan = load_plan(file) if file else None
+    if colon or first.endswith(".onnx"):
         from tauten.serve.tensor_model import tensor_model
 
-        file = plans.get(name or Path(place).stem, plans.get(""))
-        return [tensor_model(Path(place), name=name, plan=load_plan(file) if file else None)]
-    if ":" in place or place.endswith(".py"):
-        return [_of_workflow(place, name, plans, slo, samples, alone)]
+        raw = tensor_model(Path(place) if first.endswith(".onnx") else place, name=name, plan=plan)
+        raw.slo = slo or raw.slo
+        return [raw]
     from tauten.serve.ready_made import ready_made
 
-    return ready_made(place)
+    return ready_made(place, name=name, plan=plan, slo=slo)
+
+
+def _is_model(name: str) -> bool:
+    from tauten.models.catalog import default_catalog
+
+    return name in default_catalog().models
 
 
 def _of_workflow(
@@ -235,7 +249,10 @@ def _announce(server: Server, as_json: bool) -> None:
 
 
 def _curl(url: str, service: Service, keyed: bool) -> str:
+    """A line to try a service with; of a model that takes raw tensors, which tensors those are."""
     inputs = {name: "..." for name, port in service.workflow.inputs.items() if not port.optional}
     body = msgspec.json.encode({"inputs": inputs}).decode()
     key = " -H 'authorization: Bearer KEY'" if keyed else ""
+    if hasattr(service, "signature"):
+        return f"curl {url}/v2/models/{service.name}{key}"
     return f"curl {url}/v1/workflows/{service.name}{key} -H 'content-type: application/json' -d '{body}'"

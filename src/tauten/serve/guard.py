@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tauten.clock import Clock, real
 from tauten.errors import InputError
 from tauten.serve.door import Caller
@@ -17,7 +19,7 @@ from tauten.serve.limits import IN_FLIGHT, Allowance, Busy, Failures
 from tauten.serve.socket import Socket
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # they change nothing, and without CORS no page reads the answer
-LOCAL = Caller(name="local", priority=100, timing=True, admin=True)  # loopback without keys: the person here
+LOCAL = Caller(name="local", priority=100, admin=True)  # loopback without keys: the person here
 PREFLIGHT_S = 600  # what browsers may remember of a preflight; Chromium keeps none longer than two hours
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(\s*,\s*[A-Za-z0-9-]{1,64}){0,31}")
 
@@ -52,6 +54,7 @@ class Guard:
         hosts_checked: bool = True,
         origins: Sequence[str] = (),
         in_flight: int = IN_FLIGHT,
+        timing: bool = False,
         clock: Clock = real,
     ) -> None:
         self.keys = keys
@@ -62,7 +65,7 @@ class Guard:
         self._clock = clock
         self._failures = Failures()
         self._allowances: dict[str, Allowance] = {}
-        self._local = Allowance(LOCAL, clock())
+        self._local = Allowance(msgspec.structs.replace(LOCAL, timing=timing), clock())
 
     # -- pages --------------------------------------------------------------------------------------------
 

@@ -140,11 +140,17 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """All families; called by prometheus-client."""
-        from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
         counted = (self.requests, self.first_outputs, self.stages, self.lag, self.responses, self.refusals)
         for each in (*counted, self.by_tenant, self.tokens, self.looked_at):
             yield each.family()
+        flights = self.site.door.flights
+        yield CounterMetricFamily(
+            "tauten_single_flight_joins",
+            "Requests that shared the computation of another.",
+            value=0 if flights is None else flights.joined,
+        )
         yield GaugeMetricFamily(
             "tauten_in_flight", "Exchanges and sockets that are open now.", value=self.site.in_flight
         )

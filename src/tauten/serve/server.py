@@ -60,6 +60,7 @@ class Settings:
     log: Form = "text"
     log_sample: float = SAMPLE
     log_content: bool = False
+    timing: bool = False  # Server-Timing for everybody, where there are no keys
     otlp: str = ""
 
 
@@ -90,6 +91,7 @@ class Server:
         self.guard = Guard(
             self.keys,
             hosts_checked=is_loopback(settings.host),
+            timing=settings.timing,
             origins=settings.origins,
             in_flight=settings.in_flight,
         )
@@ -176,7 +178,10 @@ class Server:
         for service in self.services:
             began = loop.time()
             count = len(service.samples)
-            self.progress(f"loading {service.name}" + (f", warming up on {count} samples" if count else ""))
+            self.progress(
+                f"loading {service.name}"
+                + (f", warming up on {count} sample{'s' if count > 1 else ''}" if count else "")
+            )
             await service.open()
             self.progress(
                 f"{service.name} is ready after {loop.time() - began:.1f} s, plan {service.plan_id}"
@@ -319,7 +324,7 @@ async def _grpc(site: Site, host: str, port: int) -> _Grpc:
 
 
 def check_bind(settings: Settings) -> None:
-    """Raise InputError E270 where strangers could ask a server that knows no keys."""
+    """Raise InputError E239 where strangers could ask a server that knows no keys."""
     if settings.keys is not None or settings.without_keys or is_loopback(settings.host):
         return
     try:
@@ -330,5 +335,5 @@ def check_bind(settings: Settings) -> None:
     raise InputError(
         f"--host {settings.host or '(empty)'} answers to {place}, and there are no API keys",
         help="give --keys FILE (make one: tauten key new NAME), or --host 127.0.0.1",
-        code="E270",
+        code="E239",
     )
