@@ -16,6 +16,7 @@ from serve.kit_onnx import linear, pick, two, write
 from tauten.errors import InputError, StoreError
 from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.deployment import Deployment
+from tauten.serve.app import App, Site
 from tauten.serve.oip_calls import statistics_of
 from tauten.serve.tensor_model import STAGE, TensorService, tensor_model
 
@@ -126,6 +127,26 @@ def test_the_native_api_gives_it_lists(tmp_path: Path) -> None:
             for wrong in ({"a": [[1, 2]]}, {**tensors, "a": [[1], [2, 3]]}, {**tensors, "a": "x"}, {}):
                 done = await ask(app, "POST", "/v1/workflows/two", {"inputs": {"tensors": wrong}})
                 assert (done.status, done.json["error"]["code"]) == (400, "E296"), done
+
+    asyncio.run(main())
+
+
+def test_a_swap_drops_nothing_and_metadata_wait_for_the_file(tmp_path: Path) -> None:
+    other = Plan(name="other", stages={STAGE: StagePlan(batch=Batch(max=4), threads=1)})
+    body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+
+    async def main() -> None:
+        app = App(Site([tensor_model(linear(tmp_path), threads=1)]), names=["oip"])
+        assert (await ask(app, "GET", "/v2/models/linear")).status == 503
+        await app.site.services.open()
+        service: Any = app.site.services["linear"]
+        swap = asyncio.create_task(service.swap(other))
+        while not swap.done():
+            assert (await ask(app, "POST", "/v2/models/linear/infer", body)).status == 200
+            assert (await ask(app, "GET", "/v2/models/linear/config")).status == 200
+        await swap
+        assert (await ask(app, "GET", "/v2/models/linear/config")).json["max_batch_size"] == 4
+        await app.site.services.close()
 
     asyncio.run(main())
 

@@ -113,6 +113,8 @@ class Alone:
 
     @property
     def inputs(self) -> list[TensorSpec]:
+        if not self.service.signature.inputs:
+            self.service.check()  # its file has not been opened yet
         return [_spec(info) for info in self.service.signature.inputs]
 
     @property

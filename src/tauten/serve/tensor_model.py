@@ -80,9 +80,9 @@ class TensorService(Service):
     @property
     def max_batch(self) -> int:
         """How many requests may share a run; 0 where their rows cannot be joined."""
-        if not self.signature.batch_axis:
-            return 0
-        return self.engine.plans[self.plan_id].plan.stage(STAGE).batch.max
+        plans = self.engine.plans
+        opened = plans.get(self.plan_id) or next(iter(plans.values()), None)  # during a swap the new one
+        return opened.plan.stage(STAGE).batch.max if opened and self.signature.batch_axis else 0
 
     def fitted(self, given: Mapping[str, Any]) -> Feed:
         """Arrays in the model's order; raises InputError E296 where they are not what it takes."""
