@@ -20,6 +20,7 @@ from tauten.serve.socket import Socket
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # they change nothing, and without CORS no page reads the answer
 LOCAL = Caller(name="local", priority=100, admin=True)  # loopback without keys: the person here
+OWN_HOSTS = 64  # spellings of this machine that are remembered: a name and a port or two
 PREFLIGHT_S = 600  # what browsers may remember of a preflight; Chromium keeps none longer than two hours
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(\s*,\s*[A-Za-z0-9-]{1,64}){0,31}")
 
@@ -62,6 +63,7 @@ class Guard:
         self.running = 0
         self._origins = frozenset(origins)
         self._hosts_checked = hosts_checked and keys is None
+        self._own_hosts = {""}  # Host headers that were found to be this machine; HTTP/1.0 has none
         self._clock = clock
         self._failures = Failures()
         self._allowances: dict[str, Allowance] = {}
@@ -73,12 +75,8 @@ class Guard:
         """Refuse foreign hosts and pages; answers the preflight of a page that is allowed."""
         headers = exchange.headers
         host = headers.get("host", "")
-        if self._hosts_checked and host and not is_loopback(host_of(host)):
-            raise Forbidden(
-                f"Host {host[:80]!r} is not this machine",
-                help="ask 127.0.0.1 or localhost; for other names start the server with --keys",
-                code="E264",
-            )
+        if self._hosts_checked and host not in self._own_hosts:
+            self._check_host(host)
         origin = headers.get("origin")
         if origin is None or _same(origin, host):
             return None
@@ -91,6 +89,16 @@ class Guard:
                 code="E265",
             )
         return None
+
+    def _check_host(self, host: str) -> None:
+        if not is_loopback(host_of(host)):
+            raise Forbidden(
+                f"Host {host[:80]!r} is not this machine",
+                help="ask 127.0.0.1 or localhost; for other names start the server with --keys",
+                code="E264",
+            )
+        if len(self._own_hosts) < OWN_HOSTS:
+            self._own_hosts.add(host)
 
     @staticmethod
     def _welcome(exchange: Exchange, origin: str) -> Reply | None:

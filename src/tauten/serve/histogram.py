@@ -84,9 +84,12 @@ class Counters:
         self.series: dict[tuple[str, ...], float] = {}
 
     def add(self, labels: tuple[str, ...], amount: float = 1.0) -> None:
-        if labels not in self.series and len(self.series) >= MOST_SERIES:
-            labels = (OTHER,) * len(self.labels)
-        self.series[labels] = self.series.get(labels, 0.0) + amount
+        try:
+            self.series[labels] += amount
+        except KeyError:
+            if len(self.series) >= MOST_SERIES:
+                labels = (OTHER,) * len(self.labels)
+            self.series[labels] = self.series.get(labels, 0.0) + amount
 
     def family(self) -> CounterMetricFamily:
         from prometheus_client.core import CounterMetricFamily

@@ -27,7 +27,7 @@ from tauten.run.trace import Trace
 from tauten.serve.door import Call
 from tauten.serve.exchange import Exchange
 from tauten.serve.limits import Bucket
-from tauten.serve.outcome import error_of, outcome_of, reason_of, status_of
+from tauten.serve.outcome import error_of, outcome_of, reason_of, status_of, went_well
 
 Form = Literal["json", "text"]
 
@@ -73,13 +73,13 @@ class Logs:
         self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
     ) -> None:
         """Write the line of an exchange that is over, if it is to be written."""
-        ended = error_of(exchange, call, error)
-        status = status_of(exchange, ended)
-        outcome = outcome_of(status, ended)
-        if outcome == "ok":
+        if went_well(exchange, call, error):
             probe = call is not None and call.route.open
             if probe or (self.sample < 1.0 and self._random.random() >= self.sample):
                 return
+        ended = error_of(exchange, call, error)
+        status = status_of(exchange, ended)
+        outcome = outcome_of(status, ended)
         if self._bucket.take(self._clock()):
             self.dropped += 1
             return

@@ -22,7 +22,7 @@ from tauten.serve import probes
 from tauten.serve.door import Call
 from tauten.serve.exchange import Exchange
 from tauten.serve.histogram import SIZES, Counters, Histogram, Histograms
-from tauten.serve.outcome import error_of, outcome_of, reason_of, status_of
+from tauten.serve.outcome import error_of, outcome_of, reason_of, status_of, went_well
 from tauten.version import __version__
 
 if TYPE_CHECKING:
@@ -75,17 +75,18 @@ class Metrics:
         self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
     ) -> None:
         """Count an exchange that is over."""
-        ended = error_of(exchange, call, error)
-        status = status_of(exchange, ended)
-        route = "none" if call is None else call.route.name
-        self.responses.add((route, str(status)))
         service = None if call is None else call.service
-        workflow = "" if service is None else service.name
-        if ended is not None:
-            self.refusals.add((workflow, reason_of(ended)))
+        status, outcome = exchange.status, "ok"
+        if not went_well(exchange, call, error):
+            ended = error_of(exchange, call, error)
+            status = status_of(exchange, ended)
+            outcome = outcome_of(status, ended)
+            if ended is not None:
+                self.refusals.add(("" if service is None else service.name, reason_of(ended)))
+        self.responses.add(("none" if call is None else call.route.name, str(status)))
         if call is None or service is None:
             return
-        outcome = outcome_of(status, ended)
+        workflow = service.name
         request = call.request
         plan = (request.plan if request is not None else "") or service.plan_id
         self.requests.at((workflow, plan, outcome)).observe(seconds)

@@ -30,6 +30,16 @@ _REASONS = {
 }
 
 
+def went_well(exchange: Exchange, call: Call | None, error: BaseException | None) -> bool:
+    """Whether it was answered as asked: the quick look that most exchanges need."""
+    if error is not None or exchange.left or not 0 < exchange.status < 400:
+        return False
+    if call is None:
+        return True
+    request = call.request
+    return call.error is None and (request is None or request.failure is None)
+
+
 def error_of(exchange: Exchange, call: Call | None, error: BaseException | None) -> BaseException | None:
     """What ended the exchange badly: raised to the application, or told inside a stream that had begun."""
     if exchange.left:
