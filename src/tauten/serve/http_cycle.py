@@ -123,6 +123,9 @@ class Cycle(Departure):
             await app(scope, self.receive, self.send)
             if not self.answered and not self.gone:
                 raise InternalError("the app returned before its answer was whole", help="send the last body")
+            if not self.answered:  # the client had left: what is half-closed is closed now
+                self.answered = True
+                self.wire.cut(self, 499)
         except asyncio.CancelledError as error:
             self._broke(error)
         except Exception as error:  # noqa: BLE001  # the server outlives every app; the wire logs it
