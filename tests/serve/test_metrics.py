@@ -15,8 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 import tauten as tt
 from serve.kit_asgi import ask, site
 from tauten.describe.stage import Context, Role
+from tauten.run.attribution import attribute
 from tauten.run.trace import VISIT, Trace
 from tauten.serve.app import App
+from tauten.serve.condensed import condensed
 from tauten.serve.door import Caller, Door
 from tauten.serve.histogram import MOST_SERIES, SECONDS, Counters, Histogram, Histograms
 from tauten.serve.metrics import Metrics
@@ -152,6 +154,47 @@ def test_members_of_a_map_are_one_stage_and_tokens_count_by_kind() -> None:
         ("desk", "ocr", "compute"): pytest.approx(3.0)
     }
     assert metrics.tokens.series == {("desk", "input"): 40.0, ("desk", "output"): 2.0}
+
+
+def talkative(tokens: int) -> Trace:
+    """Two steps, of which one makes tokens while the other reads them; every fifth hand-over is late."""
+    trace = Trace(0.0)
+    trace.edges = {"speak": ("generate",)}
+    trace.outputs = ("speak",)
+    now = 0.5
+    trace.add("generate", VISIT, 0.0, 0.5 + tokens * 0.012)
+    trace.add("generate", "prefill", 0.0, now)
+    for number in range(tokens):
+        made = now + 0.01
+        later = made + (0.006 if number % 5 == 0 else 0.001)
+        trace.add("generate", "tokens", now, made)
+        trace.add("generate", "loop", made, later)
+        trace.add("speak", "assemble", now, later)
+        now = later
+    trace.add("speak", VISIT, 0.4, now + 0.1)
+    trace.add("speak", "compute", now, now + 0.1)
+    trace.end = now + 0.1
+    return trace
+
+
+def test_a_condensed_trace_has_the_same_sums_and_few_rows() -> None:
+    trace = talkative(1000)
+    short = condensed(trace)
+    assert len(trace.rows) > 3000
+    others = sum(cause not in ("tokens", "loop") for _, cause, _, _ in trace.rows)
+    assert len(short.rows) < others + 40
+    assert len(trace.rows) == 3004  # the trace itself is left alone
+    assert attribute(short).exclusive() == pytest.approx(attribute(trace).exclusive(), abs=0.02)
+    few = talkative(10)
+    assert condensed(few) is few
+
+
+def test_rows_that_do_not_follow_one_another_stay_apart() -> None:
+    trace = Trace(0.0)
+    for number in range(200):
+        trace.add("generate", "tokens", number * 2.0, number * 2.0 + 1.0)
+    trace.add("other", "loop", 0.0, 1.0)
+    assert sorted(condensed(trace).rows) == sorted(trace.rows)
 
 
 def test_looking_at_traces_stops_when_its_slice_is_over() -> None:

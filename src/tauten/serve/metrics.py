@@ -19,6 +19,7 @@ from tauten.clock import Clock, real
 from tauten.run.attribution import attribute
 from tauten.run.trace import Trace
 from tauten.serve import probes
+from tauten.serve.condensed import condensed
 from tauten.serve.door import Call
 from tauten.serve.exchange import Exchange
 from tauten.serve.histogram import SIZES, Counters, Histogram, Histograms
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 SLICE_S = 0.001  # of the loop at a time, shorter than anybody's latency target notices
 EVERY_S = 0.05  # with the slice: at most 2 % of the loop
 KEPT = 512  # traces that wait for their turn; under load newer ones are passed over
-MOST_ROWS = 2000  # a longer trace (minutes of tokens) would take more than its slice
+MOST_ROWS = 4000  # a longer trace (2000 tokens) would take more than a slice even when it is condensed
 LAG_EVERY_S = 0.1
 
 
@@ -130,7 +131,7 @@ class Metrics:
 
     def _attributed(self, workflow: str, trace: Trace) -> None:
         self.looked_at.add((workflow,))
-        for (step, cause), seconds in attribute(trace).exclusive().items():
+        for (step, cause), seconds in attribute(condensed(trace)).exclusive().items():
             name = step.partition("[")[0] or "engine"  # members of a map are one stage
             self.stages.at((workflow, name, cause)).observe(seconds)
         for _, unit, amount in trace.spent:
