@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tauten.clock import run_virtual
-from tauten.errors import BackendError, Overloaded
+from tauten.errors import BackendError, Overloaded, PlanError
 from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.contracts import Chunk, ModelSpec
+from tauten.run.cpu_sets import cpu_sets
 from tauten.run.deployment import Deployment
 from tauten.run.request import Request
 from tauten.run.slots_deployment import SlotDeployment
@@ -256,6 +260,202 @@ def test_an_opening_that_fails_raises_the_backends_own_error() -> None:
     asyncio.run(main())
 
 
+# -- failures -------------------------------------------------------------------------------------------------
+
+
+class Fragile(Told):
+    """A batch that holds "poison" fails as a whole; one that holds "fatal" kills the backend, once."""
+
+    killed = 0
+
+    def answer(self, items: Sequence[Any]) -> list[Any]:
+        self.batches.append(list(items))
+        kinds = [item[0] for item in items]
+        if "fatal" in kinds and not type(self).killed:
+            type(self).killed += 1
+            error = BackendError("the engine is gone", help="it is opened anew")
+            error.dead = True
+            raise error
+        if any(item[1] < 0 for item in items):
+            raise MemoryError("poison")
+        return list(items)
+
+
+def fragile(body: Callable[[Deployment], Awaitable[Any]], **settings: Any) -> None:
+    async def main() -> None:
+        Fragile.killed = 0
+        spec = ModelSpec("fragile", options={"ms_per_batch": 1000.0})
+        clock = asyncio.get_running_loop().time
+        deployment = Deployment(lambda: Fragile(spec), label="fragile", clock=clock, **settings)
+        await deployment.open()
+        try:
+            await body(deployment)
+        finally:
+            await deployment.close()
+
+    run_virtual(main())
+
+
+def test_a_poisoned_item_fails_alone() -> None:
+    async def body(deployment: Deployment) -> None:
+        items = [("g", weight) for weight in (1, 2, 3, -1, 5, 6, 7)]
+        results = await asyncio.gather(
+            *(deployment.infer(request(), "s", item) for item in items), return_exceptions=True
+        )
+        for item, result in zip(items, results, strict=True):
+            if item[1] < 0:
+                assert isinstance(result, BackendError)
+                assert isinstance(result.__cause__, MemoryError)
+            else:
+                assert result == item
+        assert deployment.view().bisected == 3
+        assert deployment.durations.runs == 0, "a run in halves teaches nothing"
+
+    fragile(body, max_batch=8)
+
+
+def test_what_may_not_run_twice_is_not_bisected() -> None:
+    async def body(deployment: Deployment) -> None:
+        results = await asyncio.gather(
+            *(deployment.infer(request(), "s", ("g", n)) for n in (1, -1, 3)), return_exceptions=True
+        )
+        assert all(isinstance(each, BackendError) for each in results)
+        assert deployment.view().bisected == 0
+
+    fragile(body, max_batch=8, pure=False)
+
+
+@pytest.mark.parametrize("pure", [True, False])
+def test_a_backend_that_dies_is_opened_anew_and_its_requests_run_once_more(pure: bool) -> None:
+    async def body(deployment: Deployment) -> None:
+        results = await asyncio.gather(
+            *(deployment.infer(request(), "s", (kind, 1)) for kind in ("fatal", "g", "h")),
+            return_exceptions=True,
+        )
+        died = [isinstance(each, BackendError) for each in results]
+        assert died == ([False] * 3 if pure else [True, False, False])
+        view = deployment.view()
+        assert (view.restarts, view.retried, view.replicas) == (1, int(pure), 2)
+
+    fragile(body, replicas=2, pure=pure)
+
+
+def test_a_dead_backend_in_a_thread_is_replaced() -> None:
+    made: list[Blunt] = []
+
+    def make() -> Blunt:
+        def run(items: Sequence[Any]) -> Any:
+            if len(made) == 1:
+                error = BackendError("gone", help="")
+                error.dead = True
+                raise error
+            return list(items)
+
+        made.append(Blunt(run))
+        return made[-1]
+
+    async def main() -> None:
+        deployment = Deployment(make, label="b", clock=asyncio.get_running_loop().time)
+        await deployment.open()
+        assert await deployment.infer(request(), "s", 7) == 7
+        assert deployment.view().restarts == 1
+        await deployment.close()
+        assert [each.closed for each in made] == [1, 1]
+
+    asyncio.run(main())
+
+
+def test_work_for_those_who_left_is_a_zombie_until_it_ends() -> None:
+    async def body(deployment: Deployment, backend: Told) -> None:
+        task = asyncio.ensure_future(deployment.infer(request(), "s", ("g", 1)))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        assert deployment.zombies() == 0
+        await asyncio.sleep(0.1)
+        assert deployment.zombies() == deployment.view().zombies == 1
+        await asyncio.sleep(1.0)
+        assert deployment.zombies() == 0
+
+    in_deployment(body)
+
+
+# -- preparation ------------------------------------------------------------------------------------------------
+
+
+class Prepared(Blunt):
+    """Notes which thread prepared and which one ran."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+        self.go = threading.Event()
+        self.prepared: list[list[Any]] = []
+        self.ran: list[list[Any]] = []
+
+    def run(self, items: Sequence[Any]) -> Any:
+        self.go.wait(5.0)
+        return list(items)
+
+    def prepare(self, items: Sequence[Any]) -> Any:
+        self.prepared.append(list(items))
+        self.go.set()
+        return list(items)
+
+    def run_prepared(self, prepared: Any) -> Any:
+        self.ran.append(prepared)
+        return prepared
+
+
+def test_the_next_full_batch_is_prepared_while_one_runs() -> None:
+    async def main() -> None:
+        backend = Prepared()
+        deployment = Deployment(
+            lambda: backend, label="p", clock=asyncio.get_running_loop().time, max_batch=4
+        )
+        await deployment.open()
+        results = await asyncio.gather(*(deployment.infer(request(), "s", n) for n in range(11)))
+        assert results == list(range(11))
+        assert backend.prepared == backend.ran == [[4, 5, 6, 7]]
+        await deployment.close()
+        assert backend.closed == 1
+
+    asyncio.run(main())
+
+
+# -- processors --------------------------------------------------------------------------------------------------
+
+
+def test_replicas_run_where_the_plan_binds_them(tmp_path: Path) -> None:
+    here = sorted(os.sched_getaffinity(0))
+    assert cpu_sets([], []) == ()
+    sets = cpu_sets([str(here[-1])], [])
+    assert sets == (frozenset({here[-1]}),)
+    (tmp_path / "node0").mkdir()
+    (tmp_path / "node0" / "cpulist").write_text(f"{here[0]}\n")
+    assert cpu_sets([], [0], tmp_path) == (frozenset({here[0]}),)
+    with pytest.raises(PlanError, match="NUMA node 7") as refused:
+        cpu_sets([], [7], tmp_path)
+    assert "this machine has: 0" in refused.value.help
+    with pytest.raises(PlanError, match="processors 100000"):
+        cpu_sets(["100000-100001"], [])
+    for bad in ("", "a", "1-", "3;4"):
+        with pytest.raises(PlanError, match="E122"):
+            cpu_sets([bad], [])
+    with pytest.raises(PlanError, match="E122"):
+        cpu_sets(["0"], [0])
+
+    async def main() -> None:
+        backend = Blunt(lambda items: [sorted(os.sched_getaffinity(0))])
+        clock = asyncio.get_running_loop().time
+        deployment = Deployment(lambda: backend, label="b", clock=clock, cpus=sets)
+        await deployment.open()
+        assert await deployment.infer(request(), "s", 1) == [here[-1]]
+        await deployment.close()
+
+    asyncio.run(main())
+    assert sorted(os.sched_getaffinity(0)) == here
+
+
 # -- slots ----------------------------------------------------------------------------------------------------
 
 
@@ -373,3 +573,31 @@ def test_a_full_queue_of_slots_refuses_and_closing_frees_it() -> None:
         assert isinstance(results[2], BackendError)
 
     in_slots(body, bound=1)
+
+
+def test_slots_are_given_by_priority_and_tenant_and_refused_when_too_late() -> None:
+    async def body(deployment: SlotDeployment, backend: Slots) -> None:
+        for _ in range(3):
+            await read(deployment, "warm")
+        backend.order.clear()
+
+        async def asked(name: str, priority: int = 0, tenant: str = "") -> None:
+            made = request()
+            made.priority, made.tenant = priority, tenant
+            async for _ in deployment.stream(made, "s", {"name": name}):
+                pass
+
+        first = [asyncio.ensure_future(asked(name)) for name in "ab"]
+        await asyncio.sleep(0.1)
+        names = [("low", -1, "x"), ("x1", 0, "x"), ("x2", 0, "x"), ("y1", 0, "y"), ("high", 1, "x")]
+        later = [asyncio.ensure_future(asked(*each)) for each in names]
+        await asyncio.sleep(0.1)
+        assert deployment.view().waiting == 5
+        now = asyncio.get_running_loop().time()
+        with pytest.raises(Overloaded) as refused:
+            await read(deployment, "late", now + 2.5)
+        assert refused.value.retry_after_s > 1.0
+        await asyncio.gather(*first, *later)
+        assert backend.order == ["a", "b", "high", "x1", "y1", "x2", "low"]
+
+    in_slots(body)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from tauten.clock import Clock
-from tauten.errors import Overloaded, Unavailable
+from tauten.errors import DeadlineExceeded, Overloaded, Unavailable
 from tauten.plan.lower import Lowered
 from tauten.run.request import Request
 from tauten.run.trace import VISIT, Row
@@ -20,13 +20,17 @@ from tauten.run.trace import VISIT, Row
 REFRESH_S = 0.01  # how old a prediction of the path may be: queues move by a batch or two meanwhile
 LEARN_ALL, LEARN_EACH = 16, 8  # requests: the first ones teach, then one in eight; the rest is free
 _SURE = 0.9  # of the requests come to a step: below that one more may well skip it
+MISSES = 0.005  # of the admitted may be late: half of what a p99 allows
+STEP, MOST = 0.01, 2.0  # of the margin: a late one widens it by a hundredth, at most to twice the prediction
 GAIN = 1 / 8  # of a new observation, as round-trip estimators take it
 
 
 class Place(Protocol):
     """A deployment as the path sees it."""
 
-    def wait_s(self, priority: int, now: float) -> float: ...
+    coming: int  # requests that were admitted and have yet to come here
+
+    def wait_s(self, priority: int, now: float, coming: int = 0) -> float: ...
 
 
 class _Step:
@@ -50,6 +54,10 @@ class _Step:
     def wait_s(self, priority: int, now: float) -> float:
         return max([place.wait_s(priority, now) for place in self.places], default=0.0)
 
+    def door_s(self, priority: int, now: float) -> float:
+        """As `wait_s`, behind those that were admitted before and are still on their way."""
+        return max([place.wait_s(priority, now, place.coming) for place in self.places], default=0.0)
+
     def usual_s(self, now: float) -> float:
         return self.share * (self.mean_s + self.wait_s(0, now))
 
@@ -57,7 +65,7 @@ class _Step:
         """What it surely takes: inputs differ, and a request is not refused for those of others."""
         if self.share < _SURE:
             return 0.0
-        return max(0.0, self.mean_s - 1.5 * self.deviation_s) + self.wait_s(priority, now)
+        return max(0.0, self.mean_s - 1.5 * self.deviation_s) + self.door_s(priority, now)
 
 
 class Path:
@@ -71,9 +79,10 @@ class Path:
         self._steps = {name: _Step(tuple(places.get(name, ()))) for name in self._before}
         self._order = _ordered(self._before)
         self._after: dict[str, float] = {}
-        self._least: dict[int, float] = {}
         self._until = -math.inf
         self._seen = 0
+        self._margin = 1.0  # on predictions, learned from those that were admitted and late
+        self._sure: tuple[Place, ...] = ()  # where almost every request comes
         self.waits = any(step.places for step in self._steps.values())
         self.learned = 0
 
@@ -103,6 +112,13 @@ class Path:
                 waited = min(waits.get(base, _NO_WAITS).values())
                 step.learn(max(0.0, spans[base][1] - spans[base][0] - waited))
 
+    def ended(self, late: bool) -> None:
+        """Widen predictions until hardly any that was admitted is late."""
+        if late:
+            self._margin = min(MOST, self._margin + STEP)
+        elif self._margin > 1.0:
+            self._margin = max(1.0, self._margin - STEP * MISSES)
+
     def after(self, now: float) -> dict[str, float]:
         """For each step the predicted seconds from its end to the request's end, queues included."""
         if now >= self._until:
@@ -115,14 +131,12 @@ class Path:
             return 0.0
         if now >= self._until:
             self._refresh(now)
-        found = self._least.get(priority)
-        if found is None:
-            found = self._least[priority] = self._longest(priority, now)
-        return found
+        return self._longest(priority, now)
 
     def _refresh(self, now: float) -> None:
         self._until = now + REFRESH_S
-        self._least = {}
+        sure = [place for step in self._steps.values() if step.share >= _SURE for place in step.places]
+        self._sure = tuple(dict.fromkeys(sure))
         after = dict.fromkeys(self._before, 0.0)
         for name in reversed(self._order):
             mine = after[name] + self._steps[name].usual_s(now)
@@ -142,10 +156,13 @@ class Path:
         """Raise Overloaded when the request would be too late; else hand its predictions down to it."""
         left_s = request.deadline - now
         if left_s != math.inf:
-            least_s = self.least_s(request.priority, now)
+            least_s = self.least_s(request.priority, now) * self._margin
             if least_s > left_s:
                 raise too_late("the request", least_s, left_s, least_s - left_s)
             request.after = self.after(now)
+            request.coming = set(self._sure)
+            for place in request.coming:
+                place.coming += 1
         request.admitted = True
 
 
@@ -236,11 +253,17 @@ class Passage:
     def enter(self) -> None:
         self._limit = self._door.enter(self._path, self._request)
 
-    def leave(self) -> None:
-        if self._path is not None and self.whole:
-            self._path.learn(self._request.trace.rows)
+    def leave(self, late: bool = False) -> None:
+        request, path = self._request, self._path
+        for place in request.coming:
+            place.coming -= 1  # it never came there
+        if path is not None:
+            if self.whole:
+                path.learn(request.trace.rows)
+            if request.admitted and request.deadline != math.inf:
+                path.ended(late or self._door.clock() >= request.deadline)
         if self._limit is not None:
-            taken_s = self._door.clock() - self._request.trace.start
+            taken_s = self._door.clock() - request.trace.start
             self._limit.leave(taken_s if self.whole else None)
 
     def __enter__(self) -> None:
@@ -248,7 +271,7 @@ class Passage:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.whole = kind is None
-        self.leave()
+        self.leave(isinstance(error, DeadlineExceeded))
 
 
 class AdaptiveLimit:

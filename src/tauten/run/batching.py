@@ -305,6 +305,9 @@ class Batching(Queued):
 
     # -- predictions -------------------------------------------------------------------------------------------
 
+    def _usual_s(self) -> float:
+        return self.durations.expected(1)
+
     def _known(self, now: float) -> bool:
         return self.durations.fresh(now)
 

@@ -52,8 +52,8 @@ def _read(text: str) -> frozenset[int]:
     """``0-3,8`` as a set."""
     found: set[int] = set()
     for part in text.strip().split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise PlanError(f"cpus = {text!r}", help='write processors as "0-3,8"', code="E122")
         found.update(range(int(first), int(last or first) + 1))
     return frozenset(found)

@@ -130,6 +130,8 @@ class Deployment(Batching):
         """An item with a deadline: ordered by what is left of it, refused when that is too little."""
         if request.after:
             job.after = request.after.get(step.partition("[")[0] if "[" in step else step, 0.0)
+        if request.coming:
+            self.came(request)
         durations = self.durations
         own_s = durations.fixed_s + durations.slope_s * job.weight
         job.due = job.deadline - own_s - job.after

@@ -284,7 +284,8 @@ def _share(priority: int) -> float:
 
 
 def _class_time(cls: _Class[T]) -> float:
-    return cls.time
+    """When a class will have had its next item, in virtual time: a low one lets the others go first."""
+    return cls.time + cls.lanes[0][2].heap[0][2].cost / _share(cls.priority)
 
 
 def _due(item: Waiting) -> float:

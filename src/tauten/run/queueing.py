@@ -12,15 +12,13 @@ import msgspec
 
 from tauten.clock import Clock
 from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
-from tauten.run.admission import too_late
+from tauten.run.admission import MISSES, MOST, STEP, too_late
 from tauten.run.fair_queue import SHARE, FairQueue
 from tauten.run.request import Request
 
 QUEUE_BOUND = 1024  # requests: at 10 ms each a wait of 10 s, beyond any deadline worth keeping
 NO_DEADLINE_S = 60.0  # a request without a deadline is ordered as if it had this long: it never starves
 _NEVER = math.inf
-MISSES = 0.005  # of the admitted may be late: half of what a p99 allows
-STEP, MOST = 0.01, 2.0  # of the margin: a late one widens it by a hundredth, at most to twice the prediction
 WORK_S = 1.0  # over which the work of a priority is averaged: bursts pass, loads stay
 ZOMBIE_S = 0.1  # work for a request that has ended counts from here on
 
@@ -109,6 +107,7 @@ class Queued:
         self.batch_sizes: dict[int, int] = {}
         self.reasons: dict[str, int] = {}
         self._latest = -math.inf  # the latest `due` that came
+        self.coming = 0  # requests that were admitted and have yet to come here
         self._margin = 1.0  # on predictions, learned from those that were admitted and late
         self._mixed = False  # whether several priorities or tenants came
         self._work: dict[int, tuple[float, float]] = {}  # priority -> (seconds of work of late, when)
@@ -129,11 +128,16 @@ class Queued:
         """Whether there are fresh estimates to refuse by."""
         raise NotImplementedError
 
-    def wait_s(self, priority: int, now: float) -> float:
-        """Seconds that one more request of a priority would wait here."""
+    def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
+        """Seconds that one more request of a priority would wait here, behind `coming` others."""
         if not self._known(now):
             return 0.0
-        return self._wait_for(self.queue.at_least(priority), now) * self._slowed(priority, now)
+        needs_s = self._needs_s(self.queue.at_least(priority) + coming, 0.0, now) * self._margin
+        return max(0.0, needs_s * self._slowed(priority, now) - self._usual_s())
+
+    def _usual_s(self) -> float:
+        """What one item takes by itself."""
+        raise NotImplementedError
 
     def _was_late(self) -> None:
         """One that was admitted is late: predictions are widened until hardly any is."""
@@ -183,6 +187,12 @@ class Queued:
                 retry_after_s=wait_s,
             ),
         )
+
+    def came(self, request: Request) -> None:
+        """A request that was admitted for its path is here."""
+        if self in request.coming:
+            request.coming.remove(self)
+            self.coming -= 1
 
     def _check_time(self, request: Request, entry: Entry, own_s: float, now: float) -> None:
         """Refuse what would be late; a request that was admitted for its whole path is late, not refused."""

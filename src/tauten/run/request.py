@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import math
 import os
+from typing import Any
 
 from tauten.clock import Clock, real
 from tauten.describe.ports import Session
@@ -17,6 +18,7 @@ from tauten.run.trace import Trace
 _PREFIX = os.urandom(4).hex()
 _count = itertools.count(1)
 _NOTHING: dict[str, float] = {}
+_NOWHERE: set[Any] = set()  # never written to
 _NOBODY: dict[str, Family] = {}  # never written to
 
 
@@ -28,6 +30,7 @@ class Request:
         "after",
         "cancelled",
         "clock",
+        "coming",
         "deadline",
         "failure",
         "families",
@@ -67,6 +70,7 @@ class Request:
         self.timer: asyncio.TimerHandle | None = None
         self.admitted = False  # at the door, for its whole path
         self.after: dict[str, float] = _NOTHING  # step -> predicted seconds from its end to the request's
+        self.coming: set[Any] = _NOWHERE  # deployments that expect it
         self.families: dict[str, Family] = _NOBODY  # step -> members of its map that run
 
     def family(self, step: str) -> Family:

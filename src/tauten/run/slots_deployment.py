@@ -80,6 +80,8 @@ class SlotDeployment(Queued):
 
     async def _enter(self, request: Request, step: str, prompt: float, most: float) -> Entry:
         now = self.clock()
+        if request.coming:
+            self.came(request)
         own_s = self.streams.expected(prompt, most)
         after_s = 0.0
         if request.after:
@@ -134,6 +136,9 @@ class SlotDeployment(Queued):
             following.settle()
 
     # -- predictions -------------------------------------------------------------------------------------------
+
+    def _usual_s(self) -> float:
+        return 0.0  # nothing of its own was added
 
     def _known(self, now: float) -> bool:
         return self.streams.fresh(now)
