@@ -198,7 +198,11 @@ def test_a_language_model_follows_a_schema(client: openai.OpenAI) -> None:
 @pytest.mark.models
 def test_too_long_a_conversation_says_so(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model=LLM, messages=user("word " * 9000))
+        client.chat.completions.create(
+            model=LLM,
+            messages=user("word " * 9000),
+            extra_headers={"x-tauten-deadline-ms": "3600000"},  # so much that no estimate refuses it before
+        )
     assert caught.value.code == "context_length_exceeded"
 
 
