@@ -122,6 +122,24 @@ def test_json_that_does_not_hold_together_is_refused(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_tensors_of_the_wrong_kind_never_reach_a_stage(tmp_path: Path) -> None:
+    kinds = [("FP32", [1.5]), ("INT64", [7]), ("BOOL", [True])]
+
+    async def main() -> None:
+        async with opened(tmp_path) as app:
+            for datatype, data in kinds:
+                given = {"name": "text", "shape": [1], "datatype": datatype, "data": data}
+                done = await refused(app, {"inputs": [given]}, path="/v2/models/shout/infer")
+                assert "E296" in done.json["error"]
+            words = {"name": "numbers", "shape": [1], "datatype": "BYTES", "data": ["7"]}
+            await refused(app, {"inputs": [words]}, path="/v2/models/double/infer")
+            await refused(app, {"text_input": ["a"]}, path="/v2/models/shout/generate")
+            for value in (7, [1, 2], ["a", "b"]):
+                await refused(app, {"text": value}, path="/v2/models/shout/generate")
+
+    asyncio.run(main())
+
+
 def binary(head: Any, tail: bytes, length: str | None = None) -> tuple[bytes, dict[str, str]]:
     text = json.dumps(head).encode()
     return text + tail, {"inference-header-content-length": str(len(text)) if length is None else length}

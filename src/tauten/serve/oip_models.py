@@ -202,8 +202,11 @@ def _datatype(port: PortType) -> str:
 
 def _reader(name: str, port: PortType) -> Reader:
     def read(array: Array) -> Any:
-        if Tensor in port.kinds and not port.many and array.dtype != np.dtype(object):
-            return Tensor(array)
+        if array.dtype != np.dtype(object) and not port.many:
+            if Tensor in port.kinds:
+                return Tensor(array)
+            if np.ndarray in port.kinds:
+                return array
         values = array.ravel().tolist()
         if port.many or port.stream:
             return [_value(name, port, each) for each in values]
@@ -267,14 +270,21 @@ def _is_payload(kind: Any) -> bool:
 
 
 def _number(name: str, port: PortType, value: Any) -> Any:
+    """One number where the port takes one; text and media are BYTES."""
+    plain = [kind for kind in port.kinds if kind in (bool, int, float)]
+    if not port.kinds or Any in port.kinds:
+        return value
+    if Json in port.kinds:
+        return Json(value)
     try:
-        return (
-            msgspec.convert(value, port.kinds[0])
-            if port.kinds[:1] in ((bool,), (int,), (float,))
-            else port.coerce(value)
-        )
+        if plain:
+            return msgspec.convert(value, plain[0])
+        seen = type(value).__name__
     except msgspec.ValidationError as error:
-        raise InputError(f"input {name!r}: {error}", help=f"it takes {port}", code="E296") from None
+        seen = str(error)
+    raise InputError(
+        f"input {name!r} takes {port}: {seen}", help="send BYTES for text and media", code="E296"
+    )
 
 
 # -- results of workflows ------------------------------------------------------------------------------------
