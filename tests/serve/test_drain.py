@@ -5,13 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 from pathlib import Path
 
 import aiohttp
+import numpy as np
+import pytest
+import tritonclient.grpc.aio as grpc
+from tritonclient.utils import InferenceServerException
 
+from serve.kit_onnx import linear
 from serve.kit_process import Running, counted, ran, ready, serving, summary
+from tauten.serve.keys import new_key
 
 
 async def asks_on(server: Running, ended: asyncio.Event) -> tuple[int, list[int]]:
@@ -131,5 +138,58 @@ def flow(text: tt.Text) -> tt.Text:
         assert await asyncio.wait_for(process.wait(), 20) == 0
         assert await process.stdout.read() == b""  # it never said that it serves
         await process.stderr.read()
+
+    asyncio.run(main())
+
+
+def test_calls_by_grpc_are_not_lost_either_and_need_the_same_keys(tmp_path: Path) -> None:
+    linear(tmp_path)
+    file = tmp_path / "keys.toml"
+    token = new_key(file, "shop", created="2026-01-01")
+    given = grpc.InferInput("x", [1, 4], "FP32")
+    given.set_data_from_numpy(np.ones((1, 4), np.float32))
+
+    async def calls(client: grpc.InferenceServerClient) -> tuple[int, str]:
+        """How many were answered until one was not, and what that one was told."""
+        count = 0
+        while True:
+            try:
+                await client.infer("linear", [given], headers={"authorization": f"Bearer {token}"})
+            except InferenceServerException as error:
+                return count, error.status() or ""
+            count += 1
+
+    async def main() -> None:
+        flags = ("linear.onnx", "--grpc-port", "0", "--drain-lead-s", "0.2", "--keys", str(file))
+        async with serving(tmp_path, *flags) as server:
+            async with grpc.InferenceServerClient(f"127.0.0.1:{server.said['ports']['grpc']}") as client:
+                with pytest.raises(InferenceServerException, match="API key"):
+                    await client.infer("linear", [given])
+                tasks = [asyncio.create_task(calls(client)) for _ in range(3)]
+                await asyncio.sleep(0.3)
+                server.signal(signal.SIGTERM)
+                assert await server.ended() == 0
+                done = await asyncio.gather(*tasks)
+            # gRPC gives a call that it no longer takes either status; the log below says that none was taken
+            assert {status for _, status in done} <= {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED"}
+            outcomes = [line["outcome"] for line in server.logged() if line.get("workflow") == "linear"]
+            assert outcomes == ["ok"] * sum(count for count, _ in done)
+            assert len(outcomes) > 3
+
+    asyncio.run(main())
+
+
+def test_an_idle_socket_holds_nobody(tmp_path: Path) -> None:
+    async def main() -> None:
+        flags = ("--drain-lead-s", "0", "--drain-s", "600")
+        async with serving(tmp_path, *flags) as server, aiohttp.ClientSession() as client:
+            path = f"{server.url}/v1/workflows/flow/ws".replace("http://", "ws://")
+            async with client.ws_connect(path) as socket:
+                await socket.send_str('{"inputs": {"text": "x"}}')
+                told = [json.loads((await socket.receive()).data)["type"] for _ in range(3)]
+                assert told == ["started", "output", "done"]
+                server.signal(signal.SIGTERM)
+                assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+            assert await server.ended() == 0
 
     asyncio.run(main())
