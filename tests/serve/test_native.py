@@ -200,6 +200,33 @@ def test_an_untyped_input_is_never_the_name_of_a_file(tmp_path: Any) -> None:
     run(main)
 
 
+def test_no_code_of_a_workflow_opens_a_file_that_a_request_names(tmp_path: Any) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(PNG)
+
+    @tt.workflow
+    async def program(name: str) -> dict[str, Any]:
+        return await seen(name)  # type: ignore[no-any-return, arg-type]
+
+    @tt.workflow
+    def members(names) -> list[tt.Image]:  # type: ignore[no-untyped-def]
+        return tt.map(mirrored, names)  # type: ignore[no-any-return]
+
+    async def main() -> None:
+        async with site(Service(program), Service(members), apis=["native"]) as app:
+            for path, inputs in (
+                ("program", {"name": str(secret)}),
+                ("program?stream=true", {"name": str(secret)}),
+                ("members", {"names": [str(secret)]}),
+            ):
+                done = await ask(app, "POST", f"/v1/workflows/{path}", {"inputs": inputs})
+                assert done.status == 400, (path, done.body)
+                assert base64.b64encode(PNG)[:40] not in done.body
+            assert (await program.acall(str(secret)))["bytes"] == len(PNG)  # the author's own call may
+
+    run(main)
+
+
 def _form(*parts: tuple[str, bytes], boundary: str = "xYz") -> tuple[bytes, dict[str, str]]:
     body = b"".join(f"--{boundary}\r\n{head}\r\n\r\n".encode() + data + b"\r\n" for head, data in parts)
     return body + f"--{boundary}--\r\n".encode(), {

@@ -11,6 +11,7 @@ import hashlib
 import io
 import wave
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -234,6 +235,10 @@ class Video(Media):
     types = frozenset({"video/mp4", "video/webm"})
 
 
+OPENS_FILES: ContextVar[bool] = ContextVar("tauten_opens_files", default=True)
+"""Whether a string may name a media file. A server says no while it works for a request: a string may have
+come from the client, through any code. ``tt.Image("logo.png")`` and ``Path`` objects are the author's own."""
+
 _BY_PYTHON_TYPE: Mapping[type, type[Payload]] = {str: Text}
 
 
@@ -248,6 +253,12 @@ def as_payload(value: object, accepted: tuple[type, ...]) -> object:
     if isinstance(value, str) and Text in accepted and not _names_media(value, accepted):
         return Text(value)
     media = [kind for kind in accepted if isinstance(kind, type) and issubclass(kind, Media)]
+    if isinstance(value, str) and media and not OPENS_FILES.get():
+        raise InputError(
+            f"a string given where {' or '.join(kind.__name__ for kind in media)} is expected",
+            help='in a served request strings name no files: send media, or write tt.Image("logo.png")',
+            code="E202",
+        )
     if isinstance(value, bytes | Path | str) and media:
         return _open_media(value, media)
     if value.__class__.__module__.startswith("PIL.") and Image in accepted:
@@ -276,7 +287,7 @@ _SUFFIXES = (
 
 def _names_media(value: str, accepted: tuple[type, ...]) -> bool:
     """Whether a string, where both Text and media are accepted, is the path of an existing media file."""
-    if "\n" in value or len(value) > 1024:
+    if "\n" in value or len(value) > 1024 or not OPENS_FILES.get():
         return False
     has_media = any(issubclass(kind, Media) for kind in accepted)
     return has_media and value.lower().endswith(_SUFFIXES) and Path(value).exists()

@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from tauten.describe.payload import OPENS_FILES
 from tauten.errors import InternalError, TautenError
 from tauten.serve import apis
 from tauten.serve.door import Call, Door, new_id, refusal_headers
@@ -68,20 +69,20 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "http":
-            self.site.in_flight += 1
-            try:
-                await self._http(Exchange(scope, receive, send))
-            finally:
-                self.site.in_flight -= 1
-        elif kind == "websocket":
-            self.site.in_flight += 1
-            try:
-                await self._websocket(Socket(scope, receive, send))
-            finally:
-                self.site.in_flight -= 1
-        elif kind == "lifespan":
+        if kind == "lifespan":
             await self._lifespan(receive, send)
+        if kind not in ("http", "websocket"):
+            return
+        self.site.in_flight += 1
+        files = OPENS_FILES.set(False)  # whatever a request says, no string of it opens one
+        try:
+            if kind == "http":
+                await self._http(Exchange(scope, receive, send))
+            else:
+                await self._websocket(Socket(scope, receive, send))
+        finally:
+            OPENS_FILES.reset(files)
+            self.site.in_flight -= 1
 
     async def _http(self, exchange: Exchange) -> None:
         clock = asyncio.get_running_loop().time

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tauten.describe.payload import OPENS_FILES
 from tauten.describe.ports import Session
 from tauten.errors import Cancelled, InputError, TautenError
 from tauten.run.opened import Answer
@@ -236,6 +237,7 @@ class Door:
     def enter(self, exchange: Exchange, route: Route, params: dict[str, str]) -> Call:
         """Check who asks and what for; raises the errors of bad headers and missing keys."""
         caller = ANYONE if route.open or self._identify is None else self._identify(exchange)
+        OPENS_FILES.set(False)  # from here on no string opens a file, whichever API it came by
         call = Call(self, exchange, route, params, caller)
         exchange.extra.append(("x-request-id", call.id))
         return call
