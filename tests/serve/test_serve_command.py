@@ -291,7 +291,7 @@ def test_probes_answer_while_models_load_and_requests_wait_for_ready() -> None:
             assert await probe("startup") == (503, {"started": False, "reasons": ["starting"]})
             assert await probe("ready") == (503, {"ready": False, "reasons": ["slowly: starting"]})
             early = await post(client, f"{url}/v1/workflows/slowly", {"inputs": {"text": "x"}})
-            assert (early[0], early[1]["error"]["code"]) == (503, "E407")
+            assert (early[0], early[1]["error"]["code"]) == (503, "E409")
             go.set()
             while "ready" not in said:
                 await asyncio.sleep(0.005)

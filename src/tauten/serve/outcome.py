@@ -15,13 +15,12 @@ LEFT = 499  # the status that logs show for a client that left before its answer
 
 _BY_STATUS = {429: "rejected", 503: "rejected", 504: "expired", LEFT: "cancelled", 408: "refused"}
 _REASONS = {
-    "E250": "body_too_large",
+    "E288": "body_too_large",
     "E262": "no_key",
     "E263": "scope",
     "E264": "host",
     "E265": "origin",
     "E402": "overloaded",
-    "E407": "not_ready",
     "E409": "not_ready",
     "E411": "key_rate",
     "E412": "key_concurrency",

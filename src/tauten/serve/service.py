@@ -9,7 +9,7 @@ from typing import Any
 
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
-from tauten.errors import NotFound, PlanError, RequestError, suggest
+from tauten.errors import NotFound, PlanError, Unavailable, suggest
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
 from tauten.serve.flights import shareable
@@ -18,12 +18,8 @@ LATE = 3.0  # a request may take three times its objective before it is given up
 WITHOUT_SLO_S = 60.0  # a workflow that promises nothing: as long as most clients wait
 
 
-class NotReady(RequestError):
+class NotReady(Unavailable):
     """The server starts, drains or swaps: the client may ask again."""
-
-    code = "E407"
-    http_status = 503
-    grpc_status = "UNAVAILABLE"
 
 
 class Service:
