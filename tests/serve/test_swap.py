@@ -78,8 +78,8 @@ def test_a_plan_that_does_not_open_changes_nothing(tmp_path: Path) -> None:
                 ({"workflow": "flow", "plan": 'tauten = "plan/1"\n[stage.nowhere]\nthreads = 1'}, 400, "E"),
                 ({"workflow": "flow", "plan": plan("!").replace("mark", "mrk")}, 400, "E"),
                 ({"workflow": "nobody", "plan": plan("!")}, 404, "E201"),
-                ({"plan": plan("!")}, 400, "E252"),
-                ({"workflow": "flow"}, 400, "E252"),
+                ({"plan": plan("!")}, 400, "E290"),
+                ({"workflow": "flow"}, 400, "E290"),
             ]
             for body, wanted, code in bad:
                 status, said = await post(client, swap, body)

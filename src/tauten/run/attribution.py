@@ -38,7 +38,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from tauten.run.trace import Trace
+from tauten.run.trace import BODY, Trace
 from tauten.run.visits import UNATTRIBUTED, Group, Piece, Visit, Visits, append, cut, fill, rank
 
 EPSILON_S: Final = 1e-6  # 1 µs: two reads of one clock in two threads may cross by this much
@@ -103,7 +103,7 @@ def attribute(trace: Trace) -> Attribution:
     visits = Visits(trace)
     walk = _Walk(visits)
     segments = walk.run()
-    path = list(dict.fromkeys(s.step for s in segments if s.step))
+    path = list(dict.fromkeys(s.step for s in segments if s.step not in ("", BODY)))
     slack = _slack(visits, walk.taken)
     for step in {*path, *(visit.step for visit in walk.taken)}:
         if step in slack:

@@ -102,14 +102,14 @@ class Call:
         return await self.exchange.body(self.door.body_bytes)
 
     async def read(self, kind: type[T]) -> T:
-        """The body as JSON of a type; raises InputError E252 with the place of what is wrong."""
+        """The body as JSON of a type; raises InputError E290 with the place of what is wrong."""
         body = await self.body()
         check_depth(body)
         try:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(
-                f"the body is not what this path takes: {error}", help="see /openapi.json", code="E252"
+                f"the body is not what this path takes: {error}", help="see /openapi.json", code="E290"
             ) from None
 
     # -- running ------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def _id_of(given: str) -> str:
     """A caller's request id where it is one; log lines and headers carry it."""
     if given and not _ID.fullmatch(given):
         raise InputError(
-            f"x-request-id {given[:40]!r}", help="1 to 128 letters, digits, dots, colons, dashes", code="E253"
+            f"x-request-id {given[:40]!r}", help="1 to 128 letters, digits, dots, colons, dashes", code="E291"
         )
     return given
 
@@ -304,7 +304,7 @@ def _number(headers: Mapping[str, str], name: str, default: float) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{name}: {text[:40]!r} is not a number", help="give a finite number", code="E253")
+        raise InputError(f"{name}: {text[:40]!r} is not a number", help="give a finite number", code="E291")
     return value
 
 

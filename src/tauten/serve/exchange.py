@@ -23,7 +23,7 @@ BEAT_S = 15.0  # proxies close what is silent for 30 to 60 s
 class TooLarge(InputError):
     """A body beyond the server's bound."""
 
-    code = "E250"
+    code = "E288"
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
 

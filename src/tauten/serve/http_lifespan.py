@@ -39,7 +39,7 @@ class Lifespan:
         failed = self._started.result()
         if failed is not None:
             await self._task
-            raise MachineError(f"the application did not start: {failed}", help="see its log", code="E341")
+            raise MachineError(f"the application did not start: {failed}", help="see its log", code="E344")
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._draft}

@@ -64,7 +64,7 @@ async def uvicorn(
     task = asyncio.get_running_loop().create_task(server.serve(sockets=sockets))
     while not server.started:
         if task.done():
-            raise MachineError("uvicorn did not start", help="see its log", code="E342") from task.exception()
+            raise MachineError("uvicorn did not start", help="see its log", code="E345") from task.exception()
         await asyncio.sleep(POLL_S)
     return Uvicorn(server, task)
 
@@ -139,11 +139,11 @@ async def granian(
     for _ in range(int(CLOSE_S / POLL_S)):
         await asyncio.sleep(POLL_S)
         if task.done():
-            raise MachineError("granian did not start", help="see its log", code="E342") from task.exception()
+            raise MachineError("granian did not start", help="see its log", code="E345") from task.exception()
         if await _answers(host, port):
             return Granian(server, task)
     server.stop()
-    raise MachineError("granian did not listen in time", help="see its log", code="E342")
+    raise MachineError("granian did not listen in time", help="see its log", code="E345")
 
 
 async def _answers(host: str, port: int) -> bool:

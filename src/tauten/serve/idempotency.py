@@ -87,7 +87,7 @@ class Idempotency:
         """The handler's reply, or the one that this key had already."""
         key = call.exchange.headers[HEADER]
         if not _KEY.fullmatch(key):
-            raise InputError(f"{HEADER}: {key[:40]!r}", help="1 to 255 visible characters", code="E253")
+            raise InputError(f"{HEADER}: {key[:40]!r}", help="1 to 255 visible characters", code="E291")
         fingerprint = _fingerprint(call, await call.body())
         name = (call.caller.tenant, key)
         while (record := self._running.get(name) or self._kept.get(*name)) is not None:

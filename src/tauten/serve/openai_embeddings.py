@@ -63,7 +63,7 @@ def texts_of(given: str | list[Any]) -> list[str]:
 
 
 def _wrong(what: str, help: str) -> Refused:
-    return Refused(what, help=help, param="input", says="invalid_value", code="E252")
+    return Refused(what, help=help, param="input", says="invalid_value", code="E290")
 
 
 class Embedding:

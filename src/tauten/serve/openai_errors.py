@@ -72,7 +72,7 @@ def _code(error: TautenError) -> str:
 
 
 def checked(fields: Any, kind: type[T], *, strict: bool = True) -> T:
-    """Fields as a type; raises Refused E252 with the field that is wrong."""
+    """Fields as a type; raises Refused E290 with the field that is wrong."""
     try:
         return msgspec.convert(fields, kind, strict=strict)
     except msgspec.ValidationError as error:
@@ -87,5 +87,5 @@ def raise_wrong(error: msgspec.ValidationError) -> NoReturn:
     if not param and (missing := re.search(r"missing required field `(\w+)`", text)):
         param = missing[1]
     raise Refused(
-        text, help="see /openapi.json for the fields", param=param, says="invalid_value", code="E252"
+        text, help="see /openapi.json for the fields", param=param, says="invalid_value", code="E290"
     ) from None

@@ -20,7 +20,7 @@ Handler = Callable[["Call"], Awaitable["Reply"]]
 class NotAllowed(InputError):
     """A path that answers other methods."""
 
-    code = "E251"
+    code = "E289"
     http_status = 405
     grpc_status = "UNIMPLEMENTED"
 

@@ -111,7 +111,7 @@ class Api:
             raise InputError(
                 f"the body is not what this path takes: {error}",
                 help='send {"inputs": {NAME: VALUE}}; see /openapi.json',
-                code="E252",
+                code="E290",
             ) from None
 
     # -- looking ------------------------------------------------------------------------------------------

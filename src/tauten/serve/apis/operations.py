@@ -73,7 +73,7 @@ class Api:
         asked = await call.read(Swap)
         names = self.site.services.names
         if not asked.workflow and len(names) != 1:
-            raise InputError("which workflow?", help=f"give `workflow`: {', '.join(names)}", code="E252")
+            raise InputError("which workflow?", help=f"give `workflow`: {', '.join(names)}", code="E290")
         service = self.site.services[asked.workflow or names[0]]
         before = service.plan_id
         after = await service.swap(parse_plan(asked.plan, where="plan"))
