@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from tauten.clock import real
 from tauten.describe.payload import OPENS_FILES
 from tauten.errors import InternalError, TautenError
 from tauten.serve import apis
@@ -85,7 +86,7 @@ class App:
             self.site.in_flight -= 1
 
     async def _http(self, exchange: Exchange) -> None:
-        clock = asyncio.get_running_loop().time
+        clock = real  # uvloop tells its own time in whole milliseconds
         began = clock()
         call: Call | None = None
         failed: Callable[[Any], Reply] = plain_failure
@@ -132,7 +133,7 @@ class App:
         return failed(error)
 
     async def _websocket(self, socket: Socket) -> None:
-        clock = asyncio.get_running_loop().time
+        clock = real  # uvloop tells its own time in whole milliseconds
         began = clock()
         call: Call | None = None
         problem: BaseException | None = None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tauten.clock import real
 from tauten.describe.payload import Media
 from tauten.describe.ports import Stream
 from tauten.errors import Cancelled, InputError, suggest
@@ -199,7 +200,7 @@ class Dialogue:
 
     async def _answer(self, run: _Run, given: Mapping[str, Any]) -> None:
         """One request, as the observers see any other."""
-        began = asyncio.get_running_loop().time()
+        began = real()  # uvloop tells its own time in whole milliseconds
         problem: BaseException | None = None
         try:
             run.call = call = self.first.door.enter(run.turn, self.first.route, self.first.params)
@@ -213,7 +214,7 @@ class Dialogue:
         finally:
             self._over(run)
             run.turn.close()
-            seconds = asyncio.get_running_loop().time() - began
+            seconds = real() - began
             for observer in self.site.observers:
                 observer.finished(run.turn, run.call, problem, seconds)
 
