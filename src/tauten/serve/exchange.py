@@ -62,6 +62,7 @@ class Exchange:
 
     __slots__ = (
         "_closing",
+        "_first",
         "_held",
         "_leaving",
         "_receive",
@@ -89,6 +90,7 @@ class Exchange:
         self.started = False  # the reply's head has been sent
         self.status = 0
         self._held: bytes | None = None
+        self._first: MutableMapping[str, Any] | None = None  # of a body that came in parts, read already
         self._receive = receive
         self._send = send
         self._whole = False
@@ -114,7 +116,8 @@ class Exchange:
             raise _too_large(int(declared), limit_bytes)
         size = 0
         while not self._whole:
-            message = await self._receive()
+            message = self._first or await self._receive()
+            self._first = None
             if message["type"] == "http.disconnect":
                 self._gone()
                 raise Cancelled("the client left while it sent its body", help="send the request again")
@@ -127,6 +130,17 @@ class Exchange:
 
     async def body(self, limit_bytes: int) -> bytes:
         """The whole body; may be read again."""
+        if self._held is None and not self._whole:  # the common one: small, and all there
+            message = await self._receive()
+            chunk: bytes = message.get("body", b"")
+            if (
+                message["type"] == "http.request"
+                and not message.get("more_body")
+                and len(chunk) <= limit_bytes
+            ):
+                self._held, self._whole = chunk, True
+                return chunk
+            self._first = message
         parts = [chunk async for chunk in self.chunks(limit_bytes)]
         self._held = parts[0] if len(parts) == 1 else b"".join(parts)
         return self._held

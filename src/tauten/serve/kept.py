@@ -60,7 +60,8 @@ class Kept(Generic[T]):
     def put(self, tenant: str, name: str, value: T, size_bytes: int = 0) -> None:
         """Keep a value as the tenant's youngest, in place of one of that name."""
         self.pop(tenant, name)
-        self._forget_old(tenant)
+        if self.age_s != math.inf:
+            self._forget_old(tenant)
         held = self._tenants.setdefault(tenant, OrderedDict())
         held[name] = _Entry(value, size_bytes, self._clock() + self.age_s)
         self._count += 1

@@ -42,7 +42,11 @@ def went_well(exchange: Exchange, call: Call | None, error: BaseException | None
 def error_of(exchange: Exchange, call: Call | None, error: BaseException | None) -> BaseException | None:
     """What ended the exchange badly: raised to the application, or told inside a stream that had begun."""
     if exchange.left:
-        return error if isinstance(error, Cancelled) else Cancelled("the client left", help="its work was stopped")
+        return (
+            error
+            if isinstance(error, Cancelled)
+            else Cancelled("the client left", help="its work was stopped")
+        )
     if error is not None or call is None:
         return error
     if call.error is not None:

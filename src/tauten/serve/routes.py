@@ -61,7 +61,7 @@ class Router:
         if route is not None:
             return route, {}
         parts = path.split("/")
-        others: set[str] = {each for each, there in self._static if there == path}
+        others: set[str] = set()
         for pattern, route in self._named:
             values = _match(pattern, parts)
             if values is None:
@@ -69,6 +69,7 @@ class Router:
             if route.method == wanted:
                 return route, values
             others.add(route.method)
+        others.update(each for each, there in self._static if there == path)
         if others:
             raise NotAllowed(f"{method} {path}", help=f"this path answers {', '.join(sorted(others))}")
         raise NotFound(f"no such path: {path}", help=suggest(path, [each.path for each in self.routes]))

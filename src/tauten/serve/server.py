@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 DRAIN_S = 30.0  # what Kubernetes and most supervisors wait before they kill
 LEAD_S = 2.0  # from not ready to not accepting: balancers hear of it within a second or two
 CUT_S = 1.0  # for requests that were stopped to tell their clients
+HEADROOM_BYTES = 1024 * 1024  # a body a little too large is refused by its API, in its own words
 REFRESH_S = 1.0  # how soon a revoked key is refused
 
 
@@ -161,7 +162,7 @@ class Server:
         from tauten.serve.http_limits import HttpLimits
 
         settings = self.settings
-        limits = HttpLimits(body_bytes=settings.body_bytes)
+        limits = HttpLimits(body_bytes=settings.body_bytes + HEADROOM_BYTES)
         self.listening["http"] = await serve(
             self.app,
             host=settings.host,
