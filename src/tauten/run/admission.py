@@ -22,6 +22,8 @@ LEARN_ALL, LEARN_EACH = 16, 8  # requests: the first ones teach, then one in eig
 _SURE = 0.9  # of the requests come to a step: below that one more may well skip it
 MISSES = 0.005  # of the admitted may be late: half of what a p99 allows
 STEP, MOST = 0.01, 2.0  # of the margin: a late one widens it by a hundredth, at most to twice the prediction
+FORGET_S = 5.0  # without a late one halve it: where all are refused, none could show that times are better
+TRY_S = 0.1  # between requests that are let in to see whether what was learned still holds
 GAIN = 1 / 8  # of a new observation, as round-trip estimators take it
 
 
@@ -33,14 +35,43 @@ class Place(Protocol):
     def wait_s(self, priority: int, now: float, coming: int = 0) -> float: ...
 
 
+class Margin:
+    """How far predictions are widened so that hardly any request that was admitted is late."""
+
+    __slots__ = ("_since", "value")
+
+    def __init__(self) -> None:
+        self.value = 1.0
+        self._since = 0.0  # the last late one, or the last halving
+
+    def late(self, now: float) -> None:
+        self.value = min(MOST, self.value + STEP)
+        self._since = now
+
+    def in_time(self) -> None:
+        if self.value > 1.0:
+            self.value = max(1.0, self.value - STEP * MISSES)
+
+    def at(self, now: float) -> float:
+        """The factor to predict with now."""
+        if self.value > 1.0 and now - self._since > FORGET_S:
+            halvings = int((now - self._since) / FORGET_S)
+            self._since += halvings * FORGET_S
+            self.value = 1.0 + (self.value - 1.0) * 0.5**halvings
+            if self.value < 1.0 + STEP:
+                self.value = 1.0
+        return self.value
+
+
 class _Step:
     """What one step of a plan is known to take by itself, waiting for its turn left out."""
 
-    __slots__ = ("deviation_s", "mean_s", "places", "seen", "share")
+    __slots__ = ("deviation_s", "mean_s", "places", "seen", "share", "sure_s")
 
     def __init__(self, places: tuple[Place, ...]) -> None:
         self.places = places
         self.mean_s = self.deviation_s = 0.0
+        self.sure_s = 0.0  # what it takes at the least; one that took less shows at once that it is less
         self.seen = 0
         self.share = 0.0  # of the requests come here; others skip it
 
@@ -50,6 +81,8 @@ class _Step:
         gain = max(GAIN, 1 / self.seen)
         self.mean_s += error * gain
         self.deviation_s += (abs(error) - self.deviation_s) * gain if self.seen > 1 else 0.0
+        usual_s = max(0.0, self.mean_s - 1.5 * self.deviation_s)
+        self.sure_s = min(seconds, usual_s, self.sure_s + (usual_s - self.sure_s) * gain)
 
     def wait_s(self, priority: int, now: float) -> float:
         return max([place.wait_s(priority, now) for place in self.places], default=0.0)
@@ -63,9 +96,12 @@ class _Step:
 
     def least_s(self, priority: int, now: float) -> float:
         """What it surely takes: inputs differ, and a request is not refused for those of others."""
-        if self.share < _SURE:
-            return 0.0
-        return max(0.0, self.mean_s - 1.5 * self.deviation_s) + self.door_s(priority, now)
+        return self.sure_s + self.door_s(priority, now) if self.share >= _SURE else 0.0
+
+    @property
+    def alone_s(self) -> float:
+        """As `least_s`, where nobody waits."""
+        return self.sure_s if self.share >= _SURE else 0.0
 
 
 class Path:
@@ -81,7 +117,8 @@ class Path:
         self._after: dict[str, float] = {}
         self._until = -math.inf
         self._seen = 0
-        self._margin = 1.0  # on predictions, learned from those that were admitted and late
+        self._margin = Margin()
+        self._try_at = -math.inf  # from when on one more may be let in to see
         self._sure: tuple[Place, ...] = ()  # where almost every request comes
         self.waits = any(step.places for step in self._steps.values())
         self.learned = 0
@@ -112,12 +149,12 @@ class Path:
                 waited = min(waits.get(base, _NO_WAITS).values())
                 step.learn(max(0.0, spans[base][1] - spans[base][0] - waited))
 
-    def ended(self, late: bool) -> None:
+    def ended(self, late: bool, now: float) -> None:
         """Widen predictions until hardly any that was admitted is late."""
         if late:
-            self._margin = min(MOST, self._margin + STEP)
-        elif self._margin > 1.0:
-            self._margin = max(1.0, self._margin - STEP * MISSES)
+            self._margin.late(now)
+        else:
+            self._margin.in_time()
 
     def after(self, now: float) -> dict[str, float]:
         """For each step the predicted seconds from its end to the request's end, queues included."""
@@ -131,7 +168,7 @@ class Path:
             return 0.0
         if now >= self._until:
             self._refresh(now)
-        return self._longest(priority, now)
+        return self._longest({name: step.least_s(priority, now) for name, step in self._steps.items()})
 
     def _refresh(self, now: float) -> None:
         self._until = now + REFRESH_S
@@ -145,19 +182,31 @@ class Path:
                     after[earlier] = max(after[earlier], mine)
         self._after = after
 
-    def _longest(self, priority: int, now: float) -> float:
+    def _longest(self, takes: Mapping[str, float]) -> float:
         ends: dict[str, float] = {}
         for name in self._order:
             begins = max((ends.get(each, 0.0) for each in self._before[name]), default=0.0)
-            ends[name] = begins + self._steps[name].least_s(priority, now)
+            ends[name] = begins + takes[name]
         return max(ends.values(), default=0.0)
+
+    def _tries(self, left_s: float, now: float) -> bool:
+        """Whether a request is let in against the prediction: where no queue is to blame, what was learned in
+        a bad hour would refuse everybody, and nobody would teach otherwise."""
+        alone_s = self._longest({name: step.alone_s for name, step in self._steps.items()})
+        if alone_s <= left_s or now < self._try_at:
+            return False
+        self._try_at = now + max(TRY_S, alone_s)
+        self._seen = 0  # the next ones teach
+        return True
 
     def admit(self, request: Request, now: float) -> None:
         """Raise Overloaded when the request would be too late; else hand its predictions down to it."""
         left_s = request.deadline - now
+        if not left_s > 0.0:
+            return  # it is late already, which its own timer says
         if left_s != math.inf:
-            least_s = self.least_s(request.priority, now) * self._margin
-            if least_s > left_s:
+            least_s = self.least_s(request.priority, now) * self._margin.at(now)
+            if least_s > left_s and not self._tries(left_s, now):
                 raise too_late("the request", least_s, left_s, least_s - left_s)
             request.after = self.after(now)
             request.coming = set(self._sure)
@@ -261,7 +310,8 @@ class Passage:
             if self.whole:
                 path.learn(request.trace.rows)
             if request.admitted and request.deadline != math.inf:
-                path.ended(late or self._door.clock() >= request.deadline)
+                now = self._door.clock()
+                path.ended(late or now >= request.deadline, now)
         if self._limit is not None:
             taken_s = self._door.clock() - request.trace.start
             self._limit.leave(taken_s if self.whole else None)
