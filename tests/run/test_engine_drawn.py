@@ -19,7 +19,7 @@ from tauten.errors import BackendError, InputError, StageError
 from tauten.plan.lower import Program, lower
 from tauten.plan.plan import Plan, StagePlan
 from tauten.run.engine import Engine
-from tauten.run.trace import VISIT, Trace
+from tauten.run.trace import BODY, VISIT, Trace
 
 
 @tt.stage(pure=True)
@@ -578,6 +578,9 @@ def test_a_class_is_made_once_a_replica_and_closed() -> None:
 
     assert real(drawn, "a", requests=5) == ["a?"] * 5
     assert events == ["made", "closed"]
+    events.clear()
+    assert real(drawn, "a", plan=Plan(stages={"Model": StagePlan(replicas=2)})) == ["a?"]
+    assert events == ["made", "made", "closed", "closed"]
     with pytest.raises(StageError, match="stage 'Model' raised ValueError: bad") as caught:
         real(drawn, "bad")
     assert isinstance(caught.value.__cause__, ValueError)
@@ -724,7 +727,9 @@ def test_rows_nest_and_lie_inside_the_request(steps: list[tuple[str, int]], obse
     assert {f"n{index}" for index in range(len(steps))} <= set(stays)
     for step, _, start, end in trace.rows:
         assert trace.start <= start <= end <= trace.end
-        if step:
+        if step == BODY:  # the one step without a visit here
+            assert observed
+        elif step:
             assert any(a <= start and end <= b for a, b in stays[step]), f"a row of {step} outside its visit"
     for step, spans in stays.items():
         parent = step.rpartition("/")[0]
