@@ -143,7 +143,7 @@ def test_media_come_as_base64_or_data_urls(photo: Any) -> None:
         ("file:///etc/hostname", 400, "E281"),
         ({"url": "http://127.0.0.1/x.png"}, 400, "E280"),
         ({"url": 3}, 400, "E281"),
-        ({"data": "not base64!"}, 422, "E281"),
+        ({"data": "not base64!"}, 400, "E281"),
         ({"data": base64.b64encode(b"hello").decode()}, 422, "E211"),
         ({"data": base64.b64encode(PNG).decode(), "type": "text/html"}, 422, "E211"),
         ({"data": base64.b64encode(WAV).decode()}, 422, "E211"),

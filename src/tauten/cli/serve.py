@@ -122,7 +122,7 @@ def build(
     """The services of a command line, and their plan files by name."""
     named = _plans(plans)
     if len(named) > 1 and "" in named:
-        raise InputError("--plan without a name among several", help="write NAME=FILE.toml", code="E204")
+        raise InputError("--plan without a name among several", help="write NAME=FILE.toml", code="E260")
     alone = len(targets) == 1
     services = [service for target in targets for service in _services(target, named, slo, samples, alone)]
     names = [service.name for service in services]
@@ -133,7 +133,7 @@ def build(
             raise InputError(
                 f"--plan {name + '=' if name else ''}{file}: which workflow is it for?",
                 help=f"write NAME={file}; {suggest(name, names)}",
-                code="E204",
+                code="E260",
             )
         files[owner] = file
     return services, files
@@ -201,24 +201,24 @@ def _grpc_port(text: str) -> int | None:
         return None
     if text.isdigit() and int(text) < 65536:
         return int(text)
-    raise InputError(f"--grpc-port {text!r}", help="give a port, or off", code="E204")
+    raise InputError(f"--grpc-port {text!r}", help="give a port, or off", code="E260")
 
 
 def _one_of(flag: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise InputError(f"{flag} {value!r}", help=suggest(value, known), code="E204")
+        raise InputError(f"{flag} {value!r}", help=suggest(value, known), code="E260")
     return value
 
 
 def _at_least(flag: str, value: float) -> float:
     if not value >= 0:
-        raise InputError(f"{flag} {value:g}", help="give 0 or more", code="E204")
+        raise InputError(f"{flag} {value:g}", help="give 0 or more", code="E260")
     return value
 
 
 def _positive(flag: str, value: float) -> float:
     if not value > 0:
-        raise InputError(f"{flag} {value:g}", help="give more than 0", code="E204")
+        raise InputError(f"{flag} {value:g}", help="give more than 0", code="E260")
     return value
 
 

@@ -86,7 +86,6 @@ class Models:
             raise NotFound(
                 f"'{name}' has no version {version[:20]!r}",
                 help=f"its only version is {VERSION}",
-                code="E298",
             )
         model = self._known.get(name)
         if model is None or model.service is not service:

@@ -26,7 +26,7 @@ Sample = Mapping[str, Any]
 def given(folder: Path, workflow: Workflow[..., Any], name: str, *, alone: bool) -> Sequence[Sample]:
     """The samples of one workflow: of a recording, or of JSON files whose ``"@file"`` values name files there.
 
-    With several workflows each has a folder of its name in `folder`. Raises InputError E206.
+    With several workflows each has a folder of its name in `folder`. Raises InputError E269.
     """
     own = folder / name
     if not own.is_dir():

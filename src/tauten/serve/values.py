@@ -280,7 +280,7 @@ def _from_base64(name: str, data: Any) -> bytes:
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise MediaError(f"input `{name}`: not base64: {error}", help=_GIVE_MEDIA, code="E281") from None
+        raise _wrong(name, f"not base64: {error}", _GIVE_MEDIA) from None
 
 
 def _tensor(name: str, value: Any) -> Tensor:
