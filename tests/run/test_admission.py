@@ -15,7 +15,7 @@ from tauten.clock import run_virtual
 from tauten.describe.stage import Role, stage
 from tauten.errors import DeadlineExceeded, Overloaded, Unavailable
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
-from tauten.run.admission import AdaptiveLimit, Door, Path
+from tauten.run.admission import AdaptiveLimit, Door, Margin, Path
 from tauten.run.engine import Engine
 from tauten.run.request import Request
 from tauten.run.trace import VISIT
@@ -228,3 +228,31 @@ def test_views_show_each_deployment() -> None:
             assert view.reasons == {"full": 1}
 
     virtual(body)
+
+
+def test_what_was_learned_in_a_bad_hour_does_not_refuse_for_ever() -> None:
+    path = Path({"a": ()}, {"a": [Busy()]})
+    for _ in range(20):
+        path.learn(visit("a", 0, 3))
+    door = Door(lambda: now)
+    admitted = []
+    for tenth in range(100):
+        now = tenth / 10
+        try:
+            with door.through(path, request(now + 1.0)) as _:
+                admitted.append(now)
+                path.learn(visit("a", 0, 0.1))
+        except Overloaded:
+            continue
+    assert admitted[0] == pytest.approx(3.0), "after as long as one would take, one is let in to see"
+    assert len(admitted) == 70, "it took less, so what was known was wrong"
+
+
+def test_a_margin_is_forgotten_where_nobody_is_late() -> None:
+    margin = Margin()
+    for _ in range(200):
+        margin.late(10.0)
+    assert margin.at(12.0) == 2.0
+    assert margin.at(16.0) == pytest.approx(1.5)
+    assert margin.at(21.0) == pytest.approx(1.25)
+    assert margin.at(100.0) == 1.0

@@ -168,6 +168,23 @@ def test_a_crowd_that_leaves_is_forgotten() -> None:
     in_deployment(body)
 
 
+def test_who_is_given_up_and_leaves_in_the_same_moment_is_counted_once() -> None:
+    async def body(deployment: Deployment, backend: Told) -> None:
+        running = asyncio.ensure_future(deployment.infer(request(), "s", ("a", 1)))
+        await asyncio.sleep(0.1)
+        waiting = asyncio.ensure_future(deployment.infer(request(), "s", ("a", 1)))
+        await asyncio.sleep(0.1)
+        head = deployment.queue.pop()
+        deployment._expire(head, 0.1)  # as a release does that finds it hopeless
+        waiting.cancel()  # as its deadline does, before it could run
+        await asyncio.wait([waiting, running])
+        assert running.exception() is None
+        assert deployment.waiting == 0
+        assert await deployment.infer(request(), "s", ("a", 1)) == ("a", 1)
+
+    in_deployment(body, max_batch=2)
+
+
 def test_one_member_may_fail_alone() -> None:
     async def body(deployment: Deployment, backend: Told) -> None:
         results = await asyncio.gather(
@@ -542,6 +559,23 @@ def test_those_who_leave_the_queue_of_slots_block_nobody() -> None:
         assert deployment.waiting == 0
         await read(deployment, "e")
         assert backend.order == ["a", "b", "e"]
+
+    in_slots(body)
+
+
+def test_who_is_given_up_by_a_slot_and_leaves_in_the_same_moment_is_counted_once() -> None:
+    async def body(deployment: SlotDeployment, backend: Slots) -> None:
+        first = [asyncio.ensure_future(read(deployment, name)) for name in "ab"]
+        await asyncio.sleep(0.1)
+        waiting = asyncio.ensure_future(read(deployment, "c"))
+        await asyncio.sleep(0.1)
+        deployment.queue.pop().fail(BackendError("hopeless", help="allow more time"))
+        waiting.cancel()
+        await asyncio.gather(*first, waiting, return_exceptions=True)
+        assert deployment.waiting == 0
+        await asyncio.wait_for(
+            read(deployment, "e"), 60
+        )  # a queue that counts less than nothing lets nobody in
 
     in_slots(body)
 

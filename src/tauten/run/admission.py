@@ -118,7 +118,7 @@ class Path:
         self._until = -math.inf
         self._seen = 0
         self._margin = Margin()
-        self._try_at = -math.inf  # from when on one more may be let in to see
+        self._try_at = math.nan  # when one more is let in to see, where all are refused
         self._sure: tuple[Place, ...] = ()  # where almost every request comes
         self.waits = any(step.places for step in self._steps.values())
         self.learned = 0
@@ -195,9 +195,11 @@ class Path:
         alone_s = self._longest({name: step.alone_s for name, step in self._steps.items()})
         if alone_s <= left_s or now < self._try_at:
             return False
+        trying = now >= self._try_at  # false at the first refusal, which only sets the time
         self._try_at = now + max(TRY_S, alone_s)
-        self._seen = 0  # the next ones teach
-        return True
+        if trying:
+            self._seen = 0  # the next ones teach
+        return trying
 
     def admit(self, request: Request, now: float) -> None:
         """Raise Overloaded when the request would be too late; else hand its predictions down to it."""

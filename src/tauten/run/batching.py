@@ -319,10 +319,10 @@ class Batching(Queued):
         return self._wait_for(ahead, now) + own_s
 
     def _wait_for(self, ahead: int, now: float) -> float:
-        first_free_s = 0.0
-        if not self._idle:
-            first_free_s = max(0.0, self._free_at - now)
         most = self.max_batch
+        if self._idle and ahead < most:
+            return 0.0  # they leave with it
+        first_free_s = 0.0 if self._idle else max(0.0, self._free_at - now)
         durations = self.durations
         batch_s = durations.expected(most)
         return queue_wait(ahead, most, max(self._alive, 1), batch_s, first_free_s, durations.high - 1.0)

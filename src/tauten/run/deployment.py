@@ -115,7 +115,7 @@ class Deployment(Batching):
         trace.batches.append((step, job.size, job.reason))
         if job.error is not None:
             raise self.as_error(job.error)
-        if self._margin > 1.0:
+        if self._margin.value > 1.0:
             self._was_in_time()
         return job.result
 
@@ -144,7 +144,7 @@ class Deployment(Batching):
             self._note(request, unit_s / max(self._alive, 1), now)
             return
         if self.queue.live or not self._idle:
-            ends = now + self._needs_s(self.queue.live, own_s, now) * self._margin
+            ends = now + self._needs_s(self.queue.live, own_s, now) * self._margin.value
         else:
             ends = now + own_s * durations.high
         if ends + job.after > job.deadline:
@@ -195,9 +195,11 @@ class Deployment(Batching):
             self._was_late()
         if job.taken:
             job.left = now
-            return
-        self._uncount(job)
-        self.queue.left()
+        elif (
+            job.error is None
+        ):  # else it left the queue when it was given up, a moment before its request ended
+            self._uncount(job)
+            self.queue.left()
 
     # -- predictions -------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ RESORT = 16  # runs between two looks at the spread
 SETTLED = 3  # runs: the first ones of a model carry its warm-up
 STALE_S = 1.0  # without a run: then a refusal would never be found wrong
 HIGH, LOW = 0.99, 0.05  # quantiles: what is promised, and what is surely too late
+MOST_HIGH = 4.0  # times the mean: a run beyond that was the machine's stall, no property of the model
 
 
 class Durations:
@@ -100,7 +101,7 @@ class Durations:
         ordered = sorted(self._ratios)
         if ordered:
             last = len(ordered) - 1
-            self.high = max(1.0, ordered[math.ceil(HIGH * last)])
+            self.high = min(MOST_HIGH, max(1.0, ordered[math.ceil(HIGH * last)]))
             self.low = min(1.0, ordered[int(LOW * last)])
 
     def fresh(self, now: float) -> bool:

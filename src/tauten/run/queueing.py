@@ -12,7 +12,7 @@ import msgspec
 
 from tauten.clock import Clock
 from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
-from tauten.run.admission import MISSES, MOST, STEP, too_late
+from tauten.run.admission import Margin, too_late
 from tauten.run.fair_queue import SHARE, FairQueue
 from tauten.run.request import Request
 
@@ -108,7 +108,7 @@ class Queued:
         self.reasons: dict[str, int] = {}
         self._latest = -math.inf  # the latest `due` that came
         self.coming = 0  # requests that were admitted and have yet to come here
-        self._margin = 1.0  # on predictions, learned from those that were admitted and late
+        self._margin = Margin()
         self._mixed = False  # whether several priorities or tenants came
         self._work: dict[int, tuple[float, float]] = {}  # priority -> (seconds of work of late, when)
 
@@ -132,7 +132,7 @@ class Queued:
         """Seconds that one more request of a priority would wait here, behind `coming` others."""
         if not self._known(now):
             return 0.0
-        needs_s = self._needs_s(self.queue.at_least(priority) + coming, 0.0, now) * self._margin
+        needs_s = self._needs_s(self.queue.at_least(priority) + coming, 0.0, now) * self._margin.at(now)
         return max(0.0, needs_s * self._slowed(priority, now) - self._usual_s())
 
     def _usual_s(self) -> float:
@@ -142,11 +142,10 @@ class Queued:
     def _was_late(self) -> None:
         """One that was admitted is late: predictions are widened until hardly any is."""
         self.expired += 1
-        self._margin = min(MOST, self._margin + STEP)
+        self._margin.late(self.clock())
 
     def _was_in_time(self) -> None:
-        if self._margin > 1.0:
-            self._margin = max(1.0, self._margin - STEP * MISSES)
+        self._margin.in_time()
 
     def _note(self, request: Request, unit_s: float, now: float) -> None:
         """Count the work that a priority brings; only done once several came."""
@@ -198,7 +197,7 @@ class Queued:
         """Refuse what would be late; a request that was admitted for its whole path is late, not refused."""
         left_s = request.deadline - now - entry.after
         ahead = self.queue.ahead(entry.priority, entry.tenant)
-        slowed = self._margin * (self._slowed(entry.priority, now) if self._mixed else 1.0)
+        slowed = self._margin.at(now) * (self._slowed(entry.priority, now) if self._mixed else 1.0)
         needs_s = self._needs_s(ahead, own_s, now) * slowed
         if needs_s <= left_s:
             self._latest = max(self._latest, entry.due)

@@ -103,7 +103,8 @@ class SlotDeployment(Queued):
             if entry.taken:
                 self._leave(entry)  # the turn came as the request left: pass it on
             else:
-                self.queue.left()
+                if entry.error is None:  # else it left the queue when it was given up
+                    self.queue.left()
                 if self.clock() >= entry.deadline:
                     self._was_late()
             raise
