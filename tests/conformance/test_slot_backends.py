@@ -436,7 +436,7 @@ def test_llm_grammar_that_does_not_compile_is_refused_and_its_worker_replaced(ll
 
     ended = llm.backend.worker_pid
     bystander, refused = llm.run(scene())
-    assert isinstance(bystander, BackendError)
+    assert isinstance(bystander, BackendError) or said(bystander)  # asked again, unless it had begun
     assert isinstance(refused, InputError)
     assert refused.code == "E234"
     assert said(llm.run(llm.collect(ask("Tell me a story."))))
@@ -466,6 +466,20 @@ def test_llm_worker_that_is_killed_fails_all_its_streams(llm: Bench) -> None:
         assert isinstance(error, BackendError)
         assert error.code == "E405"
     assert backend.active == 0
+
+
+@pytest.mark.models
+def test_llm_worker_that_is_killed_before_the_first_word_is_replaced_and_asked_again(llm: Bench) -> None:
+    async def scene() -> list[Any]:
+        answer = asyncio.create_task(llm.collect(ask("Tell me a story.")))
+        await asyncio.sleep(0)  # it is on its way, and a prompt takes milliseconds to read
+        os.kill(llm.backend.worker_pid, signal.SIGKILL)
+        return await answer
+
+    llm.run(llm.collect(ask("Hello.", max_tokens=1)))
+    ended = llm.backend.worker_pid
+    assert said(llm.run(scene()))
+    assert llm.backend.worker_pid != ended
 
 
 PARENT = """

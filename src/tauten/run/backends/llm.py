@@ -81,20 +81,28 @@ class LlmBackend:
         return worker
 
     async def start(self, item: Mapping[str, Any]) -> AsyncIterator[Chunk]:
+        """Chunks of one answer. A worker that dies before the first word is replaced, and asked once more."""
         read = read_item(item)
         if read.constraint in self._refused:
             raise refused(self._refused[read.constraint])
-        worker = await self._running()
-        id = next(self._ids)
-        queue = worker.open(id, read)
-        try:
-            done = False
-            while not done:
-                chunk = self._chunk(await queue.get(), read)
-                done = chunk.done
-                yield chunk
-        finally:
-            worker.cancel(id)
+        again = True
+        while True:
+            worker = await self._running()
+            id = next(self._ids)
+            queue = worker.open(id, read)
+            try:
+                while True:
+                    answer = await queue.get()
+                    if isinstance(answer, BackendError) and again and self._open:
+                        break
+                    chunk = self._chunk(answer, read)
+                    again = again and not (chunk.text or chunk.tokens)  # else it would be said twice
+                    yield chunk
+                    if chunk.done:
+                        return
+            finally:
+                worker.cancel(id)
+            again = False
 
     def _chunk(self, answer: Answer, item: LlmItem) -> Chunk:
         if isinstance(answer, TautenError):
