@@ -55,7 +55,7 @@ class PlanSteps(Dynamic):
         chosen = self._plan.stage(name)
         models = model_choices(kind, chosen, params)
         check_settings(name, kind, chosen, models)
-        bound = await self._open(name, kind, step_params(kind, {}, chosen, name), models)
+        bound = await self._open(name, kind, step_params(kind, {}, chosen, name), models, chosen)
         bound.decode, bound.view = chosen.decode, chosen.view
         self._bound[name, kind, params.get("model"), params.get("backend")] = bound
         if not params:
@@ -67,7 +67,7 @@ class PlanSteps(Dynamic):
         """Open the models of a step that a drawing announced."""
         assert step.kind is not None  # decode steps have no models
         check_settings(step.name, step.kind, step.plan, step.models)
-        return await self._open(step.name, step.kind, step.params, step.models)
+        return await self._open(step.name, step.kind, step.params, step.models, step.plan)
 
     async def _open(
         self,
@@ -75,6 +75,7 @@ class PlanSteps(Dynamic):
         kind: StageKind[..., Any],
         params: Mapping[str, Any],
         models: dict[str, ModelChoice],
+        chosen: StagePlan,
     ) -> BoundStep:
         taken: dict[str, Deployment | SlotDeployment] = {}
         files: dict[str, Mapping[str, Path]] = {}
@@ -83,9 +84,25 @@ class PlanSteps(Dynamic):
             if choice.backend:
                 taken[role] = await self._deployments.take(self._keys, choice, files[role])
         if kind.is_class or kind.max_batch > 1:
-            body = ModelChoice(model=kind.name, backend="python", options={"kind": kind})
+            body = _body(kind, chosen, alone=not models)
             taken["body"] = await self._deployments.take(self._keys, body, {}, kind.max_batch)
         return BoundStep(name, kind, params, self._workers, taken, files)
+
+
+def _body(kind: StageKind[..., Any], chosen: StagePlan, *, alone: bool) -> ModelChoice:
+    """How the stage's own code runs; the plan's replicas are those of its models, where it has some."""
+    options = {"kind": kind}
+    if not alone:
+        return ModelChoice(model=kind.name, backend="python", options=options)
+    return ModelChoice(
+        model=kind.name,
+        backend="python",
+        options=options,
+        replicas=chosen.replicas,
+        batch=chosen.batch,
+        cpus=chosen.cpus,
+        nodes=chosen.nodes,
+    )
 
 
 def check_settings(
