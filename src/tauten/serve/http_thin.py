@@ -20,6 +20,7 @@ from tauten.serve.http_wire import usual_lines
 SWEEP_S = 0.5  # the coarseness of housekeeping clocks (10 s and more); requests have timers of their own
 CLOSE_S = 1.0  # what cut connections get to say so
 POLL_S = 0.01  # how often a drain looks whether it is done
+ACCEPTS = 16  # connections a turn of the loop: uvloop takes one a listener, and under load a turn takes milliseconds
 
 log = logging.getLogger("tauten.serve.http")
 
@@ -196,7 +197,7 @@ async def listen(hub: Hub, sockets: list[socket], *, context: ssl.SSLContext | N
     loop = hub.loop
     handshake = hub.limits.head_s if context is not None else None
     servers: list[asyncio.AbstractServer] = []
-    for sock in sockets:
+    for sock in [each for sock in sockets for each in (sock, *(sock.dup() for _ in range(ACCEPTS - 1)))]:
         create: Any = loop.create_unix_server if sock.family == AF_UNIX else loop.create_server
         server = await create(
             lambda: Connection(hub), sock=sock, ssl=context, backlog=backlog, ssl_handshake_timeout=handshake
