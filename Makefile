@@ -43,8 +43,12 @@ bench: models
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/memory.py
 
-bench-serve: setup
-	$(BIN)/python -m bench.serve.run $(ARGS)
+# Both halves run, whatever the first one says; SCENARIOS=--quick is a look of three minutes at the second.
+bench-serve: models
+	@status=0; \
+	$(BIN)/python -m bench.serve.run $(ARGS) || status=$$?; \
+	$(BIN)/python -m bench.serve.scenarios.run_scenarios $(SCENARIOS) || status=$$?; \
+	exit $$status
 
 docs: setup
 	$(BIN)/python -m pytest -q tests/docs

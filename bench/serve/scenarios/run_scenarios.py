@@ -1,0 +1,133 @@
+"""The second half of `make bench-serve`: every scenario, written as JSON and onto the page of the first half.
+
+    python -m bench.serve.scenarios.run_scenarios [--quick] [--only overload,steady]
+
+The full run takes about two hours, --quick about three minutes and gives no figure of record.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.serve import peers, processes
+from bench.serve.run import machine
+from bench.serve.scenarios import section
+from bench.serve.scenarios.outcome import Result
+from bench.serve.scenarios.settings import QUICK, Settings
+
+SCENARIOS = ("batching", "desk", "overload", "slow", "leaving", "killing", "steady")
+
+
+class Run:
+    """What was found so far, and where it is written."""
+
+    def __init__(self, settings: Settings, out: Path, page: Path) -> None:
+        self.settings, self.out, self.page = settings, out, page
+        self.results: list[Result] = []
+        self.began = time.time()
+        self.machine = machine()
+
+    def scenario(self, name: str) -> None:
+        """One scenario; what goes wrong in it is its result, and the others still run."""
+        print(f"{name}", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        try:
+            found = importlib.import_module(f"bench.serve.scenarios.{name}").measure(self.settings)
+        except Exception as error:  # noqa: BLE001  # told on the page, with the others
+            traceback.print_exc()
+            found = [Result(name, name, "", error=f"{type(error).__name__}: {error}"[:400])]
+        for each in found:
+            each.took_s = (time.monotonic() - began) / len(found)
+        self.results += found
+        self.write()
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "format": "tauten-bench-serve-scenarios/1",
+            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
+            "minutes": round((time.time() - self.began) / 60, 1),
+            "machine": self.machine,
+            "settings": dataclasses.asdict(self.settings),
+            "passed": bool(self.results) and all(each.passed for each in self.results),
+            "scenarios": [each.document() for each in self.results],
+        }
+
+    def write(self) -> None:
+        """Both files, after every scenario: a run that is stopped still shows what it has."""
+        document = self.document()
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(json.dumps(document, indent=1) + "\n")
+        section.into_page(document, self.page)
+
+
+def text(results: Sequence[Result]) -> str:
+    """Every check on a line, for the terminal."""
+    lines = []
+    for one in results:
+        lines.append(
+            f"{one.title}   ({one.took_s:.0f} s)" + (f"   did not run: {one.error}" if one.error else "")
+        )
+        for check in one.checks:
+            seen = "-" if check.seen is None else f"{check.seen:.4g}"
+            sign = ">=" if check.at_least else "<="
+            lines.append(
+                f"   {section.WORDS[check.met]:<9} {check.name:<58} {seen:>9} {sign} {check.bound:g} {check.unit}"
+            )
+    return "\n".join(lines)
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="about three minutes; proves nothing")
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=list(SCENARIOS),
+        help=f"of {', '.join(SCENARIOS)}",
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steady-s", type=float, default=None, help="length of the long run (600)")
+    parser.add_argument("--out", type=Path, default=Path("out/bench-serve-scenarios.json"))
+    parser.add_argument("--page", type=Path, default=Path("out/bench-serve.html"), help="the first half's")
+    return parser.parse_args(words)
+
+
+def chosen(asked: argparse.Namespace) -> Settings:
+    settings = dataclasses.replace(QUICK if asked.quick else Settings(), seed=asked.seed)
+    return settings if asked.steady_s is None else dataclasses.replace(settings, steady_s=asked.steady_s)
+
+
+def main() -> int:
+    asked = arguments()
+    if unknown := sorted(set(asked.only) - set(SCENARIOS)):
+        print(
+            f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}", file=sys.stderr
+        )
+        return 2
+    processes.pin(peers.CORES)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then as well
+    run = Run(chosen(asked), asked.out, asked.page)
+    try:
+        for name in asked.only:
+            run.scenario(name)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    print(text(run.results))
+    return 0 if run.document()["passed"] and len(run.results) >= len(asked.only) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

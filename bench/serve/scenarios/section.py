@@ -1,0 +1,117 @@
+"""The scenarios as a section of the page of `make bench-serve`: what was promised, what was seen, curves."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from bench.serve import report
+
+BEGIN, END = "<!-- scenarios -->", "<!-- end of scenarios -->"
+WORDS = {True: "met", False: "missed", None: "no figure"}
+LINES = {
+    "slack": "tauten",
+    "no batches": "mosec",
+}  # the pair that the curves are about, in the page's colours
+
+
+def section(document: Mapping[str, Any]) -> str:
+    """All scenarios, between two marks by which the section is found again."""
+    chosen = document["settings"]
+    said = "a quick look: no figure of record" if chosen["quick"] else "the full run"
+    parts = "".join(_scenario(one) for one in document["scenarios"])
+    return (
+        f"{BEGIN}<h1>Our server under stress</h1><p class=soft>began {escape(document['began'])}, "
+        f"{document['minutes']} minutes; {said}.</p>{_overview(document['scenarios'])}{parts}{END}"
+    )
+
+
+def _overview(scenarios: Sequence[Mapping[str, Any]]) -> str:
+    rows = "".join(f"<tr><td>{escape(one['title'])}</td><td>{_verdict(one)}</td></tr>" for one in scenarios)
+    return f"<table><tr><th>scenario</th><th></th></tr>{rows}</table>"
+
+
+def _verdict(one: Mapping[str, Any]) -> str:
+    if one["error"]:
+        return "did not run"
+    missed = sum(check["met"] is not True for check in one["checks"])
+    return f"{missed} of {len(one['checks'])} missed" if missed else f"all {len(one['checks'])} met"
+
+
+def _scenario(one: Mapping[str, Any]) -> str:
+    error = f'<p class="reason">did not run: {escape(one["error"])}</p>' if one["error"] else ""
+    plots = "".join(
+        report.curves(
+            f"{key} over offered rate",
+            [(each["name"], LINES.get(each["name"], ""), each["points"]) for each in lines],
+        )
+        for key, lines in one["curves"].items()
+    )
+    notes = "".join(f"<p class=soft>{escape(note)}</p>" for note in one["notes"])
+    return (
+        f"<h2>{escape(one['title'])}</h2><p>{escape(one['how'])}</p>{error}{_checks(one['checks'])}{notes}"
+        f'<div class="plots">{plots}</div>{_figures(one["figures"])}'
+    )
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(each['name'])}</td><td>{_value(each['seen'], each['unit'])}</td>"
+        f"<td>{'≥' if each['at_least'] else '≤'} {_value(each['bound'], each['unit'])}</td><td>{WORDS[each['met']]}</td></tr>"
+        for each in checks
+    )
+    return f"<table><tr><th></th><th>seen</th><th>bound</th><th></th></tr>{rows}</table>" if rows else ""
+
+
+def _value(value: float | None, unit: str) -> str:
+    if value is None or unit == "share":
+        return report.number(value, unit)
+    shown = f"{value:.0f}" if float(value).is_integer() else report.number(value)
+    return f"{shown} {unit}".strip()
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+    """Everything else that was measured, folded away."""
+    if not figures:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td class=reason>{escape(_plain(value))}</td></tr>"
+        for name, value in flat(figures)
+    )
+    return f"<details><summary>all figures</summary><div class=wide><table>{rows}</table></div></details>"
+
+
+def flat(figures: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Nested figures as (dotted name, value); lists of plain values stay one value."""
+    if isinstance(figures, Mapping) and figures:
+        return [
+            row for key, each in figures.items() for row in flat(each, f"{name}.{key}" if name else str(key))
+        ]
+    if isinstance(figures, list) and any(isinstance(each, Mapping) for each in figures):
+        return [row for place, each in enumerate(figures) for row in flat(each, f"{name}.{place}")]
+    return [(name, figures)]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_plain(each) for each in value)
+    return report.number(value) if isinstance(value, float) else str(value)
+
+
+def into_page(document: Mapping[str, Any], page: Path) -> None:
+    """Puts the section on the page of the comparison, in place of an older one; makes a page where there is none."""
+    own = section(document)
+    if page.exists():
+        text = re.sub(f"{BEGIN}.*?{END}", "", page.read_text(), flags=re.DOTALL)
+        head, closing, rest = text.rpartition("</html>")
+        page.write_text(f"{head}{own}{closing}{rest}")
+        return
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Our server under stress</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{report.STYLE}</style>{own}</html>\n'
+    )

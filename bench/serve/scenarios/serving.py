@@ -1,0 +1,107 @@
+"""Our server as a process on loopback, for the length of a scenario."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.serve import processes
+
+FLOWS = Path(__file__).parent / "served.py"
+START_S = 90.0  # a language model on a busy machine
+END_S = 20.0
+
+
+class DidNotStart(Exception):
+    """Why there was no server, with what it printed last."""
+
+
+@dataclass
+class Served:
+    """A server that said where it listens; `exit_code` is there after the block."""
+
+    url: str
+    pid: int
+    log: Path
+    exit_code: int | None = None
+
+    def pids(self) -> list[int]:
+        return processes.parent_tree(self.pid)
+
+    def cpu_s(self) -> float:
+        return sum(processes.cpu_s(self.pids()).values())
+
+    def children(self, mark: str) -> list[int]:
+        """Processes below it with this word on their command line."""
+        found = []
+        for pid in self.pids():
+            with contextlib.suppress(*processes.GONE):
+                if mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and processes.alive(pid):
+                    found.append(pid)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    targets: Sequence[str], plans: Mapping[str, str] | None = None, words: Sequence[str] = ()
+) -> AsyncIterator[Served]:
+    """`tauten serve` with plans given as text by name; gone afterwards, whatever happens."""
+    scratch = Path(tempfile.mkdtemp(prefix="tb-"))
+    given = []
+    for name, text in (plans or {}).items():
+        file = scratch / f"{name}.toml"
+        file.write_text(f'tauten = "plan/1"\n{text}\n')
+        given += ["--plan", f"{name}={file}" if len(targets) > 1 else str(file)]
+    fixed = ["--port", "0", "--grpc-port", "off", "--json", "--drain-lead-s", "0"]
+    log = scratch / "log.txt"
+    with log.open("wb") as err:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tauten", "serve", *targets, *fixed, *given, *words),
+            cwd=scratch,
+            env={**os.environ, processes.TAG: scratch.name},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=err,
+            start_new_session=True,
+        )
+    served = Served("", process.pid, log)
+    try:
+        served.url = await _address(process, log)
+        yield served
+    finally:
+        served.exit_code = await _end(process, scratch.name)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def _address(process: asyncio.subprocess.Process, log: Path) -> str:
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), START_S)
+    except TimeoutError:
+        line = b""
+    if not line:
+        raise DidNotStart(log.read_text(errors="replace")[-400:].strip() or "it printed nothing")
+    return str(json.loads(line)["url"])
+
+
+async def _end(process: asyncio.subprocess.Process, tag: str) -> int | None:
+    """Asks it to drain; kills what does not end. The code of a server that had to be killed is negative."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.wait(), END_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    processes.end(processes.tagged(tag), patience_s=2.0)
+    return process.returncode
