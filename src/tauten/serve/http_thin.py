@@ -197,7 +197,7 @@ async def listen(hub: Hub, sockets: list[socket], *, context: ssl.SSLContext | N
     loop = hub.loop
     handshake = hub.limits.head_s if context is not None else None
     servers: list[asyncio.AbstractServer] = []
-    for sock in [each for sock in sockets for each in (sock, *(sock.dup() for _ in range(ACCEPTS - 1)))]:
+    for sock in [each for one in sockets for each in (one, *(one.dup() for _ in range(ACCEPTS - 1)))]:
         create: Any = loop.create_unix_server if sock.family == AF_UNIX else loop.create_server
         server = await create(
             lambda: Connection(hub), sock=sock, ssl=context, backlog=backlog, ssl_handshake_timeout=handshake
