@@ -54,7 +54,9 @@ def test_swaps_under_load_cost_no_request_and_mix_no_plans(tmp_path: Path) -> No
             ended.set()
             answers = [each for done in clients for each in await done]
             assert len(answers) > 40
-            assert {status for status, _ in answers} == {200}, [each for each in answers if each[0] != 200][0]
+            assert {status for status, _ in answers} == {200}, next(
+                each for each in answers if each[0] != 200
+            )
             wrong = [said for _, said in answers if said["output"] != "X" + marks[said["plan"]]]
             assert wrong == []
             assert {said["plan"] for _, said in answers} == set(marks)

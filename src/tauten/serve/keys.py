@@ -183,8 +183,8 @@ def _faults(key: Key) -> Iterator[tuple[str, bool]]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One writer at a time; the lock is the file that the next content is written to."""
-    lock = _beside(path)
+    """One writer at a time: whoever makes the lock file, and only that one takes it away."""
+    lock = path.with_name(f".{path.name}.lock")
     try:
         os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
@@ -199,22 +199,22 @@ def _locked(path: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.new")
-
-
 def _write(path: Path, keys: Mapping[str, Key]) -> None:
     """All or nothing, and never readable by others."""
     lines = [f'tauten = "{FORMAT}"']
     for name, key in keys.items():
         lines += ["", f"[key.{name}]"]
         lines += [f"{field} = {_toml(value)}" for field, value in msgspec.to_builtins(key).items()]
-    beside = _beside(path)
-    with beside.open("w") as file:
+    beside = path.with_name(f".{path.name}.new")
+    with open(beside, "w", opener=_private) as file:
         file.write("\n".join(lines) + "\n")
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _toml(value: Any) -> str:
