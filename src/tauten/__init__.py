@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from tauten.describe.passages import Answer, Found, Passage
     from tauten.describe.payload import Audio, Image, Json, Payload, Tensor, Text, Video
     from tauten.describe.ports import Session, Stream
+    from tauten.describe.said import Said, Spoken, ToolCall
     from tauten.describe.slo import Slo, parse_slo
     from tauten.describe.stage import Context, stage
     from tauten.describe.stages.classify import Labels, classify
     from tauten.describe.stages.detect_speech import detect_speech
     from tauten.describe.stages.embed import embed
     from tauten.describe.stages.frames import frames
-    from tauten.describe.stages.generate import generate
+    from tauten.describe.stages.generate import chat, generate
     from tauten.describe.stages.ocr import Page, ocr
     from tauten.describe.stages.quote import quote
     from tauten.describe.stages.retrieve import retrieve
@@ -49,6 +50,7 @@ _WHERE = {
     "describe.passages": "Answer Found Passage",
     "describe.payload": "Audio Image Json Payload Tensor Text Video",
     "describe.ports": "Session Stream",
+    "describe.said": "Said Spoken ToolCall",
     "describe.slo": "Slo parse_slo",
     "describe.stage": "Context stage",
     "describe.stages.classify": "Labels classify",
@@ -56,7 +58,7 @@ _WHERE = {
     "describe.stages.embed": "embed",
     "describe.stages.frames": "frames",
     "describe.stages.sound": "sound",
-    "describe.stages.generate": "generate",
+    "describe.stages.generate": "chat generate",
     "describe.stages.ocr": "Page ocr",
     "describe.stages.quote": "quote",
     "describe.stages.retrieve": "retrieve",
@@ -89,18 +91,22 @@ __all__ = [
     "Passage",
     "Payload",
     "Plan",
+    "Said",
     "Session",
     "Slo",
+    "Spoken",
     "Stream",
     "TautenError",
     "Tensor",
     "Text",
+    "ToolCall",
     "Video",
     "View",
     "Workflow",
     "__version__",
     "analyze",
     "cancelled",
+    "chat",
     "choose",
     "classify",
     "deadline_left",
