@@ -1,0 +1,12 @@
+"""Before any test is collected: the manual's index, which the help desk names when it is imported."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+
+from tauten.examples.help_desk.manual import ensure_manual
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    ensure_manual()
