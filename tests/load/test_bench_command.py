@@ -173,6 +173,7 @@ def test_names_on_the_page_are_escaped(tmp_path: Path) -> None:
     _check_page(page.read_text())
 
 
+@pytest.mark.slow  # each trial lasts ten seconds or more; the search itself is tested on the virtual clock
 def test_the_highest_rate(flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No rate holds 0 ms; what a fast one holds depends on the machine, and is tested in virtual time."""
     words = ("--max-rate", "--requests", "100", "--json", tmp_path / "b.json")
