@@ -9,8 +9,8 @@ from typing import Any
 
 import uvloop
 
-from tauten.serve.http import Running, serve
-from tauten.serve.http_limits import HttpLimits
+from tauten.serve.http.limits import HttpLimits
+from tauten.serve.http.listener import Running, serve
 
 PATIENCE_S = 20.0  # a test that waits longer hangs
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"

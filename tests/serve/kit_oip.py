@@ -17,9 +17,9 @@ import tauten as tt
 from serve import kit_onnx
 from tauten.serve.app import App, Site
 from tauten.serve.door import Door
-from tauten.serve.http import ServerName, serve
-from tauten.serve.http_limits import HttpLimits
-from tauten.serve.oip_grpc import serve_grpc
+from tauten.serve.http.limits import HttpLimits
+from tauten.serve.http.listener import ServerName, serve
+from tauten.serve.oip.grpc import serve_grpc
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import tensor_model
 

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from serve.kit_onnx import linear
 from serve.kit_process import Running, counted, ran, ready, serving, summary
-from tauten.serve.keys import new_key
+from tauten.serve.safety.keys import new_key
 
 
 async def asks_on(server: Running, ended: asyncio.Event) -> tuple[int, list[int]]:

@@ -19,7 +19,7 @@ from tauten.run.deadline import stoppable
 from tauten.run.opened import Answer
 from tauten.run.request import Request
 from tauten.serve.door import Caller, Door
-from tauten.serve.flights import AHEAD, Flights, same, shareable
+from tauten.serve.kept.flights import AHEAD, Flights, same, shareable
 from tauten.serve.service import Service
 
 
@@ -253,7 +253,7 @@ def test_a_stream_goes_on_without_its_leader_and_stops_with_its_last_reader() ->
 def test_a_stream_runs_no_further_ahead_than_its_fastest_reader_and_holds_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tauten.serve.flights.HELD_BYTES", 100 * 1024)
+    monkeypatch.setattr("tauten.serve.kept.flights.HELD_BYTES", 100 * 1024)
     made = 0
 
     async def run(request: Request) -> Any:

@@ -25,9 +25,9 @@ from tauten.run import fetch as fetching
 from tauten.run.codecs import pixels
 from tauten.serve.app import App
 from tauten.serve.door import Door
-from tauten.serve.guard import Guard
-from tauten.serve.keys import Keys, new_key
-from tauten.serve.safe_fetch import safe_fetch
+from tauten.serve.safety.guard import Guard
+from tauten.serve.safety.keys import Keys, new_key
+from tauten.serve.safety.safe_fetch import safe_fetch
 from tauten.serve.samples import picture
 from tauten.serve.service import Service
 

@@ -12,8 +12,8 @@ import pytest
 
 from serve.kit_http import GET, Gate, Peer, ask, echo, run, say, until, up, whole
 from tauten.errors import InputError, MachineError
-from tauten.serve.http import serve
-from tauten.serve.http_limits import MIB, HttpLimits
+from tauten.serve.http.limits import MIB, HttpLimits
+from tauten.serve.http.listener import serve
 
 
 def post(body: bytes, *, path: str = "/", more: str = "") -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serve.kit_http import GET, Gate, Peer, ask, echo, run, say, until, up
-from tauten.serve.http_limits import HttpLimits
+from tauten.serve.http.limits import HttpLimits
 
 H = b"Host: here\r\n"
 POST = b"POST / HTTP/1.1\r\n" + H

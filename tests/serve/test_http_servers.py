@@ -14,8 +14,8 @@ import pytest
 
 from serve.kit_http import GET, Peer, echo, run, say, until, up, whole
 from tauten.errors import MachineError
-from tauten.serve.http import SERVERS, serve
-from tauten.serve.http_limits import HttpLimits
+from tauten.serve.http.limits import HttpLimits
+from tauten.serve.http.listener import SERVERS, serve
 
 HOST = b"Host: here\r\n"
 REQUESTS: dict[str, bytes] = {

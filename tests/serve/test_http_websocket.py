@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from serve.kit_http import GET, Peer, ask, run, say, until, up
-from tauten.serve.http_limits import HttpLimits
+from tauten.serve.http.limits import HttpLimits
 
 
 class Echo:

@@ -13,7 +13,7 @@ from serve.kit_asgi import ask, site
 from serve.kit_stream import Client
 from tauten.errors import BackendError
 from tauten.serve.door import Caller, Door
-from tauten.serve.idempotency import Idempotency
+from tauten.serve.kept.idempotency import Idempotency
 from tauten.serve.service import Service
 
 KEY = {"idempotency-key": "order-1"}

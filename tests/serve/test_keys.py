@@ -17,9 +17,9 @@ from serve.kit_asgi import ask, site
 from tauten.cli.main import run
 from tauten.errors import InputError, NotFound
 from tauten.serve.door import Door
-from tauten.serve.guard import Forbidden, Guard, Unauthorized, host_of, is_loopback
-from tauten.serve.keys import Keys, new_key, read_keys, revoke_key
-from tauten.serve.limits import Busy
+from tauten.serve.safety.guard import Forbidden, Guard, Unauthorized, host_of, is_loopback
+from tauten.serve.safety.keys import Keys, new_key, read_keys, revoke_key
+from tauten.serve.safety.limits import Busy
 from tauten.serve.service import Service
 
 TODAY = "2026-01-01"

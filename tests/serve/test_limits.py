@@ -15,9 +15,9 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from tauten.errors import InputError, Overloaded, TautenError
 from tauten.serve.door import MAX_DEPTH, Caller, Door, check_depth, refusal_headers
-from tauten.serve.guard import Guard, Unauthorized
-from tauten.serve.keys import Keys, new_key
-from tauten.serve.limits import ADDRESSES, Allowance, Bucket, Busy, Failures
+from tauten.serve.safety.guard import Guard, Unauthorized
+from tauten.serve.safety.keys import Keys, new_key
+from tauten.serve.safety.limits import ADDRESSES, Allowance, Bucket, Busy, Failures
 from tauten.serve.service import NotReady, Service
 
 PATH = "/v1/workflows/flow"

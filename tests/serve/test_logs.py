@@ -13,7 +13,7 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
-from tauten.serve.logs import BURST, Logs, as_text
+from tauten.serve.observe.logs import BURST, Logs, as_text
 from tauten.serve.service import Service
 
 SECRET = "sesame-4711"

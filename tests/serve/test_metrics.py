@@ -18,11 +18,11 @@ from tauten.describe.stage import Context, Role
 from tauten.run.attribution import attribute
 from tauten.run.trace import VISIT, Trace
 from tauten.serve.app import App
-from tauten.serve.condensed import condensed
 from tauten.serve.door import Caller, Door
-from tauten.serve.histogram import MOST_SERIES, SECONDS, Counters, Histogram, Histograms
-from tauten.serve.metrics import Metrics
-from tauten.serve.outcome import OUTCOMES, outcome_of, reason_of
+from tauten.serve.observe.condensed import condensed
+from tauten.serve.observe.histogram import MOST_SERIES, SECONDS, Counters, Histogram, Histograms
+from tauten.serve.observe.metrics import Metrics
+from tauten.serve.observe.outcome import OUTCOMES, outcome_of, reason_of
 from tauten.serve.service import Service
 
 

@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 from serve.kit_oip import BODY_BYTES, SAME, ZOMBIES, Running, served
 from tauten.errors import InputError, TautenError
 from tauten.serve.door import Caller, Door
-from tauten.serve.oip_messages import SERVICE, message
+from tauten.serve.oip.messages import SERVICE, message
 
 WEIGHT = np.add.outer(np.arange(4), np.arange(3)).astype(np.float32)
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -349,7 +349,7 @@ def test_the_server_is_alive_after_it_all(client: Any) -> None:
 
 
 def test_a_port_that_is_taken_is_said(running: Running, tmp_path: Path) -> None:
-    from tauten.serve.oip_grpc import serve_grpc
+    from tauten.serve.oip.grpc import serve_grpc
 
     async def main() -> None:
         port = int(running.grpc.rpartition(":")[2])

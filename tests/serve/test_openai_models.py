@@ -23,7 +23,7 @@ from tauten.describe.stages.generate import chat
 from tauten.describe.view import Samples
 from tauten.errors import InputError, NotFound
 from tauten.run.contracts import Chunk
-from tauten.serve.openai_ports import Inputs, gives
+from tauten.serve.openai.ports import Inputs, gives
 from tauten.serve.ready_made import _parts, ready_made, speak
 
 LLM = "smollm2-135m-instruct"

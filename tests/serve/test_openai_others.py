@@ -21,11 +21,11 @@ from serve.kit_openai import Served, eventually, serving, talking
 from tauten.describe.said import Spoken
 from tauten.serve.door import Door
 from tauten.serve.exchange import Exchange
-from tauten.serve.limits import Busy
-from tauten.serve.openai_media import text_of
-from tauten.serve.openai_paths import paths
-from tauten.serve.openai_sound import RATE, Encoder
-from tauten.serve.openai_types import Message
+from tauten.serve.openai.media import text_of
+from tauten.serve.openai.paths import paths
+from tauten.serve.openai.sound import RATE, Encoder
+from tauten.serve.openai.types import Message
+from tauten.serve.safety.limits import Busy
 from tauten.serve.service import Service
 
 running = 0
@@ -373,7 +373,7 @@ def test_an_empty_file_of_sound_is_a_file() -> None:
 
 
 def test_limits_and_keys_speak_as_clients_expect() -> None:
-    from tauten.serve.guard import Unauthorized
+    from tauten.serve.safety.guard import Unauthorized
 
     def busy(exchange: Exchange) -> Any:
         if "none" not in exchange.headers.get("authorization", ""):

@@ -10,7 +10,7 @@ from serve.kit_asgi import ask, site
 from tauten.errors import BackendError
 from tauten.serve import probes
 from tauten.serve.door import Caller, Door
-from tauten.serve.guard import Unauthorized
+from tauten.serve.safety.guard import Unauthorized
 from tauten.serve.service import Service
 from tauten.version import __version__
 

@@ -21,7 +21,7 @@ from tauten.cli.serve import build
 from tauten.describe.slo import parse_slo
 from tauten.errors import InputError
 from tauten.serve import samples
-from tauten.serve.keys import new_key
+from tauten.serve.safety.keys import new_key
 from tauten.serve.server import Server, Settings
 from tauten.serve.service import Service
 

@@ -14,9 +14,9 @@ from serve.kit_stream import Client, Talk
 from tauten.errors import NotFound
 from tauten.plan.plan import Plan
 from tauten.serve.door import Caller, Door
-from tauten.serve.kept import Kept
+from tauten.serve.kept.kept import Kept
+from tauten.serve.kept.sessions import Sessions
 from tauten.serve.service import Service
-from tauten.serve.sessions import Sessions
 
 
 @tt.stage

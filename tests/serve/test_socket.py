@@ -11,8 +11,8 @@ import numpy as np
 import tauten as tt
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Talk
-from tauten.serve.dialogue import FEED
 from tauten.serve.door import Caller, Door
+from tauten.serve.native.dialogue import FEED
 from tauten.serve.service import Service
 
 WAV = tt.Audio.from_array(np.zeros(160, np.float32), 16000).data

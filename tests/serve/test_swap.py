@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from serve.kit_process import Running, counted, post, ran, serving, summary
-from tauten.serve.keys import new_key
+from tauten.serve.safety.keys import new_key
 
 
 def plan(mark: str) -> str:

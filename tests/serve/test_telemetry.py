@@ -21,11 +21,11 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from tauten.errors import InputError
 from tauten.run.trace import VISIT, Trace
-from tauten.serve import genai
 from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
+from tauten.serve.observe import genai
+from tauten.serve.observe.telemetry import WAITING, Finished, Telemetry
 from tauten.serve.service import Service
-from tauten.serve.telemetry import WAITING, Finished, Telemetry
 
 SECRET = "sesame-4711"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -209,7 +209,7 @@ def test_tokens_are_usage_of_the_request_and_of_their_stage() -> None:
 
 
 def test_a_dead_collector_costs_spans_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tauten.serve.telemetry.END_S", 0.2)
+    monkeypatch.setattr("tauten.serve.observe.telemetry.END_S", 0.2)
 
     async def main() -> Telemetry:
         async with site(Service(desk), apis=["native"]) as app:

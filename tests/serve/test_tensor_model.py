@@ -17,7 +17,7 @@ from tauten.errors import InputError, StoreError
 from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.deployment import Deployment
 from tauten.serve.app import App, Site
-from tauten.serve.oip_calls import statistics_of
+from tauten.serve.oip.calls import statistics_of
 from tauten.serve.tensor_model import STAGE, TensorService, tensor_model
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)

@@ -20,7 +20,7 @@ import tauten as tt
 from tauten.describe.payload import Json
 from tauten.errors import InputError
 from tauten.serve.multipart import HEAD_BYTES, MOST_PARTS, is_form, read_form
-from tauten.serve.values import FormField, Inputs, NotSendable, encode, medium_of
+from tauten.serve.native.values import FormField, Inputs, NotSendable, encode, medium_of
 
 PNG = tt.Image.from_array(np.zeros((2, 3, 3), np.uint8)).data
 WAV = tt.Audio.from_array(np.zeros(160, np.float32), 16000).data

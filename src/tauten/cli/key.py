@@ -31,7 +31,7 @@ def new(
     as_json: AsJson = False,
 ) -> int:
     """Make a key and print it, once."""
-    from tauten.serve.keys import new_key
+    from tauten.serve.safety.keys import new_key
 
     today = datetime.now(UTC).date().isoformat()
     scopes: dict[str, Any] = {"rate_per_s": rate, "burst": burst, "concurrent": concurrent}
@@ -49,7 +49,7 @@ def new(
 @app.command("list")
 def list_keys(file: File = Path("keys.toml"), as_json: AsJson = False) -> int:
     """Names and scopes; never a key."""
-    from tauten.serve.keys import read_keys
+    from tauten.serve.safety.keys import read_keys
 
     keys = read_keys(file)
     if as_json:
@@ -67,7 +67,7 @@ def list_keys(file: File = Path("keys.toml"), as_json: AsJson = False) -> int:
 @app.command()
 def revoke(name: Annotated[str, typer.Argument()], file: File = Path("keys.toml")) -> int:
     """Take a key away; a running server refuses it within a second."""
-    from tauten.serve.keys import revoke_key
+    from tauten.serve.safety.keys import revoke_key
 
     revoke_key(file, name)
     print(f"{name} is gone from {file}", file=sys.stderr)

@@ -15,12 +15,12 @@ from tauten.errors import InternalError, TautenError
 from tauten.serve import apis
 from tauten.serve.door import Call, Door, new_id, refusal_headers
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
-from tauten.serve.idempotency import HEADER as IDEMPOTENCY_KEY
-from tauten.serve.idempotency import Idempotency
+from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
+from tauten.serve.kept.idempotency import Idempotency
+from tauten.serve.kept.traces import Traces, server_timing
 from tauten.serve.routes import Handler, Route, Router
 from tauten.serve.service import Service, Services
 from tauten.serve.socket import Socket
-from tauten.serve.traces import Traces, server_timing
 
 
 class Api(Protocol):

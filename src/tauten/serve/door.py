@@ -19,11 +19,11 @@ from tauten.errors import Cancelled, InputError, TautenError
 from tauten.run.opened import Answer
 from tauten.run.request import Request
 from tauten.serve.exchange import Exchange, Reply
-from tauten.serve.flights import Flights
+from tauten.serve.kept.flights import Flights
+from tauten.serve.kept.sessions import HEADER as SESSION
+from tauten.serve.kept.sessions import Sessions
 from tauten.serve.routes import Route
 from tauten.serve.service import Service
-from tauten.serve.sessions import HEADER as SESSION
-from tauten.serve.sessions import Sessions
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import re
 from urllib.parse import parse_qsl
 
 from tauten.errors import InputError
-from tauten.serve.values import FormField
+from tauten.serve.native.values import FormField
 
 MOST_PARTS = 1000  # a workflow has some inputs, of which one may be a list of pages or frames
 HEAD_BYTES = 8 * 1024  # headers of one part: browsers send a few hundred

@@ -10,8 +10,8 @@ import msgspec
 
 from tauten.describe.payload import Audio, Image, Json, Media, Payload, Tensor, Text, Video
 from tauten.describe.ports import PortType
+from tauten.serve.native.values import Inputs
 from tauten.serve.service import Service
-from tauten.serve.values import Inputs
 from tauten.version import __version__
 
 if TYPE_CHECKING:

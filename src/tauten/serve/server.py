@@ -23,17 +23,17 @@ from tauten.errors import InputError, MachineError, TautenError
 from tauten.plan.plan import load_plan
 from tauten.serve.app import App, Site
 from tauten.serve.door import BODY_BYTES, Door
-from tauten.serve.guard import Guard, is_loopback
-from tauten.serve.keys import Keys
-from tauten.serve.limits import IN_FLIGHT
-from tauten.serve.logs import SAMPLE, Form, Logs
-from tauten.serve.metrics import Metrics
-from tauten.serve.safe_fetch import safe_fetch
+from tauten.serve.observe.logs import SAMPLE, Form, Logs
+from tauten.serve.observe.metrics import Metrics
+from tauten.serve.safety.guard import Guard, is_loopback
+from tauten.serve.safety.keys import Keys
+from tauten.serve.safety.limits import IN_FLIGHT
+from tauten.serve.safety.safe_fetch import safe_fetch
 from tauten.serve.service import NotReady, Service
 
 if TYPE_CHECKING:
-    from tauten.serve.oip_grpc import GrpcServer
-    from tauten.serve.telemetry import Telemetry
+    from tauten.serve.observe.telemetry import Telemetry
+    from tauten.serve.oip.grpc import GrpcServer
 
 DRAIN_S = 30.0  # what Kubernetes and most supervisors wait before they kill
 LEAD_S = 2.0  # from not ready to not accepting: balancers hear of it within a second or two
@@ -139,7 +139,7 @@ class Server:
         """Listen, load, warm up. Stops early, and then is not ready, when asked to end meanwhile."""
         self.logs.start()
         if self.settings.otlp:
-            from tauten.serve.telemetry import Telemetry
+            from tauten.serve.observe.telemetry import Telemetry
 
             self.telemetry = Telemetry(self.site, self.settings.otlp)
             self.telemetry.start()
@@ -158,8 +158,8 @@ class Server:
         ended.cancel()
 
     async def _listen(self) -> None:
-        from tauten.serve.http import serve
-        from tauten.serve.http_limits import HttpLimits
+        from tauten.serve.http.limits import HttpLimits
+        from tauten.serve.http.listener import serve
 
         settings = self.settings
         limits = HttpLimits(body_bytes=settings.body_bytes + HEADROOM_BYTES)
@@ -316,7 +316,7 @@ class _Grpc:
 
 async def _grpc(site: Site, host: str, port: int) -> _Grpc:
     try:
-        from tauten.serve.oip_grpc import serve_grpc
+        from tauten.serve.oip.grpc import serve_grpc
     except ImportError as error:
         raise MachineError(
             f"gRPC is not installed: {error}", help="pip install grpcio, or --grpc-port off", code="E343"

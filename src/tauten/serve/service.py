@@ -12,7 +12,7 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import NotFound, PlanError, Unavailable, suggest
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
-from tauten.serve.flights import shareable
+from tauten.serve.kept.flights import shareable
 
 LATE = 3.0  # a request may take three times its objective before it is given up: late is not yet useless
 WITHOUT_SLO_S = 60.0  # a workflow that promises nothing: as long as most clients wait

@@ -15,16 +15,16 @@ from tauten.explain.html import to_html
 from tauten.explain.text import to_text
 from tauten.plan.plan import format_plan
 from tauten.serve import sse
-from tauten.serve.dialogue import Dialogue, done
 from tauten.serve.door import Call, check_depth
 from tauten.serve.exchange import Reply
+from tauten.serve.kept.traces import Finished, as_document, timing_ms, usage
 from tauten.serve.multipart import is_form, read_form
+from tauten.serve.native.dialogue import Dialogue, done
+from tauten.serve.native.values import Inputs, encode, medium_of
 from tauten.serve.openapi import document
 from tauten.serve.page import read as page
 from tauten.serve.routes import Route
 from tauten.serve.service import Service
-from tauten.serve.traces import Finished, as_document, timing_ms, usage
-from tauten.serve.values import Inputs, encode, medium_of
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tauten.errors import InputError, TautenError
-from tauten.serve import oip_calls as calls
-from tauten.serve import oip_rest as rest
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
-from tauten.serve.oip_models import VERSION, Flow, Model, Models, as_bytes
-from tauten.serve.oip_openapi import paths
-from tauten.serve.oip_tensors import Array, strings
+from tauten.serve.oip import calls, rest
+from tauten.serve.oip.models import VERSION, Flow, Model, Models, as_bytes
+from tauten.serve.oip.openapi import paths
+from tauten.serve.oip.tensors import Array, strings
 from tauten.serve.routes import Route
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tauten.serve import openai_run as shared
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
-from tauten.serve.openai_chat import chat
-from tauten.serve.openai_embeddings import embeddings
-from tauten.serve.openai_errors import failure
-from tauten.serve.openai_paths import paths
-from tauten.serve.openai_speech import speech
-from tauten.serve.openai_transcriptions import transcriptions
+from tauten.serve.openai import run as shared
+from tauten.serve.openai.chat import chat
+from tauten.serve.openai.embeddings import embeddings
+from tauten.serve.openai.errors import failure
+from tauten.serve.openai.paths import paths
+from tauten.serve.openai.speech import speech
+from tauten.serve.openai.transcriptions import transcriptions
 from tauten.serve.routes import Route
 from tauten.serve.service import Service
 

@@ -13,8 +13,8 @@ from tauten.plan.plan import parse_plan
 from tauten.serve import probes
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
-from tauten.serve.guard import Forbidden
 from tauten.serve.routes import Route
+from tauten.serve.safety.guard import Forbidden
 from tauten.version import __version__
 
 if TYPE_CHECKING:

@@ -1,0 +1,192 @@
+"""Servers of another make behind the same seam: uvicorn, and granian where it is installed."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Iterator
+from socket import AF_INET, AF_INET6, socket
+from typing import TYPE_CHECKING, Any
+
+from tauten.errors import InputError, MachineError
+from tauten.serve.http.cycle import Asgi
+from tauten.serve.http.limits import HttpLimits
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+POLL_S = 0.005  # how often a server without events of its own is looked at
+CLOSE_S = 1.0  # what a server gets to stop by itself before its task is cancelled
+
+
+async def uvicorn(
+    app: Asgi,
+    sockets: list[socket],
+    limits: HttpLimits,
+    *,
+    tls: ssl.SSLContext | None,
+    backlog: int,
+    root_path: str,
+) -> Uvicorn:
+    """Start uvicorn on bound sockets; it leaves signals, logs and the lifespan to us."""
+    try:
+        import uvicorn as package
+    except ImportError as error:
+        raise missing("uvicorn") from error
+
+    class Quiet(package.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # signals belong to the caller
+
+    config = package.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        headers=[("server", "tauten")],
+        proxy_headers=False,
+        backlog=backlog,
+        root_path=root_path,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=int(limits.idle_s) or 1,
+        ws="websockets-sansio",
+        ws_max_size=limits.websocket_bytes,
+        ws_ping_interval=limits.websocket_ping_s,
+        ws_ping_timeout=limits.websocket_pong_s,
+    )
+    config.load()
+    config.ssl = tls
+    server = Quiet(config)
+    task = asyncio.get_running_loop().create_task(server.serve(sockets=sockets))
+    while not server.started:
+        if task.done():
+            raise MachineError("uvicorn did not start", help="see its log", code="E345") from task.exception()
+        await asyncio.sleep(POLL_S)
+    return Uvicorn(server, task)
+
+
+class Uvicorn:
+    """A uvicorn that runs in a task of this loop."""
+
+    def __init__(self, server: Server, task: asyncio.Task[None]) -> None:
+        self._server = server
+        self._task = task
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._server.server_state.connections)
+
+    async def drain(self, timeout_s: float) -> int:
+        """uvicorn's own graceful shutdown, bounded; how many tasks were cut off."""
+        self._server.should_exit = True
+        await asyncio.wait((self._task,), timeout=timeout_s)
+        return 0 if self._task.done() else len(self._server.server_state.tasks)
+
+    async def close(self) -> None:
+        """Stop at once."""
+        self._server.should_exit = self._server.force_exit = True
+        tasks = list(self._server.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait((self._task,), timeout=CLOSE_S)
+        for connection in list(self._server.server_state.connections):
+            transport: Any = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def granian(
+    app: Asgi,
+    sockets: list[socket],
+    limits: HttpLimits,
+    *,
+    tls: ssl.SSLContext | None,
+    backlog: int,
+    root_path: str,
+) -> Granian:
+    """Start granian, embedded in this loop. It binds for itself, so the sockets are given up first."""
+    try:
+        from granian.constants import Interfaces  # type: ignore[import-not-found]
+        from granian.server.embed import Server as Embedded  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise missing("granian") from error
+    if tls is not None or len(sockets) != 1 or sockets[0].family not in (AF_INET, AF_INET6):
+        raise InputError(
+            "granian serves one TCP address without TLS here",
+            help="use server='thin' for TLS, Unix sockets and inherited sockets",
+        )
+    host, port = sockets[0].getsockname()[:2]
+    sockets[0].close()
+    server = Embedded(
+        app,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGINL,
+        backlog=max(backlog, 128),
+        url_path_prefix=root_path or None,
+        log_enabled=False,  # the application has logs of its own
+        websockets=True,
+    )
+    task = asyncio.get_running_loop().create_task(server.serve())
+    for _ in range(int(CLOSE_S / POLL_S)):
+        await asyncio.sleep(POLL_S)
+        if task.done():
+            raise MachineError("granian did not start", help="see its log", code="E345") from task.exception()
+        if await _answers(host, port):
+            return Granian(server, task)
+    server.stop()
+    raise MachineError("granian did not listen in time", help="see its log", code="E345")
+
+
+async def _answers(host: str, port: int) -> bool:
+    """Whether somebody accepts at an address."""
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+class Granian:
+    """An embedded granian."""
+
+    def __init__(self, server: Any, task: asyncio.Task[None]) -> None:
+        self._server = server
+        self._task = task
+
+    @property
+    def connections(self) -> int:
+        """granian does not tell."""
+        return 0
+
+    async def drain(self, timeout_s: float) -> int:
+        """granian's own shutdown, bounded."""
+        if not self._task.done():
+            self._server.stop()
+            await asyncio.wait((self._task,), timeout=timeout_s)
+        return 0 if self._task.done() else 1
+
+    async def close(self) -> None:
+        """Stop, within a moment."""
+        await self.drain(CLOSE_S)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+def missing(name: str) -> MachineError:
+    """A server that was asked for and is not installed."""
+    return MachineError(
+        f"the server {name!r} is not installed",
+        help=f"pip install {name}, or use server='thin'",
+        code="E343",
+    )

@@ -1,0 +1,76 @@
+"""Conversations over many requests: an id that only its tenant can use, a pinned plan, an expiry.
+
+The server makes the id (122 random bits or more): one that a client could choose, another could guess.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import secrets
+
+from tauten.clock import Clock, real
+from tauten.describe.ports import Session
+from tauten.errors import NotFound
+from tauten.serve.kept.kept import Kept
+from tauten.serve.service import Service
+
+HEADER = "x-tauten-session"
+IDLE_S = 1800.0  # half an hour without a word: a person who comes back after that expects a fresh start
+MOST = 10_000  # a conversation holds some kilobytes of history
+
+
+class Held:
+    """A session, and the plan by which each workflow answers it."""
+
+    __slots__ = ("plans", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.plans: dict[str, str] = {}
+
+
+class Sessions:
+    """The sessions of a site."""
+
+    def __init__(self, *, most: int = MOST, idle_s: float = IDLE_S, clock: Clock = real) -> None:
+        self.idle_s = idle_s
+        self._kept: Kept[Held] = Kept(most, age_s=idle_s, clock=clock)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def open(self, tenant: str, id: str = "") -> Session:
+        """The tenant's session of that id, or a new one; raises NotFound for one that it does not have."""
+        if id:
+            return self._held(tenant, id).session
+        session = Session(secrets.token_urlsafe(16), tenant)
+        self._kept.put(tenant, session.id, Held(session))
+        return session
+
+    def plan(self, session: Session, service: Service) -> str:
+        """The plan that answers this session: its first one, as long as it is open; else one drawn now.
+
+        A conversation stays with one plan, so that its cached prefixes hit and its tone does not change.
+        """
+        held = self._kept.get(session.tenant, session.id)
+        if held is None:  # ended while it was used
+            return service.engine.draw()
+        if held.plans.get(service.name) not in service.engine.plans:
+            held.plans[service.name] = service.engine.draw()
+        return held.plans[service.name]
+
+    def end(self, tenant: str, id: str) -> None:
+        """Forget a session; raises NotFound for one that the tenant does not have."""
+        self._held(tenant, id)
+        self._kept.pop(tenant, id)
+
+    def _held(self, tenant: str, id: str) -> Held:
+        held = self._kept.get(tenant, id)
+        if held is None:
+            raise NotFound(
+                f"no session {id[:40]!r}",
+                help=f"sessions end after {self.idle_s / 60:g} idle minutes: leave {HEADER} out for a new one",
+                code="E283",
+            )
+        self._kept.touch(tenant, id)
+        return held

@@ -1,0 +1,140 @@
+"""The last requests that finished, so that a client can ask where the time of one of its own went.
+
+Only traces are kept: stages, causes and times. Inputs and outputs are not, and neither is what the user's
+code said when it failed.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tauten.clock import Clock, real
+from tauten.errors import NotFound
+from tauten.explain.account import Account, Header, account
+from tauten.explain.exports import perfetto
+from tauten.run.attribution import attribute
+from tauten.run.trace import SOURCES, Trace
+from tauten.serve.kept.kept import Kept
+
+if TYPE_CHECKING:
+    from tauten.serve.door import Call
+    from tauten.serve.exchange import Exchange
+
+MOST = 1000  # some minutes of a busy server; a trace takes a few kilobytes
+MOST_ROWS = 20_000  # a trace that is longer (hours of tokens) is not kept: it would outweigh all others
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One request that is over: answered, refused or stopped."""
+
+    id: str
+    tenant: str
+    workflow: str
+    plan: str
+    trace: Trace = field(repr=False)
+
+    def account(self) -> Account:
+        """Where its time went."""
+        header = Header(workflow=self.workflow, plan=self.plan, request=self.id)
+        return account(_discreet(self.trace), header=header)
+
+    def perfetto(self) -> str:
+        """The trace as JSON that ui.perfetto.dev opens."""
+        return perfetto.export({self.id: _discreet(self.trace)}, workflow=self.workflow)
+
+
+class Traces:
+    """A ring of finished requests; an observer of the site."""
+
+    def __init__(self, most: int = MOST, *, clock: Clock = real) -> None:
+        self._kept: Kept[Finished] = Kept(most, clock=clock)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def finished(
+        self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
+    ) -> None:
+        """Keep the trace of an exchange that ran something."""
+        if call is not None:
+            self.keep(call)
+
+    def keep(self, call: Call) -> None:
+        """Keep the trace of what ran for a call, if anything did."""
+        request, service = call.request, call.service
+        if request is None or service is None or len(request.trace.rows) > MOST_ROWS:
+            return
+        plan = request.plan or service.plan_id
+        done = Finished(call.id, call.caller.tenant, service.name, plan, request.trace)
+        self._kept.put(call.caller.tenant, call.id, done)
+
+    def find(self, tenant: str, id: str) -> Finished:
+        """A tenant's request; of another's nothing is told, not even that it was there."""
+        done = self._kept.get(tenant, id)
+        if done is None:
+            raise NotFound(
+                f"no finished request {id!r} is kept",
+                help=f"the last {self._kept.most} are kept; ask with the key that sent it",
+                code="E282",
+            )
+        return done
+
+
+def timing_ms(trace: Trace, *, sources: bool = False) -> dict[str, float]:
+    """Total and first output in ms; with `sources` also the five sources, what lies outside them and the
+    rest that nobody claims, which add up to the total."""
+    found: dict[str, float] = {"total": _ms(trace.end - trace.start)}
+    if trace.first_output is not None:
+        found["first_output"] = _ms(trace.first_output - trace.start)
+    return {**found, **_by_source(trace)} if sources else found
+
+
+def server_timing(trace: Trace) -> str:
+    """The same as the value of a `Server-Timing` header."""
+    parts = [f"{name};dur={ms:g}" for name, ms in _by_source(trace).items() if ms or name in _FIVE]
+    return ", ".join([*parts, f"total;dur={_ms(trace.end - trace.start):g}"])
+
+
+def usage(trace: Trace) -> dict[str, float]:
+    """What a request spent, by unit: input_tokens, output_tokens, core_seconds, cents ..."""
+    spent: dict[str, float] = {}
+    for _, unit, amount in trace.spent:
+        spent[unit] = spent.get(unit, 0) + amount
+    return {unit: int(amount) if amount == int(amount) else amount for unit, amount in spent.items()}
+
+
+_FIVE = ("model", "preparation", "network", "contention", "io")
+
+
+def _by_source(trace: Trace) -> dict[str, float]:
+    sums = dict.fromkeys((*_FIVE, "outside", "unattributed"), 0.0)
+    for start, end, _, cause in attribute(trace).segments:
+        sums[SOURCES.get(cause, "outside")] += end - start
+    return {name: _ms(seconds) for name, seconds in sums.items()}
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 3)
+
+
+def _discreet(trace: Trace) -> Trace:
+    """The trace without the words of errors: they may quote what the client sent."""
+    if not any(note.startswith(_FAILED) for note in trace.notes.values()):
+        return trace
+    shown = copy.copy(trace)
+    shown.notes = {step: "failed" if note.startswith(_FAILED) else note for step, note in trace.notes.items()}
+    return shown
+
+
+_FAILED = "failed: "
+
+
+def as_document(done: Finished) -> dict[str, Any]:
+    """The account as plain values: schema `tauten.explain/1`."""
+    from tauten.explain.document import to_document
+
+    return to_document(done.account())

@@ -1,0 +1,292 @@
+"""Requests over a WebSocket, one after another: inputs that stream in, outputs that stream out.
+
+The client sends JSON objects, and bytes for increments of media:
+
+    {"inputs": {...}}                               begins a request; may carry "id" and "deadline_ms"
+    {"type": "input", "input": NAME, "value": ...}  one increment of a streamed input
+    {"type": "input", "input": NAME}                the bytes that follow are increments of this one
+    {"type": "end", "input": NAME}                  that input is whole
+    {"type": "cancel"}                              stop the request
+
+The server answers `started`, `output` (media: their type, then a message of bytes), `done` or `error`.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tauten.clock import real
+from tauten.describe.payload import Media
+from tauten.describe.ports import Stream
+from tauten.errors import Cancelled, InputError, suggest
+from tauten.serve.door import Call, check_depth
+from tauten.serve.exchange import TooLarge
+from tauten.serve.kept.sessions import HEADER as SESSION
+from tauten.serve.kept.traces import timing_ms, usage
+from tauten.serve.native.values import FormField, Inputs, encode
+from tauten.serve.service import Service
+from tauten.serve.socket import Socket, Turn
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+
+FEED = 64  # increments of an input that wait for the workflow; then the client is held back
+_TYPES = ("run", "input", "end", "cancel")
+
+
+class Feed(AsyncIterator[Any]):
+    """Increments of an input on their way from the socket to the workflow, behind a bound."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(FEED)
+        self.ended = False
+        self._left = False
+
+    async def put(self, value: Any) -> None:
+        """Hand over one increment; waits while the workflow has enough, drops what nobody reads any more."""
+        if not self._left:
+            await self._queue.put(value)
+
+    async def end(self) -> None:
+        self.ended = True
+        await self.put(_END)
+
+    async def __anext__(self) -> Any:
+        value = await self._queue.get()
+        if value is _END:
+            self._queue.put_nowait(_END)  # a second look finds the end again
+            raise StopAsyncIteration
+        return value
+
+    async def aclose(self) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Nobody reads any more: whoever waits to put goes on."""
+        self._left = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
+
+class _Run:
+    """The request that runs now."""
+
+    def __init__(self, turn: Turn, feeds: dict[str, Feed]) -> None:
+        self.turn = turn
+        self.feeds = feeds
+        self.bytes_for = next(iter(feeds)) if len(feeds) == 1 else ""
+        self.call: Call | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def feed(self, name: Any) -> Feed:
+        if name not in self.feeds:
+            raise _unclear(f"no streamed input {str(name)[:60]!r}", suggest(str(name), self.feeds))
+        feed = self.feeds[name]
+        if feed.ended:
+            raise _unclear(f"input `{name}` has ended", "begin another request")
+        return feed
+
+    def stop(self) -> None:
+        request = self.call.request if self.call is not None else None
+        if request is not None:
+            request.fail(Cancelled("the client cancelled the request", help="send it again"))
+        elif self.task is not None:
+            self.task.cancel()
+
+
+class Dialogue:
+    """One socket of a service."""
+
+    def __init__(self, site: Site, call: Call, service: Service, inputs: Inputs) -> None:
+        assert isinstance(call.exchange, Socket)  # the route is a socket's
+        self.site = site
+        self.socket = call.exchange
+        self.first = call
+        self.service = service
+        self.inputs = inputs
+        self._run: _Run | None = None
+        self._session = ""
+        self._count = 0
+
+    async def talk(self) -> None:
+        """Until the client leaves; what still runs then is stopped."""
+        await self.socket.accept()
+        self.socket.settle()
+        task: asyncio.Task[None] | None = None
+        try:
+            async for message in self.socket.messages():
+                try:
+                    await self._take(message)
+                except InputError as error:
+                    await self.socket.send_json(_error(error))
+                task = self._run.task if self._run is not None else task
+        finally:
+            if task is not None and not task.done():
+                if not self.socket.left:
+                    task.cancel()
+                await asyncio.wait([task])
+
+    async def _take(self, message: str | bytes) -> None:
+        if len(message) > self.first.door.body_bytes:
+            raise TooLarge(
+                f"a message of {len(message)} bytes; at most {self.first.door.body_bytes} are taken",
+                help="send less, or start the server with a larger --max-body-mb",
+            )
+        if isinstance(message, bytes):
+            await self._bytes(message)
+            return
+        given = _object(message)
+        kind = given.get("type", "run" if "inputs" in given else "")
+        if kind == "run":
+            self._begin(given)
+        elif kind == "cancel":
+            if self._run is not None:
+                self._run.stop()
+        elif kind in ("input", "end"):
+            await self._input(self._running(), given, kind)
+        else:
+            raise _unclear(f"a message of type {str(kind)[:60]!r}", suggest(str(kind), _TYPES))
+
+    async def _input(self, run: _Run, given: Mapping[str, Any], kind: str) -> None:
+        name = given.get("input")
+        feed = run.feed(name)
+        if kind == "end":
+            await feed.end()
+        elif "value" in given:
+            await feed.put(await self.inputs.increment(str(name), given["value"], self.first.door.fetch))
+        else:
+            run.bytes_for = str(name)
+
+    async def _bytes(self, message: bytes) -> None:
+        run = self._running()
+        if not run.bytes_for:
+            raise _unclear("bytes for no input", 'first say {"type": "input", "input": NAME}')
+        feed = run.feed(run.bytes_for)
+        await feed.put(await self.inputs.increment(run.bytes_for, FormField(message, filename="")))
+
+    def _running(self) -> _Run:
+        if self._run is None:
+            raise _unclear("no request runs", 'begin with {"inputs": {...}}')
+        return self._run
+
+    def _begin(self, given: Mapping[str, Any]) -> None:
+        if self._run is not None:
+            raise _unclear("a request runs already", "wait for its `done` or `error`, or open another socket")
+        inputs = given.get("inputs", {})
+        if not isinstance(inputs, dict):
+            raise _unclear("`inputs` is no object", 'begin with {"inputs": {...}}')
+        streamed = [name for name, port in self.inputs.ports.items() if port.stream and name not in inputs]
+        run = self._run = _Run(Turn(self.socket, self._headers(given)), {name: Feed() for name in streamed})
+        run.task = asyncio.get_running_loop().create_task(self._answer(run, inputs))
+
+    def _headers(self, given: Mapping[str, Any]) -> dict[str, str]:
+        """The handshake's headers with what this request says of itself."""
+        headers = dict(self.socket.headers)
+        self._count += 1
+        if self._count > 1:
+            headers.pop("x-request-id", None)  # the handshake's names its first request
+        if self._session:
+            headers[SESSION] = self._session
+        for name, header in (("id", "x-request-id"), ("deadline_ms", "x-tauten-deadline-ms")):
+            if given.get(name) is not None:
+                headers[header] = str(given[name])
+        return headers
+
+    async def _answer(self, run: _Run, given: Mapping[str, Any]) -> None:
+        """One request, as the observers see any other."""
+        began = real()  # uvloop tells its own time in whole milliseconds
+        problem: BaseException | None = None
+        try:
+            run.call = call = self.first.door.enter(run.turn, self.first.route, self.first.params)
+            await self._stream(run, call, given)
+        except asyncio.CancelledError as error:
+            problem = error
+            raise
+        except Exception as error:  # noqa: BLE001  # every request gets its answer
+            problem = error
+            await self._fail(run, error)
+        finally:
+            self._over(run)
+            run.turn.close()
+            seconds = real() - began
+            for observer in self.site.observers:
+                observer.finished(run.turn, run.call, problem, seconds)
+
+    async def _stream(self, run: _Run, call: Call, given: Mapping[str, Any]) -> None:
+        values = {name: await self.inputs.one(name, value, call.door.fetch) for name, value in given.items()}
+        values |= {name: Stream(feed) for name, feed in run.feeds.items()}
+        inputs = self.service.workflow.bind(**values)
+        session = call.session(self.service)
+        self._session = session.id if session is not None else ""
+        shown = {"session": session.id} if session is not None else {}
+        await self.socket.send_json({"type": "started", "id": call.id, **shown})
+        async with aclosing(call.stream(self.service, inputs, session)) as outputs:
+            async for value in outputs:
+                await self._send(value)
+        self._over(run)
+        run.turn.status = 200
+        await self.socket.send_json(done(call))
+
+    async def _send(self, value: Any) -> None:
+        if isinstance(value, Media):
+            head = {"type": "output", "media": value.type, "size_bytes": value.size_bytes}
+            await self.socket.send_json(head)
+            await self.socket.send(value.data)
+        else:
+            await self.socket.send(encode({"type": "output", "output": value}).decode())
+
+    async def _fail(self, run: _Run, error: Exception) -> None:
+        from tauten.serve.app import as_ours
+
+        ours = as_ours(error)
+        self._over(run)
+        run.turn.status = ours.http_status
+        if not self.socket.left:
+            await self.socket.send_json({**_error(ours), "id": run.call.id if run.call else ""})
+
+    def _over(self, run: _Run) -> None:
+        """The socket is free for the next request: said before the last message goes, which invites it."""
+        for feed in run.feeds.values():
+            feed.leave()
+        if self._run is run:
+            self._run = None
+
+
+def done(call: Call) -> dict[str, Any]:
+    """The last word on a request that went well."""
+    request = call.request
+    assert request is not None  # it ran
+    trace = request.trace
+    return {
+        "type": "done",
+        "id": call.id,
+        "plan": request.plan,
+        "usage": usage(trace),
+        "timing_ms": timing_ms(trace, sources=call.caller.timing),
+    }
+
+
+def _object(message: str) -> dict[str, Any]:
+    data = message.encode()
+    check_depth(data)
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise _unclear(f"not a JSON object: {error}", 'begin with {"inputs": {...}}') from None
+
+
+def _error(error: Any) -> dict[str, Any]:
+    return {"type": "error", "error": {"code": error.code, "message": error.message, "help": error.help}}
+
+
+def _unclear(seen: str, help: str) -> InputError:
+    return InputError(seen, help=help, code="E287")
+
+
+_END: Any = object()

@@ -1,0 +1,245 @@
+"""What Prometheus scrapes: requests, stages by cause, deployments, the event loop and the process.
+
+A finished request costs a few microseconds. Where its time went is worked out later, in slices between
+requests that take at most 2 % of the loop; under load a share of the requests is looked at, which the counter
+of looked-at requests tells. Labels come from closed lists: workflows, plans, stages, causes, tenants of the
+key file. Nothing that a client writes becomes a label.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tauten.clock import Clock, real
+from tauten.run.attribution import attribute
+from tauten.run.trace import Trace
+from tauten.serve import probes
+from tauten.serve.door import Call
+from tauten.serve.exchange import Exchange
+from tauten.serve.observe.condensed import condensed
+from tauten.serve.observe.histogram import SIZES, Counters, Histogram, Histograms
+from tauten.serve.observe.outcome import error_of, outcome_of, reason_of, status_of, went_well
+from tauten.version import __version__
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from tauten.serve.app import Site
+
+SLICE_S = 0.001  # of the loop at a time, shorter than anybody's latency target notices
+EVERY_S = 0.05  # with the slice: at most 2 % of the loop
+KEPT = 512  # traces that wait for their turn; under load newer ones are passed over
+MOST_ROWS = 4000  # a longer trace (2000 tokens) would take more than a slice even when it is condensed
+LAG_EVERY_S = 0.1
+
+
+class Metrics:
+    """Counts exchanges; an observer of the site, and a collector of prometheus-client."""
+
+    def __init__(self, site: Site, *, clock: Clock = real) -> None:
+        self.site = site
+        self._clock = clock
+        self._waiting: deque[tuple[str, Trace]] = deque()
+        by_plan = ("workflow", "plan")
+        self.requests = Histograms(
+            "tauten_request_seconds", "From arrival to the last byte.", (*by_plan, "outcome")
+        )
+        self.first_outputs = Histograms(
+            "tauten_first_output_seconds", "From arrival to the first output.", by_plan
+        )
+        self.stages = Histograms(
+            "tauten_stage_seconds",
+            "Exclusive time on the path of a request, by stage and cause; adds up to its whole time.",
+            ("workflow", "stage", "cause"),
+        )
+        self.lag = Histograms("tauten_loop_lag_seconds", "How late the event loop wakes a timer.", ())
+        self.responses = Counters(
+            "tauten_http_responses", "Answers by route and status.", ("route", "status")
+        )
+        self.refusals = Counters(
+            "tauten_refusals", "Requests that got no answer, by reason.", ("workflow", "reason")
+        )
+        self.by_tenant = Counters("tauten_tenant_requests", "Requests by tenant.", ("tenant", "outcome"))
+        self.tokens = Counters("tauten_tokens", "Tokens by kind.", ("workflow", "kind"))
+        self.looked_at = Counters(
+            "tauten_attributed_requests", "Requests whose stages and tokens were looked at.", ("workflow",)
+        )
+
+    # -- what happens -------------------------------------------------------------------------------------
+
+    def finished(
+        self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
+    ) -> None:
+        """Count an exchange that is over."""
+        service = None if call is None else call.service
+        status, outcome = exchange.status, "ok"
+        if not went_well(exchange, call, error):
+            ended = error_of(exchange, call, error)
+            status = status_of(exchange, ended)
+            outcome = outcome_of(status, ended)
+            if ended is not None:
+                self.refusals.add(("" if service is None else service.name, reason_of(ended)))
+        self.responses.add(("none" if call is None else call.route.name, str(status)))
+        if call is None or service is None:
+            return
+        workflow = service.name
+        request = call.request
+        plan = (request.plan if request is not None else "") or service.plan_id
+        self.requests.at((workflow, plan, outcome)).observe(seconds)
+        if call.caller.tenant:
+            self.by_tenant.add((call.caller.tenant, outcome))
+        if request is None:
+            return
+        trace = request.trace
+        if trace.first_output is not None:
+            self.first_outputs.at((workflow, plan)).observe(trace.first_output - trace.start)
+        if len(self._waiting) < KEPT and len(trace.rows) <= MOST_ROWS:
+            self._waiting.append((workflow, trace))
+
+    # -- later --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look at finished requests between others, and at the loop's lag; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look())
+            group.create_task(self._feel())
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            self.slice(SLICE_S)
+
+    async def _feel(self) -> None:
+        histogram = self.lag.at(())
+        while True:
+            asked = self._clock()
+            await asyncio.sleep(LAG_EVERY_S)
+            histogram.observe(max(0.0, self._clock() - asked - LAG_EVERY_S))
+
+    def slice(self, seconds: float) -> None:
+        """Work on what waits for at most `seconds`, at least on one."""
+        until = self._clock() + seconds
+        while self._waiting:
+            self._attributed(*self._waiting.popleft())
+            if self._clock() >= until:
+                return
+
+    def _attributed(self, workflow: str, trace: Trace) -> None:
+        self.looked_at.add((workflow,))
+        for (step, cause), seconds in attribute(condensed(trace)).exclusive().items():
+            name = step.partition("[")[0] or "engine"  # members of a map are one stage
+            self.stages.at((workflow, name, cause)).observe(seconds)
+        for _, unit, amount in trace.spent:
+            if unit.endswith("_tokens"):
+                self.tokens.add((workflow, unit.removesuffix("_tokens")), amount)
+
+    # -- the scrape ---------------------------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Metric]:
+        """All families; called by prometheus-client."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+
+        counted = (self.requests, self.first_outputs, self.stages, self.lag, self.responses, self.refusals)
+        for each in (*counted, self.by_tenant, self.tokens, self.looked_at):
+            yield each.family()
+        flights = self.site.door.flights
+        yield CounterMetricFamily(
+            "tauten_single_flight_joins",
+            "Requests that shared the computation of another.",
+            value=0 if flights is None else flights.joined,
+        )
+        yield GaugeMetricFamily(
+            "tauten_in_flight", "Exchanges and sockets that are open now.", value=self.site.in_flight
+        )
+        ready = GaugeMetricFamily("tauten_ready", "1 where requests are taken.", labels=("workflow",))
+        running = GaugeMetricFamily(
+            "tauten_running", "Requests that a plan runs now.", labels=("workflow", "plan")
+        )
+        for service in self.site.services:
+            ready.add_metric((service.name,), not (self.site.draining or probes.unready_service(service)))
+            for opened in list(service.engine.plans.values()):
+                running.add_metric((service.name, opened.id), opened.running)
+        yield ready
+        yield running
+        yield InfoMetricFamily(
+            "tauten_build", "What runs.", {"version": __version__, "python": platform.python_version()}
+        )
+        yield from _of_deployments(self.site)
+
+    def exposition(self) -> Any:
+        """A function from an Accept header to the text and its type."""
+        from prometheus_client import CollectorRegistry, ProcessCollector
+        from prometheus_client.exposition import choose_encoder
+
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        ProcessCollector(registry=registry)
+
+        def text(accept: str) -> tuple[bytes, str]:
+            encode, media_type = choose_encoder(accept)
+            return encode(registry), media_type
+
+        return text
+
+
+_GAUGES = {
+    "waiting": ("tauten_queue_length", "Requests that wait in a deployment."),
+    "oldest_wait_s": ("tauten_queue_oldest_seconds", "How long the first of them has waited."),
+    "wait_s": ("tauten_queue_wait_seconds", "How long one more request would wait."),
+    "running": ("tauten_deployment_running", "Requests that a deployment works on."),
+    "replicas": ("tauten_replicas", "Instances that work, or slots of an engine that batches by itself."),
+    "zombies": ("tauten_zombies", "Pieces of work that run on although nobody waits for them."),
+}
+_COUNTS = {
+    "batches": ("tauten_batches", "Batches that a deployment ran."),
+    "rejected": ("tauten_rejected", "Requests refused by a deployment's admission."),
+    "shed": ("tauten_shed", "Waiting requests given up for more urgent ones."),
+    "expired": ("tauten_expired", "Requests whose deadline passed while they waited."),
+    "bisected": ("tauten_batches_bisected", "Batches cut in two to find the input that breaks them."),
+    "restarts": ("tauten_replica_restarts", "Instances that died and were opened anew."),
+    "retried": ("tauten_retried", "Requests run again after an instance died."),
+}
+
+
+def _of_deployments(site: Site) -> Iterator[Metric]:
+    """Families from the plain facts that deployments tell."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    seen = [
+        ((service.name, label), view)
+        for service in site.services
+        for label, view in probes.deployments(service)
+    ]
+    labels = ("workflow", "deployment")
+    families: list[tuple[str, Any]] = [
+        *((key, GaugeMetricFamily(*words, labels=labels)) for key, words in _GAUGES.items()),
+        *((key, CounterMetricFamily(*words, labels=labels)) for key, words in _COUNTS.items()),
+    ]
+    for key, family in families:
+        for at, view in seen:
+            family.add_metric(at, float(getattr(view, key)))
+        yield family
+    releases = CounterMetricFamily(
+        "tauten_batch_releases", "Batches by the reason that closed them.", labels=(*labels, "reason")
+    )
+    sizes = HistogramMetricFamily("tauten_batch_size", "Members of a batch.", labels=labels)
+    for at, view in seen:
+        for reason, count in view.reasons.items():
+            releases.add_metric((*at, reason), count)
+        if view.batch_sizes:
+            sizes.add_metric(at, *_sizes(view.batch_sizes))
+    yield releases
+    yield sizes
+
+
+def _sizes(counts: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
+    """Buckets and sum of batch sizes, from how often each size was run."""
+    histogram = Histogram(SIZES)
+    for size, times in counts.items():
+        histogram.observe(size, times)
+    return list(histogram.cumulated()), histogram.total

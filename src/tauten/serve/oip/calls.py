@@ -1,0 +1,195 @@
+"""What REST and gRPC of the Open Inference Protocol do alike: budgets, running, metadata, what is not offered."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tauten.errors import InputError
+from tauten.serve.door import Call
+from tauten.serve.oip.models import VERSION, Model, Models
+from tauten.serve.oip.statistics import CODING_IN, CODING_OUT, Statistics
+from tauten.serve.oip.tensors import Array
+from tauten.version import __version__
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+
+EXTENSIONS = [
+    *("binary_tensor_data", "generate", "logging", "model_configuration"),
+    *("model_repository", "parameters", "schedule_policy", "statistics", "trace"),
+]
+_LOWEST = 1000  # priorities; more steps than anybody tells apart
+SETTINGS = {
+    "trace_file": "",
+    "trace_level": ["OFF"],
+    "trace_rate": "0",
+    "trace_count": "-1",
+    "log_frequency": "0",
+    "trace_mode": "opentelemetry",
+}
+LOGGING = {
+    "log_file": "",
+    "log_info": True,
+    "log_warning": True,
+    "log_error": True,
+    "log_verbose_level": 0,
+    "log_format": "default",
+}
+
+
+def statistics_of(site: Site) -> Statistics:
+    """The site's statistics, which REST and gRPC share; made and made an observer when first asked."""
+    for observer in site.observers:
+        if isinstance(observer, Statistics):
+            return observer
+    made = Statistics()
+    site.observers.append(made)
+    return made
+
+
+def budget(call: Call, timeout_us: int, priority: int) -> None:
+    """Honour ``timeout`` and ``priority``: the tighter deadline holds, 1 is the caller's highest priority."""
+    if timeout_us:
+        if timeout_us < 0:
+            raise InputError(f"timeout {timeout_us}", help="give microseconds, or 0 for none", code="E298")
+        call.deadline_ms = min(call.deadline_ms, timeout_us / 1e3)
+    if priority:
+        if not 0 < priority <= _LOWEST:
+            raise InputError(f"priority {priority}", help=f"1 (highest) to {_LOWEST}", code="E298")
+        call.priority = call.caller.priority + 1 - priority
+
+
+async def infer(call: Call, model: Model, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Run one request to its end."""
+    service = model.service
+    service.check()
+    answer = await call.answer(service, model.bind(tensors), call.session(service))
+    return model.tensors(answer.value)
+
+
+async def increments(
+    call: Call, model: Model, tensors: Mapping[str, Array]
+) -> AsyncGenerator[dict[str, Array], None]:
+    """The answers of a streaming workflow as they come."""
+    service = model.service
+    service.check()
+    stream = call.stream(service, model.bind(tensors), call.session(service))
+    try:
+        async for value in stream:
+            yield model.tensors(value)
+    finally:
+        await stream.aclose()
+
+
+def coded(call: Call, input_s: float, output_s: float) -> None:
+    """Book what the coding of a request's tensors took."""
+    if call.request is not None:
+        call.request.trace.spent += [("", CODING_IN, input_s), ("", CODING_OUT, output_s)]
+
+
+# -- metadata ------------------------------------------------------------------------------------------------
+
+
+def server_metadata() -> dict[str, Any]:
+    return {"name": "tauten", "version": __version__, "extensions": EXTENSIONS}
+
+
+def metadata(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.service.name,
+        "versions": [VERSION],
+        "platform": model.platform,
+        "inputs": [_tensor(each.name, each.datatype, each.shape) for each in model.inputs],
+        "outputs": [_tensor(each.name, each.datatype, each.shape) for each in model.outputs],
+    }
+
+
+def _tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape}
+
+
+def config(model: Model) -> dict[str, Any]:
+    """The parts of Triton's configuration that clients read; a batch axis is not among its dims."""
+    skip = 1 if model.max_batch else 0
+    return {
+        "name": model.service.name,
+        "platform": model.platform,
+        "backend": "onnxruntime" if model.platform.startswith("onnx") else "tauten",
+        "max_batch_size": model.max_batch,
+        "input": [
+            {
+                "name": each.name,
+                "data_type": _config_type(each.datatype),
+                "dims": each.shape[skip:],
+                "optional": each.optional,
+            }
+            for each in model.inputs
+        ],
+        "output": [
+            {"name": each.name, "data_type": _config_type(each.datatype), "dims": each.shape[skip:]}
+            for each in model.outputs
+        ],
+        "model_transaction_policy": {"decoupled": model.decoupled},
+    }
+
+
+def _config_type(datatype: str) -> str:
+    return f"TYPE_{'STRING' if datatype == 'BYTES' else datatype}"
+
+
+def index(models: Models, *, ready_only: bool) -> list[dict[str, str]]:
+    """The repository's index."""
+    found = []
+    for model in models.all():
+        ready = model.service.ready
+        if ready or not ready_only:
+            reason = "" if ready else "it loads, or it was unloaded"
+            state = "READY" if ready else "UNAVAILABLE"
+            found.append({"name": model.service.name, "version": VERSION, "state": state, "reason": reason})
+    return found
+
+
+# -- what is not offered to everybody ------------------------------------------------------------------------
+
+
+class NotOffered(InputError):
+    """An operation that this server does not do, or not for this caller."""
+
+    code = "E297"
+    http_status = 400
+    grpc_status = "UNIMPLEMENTED"
+
+
+def no_settings(what: str) -> NotOffered:
+    return NotOffered(
+        f"{what} cannot be changed by a request", help="set it by the flags of `tauten serve`, and start anew"
+    )
+
+
+async def load(call: Call, models: Models, name: str, *, parameters: bool) -> None:
+    """Open a service that was unloaded; raises NotOffered where the caller may not."""
+    _check_admin(call, "load")
+    if parameters:
+        raise NotOffered("a load with parameters", help="this server loads what it was started with")
+    service = models.find(name).service
+    if not service.ready:
+        await service.open()
+
+
+async def unload(call: Call, models: Models, name: str) -> None:
+    """Take a service away and free its models; its running requests end first."""
+    _check_admin(call, "unload")
+    service = models.find(name).service
+    service.ready = False
+    for plan in list(service.engine.plans):
+        await service.engine.retire(plan)
+
+
+def _check_admin(call: Call, what: str) -> None:
+    if not call.caller.admin:
+        raise NotOffered(
+            f"this server does not {what} models for you",
+            help="start it with the models you want, or come with a key that may administer it",
+        )

@@ -1,0 +1,105 @@
+"""The Open Inference Protocol over gRPC: the same models, door and budgets, on the same event loop."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from tauten.errors import MachineError
+from tauten.serve.oip.grpc_call import One, route_of
+from tauten.serve.oip.grpc_methods import Method, Methods
+from tauten.serve.oip.grpc_stream import Stream
+from tauten.serve.oip.messages import SERVICE, message, parse
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+
+HEAD_BYTES = 64 * 1024  # names and shapes of a message beside its tensors
+METADATA_BYTES = 16 * 1024  # as the HTTP server allows for headers
+AT_ONCE = 1024  # calls of one connection; more than any client keeps open
+MOST = 4096  # calls of the server, as requests over HTTP
+DRAIN_S = 30.0  # what calls get to end in, as over HTTP
+
+
+async def serve_grpc(site: Site, host: str, port: int = 0) -> GrpcServer:
+    """Start the service beside HTTP; port 0 takes a free one. Raises MachineError where it cannot listen."""
+    server = GrpcServer(site)
+    await server.start(host, port)
+    return server
+
+
+class GrpcServer:
+    """A running server; `port` is where it listens."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.port = 0
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", site.door.body_bytes + HEAD_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", METADATA_BYTES),
+                ("grpc.max_concurrent_streams", AT_ONCE),
+                ("grpc.so_reuseport", 0),  # two servers on one port would share its clients unseen
+            ],
+            maximum_concurrent_rpcs=MOST,
+        )
+        self._server.add_generic_rpc_handlers((_handlers(site),))
+
+    async def start(self, host: str, port: int) -> None:
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port = self._server.add_insecure_port(where)
+        except RuntimeError as error:
+            raise MachineError(
+                f"cannot listen for gRPC on {where}",
+                help="take another port, or end what uses it",
+                code="E340",
+            ) from error
+        await self._server.start()
+
+    async def stop(self, drain_s: float = DRAIN_S) -> None:
+        """Take no more calls, let those that run end, then close; may be called twice."""
+        await self._server.stop(drain_s)
+
+
+def _handlers(site: Site) -> Any:
+    """Every method of the service by its name, bytes in and bytes out."""
+    methods = Methods(site)
+    table = {
+        name: grpc.unary_unary_rpc_method_handler(_Unary(site, name, method).answer)
+        for name, method in methods.table().items()
+    }
+    stream = Stream(site)
+    table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(stream.talk)
+    return grpc.method_handlers_generic_handler(SERVICE, table)
+
+
+class _Unary:
+    """A method of one question and one answer."""
+
+    def __init__(self, site: Site, name: str, method: Method) -> None:
+        self.site = site
+        self.route = route_of(name)
+        self.request = message(f"{name}Request")
+        self.method = method
+
+    async def answer(self, data: bytes, context: Any) -> bytes:
+        one = One(self.site, self.route, context)
+        try:
+            call = one.enter()
+            answer = await self.method(call, parse(self.request, data))
+            context.set_trailing_metadata(tuple(one.exchange.extra))
+            return answer.SerializeToString()  # type: ignore[no-any-return]
+        except asyncio.CancelledError as error:
+            one.left(error)
+            raise
+        except Exception as error:  # every call gets a status
+            await one.abort(error)
+            raise  # unreachable: abort raises
+        finally:
+            one.close()

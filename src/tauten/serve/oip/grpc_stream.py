@@ -1,0 +1,140 @@
+"""ModelStreamInfer: many requests on one stream, each with one answer or, from a streaming workflow, several.
+
+Requests run side by side. Whole answers come in the order of their requests; the increments of streaming
+workflows come as they are made, told apart by their ids. An error ends its request, not the stream.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from tauten.errors import TautenError
+from tauten.run.siblings import cancel_all
+from tauten.serve.door import Call
+from tauten.serve.oip import calls
+from tauten.serve.oip import grpc_tensors as tensors
+from tauten.serve.oip.grpc_call import One, route_of
+from tauten.serve.oip.messages import message, parse
+from tauten.serve.oip.models import Model, Models
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+
+SIDE_BY_SIDE = 64  # requests of one stream that run at a time; the next is read when one has ended
+_Request = message("ModelInferRequest")
+_Answer = message("ModelStreamInferResponse")
+
+
+class Stream:
+    """The method."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.route = route_of("ModelStreamInfer")
+        self.models = Models(site)
+
+    async def talk(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        room = asyncio.Semaphore(SIDE_BY_SIDE)
+        writing = asyncio.Lock()
+        running: set[asyncio.Task[None]] = set()
+        before: asyncio.Task[None] | None = None
+
+        def ended(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            room.release()
+
+        try:
+            async for data in requests:
+                await room.acquire()
+                turn = asyncio.create_task(_Turn(self, context, writing, before).run(data))
+                running.add(turn)
+                turn.add_done_callback(ended)
+                before = turn
+            if running:
+                await asyncio.gather(*running)
+        finally:
+            await cancel_all(list(running))
+
+
+class _Turn:
+    """One request of a stream."""
+
+    def __init__(
+        self, stream: Stream, context: Any, writing: asyncio.Lock, before: asyncio.Task[None] | None
+    ) -> None:
+        self.models = stream.models
+        self.one = One(stream.site, stream.route, context)
+        self.writing = writing
+        self.before = before
+
+    async def run(self, data: bytes) -> None:
+        one = self.one
+        request: Any = None
+        try:
+            call = one.enter()
+            request = parse(_Request, data)
+            model = self.models.find(request.model_name, request.model_version)
+            calls.budget(call, tensors.parameter(request, "timeout"), tensors.parameter(request, "priority"))
+            if model.decoupled:
+                self.before = None  # its increments wait for nobody
+                await self._increments(call, model, request)
+            else:
+                results = await calls.infer(call, model, tensors.read(request))
+                await self._whole(model, request, results)
+        except asyncio.CancelledError as error:
+            one.left(error)
+            raise
+        except Exception as error:  # noqa: BLE001  # every request gets an answer
+            await self._failed(request, error)
+        finally:
+            self.before = None
+            one.close()
+
+    async def _whole(self, model: Model, request: Any, results: dict[str, Any]) -> None:
+        answer = tensors.written(request, model, results)
+        if tensors.flag(request, "triton_enable_empty_final_response"):
+            answer.parameters["triton_final_response"].bool_param = True
+        await self._turn()
+        await self._write(_Answer(infer_response=answer))
+
+    async def _turn(self) -> None:
+        """Wait until the request before this one was answered."""
+        if self.before is not None:
+            await asyncio.wait([self.before])
+
+    async def _increments(self, call: Call, model: Model, request: Any) -> None:
+        stream = calls.increments(call, model, tensors.read(request))
+        try:
+            async for results in stream:
+                answer = tensors.written(request, model, results)
+                answer.parameters["triton_final_response"].bool_param = False
+                await self._write(_Answer(infer_response=answer))
+        finally:
+            await stream.aclose()
+        if tensors.flag(request, "triton_enable_empty_final_response"):
+            await self._write(_Answer(infer_response=_empty(model, request)))
+
+    async def _failed(self, request: Any, error: Exception) -> None:
+        words = self.one.failed(error)
+        if self.one.call is not None and isinstance(self.one.problem, TautenError):
+            self.one.call.error = self.one.problem
+        answer = _Answer(error_message=words)
+        if request is not None:
+            answer.infer_response.id = request.id
+            answer.infer_response.model_name = request.model_name
+        await self._turn()
+        await self._write(answer)
+
+    async def _write(self, answer: Any) -> None:
+        async with self.writing:
+            await self.one.context.write(answer.SerializeToString())
+
+
+def _empty(model: Model, request: Any) -> Any:
+    """Says that a request's last answer was sent."""
+    answer = tensors.ModelInferResponse(model_name=model.service.name, id=request.id)
+    answer.parameters["triton_final_response"].bool_param = True
+    return answer

@@ -1,0 +1,201 @@
+"""Counts and times of each model, as Triton's statistics have them, from the traces of finished requests.
+
+What is counted: `success`, `fail` and `cancel` are whole requests; `queue` is the time that nothing worked for
+one, `compute_infer` its models and stages, `compute_input` and `compute_output` the coding of its tensors and
+payloads. An execution is one run of a model: several requests may share it, each by its share of the rows, so
+that shares add up to runs. A workflow of several models counts one execution a request.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from tauten.errors import Cancelled
+from tauten.run.attribution import attribute
+from tauten.run.trace import VISIT, Trace
+from tauten.serve.oip.models import VERSION
+
+if TYPE_CHECKING:
+    from tauten.serve.door import Call
+    from tauten.serve.exchange import Exchange
+    from tauten.serve.service import Service
+
+PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
+_QUEUE, _INPUT, _INFER, _OUTPUT = range(4)
+_PART = {
+    **dict.fromkeys(("admission", "queue", "batch_wait", "limit"), _QUEUE),
+    **dict.fromkeys(("decode", "transfer", "lookup", "load"), _INPUT),
+    **dict.fromkeys(("compute", "prefill", "tokens", "remote", "user"), _INFER),
+}
+CODING_IN, CODING_OUT = "input_seconds", "output_seconds"  # what a trace's `spent` says of its tensors
+_SIMPLE_ROWS = 12  # rows of a request of one step; beyond that who owns an instant has to be worked out
+
+
+class Duration:
+    """How often, and how long in sum."""
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0.0
+        self.seconds = 0.0
+
+    def shown(self) -> dict[str, int]:
+        return _shown(self.count, self.seconds)
+
+
+def _shown(count: float, seconds: float) -> dict[str, int]:
+    return {"count": round(count), "ns": round(seconds * 1e9)}
+
+
+class ModelStatistics:
+    """What one model has done since the server began."""
+
+    def __init__(self) -> None:
+        self.outcomes = {word: Duration() for word in ("success", "fail", "cancel")}
+        self.seconds = [0.0] * len(PARTS)  # of successful requests, by part
+        self.causes: dict[str, Duration] = defaultdict(Duration)
+        self.batches: dict[int, list[float]] = {}  # size: runs, seconds of input, infer and output
+        self.items = 0.0
+        self.executions = 0.0
+        self.last_ms = 0
+
+    def add(self, trace: Trace, outcome: str) -> None:
+        """Count one finished request."""
+        whole = self.outcomes[outcome]
+        whole.count += 1
+        whole.seconds += trace.end - trace.start
+        if outcome != "success":
+            return
+        self.last_ms = time.time_ns() // 1_000_000
+        owned = _owned(trace)
+        parts, causes = [0.0] * len(PARTS), self.causes
+        for cause, seconds in owned.items():
+            known = causes[cause]
+            known.count += 1
+            known.seconds += seconds
+            if cause in _PART:
+                parts[_PART[cause]] += seconds
+        rows = busy_s = 0.0
+        for _, unit, amount in trace.spent:
+            if unit == "rows":
+                rows += amount
+            elif unit == "replica_seconds":
+                busy_s += amount
+            elif unit == CODING_IN:
+                parts[_INPUT] += amount
+            elif unit == CODING_OUT:
+                parts[_OUTPUT] += amount
+        if rows:
+            parts[_INFER] -= owned.get("user", 0.0)  # of a model alone: our code around it
+        for index, each in enumerate(parts):
+            self.seconds[index] += each
+        self._executed(parts, rows or 1.0, _share(busy_s, owned.get("compute", 0.0)) if rows else 1.0)
+
+    def _executed(self, parts: list[float], rows: float, share: float) -> None:
+        """Count its share of a model's run, under the size of that run."""
+        self.items += rows
+        self.executions += share
+        batch = self.batches.setdefault(max(1, round(rows / share)), [0.0] * 4)
+        batch[0] += share
+        batch[1] += parts[_INPUT]
+        batch[2] += parts[_INFER] * share
+        batch[3] += parts[_OUTPUT]
+
+    def shown_parts(self) -> dict[str, dict[str, int]]:
+        count = self.outcomes["success"].count
+        return {part: _shown(count, seconds) for part, seconds in zip(PARTS, self.seconds, strict=True)}
+
+    def shown_batches(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "batch_size": size,
+                **{part: _shown(runs, each) for part, each in zip(PARTS[1:], seconds, strict=True)},
+            }
+            for size, (runs, *seconds) in sorted(self.batches.items())
+        ]
+
+
+class Statistics:
+    """Of every service of a site; an observer of it."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
+
+    def of(self, service: Service) -> ModelStatistics:
+        return self._of[service.name]
+
+    def finished(
+        self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
+    ) -> None:
+        if call is None or call.service is None or call.request is None:
+            return
+        request = call.request
+        failure = error or call.error or request.failure
+        if exchange.left or isinstance(failure, Cancelled):
+            outcome = "cancel"
+        else:
+            outcome = "success" if failure is None else "fail"
+        self._of[call.service.name].add(request.trace, outcome)
+
+    def shown(self, service: Service) -> dict[str, Any]:
+        """One entry of ``model_stats``, with ours beside Triton's."""
+        found = self._of[service.name]
+        outcomes = {word: duration.shown() for word, duration in found.outcomes.items()}
+        nothing = {"count": 0, "ns": 0}
+        return {
+            "name": service.name,
+            "version": VERSION,
+            "last_inference": found.last_ms,
+            "inference_count": round(found.items),
+            "execution_count": round(found.executions),
+            "inference_stats": {
+                "success": outcomes["success"],
+                "fail": outcomes["fail"],
+                **found.shown_parts(),
+                "cache_hit": nothing,
+                "cache_miss": nothing,
+            },
+            "response_stats": {},
+            "batch_stats": found.shown_batches(),
+            "memory_usage": [],
+            "tauten": {
+                "cancel": outcomes["cancel"],
+                "causes": {cause: each.shown() for cause, each in sorted(found.causes.items())},
+            },
+        }
+
+
+def _owned(trace: Trace) -> dict[str, float]:
+    """Seconds by cause; of a request of one step its rows follow one another and need no working out."""
+    owned: dict[str, float] = {}
+    visits, user, user_s, inside = 0, None, 0.0, 0.0
+    for step, cause, start, end in trace.rows:
+        if cause == VISIT:
+            visits += 1
+        elif cause == "user":
+            user, user_s = step, user_s + end - start
+        else:
+            owned[cause] = owned.get(cause, 0.0) + end - start
+            if step:
+                inside += end - start
+    if visits > 1 or len(trace.rows) > _SIMPLE_ROWS:
+        return _worked_out(trace)
+    if user is not None:
+        owned["user"] = max(0.0, user_s - inside)  # what nothing inside claims
+    return owned
+
+
+def _worked_out(trace: Trace) -> dict[str, float]:
+    owned: dict[str, float] = {}
+    for (_, cause), seconds in attribute(trace).exclusive().items():
+        owned[cause] = owned.get(cause, 0.0) + seconds
+    return owned
+
+
+def _share(busy_s: float, run_s: float) -> float:
+    """A request's part of its model's run."""
+    return min(max(busy_s / run_s, 1e-6), 1.0) if busy_s > 0 and run_s > 0 else 1.0

@@ -1,0 +1,128 @@
+"""What all OpenAI endpoints share: the model by its name, one budget, usage, events, what was ignored."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tauten.errors import NotFound
+from tauten.serve import sse
+from tauten.serve.app import as_ours
+from tauten.serve.door import Call
+from tauten.serve.exchange import Reply
+from tauten.serve.openai.errors import NoModel, Refused, body_of
+from tauten.serve.openai.ports import Inputs, gives
+from tauten.serve.openai.types import SAID_BY_SERVER
+from tauten.serve.service import Service
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+
+_CLIENT_TIMEOUT = "x-stainless-read-timeout"  # seconds; the official clients say how long they will wait
+
+
+def model(site: Site, name: str) -> Service:
+    """The service behind a model's name; raises NoModel, or NotReady."""
+    try:
+        return site.services[name]
+    except NotFound as error:
+        raise NoModel(
+            f"the model {name[:80]!r} does not exist here",
+            help=error.help,
+            param="model",
+            says="model_not_found",
+        ) from None
+
+
+def check_gives(service: Service, kinds: Iterable[type], what: str) -> None:
+    """Refuse an endpoint whose result the workflow does not give."""
+    if not gives(service.workflow, kinds):
+        raise Refused(
+            f"the model '{service.name}' gives {service.workflow.output}, which is no {what}",
+            help="ask /v1/models, and this model's own path /v1/workflows/{name}",
+            param="model",
+            says="unsupported_model",
+            code="E274",
+        )
+
+
+def ignored(inputs: Inputs, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A header that names the fields nobody took, so that a client can see what had no effect."""
+    names = [
+        name
+        for name, value in fields.items()
+        if value is not None and name not in SAID_BY_SERVER and not inputs.takes(name)
+    ]
+    safe = [name for name in names if name.isascii() and name.replace("_", "").isalnum()]
+    return [("x-tauten-ignored", ", ".join(sorted(safe)))] if safe else []
+
+
+def bound_by_client(call: Call, service: Service) -> None:
+    """A client that says when it stops waiting has said its deadline; a stream may take longer than that."""
+    text = call.exchange.headers.get(_CLIENT_TIMEOUT, "")
+    if call.deadline_ms == math.inf and text.replace(".", "", 1).isdigit():
+        call.deadline_ms = min(float(text), service.budget_s()) * 1e3
+
+
+class Budget:
+    """One deadline for all the engine's requests of one call."""
+
+    def __init__(self, call: Call, service: Service) -> None:
+        self._call = call
+        self._clock = asyncio.get_running_loop().time
+        self._total_ms = min(
+            call.deadline_ms, service.budget_s() * 1e3 if call.deadline_ms == math.inf else math.inf
+        )
+        self._began = self._clock()
+
+    def spend(self) -> None:
+        """Before a further request begins: what is left is its deadline."""
+        self._call.deadline_ms = self._total_ms - (self._clock() - self._began) * 1e3
+
+
+def spent(call: Call, unit: str) -> int:
+    """How much of a unit the call's request has booked."""
+    request = call.request
+    rows = request.trace.spent if request is not None else []
+    return round(sum(amount for _, booked, amount in rows if booked == unit))
+
+
+def usage(call: Call) -> dict[str, Any]:
+    """The tokens that this request spent, as clients count them; cached ones are among those asked."""
+    asked, made = spent(call, "input_tokens"), spent(call, "output_tokens")
+    return {
+        "prompt_tokens": asked,
+        "completion_tokens": made,
+        "total_tokens": asked + made,
+        "prompt_tokens_details": {"cached_tokens": spent(call, "cached_tokens")},
+    }
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event without a name, as these clients expect."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def events(call: Call, body: AsyncGenerator[bytes, None], headers: list[tuple[str, str]]) -> Reply:
+    """A reply of events; where the work fails half-way the last event says why, and no [DONE] follows."""
+    reply = sse.reply(_told(call, body))
+    reply.headers += headers
+    return reply
+
+
+async def _told(call: Call, body: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(body):
+        try:
+            async for each in body:
+                yield each
+        except Exception as error:
+            if call.exchange.left:
+                raise
+            call.error = error
+            yield event(body_of(as_ours(error)))
