@@ -111,10 +111,19 @@ class StoreError(MachineError):
 
 
 class RequestError(TautenError):
-    """A request that failed while it ran."""
+    """A request that failed while it ran.
+
+    `retry_after_s` is when the same request may succeed; 0.0 when that is not known.
+    """
 
     code = "E400"
     exit_code = 5
+
+    def __init__(
+        self, message: str, *, help: str = "", code: str = "", where: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(message, help=help, code=code, where=where)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(RequestError):
@@ -126,20 +135,11 @@ class DeadlineExceeded(RequestError):
 
 
 class Overloaded(RequestError):
-    """Refused before work began: a bounded queue is full, or the answer would come too late.
-
-    `retry_after_s` is when the queue will have drained far enough; 0.0 when that is not known.
-    """
+    """Refused before work began: a bounded queue is full, or the answer would come too late."""
 
     code = "E402"
     http_status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
-
-    def __init__(
-        self, message: str, *, help: str = "", code: str = "", where: str = "", retry_after_s: float = 0.0
-    ) -> None:
-        super().__init__(message, help=help, code=code, where=where)
-        self.retry_after_s = retry_after_s
 
 
 class Unavailable(RequestError):
@@ -148,12 +148,6 @@ class Unavailable(RequestError):
     code = "E409"
     http_status = 503
     grpc_status = "UNAVAILABLE"
-
-    def __init__(
-        self, message: str, *, help: str = "", code: str = "", where: str = "", retry_after_s: float = 0.0
-    ) -> None:
-        super().__init__(message, help=help, code=code, where=where)
-        self.retry_after_s = retry_after_s
 
 
 class Cancelled(RequestError):

@@ -20,10 +20,6 @@ class Busy(Overloaded):
 
     code = "E411"
 
-    def __init__(self, message: str, *, help: str, retry_after_s: float, code: str = "") -> None:
-        super().__init__(message, help=help, code=code)
-        self.retry_after_s = retry_after_s
-
 
 class Bucket:
     """A token bucket: `burst` at once, then `rate_per_s`."""
