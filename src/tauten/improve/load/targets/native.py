@@ -11,22 +11,17 @@ import msgspec
 
 from tauten.describe.payload import Json, Payload, Tensor, Text
 from tauten.improve.load.http import Heard, HttpClient, Prepared
-from tauten.improve.load.target import Response
+from tauten.improve.load.http_target import HttpTarget
 
 
-class NativeTarget:
+class NativeTarget(HttpTarget):
     """A workflow by its URL. With `stream` the answer is asked for as server-sent events."""
 
-    shares_loop = False
-
     def __init__(self, client: HttpClient, *, stream: bool = True) -> None:
-        self.client, self.stream = client, stream
-        self.name = client.url.rstrip("/").rpartition("/")[2]
+        super().__init__(client, client.url.rstrip("/").rpartition("/")[2])
+        self.stream = stream
 
-    async def open(self) -> None:
-        await self.client.open()
-
-    def prepare(self, inputs: Mapping[str, Payload]) -> Any:
+    def prepare(self, inputs: Mapping[str, Payload]) -> Prepared:
         accept = "text/event-stream, application/json" if self.stream else "application/json"
         plain = {name: _plain(value) for name, value in inputs.items() if not _is_media(value)}
         media = {name: value for name, value in inputs.items() if _is_media(value)}
@@ -37,21 +32,12 @@ class NativeTarget:
         kind = f"multipart/form-data; boundary={boundary}"
         return Prepared(body, {"content-type": kind, "accept": accept})
 
-    async def send(self, prepared: Any, budget_s: float) -> Response:
-        return await self.client.post(prepared, budget_s, hear)
-
-    def zombies(self) -> int | None:
-        return None
-
-    async def close(self) -> None:
-        await self.client.close()
-
-
-def hear(event: str, data: bytes) -> Heard:
-    """Events named `error` fail the request; any other with data before the end is an increment."""
-    if event == "error":
-        return Heard(error=f"event: {data.decode('utf-8', 'replace')[:120]}")
-    return Heard(increment=event not in ("done", "end") and data != b"[DONE]")
+    @staticmethod
+    def hear(event: str, data: bytes) -> Heard:
+        """Events named `error` fail the request; any other with data before the end is an increment."""
+        if event == "error":
+            return Heard(error=f"event: {data.decode('utf-8', 'replace')[:120]}")
+        return Heard(increment=event not in ("done", "end") and data != b"[DONE]")
 
 
 def _is_media(value: Payload) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 from tauten.describe.payload import Json, Payload, Tensor, Text
 from tauten.errors import InputError, suggest
 from tauten.improve.load.http import Heard, HttpClient, Prepared
-from tauten.improve.load.target import Response
+from tauten.improve.load.http_target import HttpTarget
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,29 +33,26 @@ NUMPY: Final = {
 }
 
 
-class OipTarget:
+class OipTarget(HttpTarget):
     """`…/v2/models/NAME[/versions/V]`, `/infer` added where it is left out.
 
     Datatypes come from the model's metadata, read when it is opened.
     """
 
-    shares_loop = False
-
     def __init__(self, client: HttpClient, *, binary: bool = True) -> None:
-        model = client.url.rstrip("/").removesuffix("/infer")
-        client.url = f"{model}/infer"
-        self.client, self.binary = client, binary
-        self.model_url = model
-        self.name = model.partition("/models/")[2].partition("/")[0]
+        self.model_url = client.url.rstrip("/").removesuffix("/infer")
+        client.url = f"{self.model_url}/infer"
+        super().__init__(client, self.model_url.partition("/models/")[2].partition("/")[0])
+        self.binary = binary
         self.inputs: dict[str, str] = {}
 
     async def open(self) -> None:
         """Read the metadata; raises MachineError when there is none."""
-        await self.client.open()
+        await super().open()
         found = await self.client.get_json(self.model_url)
         self.inputs = {each["name"]: each["datatype"] for each in found.get("inputs", [])}
 
-    def prepare(self, inputs: Mapping[str, Payload]) -> Any:
+    def prepare(self, inputs: Mapping[str, Payload]) -> Prepared:
         tensors, raw = [], []
         for name, value in inputs.items():
             if self.inputs and name not in self.inputs:
@@ -96,19 +93,10 @@ class OipTarget:
         data = len(item).to_bytes(4, "little") + item
         return {**tensor, "parameters": {"binary_data_size": len(data)}}, data
 
-    async def send(self, prepared: Any, budget_s: float) -> Response:
-        return await self.client.post(prepared, budget_s, hear)
-
-    def zombies(self) -> int | None:
-        return None
-
-    async def close(self) -> None:
-        await self.client.close()
-
-
-def hear(event: str, data: bytes) -> Heard:
-    """An answer is whole."""
-    return Heard()
+    @staticmethod
+    def hear(event: str, data: bytes) -> Heard:
+        """An answer is whole."""
+        return Heard()
 
 
 def _array(name: str, value: Payload, datatype: str) -> NDArray[Any]:

@@ -13,7 +13,7 @@ import msgspec
 from tauten.describe.payload import Audio, Image, Json, Payload, Text
 from tauten.errors import InputError
 from tauten.improve.load.http import Heard, HttpClient, Prepared
-from tauten.improve.load.target import Response
+from tauten.improve.load.http_target import HttpTarget
 
 PARAMETERS: Final = frozenset(
     "model max_tokens max_completion_tokens temperature top_p seed stop n response_format tools tool_choice "
@@ -28,25 +28,19 @@ _CONTENT = re.compile(
 _TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 
 
-class OpenAITarget:
+class OpenAITarget(HttpTarget):
     """`…/chat/completions` or `…/embeddings`; streams the former unless told otherwise."""
-
-    shares_loop = False
 
     def __init__(self, client: HttpClient, *, stream: bool = True) -> None:
         path = client.url.rstrip("/")
         if not path.endswith(("/chat/completions", "/embeddings")):
             path += "/chat/completions"
         client.url = path
-        self.client = client
         self.embeds = path.endswith("/embeddings")
         self.stream = stream and not self.embeds
-        self.name = "embeddings" if self.embeds else "chat"
+        super().__init__(client, "embeddings" if self.embeds else "chat")
 
-    async def open(self) -> None:
-        await self.client.open()
-
-    def prepare(self, inputs: Mapping[str, Payload]) -> Any:
+    def prepare(self, inputs: Mapping[str, Payload]) -> Prepared:
         fields = {name: _field(value) for name, value in inputs.items() if name in PARAMETERS}
         content = {name: value for name, value in inputs.items() if name not in PARAMETERS}
         if "model" not in fields:
@@ -59,22 +53,13 @@ class OpenAITarget:
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
         return Prepared(msgspec.json.encode(fields), {"content-type": "application/json"})
 
-    async def send(self, prepared: Any, budget_s: float) -> Response:
-        return await self.client.post(prepared, budget_s, hear)
-
-    def zombies(self) -> int | None:
-        return None
-
-    async def close(self) -> None:
-        await self.client.close()
-
-
-def hear(event: str, data: bytes) -> Heard:
-    """A chunk with text is an increment; the last one carries the usage."""
-    if data.startswith(b'{"error"') or event == "error":
-        return Heard(error=f"event: {data.decode('utf-8', 'replace')[:120]}")
-    counted = _TOKENS.search(data)
-    return Heard(_CONTENT.search(data) is not None, "", int(counted[1]) if counted else 0)
+    @staticmethod
+    def hear(event: str, data: bytes) -> Heard:
+        """A chunk with text is an increment; the last one carries the usage."""
+        if data.startswith(b'{"error"') or event == "error":
+            return Heard(error=f"event: {data.decode('utf-8', 'replace')[:120]}")
+        counted = _TOKENS.search(data)
+        return Heard(_CONTENT.search(data) is not None, "", int(counted[1]) if counted else 0)
 
 
 def _field(value: Payload) -> Any:
