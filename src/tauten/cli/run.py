@@ -13,7 +13,7 @@ import typer
 
 from tauten.cli.output import check_outputs, write_output
 from tauten.cli.target import load_workflow, read_inputs
-from tauten.describe.payload import Json, Payload, Tensor, Text
+from tauten.describe.payload import Payload, Text
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError
 from tauten.plan.plan import Plan, load_plan
@@ -81,14 +81,8 @@ def _has_words(value: Any) -> bool:
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it; media are described, not printed."""
-    if isinstance(value, Text):
-        return value.text
-    if isinstance(value, Json):
-        return value.value
-    if isinstance(value, Tensor):
-        return value.array.tolist()
     if isinstance(value, Payload):
-        return {"type": value.type, "size_bytes": value.size_bytes, "hash": value.hash}
+        return value.as_json()
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     if isinstance(value, dict):

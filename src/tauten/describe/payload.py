@@ -59,6 +59,10 @@ class Payload:
             object.__setattr__(self, "_hash", known)
         return known
 
+    def as_json(self) -> Any:
+        """What stands for it in a JSON document: the value where JSON has one, else what it is, not its bytes."""
+        return {"type": self.type, "size_bytes": self.size_bytes, "hash": self.hash}
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Payload)
@@ -96,6 +100,9 @@ class Text(Payload):
     def data(self) -> bytes:
         return self.text.encode()
 
+    def as_json(self) -> str:
+        return self.text
+
     def __str__(self) -> str:
         return self.text
 
@@ -118,6 +125,9 @@ class Json(Payload):
     @property
     def data(self) -> bytes:
         return msgspec.json.encode(self.value, order="deterministic")
+
+    def as_json(self) -> Any:
+        return self.value
 
 
 class Tensor(Payload):
@@ -146,6 +156,10 @@ class Tensor(Payload):
         buffer = io.BytesIO()
         np.save(buffer, self.array, allow_pickle=False)
         return buffer.getvalue()
+
+    def as_json(self) -> Any:
+        """Nested lists of numbers."""
+        return self.array.tolist()
 
 
 class Media(Payload):

@@ -344,12 +344,8 @@ def encode(document: Any) -> bytes:
 
 def _wire(value: Any) -> Any:
     """What stands for a value in JSON."""
-    if isinstance(value, Text):
-        return value.text
-    if isinstance(value, Json):
-        return value.value
-    if isinstance(value, Tensor):
-        return value.array.tolist()
+    if isinstance(value, Text | Json | Tensor):
+        return value.as_json()
     if isinstance(value, Payload):
         return {"type": value.type, "data": value.data}  # msgspec writes bytes as base64
     for method in ("model_dump", "tolist"):  # Pydantic models; NumPy's scalars and arrays

@@ -23,7 +23,7 @@ class NativeTarget(HttpTarget):
 
     def prepare(self, inputs: Mapping[str, Payload]) -> Prepared:
         accept = "text/event-stream, application/json" if self.stream else "application/json"
-        plain = {name: _plain(value) for name, value in inputs.items() if not _is_media(value)}
+        plain = {name: value.as_json() for name, value in inputs.items() if not _is_media(value)}
         media = {name: value for name, value in inputs.items() if _is_media(value)}
         if not media:
             body = msgspec.json.encode({"inputs": plain})
@@ -42,14 +42,6 @@ class NativeTarget(HttpTarget):
 
 def _is_media(value: Payload) -> bool:
     return not isinstance(value, Text | Json | Tensor)
-
-
-def _plain(value: Payload) -> Any:
-    if isinstance(value, Text):
-        return value.text
-    if isinstance(value, Json):
-        return value.value
-    return value.array.tolist() if isinstance(value, Tensor) else None
 
 
 def _multipart(plain: Mapping[str, Any], media: Mapping[str, Payload]) -> tuple[bytes, str]:
