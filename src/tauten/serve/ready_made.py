@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from tauten.describe.flow import map as each
 from tauten.describe.payload import Audio, Tensor, Text
-from tauten.describe.ports import Stream
 from tauten.describe.said import Spoken
 from tauten.describe.slo import Slo
-from tauten.describe.stage import Context, stage
+from tauten.describe.stage import Context, StageKind, stage
 from tauten.describe.stages.detect_speech import SpeechSpan, detect_speech
 from tauten.describe.stages.embed import embed as embed_text
 from tauten.describe.stages.generate import chat as converse
@@ -67,30 +67,20 @@ Made = tuple[Workflow[..., Any], Sequence[dict[str, Any]]]
 def chat(model: str) -> Made:
     """A language model one talks to, and a sample."""
 
-    @workflow(name=model)
-    def chatting(
-        messages: list[dict[str, Any]],
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        stop: list[str] | None = None,
-        seed: int | None = None,
-        json_schema: dict[str, Any] | None = None,
-        logprobs: bool | None = None,
-    ) -> Stream[Text]:
-        return converse(  # type: ignore[no-any-return]  # a port, while it is drawn
-            messages,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            stop=stop,
-            seed=seed,
-            json_schema=json_schema,
-            logprobs=logprobs,
-            model=model,
-        )
-
+    chatting = _only(converse, model)
     return chatting, [{"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 2}]
+
+
+def _only(kind: StageKind[..., Any], model: str) -> Workflow[..., Any]:
+    """A workflow of one stage, with this model: it takes what the stage takes."""
+
+    def function(**inputs: Any) -> Any:
+        return kind(**inputs, model=model)
+
+    parameters = [kind.signature.parameters[name] for name in kind.inputs]
+    function.__signature__ = kind.signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = typing.get_type_hints(kind.body)
+    return workflow(name=model)(function)
 
 
 def embed(model: str) -> Made:
