@@ -260,6 +260,8 @@ def test_pages_come_in_only_where_they_are_named() -> None:
             assert early.headers["access-control-allow-headers"] == "authorization, x-stainless-lang"
             done = await ask(app, "POST", path, {"inputs": {"text": "hi"}}, page)
             assert (done.status, done.headers["access-control-allow-origin"]) == (200, "https://app.example")
+            readable = done.headers["access-control-expose-headers"].split(", ")
+            assert {"x-request-id", "x-tauten-session", "idempotent-replayed", "retry-after"} <= set(readable)
             failed = await ask(app, "POST", path, b"{", page)
             assert (failed.status, failed.headers["access-control-allow-origin"]) == (
                 400,

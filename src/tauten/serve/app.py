@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tauten.clock import real
 from tauten.describe.payload import OPENS_FILES
-from tauten.errors import InternalError, TautenError
+from tauten.errors import TautenError
 from tauten.serve import apis
 from tauten.serve.door import Call, Door, new_id, refusal_headers
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
@@ -19,6 +19,7 @@ from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.kept.idempotency import Idempotency
 from tauten.serve.kept.traces import Traces, server_timing
 from tauten.serve.routes import Handler, Route, Router
+from tauten.serve.safety.discreet import told
 from tauten.serve.service import Service, Services
 from tauten.serve.socket import Socket
 
@@ -106,7 +107,7 @@ class App:
         except Exception as error:  # every request gets an answer
             problem = error
             if not exchange.left and not exchange.started:
-                await exchange.reply(self._refusal(exchange, failed, as_ours(error)))
+                await exchange.reply(self._refusal(exchange, failed, told(error, call)))
             elif not exchange.left:
                 raise  # a stream broke half-way: the server drops the connection
         finally:
@@ -147,7 +148,7 @@ class App:
             raise
         except Exception as error:  # noqa: BLE001  # every socket gets a closing frame
             problem = error
-            await socket.fail(as_ours(error))
+            await socket.fail(told(error, call))
         finally:
             socket.close()
             for observer in self.site.observers:
@@ -165,15 +166,6 @@ class App:
         await receive()
         await self.site.services.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def as_ours(error: BaseException) -> TautenError:
-    """An error of the tree; what is not one is our own mistake, and tells the client nothing."""
-    if isinstance(error, TautenError):
-        return error
-    ours = InternalError(f"{error.__class__.__name__} in the server", help="see the server's log")
-    ours.__cause__ = error
-    return ours
 
 
 def plain_failure(error: TautenError) -> Reply:

@@ -24,6 +24,7 @@ from tauten.serve.native.values import Inputs, encode, medium_of
 from tauten.serve.openapi import document
 from tauten.serve.page import read as page
 from tauten.serve.routes import Route
+from tauten.serve.safety.discreet import told
 from tauten.serve.service import Service
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ async def _events(
         if call.exchange.left:
             raise
         call.error = error
-        yield sse.event("error", encode({"type": "error", **_wrong(error)}))
+        yield sse.event("error", encode({"type": "error", **_wrong(told(error, call))}))
         return
     about = _about(call, True) if explain else {}
     yield sse.event("done", encode({**done(call), **about}))
@@ -239,11 +240,8 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
     return _FLAGS[given]
 
 
-def _wrong(error: BaseException) -> dict[str, Any]:
-    from tauten.serve.app import as_ours
-
-    ours = as_ours(error)
-    return {"error": {"code": ours.code, "message": ours.message, "help": ours.help}}
+def _wrong(error: TautenError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "message": error.message, "help": error.help}}
 
 
 def failure(error: TautenError) -> Reply:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tauten.errors import InputError, TautenError
+from tauten.serve import sse
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
 from tauten.serve.oip import calls, rest
@@ -19,11 +20,11 @@ from tauten.serve.oip.models import VERSION, Flow, Model, Models, as_bytes
 from tauten.serve.oip.openapi import paths
 from tauten.serve.oip.tensors import Array, strings
 from tauten.serve.routes import Route
+from tauten.serve.safety.discreet import told
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
 
-EVENTS = "text/event-stream"
 _END: Any = object()
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")  # names that stand in a path as they are
 
@@ -196,7 +197,7 @@ class Api:
         model, asked, tensors = await self._asked(call)
         answers = calls.increments(call, model, tensors)
         first = await anext(answers, _END)
-        return Reply(_events(call, model, asked, first, answers), media_type=EVENTS)
+        return sse.reply(_events(call, model, asked, first, answers))
 
     async def _asked(self, call: Call) -> tuple[Flow, Generate, dict[str, Array]]:
         model = self._model(call)
@@ -270,7 +271,7 @@ async def _events(
             yield _event(_said(model, asked, results))
     except TautenError as error:
         call.error = error  # told here: the head said 200
-        yield b"data: " + failure(error).body + b"\n\n"  # type: ignore[operator]
+        yield b"data: " + failure(told(error, call)).body + b"\n\n"  # type: ignore[operator]
     finally:
         await answers.aclose()
 

@@ -30,6 +30,7 @@ from tauten.serve.exchange import TooLarge
 from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.kept.traces import timing_ms, usage
 from tauten.serve.native.values import FormField, Inputs, encode
+from tauten.serve.safety.discreet import told
 from tauten.serve.service import Service
 from tauten.serve.socket import Socket, Turn
 
@@ -242,9 +243,7 @@ class Dialogue:
             await self.socket.send(encode({"type": "output", "output": value}).decode())
 
     async def _fail(self, run: _Run, error: Exception) -> None:
-        from tauten.serve.app import as_ours
-
-        ours = as_ours(error)
+        ours = told(error, run.call)
         self._over(run)
         run.turn.status = ours.http_status
         if not self.socket.left:

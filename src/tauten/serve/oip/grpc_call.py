@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from tauten.errors import Cancelled, InternalError
-from tauten.serve.app import as_ours
 from tauten.serve.door import Call, refusal_headers
 from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.oip.messages import SERVICE
 from tauten.serve.routes import Route
+from tauten.serve.safety.discreet import as_ours, told
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
@@ -90,10 +90,10 @@ class One:
 
     def failed(self, error: BaseException) -> str:
         """Keep what went wrong; returns it in words."""
-        ours = as_ours(error)
-        self.problem = ours
-        self.exchange.status = ours.http_status
-        return f"{ours.code} {ours.message}" + (f" ({ours.help})" if ours.help else "")
+        self.problem = as_ours(error)
+        said = told(error, self.call)
+        self.exchange.status = said.http_status
+        return f"{said.code} {said.message}" + (f" ({said.help})" if said.help else "")
 
     async def abort(self, error: BaseException) -> None:
         """End the call with the error's status; always raises."""

@@ -13,12 +13,12 @@ import msgspec
 
 from tauten.errors import NotFound
 from tauten.serve import sse
-from tauten.serve.app import as_ours
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
 from tauten.serve.openai.errors import NoModel, Refused, body_of
 from tauten.serve.openai.ports import Inputs, gives
 from tauten.serve.openai.types import SAID_BY_SERVER
+from tauten.serve.safety.discreet import told
 from tauten.serve.service import Service
 
 if TYPE_CHECKING:
@@ -125,4 +125,4 @@ async def _told(call: Call, body: AsyncGenerator[bytes, None]) -> AsyncIterator[
             if call.exchange.left:
                 raise
             call.error = error
-            yield event(body_of(as_ours(error)))
+            yield event(body_of(told(error, call)))

@@ -20,8 +20,14 @@ from tauten.serve.socket import Socket
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # they change nothing, and without CORS no page reads the answer
 LOCAL = Caller(name="local", priority=100, admin=True)  # loopback without keys: the person here
+ANYBODY = Caller(
+    name="anybody", priority=100
+)  # another address without keys: whom something else let through
 OWN_HOSTS = 64  # spellings of this machine that are remembered: a name and a port or two
 PREFLIGHT_S = 600  # what browsers may remember of a preflight; Chromium keeps none longer than two hours
+EXPOSED = ", ".join(  # of a reply, what a page may read beside what every page may
+    ("x-request-id", "x-tauten-session", "x-tauten-shared", "x-tauten-ignored", "x-tauten-error", "idempotent-replayed", "inference-header-content-length", "server-timing", "retry-after", "retry-after-ms")
+)
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(\s*,\s*[A-Za-z0-9-]{1,64}){0,31}")
 
 
@@ -44,8 +50,8 @@ class Forbidden(InputError):
 class Guard:
     """Stands at the door of a server.
 
-    Without `keys` everybody is the local user; `hosts_checked` then refuses names that are not loopback, so
-    that no web page reaches the server under a name of its own (DNS rebinding).
+    Without `keys` nobody is told from another. With `hosts_checked` that is the local user, and names that are
+    not loopback are refused, so that no web page reaches the server under a name of its own (DNS rebinding).
     """
 
     def __init__(
@@ -67,7 +73,8 @@ class Guard:
         self._clock = clock
         self._failures = Failures()
         self._allowances: dict[str, Allowance] = {}
-        self._local = Allowance(msgspec.structs.replace(LOCAL, timing=timing), clock())
+        keyless = LOCAL if hosts_checked else ANYBODY
+        self._keyless = Allowance(msgspec.structs.replace(keyless, timing=timing), clock())
 
     # -- pages --------------------------------------------------------------------------------------------
 
@@ -105,7 +112,7 @@ class Guard:
         exchange.extra += [
             ("access-control-allow-origin", origin),
             ("vary", "origin"),
-            ("access-control-expose-headers", "x-request-id, server-timing, retry-after, retry-after-ms"),
+            ("access-control-expose-headers", EXPOSED),
         ]
         if exchange.method != "OPTIONS" or "access-control-request-method" not in exchange.headers:
             return None
@@ -160,7 +167,7 @@ class Guard:
 
     def _allowance(self, token: str, address: str) -> Allowance:
         if self.keys is None:
-            return self._local
+            return self._keyless
         caller = self.keys.find(token)
         if caller is None:
             raise self._stranger(token, address)
