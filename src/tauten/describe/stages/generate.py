@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,11 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     if into is not None:
         item["json_schema"] = schema_of(into)
     said: list[str] = []
-    chunks, answer = ctx.stream("model", item), _Ledger(ctx)
-    try:
+    async with aclosing(_chunks(ctx, item)) as chunks:
         async for chunk in chunks:
-            answer.note(chunk)
             if chunk.text and into is None:
                 yield Text(chunk.text)
             said.append(chunk.text)
-    finally:
-        answer.book()
-        if hasattr(chunks, "aclose"):
-            await chunks.aclose()  # a reader who leaves stops the engine within one step
     if into is not None:
         yield _decoded("".join(said), into)
 
@@ -125,38 +120,33 @@ async def chat(  # type: ignore[misc]  # callers see a Stream; the body is its g
         "json_schema": json_schema,
         "logprobs": bool(logprobs),
     }
-    chunks, answer = ctx.stream("model", item), _Ledger(ctx)
-    try:
+    async with aclosing(_chunks(ctx, item)) as chunks:
         async for chunk in chunks:
-            answer.note(chunk)
             tokens = _tokens(chunk.value) if logprobs else ()
             if chunk.text or tokens:
                 yield Said(chunk.text, tokens) if logprobs else Text(chunk.text)
+
+
+async def _chunks(ctx: Context, item: dict[str, Any]) -> AsyncGenerator[Any, None]:
+    """What the model says to an item, and how it ended in the books.
+
+    The deployment books the counts that the engine tells at the end. A reader who leaves before stops the
+    engine within one step, and what it made by then is booked here.
+    """
+    chunks = ctx.stream("model", item)
+    made, done = 0, False
+    try:
+        async for chunk in chunks:
+            made += chunk.tokens
+            done = done or chunk.done
+            if chunk.finish == "length":
+                ctx.spend("cut_answers", 1.0)
+            yield chunk
     finally:
-        answer.book()
+        if made and not done:
+            ctx.spend("output_tokens", float(made))
         if hasattr(chunks, "aclose"):
-            await chunks.aclose()  # a reader who leaves stops the engine within one step
-
-
-class _Ledger:
-    """Books how an answer ended; the deployment books the counts that the engine tells at the end."""
-
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self._made = 0
-        self._done = False
-
-    def note(self, chunk: Any) -> None:
-        """Look at one chunk."""
-        self._made += chunk.tokens
-        self._done = self._done or chunk.done
-        if chunk.finish == "length":
-            self._ctx.spend("cut_answers", 1.0)
-
-    def book(self) -> None:
-        """Book what an answer cost whose reader left before the engine told its counts."""
-        if not self._done and self._made:
-            self._ctx.spend("output_tokens", float(self._made))
+            await chunks.aclose()
 
 
 def _tokens(value: Any) -> tuple[TokenLogprob, ...]:
