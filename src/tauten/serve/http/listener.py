@@ -152,7 +152,7 @@ async def _listen(
     from tauten.serve.http import others
 
     start = others.uvicorn if server == "uvicorn" else others.granian
-    return await start(life.wrap(app), bound, limits, tls=tls, backlog=backlog, root_path=root_path)
+    return await start(others.Setup(life.wrap(app), bound, limits, tls, backlog, root_path))
 
 
 def _tcp(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from socket import AF_INET, AF_INET6, socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tauten.errors import InputError, MachineError
 from tauten.serve.http.cycle import Asgi
@@ -21,20 +22,58 @@ POLL_S = 0.005  # how often a server without events of its own is looked at
 CLOSE_S = 1.0  # what a server gets to stop by itself before its task is cancelled
 
 
-async def uvicorn(
-    app: Asgi,
-    sockets: list[socket],
-    limits: HttpLimits,
-    *,
-    tls: ssl.SSLContext | None,
-    backlog: int,
-    root_path: str,
-) -> Uvicorn:
+class Setup(NamedTuple):
+    """What a server is started with."""
+
+    app: Asgi
+    sockets: list[socket]
+    limits: HttpLimits
+    tls: ssl.SSLContext | None
+    backlog: int
+    root_path: str
+
+
+class InTask(ABC):
+    """A server that runs in a task of this loop."""
+
+    def __init__(self, server: Any, task: asyncio.Task[None]) -> None:
+        self._server = server
+        self._task = task
+
+    @property
+    @abstractmethod
+    def connections(self) -> int:
+        """How many connections are open."""
+
+    async def drain(self, timeout_s: float) -> int:
+        """The server's own graceful shutdown, bounded; how many tasks were cut off."""
+        if not self._task.done():
+            self._stop()
+            await asyncio.wait((self._task,), timeout=timeout_s)
+        return 0 if self._task.done() else self._unfinished()
+
+    async def close(self) -> None:
+        """Stop, within a moment."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Ask it to finish what runs and end."""
+
+    @abstractmethod
+    def _unfinished(self) -> int:
+        """How many tasks still run."""
+
+
+async def uvicorn(setup: Setup) -> Uvicorn:
     """Start uvicorn on bound sockets; it leaves signals, logs and the lifespan to us."""
     try:
         import uvicorn as package
     except ImportError as error:
         raise missing("uvicorn") from error
+
+    limits = setup.limits
 
     class Quiet(package.Server):
         @contextlib.contextmanager
@@ -42,15 +81,15 @@ async def uvicorn(
             yield  # signals belong to the caller
 
     config = package.Config(
-        app,
+        setup.app,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         headers=[("server", "tauten")],
         proxy_headers=False,
-        backlog=backlog,
-        root_path=root_path,
+        backlog=setup.backlog,
+        root_path=setup.root_path,
         limit_concurrency=limits.connections,
         timeout_keep_alive=int(limits.idle_s) or 1,
         ws="websockets-sansio",
@@ -59,9 +98,9 @@ async def uvicorn(
         ws_ping_timeout=limits.websocket_pong_s,
     )
     config.load()
-    config.ssl = tls
+    config.ssl = setup.tls
     server = Quiet(config)
-    task = asyncio.get_running_loop().create_task(server.serve(sockets=sockets))
+    task = asyncio.get_running_loop().create_task(server.serve(sockets=setup.sockets))
     while not server.started:
         if task.done():
             raise MachineError("uvicorn did not start", help="see its log", code="E345") from task.exception()
@@ -69,26 +108,22 @@ async def uvicorn(
     return Uvicorn(server, task)
 
 
-class Uvicorn:
-    """A uvicorn that runs in a task of this loop."""
+class Uvicorn(InTask):
+    """A uvicorn."""
 
-    def __init__(self, server: Server, task: asyncio.Task[None]) -> None:
-        self._server = server
-        self._task = task
+    _server: Server
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
         return len(self._server.server_state.connections)
 
-    async def drain(self, timeout_s: float) -> int:
-        """uvicorn's own graceful shutdown, bounded; how many tasks were cut off."""
+    def _stop(self) -> None:
         self._server.should_exit = True
-        await asyncio.wait((self._task,), timeout=timeout_s)
-        return 0 if self._task.done() else len(self._server.server_state.tasks)
+
+    def _unfinished(self) -> int:
+        return len(self._server.server_state.tasks)
 
     async def close(self) -> None:
-        """Stop at once."""
         self._server.should_exit = self._server.force_exit = True
         tasks = list(self._server.server_state.tasks)
         for task in tasks:
@@ -99,26 +134,18 @@ class Uvicorn:
             transport: Any = getattr(connection, "transport", None)
             if transport is not None:
                 transport.abort()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await super().close()
 
 
-async def granian(
-    app: Asgi,
-    sockets: list[socket],
-    limits: HttpLimits,
-    *,
-    tls: ssl.SSLContext | None,
-    backlog: int,
-    root_path: str,
-) -> Granian:
+async def granian(setup: Setup) -> Granian:
     """Start granian, embedded in this loop. It binds for itself, so the sockets are given up first."""
     try:
         from granian.constants import Interfaces  # type: ignore[import-not-found]
         from granian.server.embed import Server as Embedded  # type: ignore[import-not-found]
     except ImportError as error:
         raise missing("granian") from error
-    if tls is not None or len(sockets) != 1 or sockets[0].family not in (AF_INET, AF_INET6):
+    sockets = setup.sockets
+    if setup.tls is not None or len(sockets) != 1 or sockets[0].family not in (AF_INET, AF_INET6):
         raise InputError(
             "granian serves one TCP address without TLS here",
             help="use server='thin' for TLS, Unix sockets and inherited sockets",
@@ -126,12 +153,12 @@ async def granian(
     host, port = sockets[0].getsockname()[:2]
     sockets[0].close()
     server = Embedded(
-        app,
+        setup.app,
         address=host,
         port=port,
         interface=Interfaces.ASGINL,
-        backlog=max(backlog, 128),
-        url_path_prefix=root_path or None,
+        backlog=max(setup.backlog, 128),
+        url_path_prefix=setup.root_path or None,
         log_enabled=False,  # the application has logs of its own
         websockets=True,
     )
@@ -157,30 +184,24 @@ async def _answers(host: str, port: int) -> bool:
     return True
 
 
-class Granian:
+class Granian(InTask):
     """An embedded granian."""
-
-    def __init__(self, server: Any, task: asyncio.Task[None]) -> None:
-        self._server = server
-        self._task = task
 
     @property
     def connections(self) -> int:
         """granian does not tell."""
         return 0
 
-    async def drain(self, timeout_s: float) -> int:
-        """granian's own shutdown, bounded."""
-        if not self._task.done():
-            self._server.stop()
-            await asyncio.wait((self._task,), timeout=timeout_s)
-        return 0 if self._task.done() else 1
+    def _stop(self) -> None:
+        self._server.stop()
+
+    def _unfinished(self) -> int:
+        """granian does not tell this either."""
+        return 1
 
     async def close(self) -> None:
-        """Stop, within a moment."""
         await self.drain(CLOSE_S)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await super().close()
 
 
 def missing(name: str) -> MachineError:
