@@ -17,6 +17,7 @@ from tauten.plan.plan import format_plan
 from tauten.serve import sse
 from tauten.serve.door import Call, check_depth
 from tauten.serve.exchange import Reply
+from tauten.serve.kept.flights import shared_with
 from tauten.serve.kept.traces import Finished, as_document, timing_ms, usage
 from tauten.serve.multipart import is_form, read_form
 from tauten.serve.native.dialogue import Dialogue, done
@@ -77,14 +78,17 @@ class Api:
         session = call.session(service)
         if streams:
             values = await sse.begun(call.stream(service, inputs, session))
-            return sse.reply(_events(call, values, explain))
+            events = sse.reply(_events(call, values, explain))
+            events.headers += shared_with(call.request)
+            return events
         answer = await call.answer(service, inputs, session)
+        headers = shared_with(call.request)
         medium = medium_of(answer.value, accept)
         if medium is not None:
-            return Reply(medium.data, media_type=medium.type, headers=[("vary", "accept")])
+            return Reply(medium.data, media_type=medium.type, headers=[("vary", "accept"), *headers])
         about = _about(call, explain)
         shown = {"session": session.id} if session is not None else {}
-        return Reply(encode({"id": call.id, "output": answer.value, **shown, **about}))
+        return Reply(encode({"id": call.id, "output": answer.value, **shown, **about}), headers=headers)
 
     async def socket(self, call: Call) -> None:
         service = self.site.services[call.params["name"]]

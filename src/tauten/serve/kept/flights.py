@@ -24,12 +24,15 @@ from tauten.run.trace import Trace
 Whole = Callable[[Request], Awaitable[Answer]]
 Streaming = Callable[[Request], AsyncGenerator[Any, None]]
 
+HEADER = "x-tauten-shared"
 WORTH_S = 0.002  # sharing costs some 20 µs, which a shorter computation would notice
 LOOKED_AT = 8  # flights of one fingerprint that are compared: only crafted inputs have more
 AHEAD = 64  # increments that a stream may run ahead of its fastest reader, as a streamed edge's default
 HELD_BYTES = 1024 * 1024  # of a stream kept for those who join late; an answer of text is a hundredth
 ITEM_BYTES = 128  # what an increment costs beside its content
 TRIES = 2  # flights that may fail under a follower before it believes their error
+SHARED = "shared_"  # before a unit: spent by the request whose computation was shared, not by this one
+_OF_THE_ANSWER = ("cut_answers",)  # units that say what an answer is, not what it took
 _MEAN_SHARE = 0.2  # of the newest duration in the running mean: five requests tell a change
 
 
@@ -118,6 +121,7 @@ class Flights:
             except Exception as error:
                 if leads or _final(error, mine) or turn == TRIES - 1:
                     raise
+                del mine.trace.notes["flight"]  # it does not share that one
                 continue
             finally:
                 flight.leave(mine)
@@ -125,6 +129,7 @@ class Flights:
             if leads:
                 return answer
             mine.trace.first_output = mine.trace.end
+            _book_shared(mine, flight.request.trace)
             return Answer(answer.value, mine.trace, answer.plan, mine.id)
         raise AssertionError("unreachable: the last turn returns or raises")
 
@@ -146,6 +151,7 @@ class Flights:
             except Exception as error:
                 if leads or given or _final(error, mine) or turn == TRIES - 1:
                     raise
+                del mine.trace.notes["flight"]  # it does not share that one
             finally:
                 flight.leave(mine)
 
@@ -258,6 +264,7 @@ class _StreamFlight(Flight):
                 elif self.ended:
                     if self.error is not None:
                         raise self.error
+                    _book_shared(mine, self.request.trace)
                     return
         finally:
             disarm(mine)
@@ -348,6 +355,28 @@ def size_of(value: Any) -> int:
     if isinstance(value, str | bytes):
         return len(value)
     return value.size_bytes if isinstance(value, Payload) else ITEM_BYTES
+
+
+def shared_with(request: Request | None) -> list[tuple[str, str]]:
+    """A reply's header that names the request whose computation gave the answer, where it was another."""
+    leader = request.trace.notes.get("flight") if request is not None else None
+    if request is None or leader is None or leader == request.id:  # texts of one request may share, too
+        return []
+    return [(HEADER, leader)]
+
+
+def _book_shared(mine: Request, theirs: Trace) -> None:
+    """Book what the answer holds with a member that computed nothing: tokens under a unit of their own.
+
+    So tokens that were computed add up over requests, and a client still hears how long its answer is.
+    """
+    if mine.trace is theirs:
+        return
+    for step, unit, amount in theirs.spent:
+        if unit.endswith("_tokens"):
+            mine.trace.spent.append((step, f"{SHARED}{unit}", amount))
+        elif unit in _OF_THE_ANSWER:
+            mine.trace.spent.append((step, unit, amount))
 
 
 # -- failing --------------------------------------------------------------------------------------------------

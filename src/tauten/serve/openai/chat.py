@@ -16,6 +16,7 @@ from tauten.describe.said import Said, ToolCall
 from tauten.run.stops import Stops
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
+from tauten.serve.kept.flights import shared_with
 from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.openai import run as shared
 from tauten.serve.openai.errors import Refused, checked
@@ -54,7 +55,7 @@ async def chat(site: Site, call: Call) -> Reply:
         pieces = await begun(answer.pieces())
         return shared.events(call, answer.chunks(pieces), headers)
     body = await answer.whole()
-    return Reply.json(body, headers=headers)
+    return Reply.json(body, headers=[*headers, *shared_with(call.request)])
 
 
 async def read_turn(call: Call, asked: ChatRequest, fields: dict[str, Any]) -> tuple[Turn, int]:
@@ -191,7 +192,7 @@ class Answering:
         """Why the answer ended; known once it has."""
         if self.tools:
             return "tool_calls"
-        cut = not self.stopped and shared.spent(self.call, "cut_answers")
+        cut = not self.stopped and shared.spent_by(self.call, "cut_answers")
         return "length" if cut else "stop"
 
     # -- whole --------------------------------------------------------------------------------------------

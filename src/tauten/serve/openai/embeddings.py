@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tauten.describe.payload import Json, Tensor
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
+from tauten.serve.kept.flights import shared_with
 from tauten.serve.openai import run as shared
 from tauten.serve.openai.errors import Refused, checked
 from tauten.serve.openai.ports import Inputs, Turn, inputs_of
@@ -41,7 +42,8 @@ async def embeddings(site: Site, call: Call) -> Reply:
     ]
     taken = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
     body = {"object": "list", "data": data, "model": service.name, "usage": taken}
-    return Reply.json(body, headers=shared.ignored(inputs, {**fields, "dimensions": None}))
+    ignored = shared.ignored(inputs, {**fields, "dimensions": None})
+    return Reply.json(body, headers=[*ignored, *shared_with(call.request)])
 
 
 def texts_of(given: str | list[Any]) -> list[str]:
@@ -106,7 +108,7 @@ class Embedding:
 
     async def _one(self, turn: Turn) -> Any:
         answer = await self.call.answer(self.service, self.inputs.fill(turn))
-        self.tokens += round(sum(n for _, unit, n in answer.trace.spent if unit == "input_tokens"))
+        self.tokens += shared.spent(answer.trace, *shared.ASKED)
         return answer.value
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tauten.errors import NotFound
+from tauten.run.trace import Trace
 from tauten.serve import sse
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
+from tauten.serve.kept.flights import SHARED, shared_with
 from tauten.serve.openai.errors import NoModel, Refused, body_of
 from tauten.serve.openai.ports import Inputs, gives
 from tauten.serve.openai.types import SAID_BY_SERVER
@@ -24,6 +26,7 @@ from tauten.serve.service import Service
 if TYPE_CHECKING:
     from tauten.serve.app import Site
 
+ASKED = ("input_tokens", f"{SHARED}input_tokens")  # units of what a request asks, computed for it or not
 _CLIENT_TIMEOUT = "x-stainless-read-timeout"  # seconds; the official clients say how long they will wait
 
 
@@ -86,21 +89,28 @@ class Budget:
         self._call.deadline_ms = self._total_ms - (self._clock() - self._began) * 1e3
 
 
-def spent(call: Call, unit: str) -> int:
-    """How much of a unit the call's request has booked."""
-    request = call.request
-    rows = request.trace.spent if request is not None else []
-    return round(sum(amount for _, booked, amount in rows if booked == unit))
+def spent(trace: Trace, *units: str) -> int:
+    """How much of some units was booked."""
+    return round(sum(amount for _, booked, amount in trace.spent if booked in units))
+
+
+def spent_by(call: Call, *units: str) -> int:
+    """The same of the request that a call runs."""
+    return 0 if call.request is None else spent(call.request.trace, *units)
 
 
 def usage(call: Call) -> dict[str, Any]:
-    """The tokens that this request spent, as clients count them; cached ones are among those asked."""
-    asked, made = spent(call, "input_tokens"), spent(call, "output_tokens")
+    """The tokens of this request's answer, as clients count them; cached ones are among those asked.
+
+    An answer that was computed for an identical request has its tokens too; all those asked were then cached.
+    """
+    asked = spent_by(call, *ASKED)
+    made = spent_by(call, "output_tokens", f"{SHARED}output_tokens")
     return {
         "prompt_tokens": asked,
         "completion_tokens": made,
         "total_tokens": asked + made,
-        "prompt_tokens_details": {"cached_tokens": spent(call, "cached_tokens")},
+        "prompt_tokens_details": {"cached_tokens": spent_by(call, "cached_tokens", f"{SHARED}input_tokens")},
     }
 
 
@@ -112,7 +122,7 @@ def event(value: Any) -> bytes:
 def events(call: Call, body: AsyncGenerator[bytes, None], headers: list[tuple[str, str]]) -> Reply:
     """A reply of events; where the work fails half-way the last event says why, and no [DONE] follows."""
     reply = sse.reply(_told(call, body))
-    reply.headers += headers
+    reply.headers += [*headers, *shared_with(call.request)]
     return reply
 
 

@@ -12,6 +12,7 @@ from tauten.describe.payload import Audio
 from tauten.run.workers import Workers
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
+from tauten.serve.kept.flights import shared_with
 from tauten.serve.openai import run as shared
 from tauten.serve.openai.errors import Refused, checked
 from tauten.serve.openai.ports import Turn, inputs_of
@@ -46,7 +47,7 @@ async def speech(site: Site, call: Call) -> Reply:
     headers = shared.ignored(inputs, fields)
     if asked.stream_format == "sse":
         return shared.events(call, work.events(chunks), headers)
-    return Reply(chunks, media_type=TYPES[form], headers=headers)
+    return Reply(chunks, media_type=TYPES[form], headers=[*headers, *shared_with(call.request)])
 
 
 class Saying:

@@ -13,6 +13,7 @@ from tauten.describe.said import Spoken
 from tauten.errors import MediaError
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
+from tauten.serve.kept.flights import shared_with
 from tauten.serve.multipart import Fields, read_form
 from tauten.serve.openai import run as shared
 from tauten.serve.openai.chat import written
@@ -52,7 +53,7 @@ async def transcriptions(site: Site, call: Call) -> Reply:
         return shared.events(call, work.events(values), headers)
     async with aclosing(work.values()) as values:
         said = [value async for value in values]
-    return work.reply(said, headers)
+    return work.reply(said, [*headers, *shared_with(call.request)])
 
 
 def fields_of(form: Fields) -> dict[str, Any]:
