@@ -18,8 +18,8 @@ from tauten.explain.account import Estimate
 from tauten.plan.lower import Lowered, Step
 from tauten.plan.measurements import Key, Measurements
 from tauten.run.attribution import Attribution, attribute
-from tauten.run.cpu import core_seconds
 from tauten.run.engine import Engine
+from tauten.run.kernel import core_seconds
 from tauten.run.trace import Trace
 from tauten.run.visits import rank
 from tauten.statistics import percentile

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -17,16 +14,13 @@ from tauten.clock import real
 from tauten.improve.load.generator import Generator
 from tauten.improve.load.schedule import Schedule
 from tauten.improve.load.target import Response
-from tauten.run.cpu import core_seconds
+from tauten.run.kernel import busy_seconds, core_seconds, tree_bytes, tree_seconds, waited_seconds
 from tauten.statistics import Interval
 from tauten.statistics.trend import slope_interval
 
 SAMPLE_S: Final = 0.5  # a look at /proc takes 0.1 ms: a share of 0.0002 of a core
 SLOPE_S: Final = 10.0  # a shorter line is the warm-up's
 BINS: Final = 20  # points of the memory line; enough to tell a slope from a step
-
-_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,67 +139,6 @@ def _slope(points: list[tuple[float, float]]) -> Interval | None:
         [sum(size for _, size in each) / len(each) for each in bins],
         confidence=0.99,
     )
-
-
-# -- the kernel's books --------------------------------------------------------------------------------------
-
-
-def busy_seconds() -> float | None:
-    """Seconds that all cores of the machine have worked since it started; None off Linux."""
-    try:
-        first = Path("/proc/stat").read_text().partition("\n")[0].split()
-    except OSError:  # not Linux
-        return None
-    user, nice, system, _idle, _wait, irq, soft = (int(field) for field in first[1:8])
-    return (user + nice + system + irq + soft) / _TICKS
-
-
-def waited_seconds() -> float | None:
-    """Seconds that this thread was ready to run and had no core; None where the kernel does not say."""
-    try:
-        fields = Path("/proc/thread-self/schedstat").read_text().split()
-    except OSError:  # not Linux, or built without it
-        return None
-    return int(fields[1]) / 1e9
-
-
-def tree(pid: int) -> Iterator[int]:
-    """A process and all below it."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # the thread ended
-            continue
-        for child in children:
-            yield from tree(int(child))
-
-
-def tree_seconds(pid: int) -> float | None:
-    """CPU seconds of a process and all below it, in steps of 10 ms; None when it is not there."""
-    if sys.platform != "linux" or not Path(f"/proc/{pid}").exists():
-        return None
-    total = 0
-    for each in tree(pid):
-        try:
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICKS
-
-
-def tree_bytes(pid: int) -> int | None:
-    """Resident bytes of a process and all below it; what they share counts for each."""
-    if sys.platform != "linux" or not Path(f"/proc/{pid}").exists():
-        return None
-    total = 0
-    for each in tree(pid):
-        try:
-            total += int(Path(f"/proc/{each}/statm").read_text().split()[1]) * _PAGE
-        except OSError:  # it ended meanwhile
-            continue
-    return total
 
 
 # -- what the generator itself takes -------------------------------------------------------------------------
