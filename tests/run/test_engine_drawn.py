@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tauten as tt
+from kit.stages import both, wait
 from kit.virtual import answer, value, virtual
 from tauten.clock import run_virtual
 from tauten.describe.workflow import Workflow
@@ -20,17 +21,6 @@ from tauten.plan.lower import Program, lower
 from tauten.plan.plan import Plan, StagePlan
 from tauten.run.engine import Engine
 from tauten.run.trace import BODY, VISIT, Trace
-
-
-@tt.stage(pure=True)
-async def wait(text: str, *, s: float = 1.0) -> str:
-    await asyncio.sleep(s)
-    return text
-
-
-@tt.stage(pure=True)
-async def both(a: str, b: str) -> str:
-    return a + b
 
 
 def beside(graph: Any, **pairs: tuple[str, ...]) -> Plan:

@@ -7,20 +7,10 @@ import asyncio
 from typing import Any
 
 import tauten as tt
+from kit.stages import both, wait
 from kit.virtual import answer
 from tauten.plan.plan import Plan, StagePlan
 from tauten.run.attribution import Attribution, attribute
-
-
-@tt.stage(pure=True)
-async def wait(text: str, *, s: float = 1.0) -> str:
-    await asyncio.sleep(s)
-    return text
-
-
-@tt.stage(pure=True)
-async def both(a: str, b: str) -> str:
-    return a + b
 
 
 @tt.stage(pure=True)

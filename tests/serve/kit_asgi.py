@@ -39,6 +39,23 @@ async def site(
         await app.site.services.close()
 
 
+def posed(
+    method: str, path: str, body: bytes | Any, headers: dict[str, str] | None
+) -> tuple[bytes, dict[str, Any]]:
+    """A request's bytes and its ASGI scope; a body that is not bytes is JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    route, _, query = path.partition("?")
+    given = {"host": "test", "content-length": str(len(data)), **(headers or {})}
+    return data, {
+        "type": "http",
+        "method": method,
+        "path": route,
+        "query_string": query.encode(),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "client": ("127.0.0.1", 1),
+    }
+
+
 async def ask(
     app: App,
     method: str,
@@ -48,18 +65,8 @@ async def ask(
     *,
     leave_after_s: float | None = None,
 ) -> Answered:
-    """One request; a body that is not bytes is sent as JSON. `leave_after_s`: the client goes then."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    route, _, query = path.partition("?")
-    given = {"host": "test", "content-length": str(len(data)), **(headers or {})}
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": route,
-        "query_string": query.encode(),
-        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
-        "client": ("127.0.0.1", 1),
-    }
+    """One request. `leave_after_s`: the client goes then."""
+    data, scope = posed(method, path, body, headers)
     sent: list[dict[str, Any]] = []
     asked = False
 

@@ -76,6 +76,15 @@ class Peer:
         except ConnectionResetError:
             return b""
 
+    def go(self, how: str) -> None:
+        """Leave without a word: `close`, `reset`, or say no more and listen on (`half`)."""
+        if how == "half":
+            self.writer.write_eof()
+        elif how == "reset":
+            self.writer.transport.abort()
+        else:
+            self.writer.close()
+
     async def close(self) -> None:
         self.writer.close()
         try:

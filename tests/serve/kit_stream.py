@@ -7,6 +7,7 @@ import asyncio
 import json
 from typing import Any
 
+from serve.kit_asgi import posed
 from tauten.serve.app import App
 
 
@@ -16,17 +17,7 @@ class Client:
     def __init__(
         self, app: App, method: str, path: str, body: bytes | Any = b"", headers: dict[str, str] | None = None
     ) -> None:
-        self.data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        route, _, query = path.partition("?")
-        given = {"host": "test", "content-length": str(len(self.data)), **(headers or {})}
-        self.scope = {
-            "type": "http",
-            "method": method,
-            "path": route,
-            "query_string": query.encode(),
-            "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
-            "client": ("127.0.0.1", 1),
-        }
+        self.data, self.scope = posed(method, path, body, headers)
         self.status = 0
         self.headers: dict[str, str] = {}
         self.chunks: list[bytes] = []
@@ -85,6 +76,12 @@ class Client:
     async def done(self) -> Client:
         await self.task
         return self
+
+
+async def settle() -> None:
+    """Let all that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 class Talk:

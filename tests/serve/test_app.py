@@ -5,20 +5,10 @@ from __future__ import annotations
 
 import asyncio
 
-import tauten as tt
 from serve.kit_asgi import ask, site
+from serve.kit_workflows import endless, shouted
 from tauten.serve.door import Door
 from tauten.serve.service import Service
-
-
-@tt.stage(pure=True)
-async def shout(text: str) -> str:
-    return text.upper()
-
-
-@tt.workflow
-def shouted(text: str) -> str:
-    return shout(text)
 
 
 def test_a_workflow_answers_by_its_name() -> None:
@@ -55,26 +45,13 @@ def test_unknown_names_paths_methods_bodies_and_headers_are_refused_in_words() -
 def test_a_client_that_leaves_stops_its_work() -> None:
     stopped = asyncio.Event()
 
-    @tt.stage
-    async def slow(text: str) -> str:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            stopped.set()
-            raise
-        return text
-
-    @tt.workflow
-    def slowly(text: str) -> str:
-        return slow(text)
-
     async def main() -> None:
-        async with site(Service(slowly), apis=["native"]) as app:
+        async with site(Service(endless(stopped)), apis=["native"]) as app:
             body = {"inputs": {"text": "x"}}
-            done = await ask(app, "POST", "/v1/workflows/slowly", body, leave_after_s=0.01)
+            done = await ask(app, "POST", "/v1/workflows/wait", body, leave_after_s=0.01)
             assert stopped.is_set()
             assert done.status == 0  # nobody is there to be answered
-            late = await ask(app, "POST", "/v1/workflows/slowly", body, {"x-tauten-deadline-ms": "20"})
+            late = await ask(app, "POST", "/v1/workflows/wait", body, {"x-tauten-deadline-ms": "20"})
             assert (late.status, late.json["error"]["code"]) == (504, "E401")
 
     asyncio.run(main())

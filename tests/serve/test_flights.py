@@ -12,7 +12,7 @@ import pytest
 
 import tauten as tt
 from serve.kit_asgi import ask, site
-from serve.kit_stream import Client
+from serve.kit_stream import Client, settle
 from tauten.clock import run_virtual
 from tauten.errors import BackendError, Cancelled, DeadlineExceeded, InputError
 from tauten.run.deadline import stoppable
@@ -75,11 +75,6 @@ class Counter:
 
 def call(app: Any, name: str = "whole", text: str = "abcd", headers: Any = None, query: str = "") -> Client:
     return Client(app, "POST", f"/v1/workflows/{name}{query}", {"inputs": {"text": text}}, headers)
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def test_identical_pure_requests_share_one_run() -> None:

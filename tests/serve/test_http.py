@@ -585,12 +585,7 @@ def test_a_departure_stops_the_task(how: str) -> None:
             peer = await Peer.of(server.port)
             await peer.say(post(b"abc"))
             await until(lambda: gate.running == 1)
-            if how == "half":
-                peer.writer.write_eof()
-            elif how == "reset":
-                peer.writer.transport.abort()
-            else:
-                peer.writer.close()
+            peer.go(how)
             await until(lambda: gate.cancelled == 1)
             await until(lambda: server.connections == 0)
             await peer.close()

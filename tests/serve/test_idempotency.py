@@ -10,7 +10,7 @@ import pytest
 
 import tauten as tt
 from serve.kit_asgi import ask, site
-from serve.kit_stream import Client
+from serve.kit_stream import Client, settle
 from tauten.errors import BackendError
 from tauten.serve.door import Caller, Door
 from tauten.serve.kept.idempotency import Idempotency
@@ -59,11 +59,6 @@ class Till:
 
 def body(amount: int = 5) -> Any:
     return {"inputs": {"amount": amount}}
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def test_a_request_that_is_sent_again_gets_its_first_reply() -> None:

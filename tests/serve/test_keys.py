@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import tauten as tt
 from serve.kit_asgi import ask, site
+from serve.kit_workflows import shouted
 from tauten.cli.main import run
 from tauten.errors import InputError, NotFound
 from tauten.serve.door import Door
@@ -23,16 +23,6 @@ from tauten.serve.safety.limits import Busy
 from tauten.serve.service import Service
 
 TODAY = "2026-01-01"
-
-
-@tt.stage(pure=True)
-async def shout(text: str) -> str:
-    return text.upper()
-
-
-@tt.workflow
-def shouted(text: str) -> str:
-    return shout(text)
 
 
 @pytest.fixture

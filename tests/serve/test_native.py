@@ -10,24 +10,19 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import pytest
 
 import tauten as tt
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Client
+from serve.kit_workflows import Order
 from tauten.errors import InputError
 from tauten.serve.door import Caller, Door
 from tauten.serve.service import Service
 
 PNG = tt.Image.from_array(np.zeros((2, 3, 3), np.uint8)).data
 WAV = tt.Audio.from_array(np.zeros(160, np.float32), 16000).data
-
-
-class Order(msgspec.Struct):
-    item: str
-    count: int = 1
 
 
 @dataclass

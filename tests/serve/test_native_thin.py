@@ -42,12 +42,7 @@ def test_a_client_that_leaves_a_stream_frees_its_work_and_its_connection(how: st
             head = f"POST /v1/workflows/forever?stream=true HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
             await peer.say(f"{head}\r\n\r\n{body}".encode())
             await peer.reader.readuntil(b"event: output")
-            if how == "half":
-                peer.writer.write_eof()
-            elif how == "reset":
-                peer.writer.transport.abort()
-            else:
-                peer.writer.close()
+            peer.go(how)
             await until(lambda: stopped == [how])
             await until(lambda: server.connections == 0 and app.site.in_flight == 0)
             await peer.close()

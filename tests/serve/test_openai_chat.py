@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import tauten as tt
 from serve.kit_openai import Served, eventually, serving, synthetic, talking
+from serve.kit_workflows import shout
 from tauten.describe.said import Said, TokenLogprob, ToolCall
 from tauten.serve.door import Door
 from tauten.serve.service import Service
@@ -35,11 +36,6 @@ class Spot(msgspec.Struct):
 
     def __str__(self) -> str:
         return f"at {self.x}"
-
-
-@tt.stage(pure=True)
-async def shout(text: str) -> str:
-    return text.upper()
 
 
 @tt.workflow

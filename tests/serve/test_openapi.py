@@ -12,13 +12,9 @@ import msgspec
 
 import tauten as tt
 from serve.kit_asgi import ask, site
+from serve.kit_workflows import Order
 from tauten.serve.page import read
 from tauten.serve.service import Service
-
-
-class Order(msgspec.Struct):
-    item: str
-    count: int = 1
 
 
 @dataclass

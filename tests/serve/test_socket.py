@@ -11,6 +11,7 @@ import numpy as np
 import tauten as tt
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Talk
+from serve.kit_workflows import endless
 from tauten.serve.door import Caller, Door
 from tauten.serve.native.dialogue import FEED
 from tauten.serve.service import Service
@@ -184,21 +185,8 @@ def test_messages_that_mean_nothing_are_answered_in_words() -> None:
 def test_a_client_that_leaves_stops_what_runs() -> None:
     stopped = asyncio.Event()
 
-    @tt.stage
-    async def waits(text: str) -> str:
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            stopped.set()
-            raise
-        return text
-
-    @tt.workflow
-    def wait(text: str) -> str:
-        return waits(text)
-
     async def main() -> None:
-        async with site(Service(wait), apis=["native"]) as app:
+        async with site(Service(endless(stopped)), apis=["native"]) as app:
             talk = await opened(app, "wait")
             talk.say({"inputs": {"text": "x"}})
             assert (await talk.hear())["type"] == "started"
