@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,6 +17,7 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from tauten.describe.stage import Context, Role
 from tauten.run.attribution import attribute
+from tauten.run.queueing import View
 from tauten.run.trace import VISIT, Trace
 from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
@@ -207,25 +209,20 @@ def test_looking_at_traces_stops_when_its_slice_is_over() -> None:
 
 
 def test_deployments_show_their_queues_batches_and_reasons() -> None:
-    view = SimpleNamespace(
-        label="embed/onnx",
-        waiting=4,
-        oldest_wait_s=0.25,
-        wait_s=0.5,
-        running=2,
-        replicas=1,
-        zombies=0,
-        batches=3,
-        batch_sizes={1: 1, 8: 2},
-        reasons={"full": 2, "slack": 1},
-        **dict.fromkeys(("rejected", "shed", "expired", "bisected", "restarts", "retried"), 7),
+    told = {"batches": 3, "batch_sizes": {1: 1, 8: 2}, "reasons": {"full": 2, "slack": 1}}
+    counts = dict.fromkeys(
+        ("idle", "done", "rejected", "shed", "expired", "bisected", "restarts", "retried"), 7
+    )
+    now = {"waiting": 4, "oldest_wait_s": 0.25, "running": 2, "replicas": 1, "zombies": 0, "wait_s": 0.5}
+    view = msgspec.convert(
+        {"label": "embed/onnx", "kind": "batch", "duration_ms": {}, **told, **counts, **now}, View
     )
 
     async def main() -> None:
         async with site(Service(flow), apis=["operations"]) as app:
             measured(app)
             deployments: Any = app.site.services["flow"].engine.deployments
-            deployments.views = lambda: {"a": view, "b": SimpleNamespace(**{**vars(view), "replicas": 0})}
+            deployments.views = lambda: {"a": view, "b": msgspec.structs.replace(view, replicas=0)}
             samples = scraped(app)
             one = {"workflow": "flow", "deployment": "embed/onnx"}
             assert value(samples, "tauten_queue_length", **one) == 4
