@@ -34,24 +34,21 @@ def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-_INPUT = _object(
-    ["name", "shape", "datatype"],
-    name=_TEXT,
-    shape=_SHAPE,
-    datatype=_DATATYPE,
-    parameters=_object([], binary_data_size=_COUNT),
-    data={"type": "array", "items": {}, "description": "row-major, flat or nested"},
-)
+def _tensor(data: Schema) -> Schema:
+    return _object(
+        ["name", "shape", "datatype"],
+        name=_TEXT,
+        shape=_SHAPE,
+        datatype=_DATATYPE,
+        parameters=_object([], binary_data_size=_COUNT),
+        data=data,
+    )
+
+
+_INPUT = _tensor({**_list({}), "description": "row-major, flat or nested"})
 _WANTED = _object(["name"], name=_TEXT, parameters=_object([], binary_data=_FLAG))
 _INFER = _object(["inputs"], id=_TEXT, parameters=_PARAMETERS, inputs=_list(_INPUT), outputs=_list(_WANTED))
-_OUTPUT = _object(
-    ["name", "shape", "datatype"],
-    name=_TEXT,
-    shape=_SHAPE,
-    datatype=_DATATYPE,
-    parameters=_object([], binary_data_size=_COUNT),
-    data={"type": "array", "items": {}},
-)
+_OUTPUT = _tensor(_list({}))
 _RESULT = _object(
     ["model_name", "outputs"], model_name=_TEXT, model_version=_TEXT, id=_TEXT, outputs=_list(_OUTPUT)
 )
