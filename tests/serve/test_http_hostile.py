@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import Any
 
@@ -201,6 +202,47 @@ def test_a_body_beyond_the_limit_is_413_however_it_comes() -> None:
             assert (await ask(server.port, POST + b"Content-Length: 100000\r\n\r\n" + bytes(100_000)))[
                 0
             ] == 200
+
+    run(main)
+
+
+CODES = {400: "E416", 408: "E417", 413: "E288", 414: "E419", 417: "E416", 431: "E418", 503: "E422"}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_refusal_has_a_code_of_ours_and_says_what_to_do(name: str) -> None:
+    async def main() -> None:
+        async with await up(echo, HttpLimits(body_bytes=10_000_000, linger_s=0.2)) as server:
+            peer = await Peer.of(server.port)
+            peer.writer.write(MALFORMED[name])
+            got = await peer.rest()
+            await peer.close()
+            head, _, body = got[got.rindex(b"HTTP/1.1 4") :].partition(b"\r\n\r\n")
+            told = json.loads(body)["error"]
+            assert told["code"] == CODES[int(head[9:12])]
+            assert told["message"]
+            assert told["help"]
+
+    run(main)
+
+
+def test_so_it_is_for_slow_clients_crowds_and_apps_that_fail() -> None:
+    async def fail(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("secret")
+
+    async def main() -> None:
+        async with await up(fail, HttpLimits(connections=1, head_s=0.1, linger_s=0.1)) as server:
+            slow = await Peer.of(server.port)
+            await slow.say(GET[:-4])
+            crowd, late = (await ask(server.port, GET))[2], (await slow.answer())[2]
+            await slow.close()
+            await until(lambda: server.connections == 0)
+            failed = (await ask(server.port, GET))[2]
+            assert [json.loads(each)["error"]["code"] for each in (crowd, late, failed)] == [
+                "E422",
+                "E417",
+                "E500",
+            ]
 
     run(main)
 

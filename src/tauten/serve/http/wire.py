@@ -10,6 +10,7 @@ from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
 from tauten.errors import InternalError
+from tauten.serve.http import refused
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -142,7 +143,7 @@ class Head:
 
 def refusal(status: int, reason: str, usual: bytes) -> bytes:
     """A complete answer of the server's own, after which the connection closes."""
-    body = b'{"error":{"code":%d,"message":"%b"}}' % (status, reason.encode("ascii", "replace"))
+    body = refused.body(status, reason)
     retry = b"retry-after: 1\r\n" if status == 503 else b""
     return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b" % (
         _STATUS[status],
