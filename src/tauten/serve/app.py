@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -25,7 +23,7 @@ from tauten.serve.socket import Socket
 
 
 class Api(Protocol):
-    """One file of ``apis/``: the class in it named ``Api``."""
+    """What ``apis/`` holds: the class named ``Api`` of each file, or of another package by an entry point."""
 
     def __init__(self, site: Site) -> None: ...
 
@@ -60,12 +58,8 @@ class App:
 
     def __init__(self, site: Site, *, names: Sequence[str] | None = None) -> None:
         self.site = site
-        chosen = names if names is not None else [each.name for each in pkgutil.iter_modules(apis.__path__)]
-        self.apis: dict[str, Any] = {
-            name: importlib.import_module(f"tauten.serve.apis.{name}").Api(site)
-            for name in chosen
-            if not name.startswith("_")
-        }
+        chosen = apis.names() if names is None else names
+        self.apis: dict[str, Any] = {name: apis.find(name)(site) for name in chosen}
         site.apis = self.apis
         self.router = Router(route for api in self.apis.values() for route in api.routes())
 

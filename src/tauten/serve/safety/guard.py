@@ -26,7 +26,18 @@ ANYBODY = Caller(
 OWN_HOSTS = 64  # spellings of this machine that are remembered: a name and a port or two
 PREFLIGHT_S = 600  # what browsers may remember of a preflight; Chromium keeps none longer than two hours
 EXPOSED = ", ".join(  # of a reply, what a page may read beside what every page may
-    ("x-request-id", "x-tauten-session", "x-tauten-shared", "x-tauten-ignored", "x-tauten-error", "idempotent-replayed", "inference-header-content-length", "server-timing", "retry-after", "retry-after-ms")
+    (
+        "x-request-id",
+        "x-tauten-session",
+        "x-tauten-shared",
+        "x-tauten-ignored",
+        "x-tauten-error",
+        "idempotent-replayed",
+        "inference-header-content-length",
+        "server-timing",
+        "retry-after",
+        "retry-after-ms",
+    )
 )
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(\s*,\s*[A-Za-z0-9-]{1,64}){0,31}")
 
