@@ -19,8 +19,9 @@ models: setup
 demo: models
 	$(BIN)/tauten demo
 
+# Two files at a time: most tests keep one core busy at most, and what loads a model does so once a file.
 test: models
-	$(BIN)/python -m pytest -m 'not slow and not gpu' --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu' --cov --cov-report=term:skip-covered
 
 test-slow: models
 	$(BIN)/python -m pytest -m slow
