@@ -36,8 +36,8 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     weight: float = 0.0
 
 
-class ModelChoice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How one model of a stage runs. Empty and zero mean the framework's plain default."""
+class Choices(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What can be chosen for a model. Empty and zero mean the framework's plain default."""
 
     model: str = ""
     variant: str = ""
@@ -48,21 +48,17 @@ class ModelChoice(msgspec.Struct, frozen=True, omit_defaults=True):
     batch: Batch = Batch()
     cpus: tuple[str, ...] = ()  # processors of each replica in turn, as "0-3,8"
     nodes: tuple[int, ...] = ()  # or the NUMA node of each
+
+
+class ModelChoice(Choices, frozen=True, omit_defaults=True):
+    """How one model of a stage runs."""
+
     options: dict[str, Any] = {}
 
 
-class StagePlan(msgspec.Struct, frozen=True, omit_defaults=True):
+class StagePlan(Choices, frozen=True, omit_defaults=True):
     """How one stage runs. `settings` are the keys that its kind or its backend know."""
 
-    model: str = ""
-    variant: str = ""
-    backend: str = ""
-    precision: str = ""
-    threads: int = 0
-    replicas: int = 1
-    batch: Batch = Batch()
-    cpus: tuple[str, ...] = ()  # processors of each replica in turn, as "0-3,8"
-    nodes: tuple[int, ...] = ()  # or the NUMA node of each
     beside: tuple[str, ...] = ()
     decode: Literal["thread", "process"] = "thread"
     view: dict[str, int | float | str | bool] = {}
