@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from bench.serve import environments, figures, models
@@ -37,7 +37,6 @@ PEAK_AT = (0.7, 0.85, 1.0, 1.15)  # of the closed loop's rate: the best of these
 OVER = 3.0
 BURST, BASE = 10.0, 0.7  # times the base load, which is this part of the peak
 PEAK_SHARE = 0.9  # of the peak goodput, kept under overload
-CALM_S = 2.0  # after a burst, in which late ones would show
 CALIBRATE_CLIENTS = 4 * MOST
 
 
@@ -96,22 +95,33 @@ async def _subject(subject: Subject, settings: Settings) -> list[Result]:
         capacity = await driven.capacity(CALIBRATE_CLIENTS, max(1.5, seconds / 4))
         curve = [await driven.poisson(capacity * level, seconds, turn) for turn, level in enumerate(PEAK_AT)]
         peak = max(goodput(each, subject.slo_s) for each in curve)
-        over = await _over(subject, settings, driven, client, served, curve, peak)
-        burst = await _burst(subject, settings, driven, client, served, peak)
+        scene = _Scene(subject, settings, driven, client, served, peak)
+        over = await _over(scene, curve)
+        burst = await _burst(scene)
     over.figures["capacity_rps"] = capacity
     burst.check("the server ended well", served.exit_code, 0)
     return [over, burst]
 
 
-async def _over(
-    subject: Subject,
-    settings: Settings,
-    driven: Driver,
-    client: aiohttp.ClientSession,
-    served: Served,
-    curve: Sequence[Samples],
-    peak: float,
-) -> Result:
+class _Scene(NamedTuple):
+    """A server that is up, what load is put on it with, and the most it answers well."""
+
+    subject: Subject
+    settings: Settings
+    driven: Driver
+    client: aiohttp.ClientSession
+    served: Served
+    peak: float
+
+
+def _all_ended(found: Result, samples: Samples, watched: books.Watched) -> None:
+    found.check("requests without an end", sum(one.lost for one in samples.measured), 0)
+    found.check("answers of 5xx that are none of 503, 504", samples.count("failed"), 0)
+    found.check("zombie work", watched.most["zombies"], 0)
+
+
+async def _over(scene: _Scene, curve: Sequence[Samples]) -> Result:
+    subject, settings, driven, client, served, peak = scene
     found = Result(
         f"overload_{subject.name}",
         f"Overload: {OVER:g} times the peak, {subject.name}",
@@ -125,9 +135,7 @@ async def _over(
     kept = goodput(over, subject.slo_s)
     found.check("goodput over its peak", kept / peak if peak else None, PEAK_SHARE, "share", at_least=True)
     found.check("p99 of the admitted", p_ms(admitted(over), 0.99), subject.slo_s * 1e3, "ms")
-    found.check("requests without an end", sum(one.lost for one in over.measured), 0)
-    found.check("answers of 5xx that are none of 503, 504", over.count("failed"), 0)
-    found.check("zombie work", watched.most["zombies"], 0)
+    _all_ended(found, over, watched)
     balance = books.balance(driven.sent, after.since(before), subject.name)
     found.check("requests that only one side knows", balance["missing"], 0)
     found.figures = {
@@ -151,14 +159,8 @@ def shed(counted: books.Page) -> dict[str, dict[str, float]]:
     return {word: counted.by(name, "deployment") for word, name in names.items()}
 
 
-async def _burst(
-    subject: Subject,
-    settings: Settings,
-    driven: Driver,
-    client: aiohttp.ClientSession,
-    served: Served,
-    peak: float,
-) -> Result:
+async def _burst(scene: _Scene) -> Result:
+    subject, settings, driven, client, served, peak = scene
     found = Result(
         f"burst_{subject.name}",
         f"Burst: {BURST:g} times the load for {settings.burst_s:g} s, {subject.name}",
@@ -172,9 +174,7 @@ async def _burst(
     await books.settled(client, served.url)
     after_s = recovery_s(samples, end, subject.slo_s)
     found.check("time to recover", after_s * 1e3, subject.slo_s * 1e3, "ms")
-    found.check("requests without an end", sum(one.lost for one in samples.measured), 0)
-    found.check("answers of 5xx that are none of 503, 504", samples.count("failed"), 0)
-    found.check("zombie work", watched.most["zombies"], 0)
+    _all_ended(found, samples, watched)
     inside = _between(samples, begin, end)
     found.figures = {
         "base_rps": base,
