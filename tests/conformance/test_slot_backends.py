@@ -220,6 +220,23 @@ def test_closing_the_iterator_frees_the_slot(bench: Bench) -> None:
     assert bench.backend.active == 0
 
 
+def test_what_the_engine_has_yet_to_drop_is_known(bench: Bench) -> None:
+    async def leave() -> list[int]:
+        counts = [len(bench.backend.lingering())]
+        stream = bench.backend.start(ask("Write a long story.", max_tokens=500))
+        await anext(stream)
+        await stream.aclose()
+        counts.append(len(bench.backend.lingering()))
+        assert len(bench.backend.lingering()) == bench.backend.active
+        assert all(since <= asyncio.get_running_loop().time() for since in bench.backend.lingering())
+        await bench.idle()
+        return [*counts, len(bench.backend.lingering())]
+
+    before, at_once, after = bench.run(leave())
+    assert (before, after) == (0, 0)
+    assert at_once in (0, 1)
+
+
 def test_cancelling_the_task_frees_the_slot_and_spares_the_others(bench: Bench) -> None:
     async def scene() -> str:
         endless = asyncio.create_task(bench.collect(ask("Write a long story.", max_tokens=500)))

@@ -484,6 +484,7 @@ class Slots:
     def __init__(self) -> None:
         self.open_streams = self.most = 0
         self.order: list[Any] = []
+        self.left: list[float] = []  # when streams were closed that its engine has yet to drop
 
     async def open(self) -> None: ...
 
@@ -500,6 +501,9 @@ class Slots:
         finally:
             await asyncio.sleep(0.25)
             self.open_streams -= 1
+
+    def lingering(self) -> list[float]:
+        return self.left
 
     def properties(self) -> Mapping[str, str]:
         return {}

@@ -13,7 +13,7 @@ import functools
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -97,8 +97,9 @@ class SlotBackend(Protocol):
     """Executes streams that it batches inside (language models, remotes). Lives on the event loop.
 
     `start` returns an iterator of Chunks, the last of them `done`. Closing the iterator (or cancelling
-    the task in it) stops the work in the engine within one step. A worker that dies raises
-    BackendError in its open streams, and the backend restarts it for the next call.
+    the task in it) stops the work in the engine within one step, before any stream that is started
+    later begins; it need not wait for that. A worker that dies raises BackendError in its open streams,
+    and the backend restarts it for the next call.
     """
 
     name: ClassVar[str]
@@ -110,6 +111,10 @@ class SlotBackend(Protocol):
     async def open(self) -> None: ...
 
     def start(self, item: Mapping[str, Any]) -> AsyncIterator[Chunk]: ...
+
+    def lingering(self) -> Collection[float]:
+        """Since when (monotonic seconds) each stream is closed that the engine has yet to drop."""
+        ...
 
     def properties(self) -> Mapping[str, str]: ...
 

@@ -155,9 +155,10 @@ class SlotDeployment(Queued):
         return (ends[min(place, len(ends) - 1)] if ends else 0.0) + rounds * mean_s
 
     def zombies(self) -> int:
-        """Streams that still run for requests that ended more than 100 ms ago."""
+        """Streams that still run, here or in the engine, for requests that ended more than 100 ms ago."""
         late = self.clock() - ZOMBIE_S
-        return sum(1 for entry in self._open if entry.left and entry.left < late)
+        here = sum(1 for entry in self._open if entry.left and entry.left < late)
+        return here + sum(1 for since in self.backend.lingering() if since < late)
 
     def view(self) -> View:
         """What metrics show of it."""

@@ -131,7 +131,7 @@ class Engine:
         return settings
 
     def cancel(self, id: int) -> None:
-        """Stop one request; the next step frees its blocks."""
+        """Stop one request: no further step computes anything for it, and the next one frees its blocks."""
         stream = self._streams.get(id)
         if stream is not None:
             self._finish(stream, "cancel", monotonic())

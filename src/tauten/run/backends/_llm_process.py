@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from time import monotonic
 from typing import IO, Any
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, TautenError
@@ -17,7 +18,7 @@ from tauten.run.backends import _frames
 from tauten.run.backends._llm_config import WorkerConfig
 
 _READ_BYTES = 1 << 18
-_GRACE_S = 2.0  # a step of a full prompt chunk takes about half a second; then the worker sees the end
+_GRACE_S = 2.0  # the worker sees the end after its step: 0.1 s, several times that on a busy machine
 _CAUSES = {"E325": StoreError, "E120": PlanError, "E122": PlanError}
 
 Answer = dict[str, Any] | TautenError
@@ -30,6 +31,7 @@ class Worker:
         self.config = config
         self.loop = asyncio.get_running_loop()
         self.streams: dict[int, asyncio.Queue[Answer]] = {}
+        self.left: dict[int, float] = {}  # closed ones, since when, until the engine has dropped them
         self.facts: dict[str, str] = {}
         self.alive = False
         self._ready: asyncio.Future[None] = self.loop.create_future()
@@ -65,6 +67,7 @@ class Worker:
     def cancel(self, id: int) -> None:
         """Ask the engine to drop a request; the stream counts as open until it says that it has."""
         if self.alive and id in self.streams:
+            self.left[id] = monotonic()
             self._send({"cancel": id})
 
     def _send(self, message: Any) -> None:
@@ -111,6 +114,7 @@ class Worker:
         elif (queue := self.streams.get(message["id"])) is not None:
             if message.get("done") or "error" in message:
                 del self.streams[message["id"]]
+                self.left.pop(message["id"], None)
             queue.put_nowait(message)
 
     def _lost(self, why: str) -> None:
@@ -123,6 +127,7 @@ class Worker:
         for queue in self.streams.values():
             queue.put_nowait(error)
         self.streams.clear()
+        self.left.clear()
         if not self._ready.done():
             self._ready.set_exception(error)
 

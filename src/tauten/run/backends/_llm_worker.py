@@ -46,17 +46,20 @@ class _Pipe:
             self._out = []
 
     def receive(self, *, wait: bool) -> list[Any]:
-        """Messages that are there; with `wait`, until there are some. Raises EOFError at the end."""
+        """All messages that are there; with `wait`, until there are some. Raises EOFError at the end.
+
+        All, because a request to stop may lie behind long prompts, and the next look is a step away.
+        """
         messages: list[Any] = []
-        while not messages:
-            ready, _, _ = select.select([self._socket], [], [], None if wait else 0)
-            if not ready:
-                break
+        while self._there(wait=wait and not messages):
             data = self._socket.recv(_READ_BYTES)
             if not data:
                 raise EOFError
-            messages = self._splitter.feed(data)
+            messages += self._splitter.feed(data)
         return messages
+
+    def _there(self, *, wait: bool) -> bool:
+        return bool(select.select([self._socket], [], [], None if wait else 0)[0])
 
 
 def main(fd: int, parent: int) -> int:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tauten.errors import BackendError, InputError, PlanError, StoreError, TautenError
 from tauten.models.store import default_root
-from tauten.run.backends._llm_config import WorkerConfig
+from tauten.run.backends._llm_config import STEP_TOKENS, WorkerConfig
 from tauten.run.backends._llm_item import LlmItem, read_item, refused
 from tauten.run.backends._llm_process import Answer, Worker
 from tauten.run.contracts import Chunk, ModelSpec
@@ -27,7 +27,9 @@ class LlmBackend:
 
     The first chunk of a stream is empty and marks the end of prefill. Options: `prefix_cache` keeps the
     work of shared beginnings; `prompt_lookup` n guesses n tokens ahead by copying from the prompt;
-    `cache_size_gb`, `max_batched_tokens` and `kv_precision` are the engine's; `slots`.
+    `max_batched_tokens` bounds a step: more read long prompts faster (256: by an eighth), but streams
+    wait for the step between their tokens, and a leaver's work goes on until its end; `cache_size_gb`
+    and `kv_precision` are the engine's; `slots`.
     """
 
     name: ClassVar[str] = "llm"
@@ -128,6 +130,9 @@ class LlmBackend:
         """Streams in the engine; one that was cancelled counts until the engine has dropped it."""
         return len(self._worker.streams) if self._worker else 0
 
+    def lingering(self) -> Collection[float]:
+        return self._worker.left.values() if self._worker else ()
+
     @property
     def worker_pid(self) -> int | None:
         """The process that does the work, for the tools that watch its memory and processor time."""
@@ -171,7 +176,7 @@ def _config(spec: ModelSpec) -> WorkerConfig:
         precision=spec.precision,
         kv_precision=str(options.get("kv_precision", "")),
         cache_size_gb=float(options.get("cache_size_gb", 1)),
-        max_batched_tokens=int(options.get("max_batched_tokens", 256)),  # the framework's default
+        max_batched_tokens=int(options.get("max_batched_tokens", STEP_TOKENS)),
         prefix_cache=bool(options.get("prefix_cache", False)),
         prompt_lookup=int(options.get("prompt_lookup", 0)),
     )

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import random
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -81,6 +81,9 @@ class SyntheticSlotsBackend:
                 yield chunk
         finally:
             self.active -= 1
+
+    def lingering(self) -> Collection[float]:
+        return ()  # closing a stream ends it at once
 
     async def _stream(self, item: Mapping[str, Any]) -> AsyncIterator[Chunk]:
         now = asyncio.get_running_loop().time
