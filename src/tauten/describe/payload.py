@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import wave
-from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -252,8 +251,6 @@ class Video(Media):
 OPENS_FILES: ContextVar[bool] = ContextVar("tauten_opens_files", default=True)
 """Whether a string may name a media file. A server says no while it works for a request: a string may have
 come from the client, through any code. ``tt.Image("logo.png")`` and ``Path`` objects are the author's own."""
-
-_BY_PYTHON_TYPE: Mapping[type, type[Payload]] = {str: Text}
 
 
 def as_payload(value: object, accepted: tuple[type, ...]) -> object:

@@ -423,6 +423,3 @@ def caller_place() -> str:
 
 def _short(filename: str) -> str:
     return filename.replace("\\", "/").rsplit("/", 1)[-1]
-
-
-Awaited = Awaitable[R]

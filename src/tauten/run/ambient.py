@@ -13,7 +13,7 @@ import concurrent.futures
 import contextvars
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from queue import Queue
@@ -265,6 +265,3 @@ def shared() -> Ambient:
     if not _shared:
         _shared.append(Ambient())
     return _shared[0]
-
-
-Factory = Callable[[], Ambient]

@@ -305,7 +305,6 @@ class Running:
 # -- running one stage -----------------------------------------------------------------------------------
 
 
-_END = object()
 _NO_PARAMS: dict[str, Any] = {}
 _VISITS = re.compile(r"\[\d+\]")
 

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from tauten.describe.payload import Payload
 
 Outcome = Literal["ok", "failed", "refused", "timed_out"]
-OUTCOMES: Final[tuple[Outcome, ...]] = ("ok", "failed", "refused", "timed_out")
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):

@@ -83,7 +83,6 @@ class Telemetry:
         self._waiting: deque[Finished] = deque()
         self._wake = threading.Event()
         self._ended = False
-        self._failing = False
         self._thread = threading.Thread(target=self._run, name="tauten-otlp", daemon=True)
         self._exports = _Exports(self.url)
 
