@@ -206,6 +206,55 @@ def test_a_batch_gives_what_single_items_give(opened: tuple[Sample, BatchBackend
     assert agree(sample, backend.run(items), [backend.run([item])[0] for item in items])
 
 
+PREPARES = [name for name in SAMPLES if hasattr(find("backends", name), "prepare")]
+
+
+@pytest.mark.parametrize("name", PREPARES)
+def test_preparing_and_running_is_running(name: str, tmp_path: Path) -> None:
+    sample = SAMPLES[name]
+    backend: Any = find("backends", name)(sample.spec(tmp_path))
+    backend.open()
+    items = [*sample.items(), sample.unlike(), *sample.items()[:1]]
+    if sample.poison is not None:
+        items.append(sample.poison())
+    first, second = backend.prepare(items), backend.prepare(items[::-1])  # one may wait while another runs
+    forth, back = backend.run_prepared(first), backend.run_prepared(second)[::-1]
+    alone = [backend.run([item])[0] for item in items]
+    backend.close()
+    for one, other, known in zip(forth, back, alone, strict=True):
+        if isinstance(known, Exception):
+            assert str(one) == str(other) == str(known)
+        else:
+            assert sample.same(one, known)
+            assert sample.same(other, known)
+    with pytest.raises(BackendError, match="not open"):
+        backend.run_prepared(first)
+
+
+def test_the_engines_of_tensors_prepare_and_may_run_on_the_loop() -> None:
+    assert set(PREPARES) == {name for name in SAMPLES if getattr(find("backends", name), "inline", False)}
+    assert set(PREPARES) == {"onnx", "openvino"}
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_lone_item_is_not_copied_and_answers_share_their_batch(name: str, tmp_path: Path) -> None:
+    backend: Any = find("backends", name)(tiny_model(tmp_path))
+    backend.open()
+    items = vectors()
+    [alone] = backend.prepare(items[:1])
+    assert np.shares_memory(alone.inputs["x"], items[0]["x"])
+    [together] = backend.prepare(items)
+    assert together.inputs["x"].flags.c_contiguous
+    assert together.inputs["x"].flags.aligned
+    first, second, *_ = backend.run_prepared([together])
+    assert first["y"].base is not None
+    assert first["y"].base is second["y"].base
+    kept = {key: array.copy() for key, array in first.items()}
+    backend.run(items[::-1])  # an answer stays what it was, whatever the engine does next
+    assert arrays_agree(first, kept)
+    backend.close()
+
+
 def test_no_items_no_results(opened: tuple[Sample, BatchBackend]) -> None:
     assert opened[1].run([]) == []
 

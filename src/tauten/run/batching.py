@@ -16,7 +16,7 @@ from tauten.run.contracts import BatchBackend
 from tauten.run.estimates import Arrivals, Durations
 from tauten.run.queueing import QUEUE_BOUND, Queued
 from tauten.run.replica import Job, Replica
-from tauten.run.scheduling import Queue, Release, Wait, fit, queue_wait, release
+from tauten.run.scheduling import Queue, Release, Wait, fit, queue_wait, release, runs_inline
 
 LOOK_PAST = 64  # items of other groups that are passed over for one batch: a bound on the work of a release
 
@@ -232,18 +232,24 @@ class Batching(Queued):
         job.fail(self._hopeless(self.durations.low_of(job.weight) + job.after, job.deadline - now))
 
     def _start(self, replica: Replica, batch: list[Job]) -> None:
-        size, reason = len(batch), batch[0].reason
-        self.batches += 1
-        self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
-        weight = batch[0].weight if size == 1 else sum([job.weight for job in batch])
+        size, first = len(batch), batch[0]
+        weight = first.weight if size == 1 else sum([job.weight for job in batch])
         durations = self.durations
         now = self.clock()
-        replica.until = max(replica.until, now) + durations.fixed_s + durations.slope_s * weight
+        run_s = durations.of_weight(weight)
+        if replica.inline and runs_inline(run_s, size, self.queue.live) and durations.fresh(now):
+            first.reason = "inline"
+        self.batches += 1
+        self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
+        self.reasons[first.reason] = self.reasons.get(first.reason, 0) + 1
+        replica.until = max(replica.until, now) + run_s
         self._free_at = replica.until
         if len(self._replicas) > 1 and not self._idle:
             self._free_at = min([each.until for each in self._replicas])
-        replica.start(batch)
+        if first.reason == "inline":
+            replica.run_here(batch)
+        else:
+            replica.start(batch)
 
     def _feed_ahead(self) -> None:
         """Give a busy replica a full batch to prepare while it runs another."""

@@ -44,6 +44,11 @@ class BatchBackend(Protocol):
     `open`, `run` and `close` are called from one dedicated thread per replica, never from the event
     loop, and never two at a time on one instance. They block. `group` and `weight` are called from
     the event loop and must be cheap.
+
+    A backend may have `prepare(items)` and `run_prepared(prepared)`, which together do what `run` does:
+    `prepare` is called from another thread while the engine still runs the batch before. One whose engine
+    runs in any thread may say `inline = True`: a run that is predicted to take hardly longer than handing it
+    to a thread is then called from the event loop, still never two at a time.
     """
 
     name: ClassVar[str]

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from tauten.clock import Clock, VirtualLoop
-from tauten.errors import BackendError
+from tauten.errors import BackendError, Cancelled
 from tauten.run.contracts import BatchBackend
 from tauten.run.queueing import Entry
 from tauten.run.request import Request
@@ -73,6 +73,8 @@ class Replica:
         self.cpus = cpus
         self.backend: BatchBackend = owner.make()
         self.prepares = hasattr(self.backend, "prepare") and hasattr(self.backend, "run_prepared")
+        # one bound to processors runs there only
+        self.inline = getattr(self.backend, "inline", False) and not cpus
         self.loop = asyncio.get_running_loop()
         self.virtual = isinstance(self.loop, VirtualLoop)
         self.batches: SimpleQueue[tuple[list[Job], Any] | None] = SimpleQueue()
@@ -85,6 +87,8 @@ class Replica:
         name = f"tauten-{owner.label}-{index}"
         self.threads = [threading.Thread(target=self._serve, name=name, daemon=True)]
         self._stop = threading.Event()
+        self._turn = threading.Lock()
+        self._running: list[Job] = []  # what the backend works at; changed under the lock
 
     def open(self) -> None:
         """Begin to load; the owner is told when it is done."""
@@ -112,6 +116,14 @@ class Replica:
         else:
             self.batches.put((batch, None))
 
+    def run_here(self, batch: list[Job]) -> None:
+        """Run a batch at once, on the loop: it is over before a thread would have begun."""
+        self.held.append(batch)
+        dead = self._run(batch, None)
+        if dead:
+            self.batches.put(_REOPEN)
+        self._finished(batch, dead)
+
     # -- the thread -------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
@@ -120,13 +132,16 @@ class Replica:
         if not self._open():
             return
         while (work := self.batches.get()) is not None:
-            batch, prepared = work
-            died = self._run(batch, prepared)
-            wake(self.loop, lambda jobs=batch, dead=died: self._finished(jobs, dead))  # type: ignore[misc]
-            del work, batch, prepared  # an idle thread keeps no request's data alive
+            died = work is _REOPEN or self._serve_batch(*work)
+            del work  # an idle thread keeps no request's data alive
             if died and not self._reopen():
                 break
         self.backend.close()
+
+    def _serve_batch(self, batch: list[Job], prepared: Any) -> bool:
+        died = self._run(batch, prepared)
+        wake(self.loop, lambda: self._finished(batch, died))
+        return died
 
     def _open(self) -> bool:
         try:
@@ -160,14 +175,11 @@ class Replica:
         while parts:
             part = parts.pop()
             started = clock()
-            results: Any
-            try:
-                if prepared is not None:
-                    results, prepared = self.backend.run_prepared(prepared), None  # type: ignore[attr-defined]
-                else:
-                    results = self.backend.run([job.item for job in part])
-            except BaseException as error:  # noqa: BLE001  # each member's task raises it
-                results, prepared = error, None
+            if _left(part):
+                self._fill(part, [_LEFT] * len(part), started, started)
+                continue
+            results = self._results(part, prepared)
+            prepared = None
             dead = self._died(results)
             parts += self._take(part, results, started, clock(), dead)
             if dead:
@@ -175,6 +187,29 @@ class Replica:
                     self._fill(rest, [results] * len(rest), started, clock())
                 break
         return dead
+
+    def _results(self, part: list[Job], prepared: Any) -> Any:
+        """What the backend gives for a part, or the exception that it raises."""
+        with self._turn:
+            self._running = part
+        try:
+            if prepared is not None:
+                return self.backend.run_prepared(prepared)  # type: ignore[attr-defined]
+            return self.backend.run([job.item for job in part])
+        except BaseException as error:  # noqa: BLE001  # each member's task raises it
+            return error
+        finally:
+            with self._turn:
+                self._running = []
+
+    def look(self) -> None:
+        """On the loop, when a request left: a run that nobody waits for ends, where its engine can be stopped."""
+        stop = getattr(self.backend, "stop", None)
+        if stop is None:
+            return
+        with self._turn:  # so that it cannot hit the next run
+            if self._running and _left(self._running):
+                stop()
 
     def _died(self, results: Any) -> bool:
         if isinstance(results, list | tuple):
@@ -245,8 +280,11 @@ class Replica:
         parts = [batch]
         while parts:
             part = parts.pop()
-            items = [job.item for job in part]
             started = clock()
+            if _left(part):
+                self._fill(part, [_LEFT] * len(part), started, started)
+                continue
+            items = [job.item for job in part]
             await asyncio.sleep(backend.duration(items))
             results: Any
             try:
@@ -312,6 +350,17 @@ class Replica:
     @property
     def alive(self) -> bool:
         return any(thread.is_alive() for thread in self.threads)
+
+
+_REOPEN: tuple[list[Job], Any] = ([], None)  # tells the thread that the backend died on the loop
+
+
+_LEFT = Cancelled("all who waited for it left", help="send the request again")
+
+
+def _left(part: Sequence[Job]) -> bool:
+    """Whether nobody waits for these any more."""
+    return all([job.left for job in part])
 
 
 def _common(results: Sequence[Any]) -> BaseException | None:

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
-Reason = Literal["full", "slack", "alone", "gain", "siblings", "drain", "off", "fixed"]
+Reason = Literal["full", "slack", "alone", "gain", "siblings", "drain", "off", "fixed", "inline"]
 """Why a batch left: it was full · its earliest deadline leaves no more time · nobody is likely to come ·
 waiting gains less than it costs · all members of a map were there · the deployment closes · the plan
-forbids waiting · the plan's fixed wait was over."""
+forbids waiting · the plan's fixed wait was over · it is one short item that runs on the event loop itself,
+sooner than a thread would have taken it."""
 
 Wait = Literal["slack", "off"] | float
 """How a plan lets a batch wait: by slack, not at all, or a fixed number of milliseconds."""
@@ -22,6 +23,7 @@ Wait = Literal["slack", "off"] | float
 WAIT_OF_BUDGET: Final = 0.10  # of a stage's budget at most: the rest is for its queue and its work
 WAIT_OF_RUN: Final = 2.0  # run times at most: beyond that a further batch would have come and gone
 WORTH: Final = 1.02  # of the present rate: estimates are no better than that
+INLINE_S: Final = 0.00015  # a hand-off costs 40 µs; at 3,500 arrivals/s those held up meanwhile lose as much
 WORTH_S: Final = 0.00025  # saved at least: loops round timers to 1 ms, a no-show costs that much
 
 BATCH_DEFAULTS: Final[dict[str, int]] = {
@@ -153,6 +155,14 @@ def _saves_time(n: int, wait_s: float, run_s: float, alone_s: float, together_s:
     """Whether waiting for one stranger shortens the sum of all latencies, his next run included."""
     gain_s = n * (run_s - together_s - wait_s) + (run_s + alone_s - together_s - wait_s)
     return gain_s > (n + 1) * WORTH_S
+
+
+def runs_inline(run_s: float, items: int, behind: int) -> bool:
+    """Whether a batch runs on the event loop itself: one short item with nobody behind it.
+
+    Whoever comes meanwhile waits for it, and then shares a batch, which goes to a thread.
+    """
+    return items == 1 and not behind and 0.0 < run_s < INLINE_S
 
 
 # -- sizes ---------------------------------------------------------------------------------------------------

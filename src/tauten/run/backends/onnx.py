@@ -8,7 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
-from tauten.run.backends import _arrays, _rows
+from tauten.run.backends import _arrays, _parts, _rows
+from tauten.run.backends._parts import Part
 from tauten.run.contracts import ModelSpec
 from tauten.run.signature import Signature, TensorInfo, axes
 
@@ -32,6 +33,7 @@ class OnnxBackend:
     """
 
     name: ClassVar[str] = "onnx"
+    inline: ClassVar[bool] = True
     option_keys: ClassVar[frozenset[str]] = frozenset(
         {"graph_optimization", "execution", "inter_threads", "spin", "providers", "unbatched", "rows"}
     )
@@ -39,7 +41,7 @@ class OnnxBackend:
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self._session: Any = None
-        self._inputs: list[str] = []
+        self._known: frozenset[str] = frozenset()  # names of its inputs
         self._outputs: list[str] = []
         self._most = 0
         self._rows = bool(spec.options.get("rows", False))
@@ -61,7 +63,7 @@ class OnnxBackend:
                 help="pin a model that has it, or another backend; `tauten model list` names them",
             )
         self._session = self._load()
-        self._inputs = [each.name for each in self._session.get_inputs()]
+        self._known = frozenset(each.name for each in self._session.get_inputs())
         self._outputs = [each.name for each in self._session.get_outputs()]
         self._most = self._batch_limit()
         self._joins = self._rows and bool(self.signature().batch_axis)
@@ -134,18 +136,25 @@ class OnnxBackend:
     def weight(self, item: Any) -> float:
         return _arrays.elements(item)
 
-    def run(self, items: Sequence[Any]) -> list[Any]:
+    def prepare(self, items: Sequence[Any]) -> list[Part]:
+        """The items as the engine takes them: the copying that needs no engine, done while it runs others."""
+        if self._rows:
+            return _rows.joined(items, joins=self._joins)
+        return _arrays.stacked(items, most=self._most)
+
+    def run_prepared(self, parts: Sequence[Part]) -> list[Any]:
         if self._session is None:
             raise BackendError(
                 "onnx: run() on a backend that is not open", help="call open() first", code="E406"
             )
-        if self._rows:
-            return _rows.run(items, self._execute, joins=self._joins)
-        return _arrays.run_stacked(items, self._execute, most=self._most)
+        return _parts.run(parts, self._execute)
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        return self.run_prepared(self.prepare(items))
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        _arrays.check_names(inputs, self._inputs)
-        return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+        _parts.check_names(inputs, self._known)
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
 
     def properties(self) -> Mapping[str, str]:
         if self._session is None:

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
-from tauten.run.backends import _arrays, _rows
+from tauten.run.backends import _arrays, _parts, _rows
+from tauten.run.backends._parts import Part
 from tauten.run.contracts import ModelSpec
 from tauten.run.signature import Signature, TensorInfo, axes
 
@@ -29,6 +30,7 @@ class OpenvinoBackend:
     """
 
     name: ClassVar[str] = "openvino"
+    inline: ClassVar[bool] = True
     option_keys: ClassVar[frozenset[str]] = frozenset(
         {"performance", "device", "cache_dir", "unbatched", "rows"}
     )
@@ -37,7 +39,7 @@ class OpenvinoBackend:
         self.spec = spec
         self._compiled: Any = None
         self._request: Any = None
-        self._inputs: list[str] = []
+        self._known: frozenset[str] = frozenset()  # names of its inputs
         self._outputs: list[str] = []
         self._most = 0
         self._rows = bool(spec.options.get("rows", False))
@@ -55,7 +57,7 @@ class OpenvinoBackend:
             )
         self._compiled = self._load(config)
         self._request = self._compiled.create_infer_request()
-        self._inputs = [port.get_any_name() for port in self._compiled.inputs]
+        self._known = frozenset(port.get_any_name() for port in self._compiled.inputs)
         self._outputs = [port.get_any_name() for port in self._compiled.outputs]
         self._most = self._batch_limit()
         self._joins = self._rows and bool(self.signature().batch_axis)
@@ -129,18 +131,26 @@ class OpenvinoBackend:
     def weight(self, item: Any) -> float:
         return _arrays.elements(item)
 
-    def run(self, items: Sequence[Any]) -> list[Any]:
+    def prepare(self, items: Sequence[Any]) -> list[Part]:
+        """The items as the engine takes them: the copying that needs no engine, done while it runs others."""
+        if self._rows:
+            return _rows.joined(items, joins=self._joins)
+        return _arrays.stacked(items, most=self._most)
+
+    def run_prepared(self, parts: Sequence[Part]) -> list[Any]:
         if self._compiled is None:
             raise BackendError(
                 "openvino: run() on a backend that is not open", help="call open() first", code="E406"
             )
-        if self._rows:
-            return _rows.run(items, self._execute, joins=self._joins)
-        return _arrays.run_stacked(items, self._execute, most=self._most)
+        return _parts.run(parts, self._execute)
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        return self.run_prepared(self.prepare(items))
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        _arrays.check_names(inputs, self._inputs)
-        results = self._request.infer(inputs, share_outputs=False)  # copies: the next infer reuses the memory
+        _parts.check_names(inputs, self._known)
+        # Inputs are read where they lie; outputs are copied, because the next run reuses their memory.
+        results = self._request.infer(inputs, share_inputs=True, share_outputs=False)
         return {name: results[index] for index, name in enumerate(self._outputs)}
 
     def properties(self) -> Mapping[str, str]:

@@ -1,0 +1,184 @@
+"""Where a batch runs: a short item alone on the event loop, all else in the replica's thread."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tauten.clock import real
+from tauten.errors import BackendError
+from tauten.run.deployment import Deployment
+from tauten.run.request import Request
+from tauten.run.scheduling import INLINE_S, runs_inline
+
+SETTLING = 4  # runs until a deployment trusts what it measured
+
+
+class Ticks:
+    """A clock by hand: the time of a run is what its items say."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Noting:
+    """Items are seconds that they take, negative ones kill; notes which thread ran each batch."""
+
+    name = "noting"
+    option_keys: frozenset[str] = frozenset()
+    inline = True
+
+    def __init__(self, clock: Ticks) -> None:
+        self.clock = clock
+        self.ran: list[tuple[bool, int]] = []  # (on the loop, items)
+        self.loop = threading.get_ident()
+        self.closed = 0
+
+    def open(self) -> None:
+        pass
+
+    def group(self, item: Any) -> None:
+        return None
+
+    def weight(self, item: Any) -> float:
+        return 1.0
+
+    def run(self, items: Sequence[Any]) -> Any:
+        self.ran.append((threading.get_ident() == self.loop, len(items)))
+        if items[0] < 0:
+            error = BackendError("gone", help="it is opened anew")
+            error.dead = True
+            raise error
+        self.clock.now += sum(items)
+        return list(items)
+
+    def properties(self) -> Mapping[str, str]:
+        return {"device": "none"}
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Threaded(Noting):
+    inline = False
+
+
+def deployed(
+    body: Callable[[Deployment, list[Any]], Awaitable[None]], kind: type[Noting] = Noting, **settings: Any
+) -> None:
+    made: list[Any] = []
+    clock = Ticks()
+
+    def make() -> Any:
+        made.append(kind(clock))
+        return made[-1]
+
+    async def main() -> None:
+        deployment = Deployment(make, label="noting", clock=clock, **settings)
+        await deployment.open()
+        try:
+            await body(deployment, made)
+        finally:
+            await deployment.close()
+
+    asyncio.run(main())
+
+
+async def ask(deployment: Deployment, seconds: float) -> Request:
+    request = Request(real)
+    assert await deployment.infer(request, "s", seconds) == seconds
+    return request
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_a_short_item_alone_runs_on_the_loop_and_says_so(most: int) -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(SETTLING):
+            await ask(deployment, INLINE_S / 2)
+        request = await ask(deployment, INLINE_S / 2)
+        assert made[0].ran[0] == (False, 1)  # nothing was known yet
+        assert made[0].ran[-1] == (True, 1)
+        assert request.trace.batches == [("s", 1, "inline")]
+        assert deployment.view().reasons["inline"] == sum(here for here, _ in made[0].ran)
+        [compute] = [row for row in request.trace.rows if row[1] == "compute"]
+        assert compute[3] - compute[2] == pytest.approx(INLINE_S / 2)
+
+    deployed(body, max_batch=most)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "seconds"),
+    [
+        (Noting, {}, INLINE_S * 2),
+        (Threaded, {}, INLINE_S / 2),
+        (Noting, {"cpus": (frozenset({0}),)}, INLINE_S / 2),
+    ],
+)
+def test_what_is_long_or_bound_or_not_fit_for_it_runs_in_the_thread(
+    kind: type[Noting], settings: dict[str, Any], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
+
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(2 * SETTLING):
+            await ask(deployment, seconds)
+        assert not any(here for here, _ in made[0].ran)
+
+    deployed(body, kind, **settings)
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_several_at_once_run_in_the_thread_until_one_is_alone_again(most: int) -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(SETTLING):
+            await ask(deployment, INLINE_S / 16)
+        made[0].ran.clear()
+        await asyncio.gather(*(ask(deployment, INLINE_S / 16) for _ in range(8)))
+        assert sum(count for _, count in made[0].ran) == 8
+        assert made[0].ran[0][0] is False
+        assert [here for here, _ in made[0].ran[:-1]].count(True) == 0
+
+    deployed(body, max_batch=most)
+
+
+def test_an_old_estimate_is_not_trusted() -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(2 * SETTLING):
+            await ask(deployment, INLINE_S / 2)
+        made[0].clock.now += 3600.0
+        await ask(deployment, INLINE_S / 2)
+        assert made[0].ran[-1] == (False, 1)
+
+    deployed(body)
+
+
+def test_a_backend_that_dies_on_the_loop_is_opened_anew_by_its_thread() -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(2 * SETTLING):
+            await ask(deployment, INLINE_S / 2)
+        with pytest.raises(BackendError, match="gone"):
+            await deployment.infer(Request(real), "s", -1.0)
+        assert made[0].ran[-1] == (True, 1)
+        while not deployment.view().replicas:
+            await asyncio.sleep(0.001)
+        await ask(deployment, INLINE_S / 2)
+        assert deployment.view().restarts == 1
+        assert [each.closed for each in made] == [1, 0]
+
+    deployed(body, pure=False)
+
+
+def test_the_decision() -> None:
+    assert runs_inline(INLINE_S / 2, items=1, behind=0)
+    assert not runs_inline(INLINE_S / 2, items=2, behind=0)
+    assert not runs_inline(INLINE_S / 2, items=1, behind=1)
+    assert not runs_inline(INLINE_S, items=1, behind=0)
+    assert not runs_inline(0.0, items=1, behind=0), "nothing is known"
