@@ -141,7 +141,7 @@ def test_sessions_expire_when_idle_and_are_bounded() -> None:
 
 def test_what_is_kept_is_bounded_in_bytes_and_fair() -> None:
     gone: list[str] = []
-    kept: Kept[str] = Kept(100, most_bytes=10, gone=gone.append)
+    kept: Kept[str] = Kept(100, most_bytes=10, gone=lambda value, _: gone.append(value))
     kept.put("a", "1", "a1", 4)
     kept.put("b", "1", "b1", 2)
     kept.put("a", "2", "a2", 4)

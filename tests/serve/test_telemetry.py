@@ -21,7 +21,7 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from tauten.errors import InputError
 from tauten.run.trace import VISIT, Trace
-from tauten.serve.app import App
+from tauten.serve.app import App, Site
 from tauten.serve.door import Caller, Door
 from tauten.serve.observe import genai
 from tauten.serve.observe.telemetry import WAITING, Finished, Telemetry
@@ -187,7 +187,7 @@ def test_tokens_are_usage_of_the_request_and_of_their_stage() -> None:
         1.0, 10**18, 10**18 - 10**9, route, "POST", 200, "ok", "", "r", "m", "p@1", "", 1e3, none, trace
     )
     with collector() as (url, kept):
-        telemetry = Telemetry(None, url)  # type: ignore[arg-type]  # the site is not asked here
+        telemetry = Telemetry(Site([]), url)
         telemetry._waiting.append(done)
         telemetry.flush()
         telemetry._exports.close(2.0)

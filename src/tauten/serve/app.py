@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from tauten.clock import real
@@ -49,7 +49,9 @@ class Site:
         self.apis: dict[str, Any] = {}  # by name, once the application has made them
         self.observers: list[Observer] = [self.traces]
         self.draining = False
-        self.exposition: Callable[[str], tuple[bytes, str]] | None = None  # metrics, by Accept header
+        self.exposition: Callable[[str], tuple[Iterator[bytes], str]] | None = (
+            None  # metrics, by Accept header
+        )
         self.in_flight = 0  # exchanges and sockets that are open now
 
 

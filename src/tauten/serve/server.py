@@ -39,6 +39,7 @@ DRAIN_S = 30.0  # what Kubernetes and most supervisors wait before they kill
 LEAD_S = 2.0  # from not ready to not accepting: balancers hear of it within a second or two
 CUT_S = 1.0  # for requests that were stopped to tell their clients
 HEADROOM_BYTES = 1024 * 1024  # a body a little too large is refused by its API, in its own words
+TIDY_S = 10.0  # how long a session that is over may still be counted, and held
 REFRESH_S = 1.0  # how soon a revoked key is refused
 
 
@@ -146,6 +147,7 @@ class Server:
             self.site.observers.append(self.telemetry)
         self._background(self.metrics.run())
         self._background(self._refresh())
+        self._background(self._tidy())
         await self._listen()
         opening = self._background(self._open())
         ended = self._background(self.stopping.wait())
@@ -248,6 +250,12 @@ class Server:
                     self.logs.say("keys", tenants=len(self.keys.tenants))
             except InputError as error:
                 self.logs.say("keys refused", code=error.code, message=error.message)
+
+    async def _tidy(self) -> None:
+        """Let go of what has expired although nobody asks for it again."""
+        while True:
+            await asyncio.sleep(TIDY_S)
+            self.site.door.sessions.tidy()
 
     async def reload(self) -> None:
         """Read plan files again and go over to what they say; a plan that does not open changes nothing."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from typing import TYPE_CHECKING
 
@@ -58,8 +59,12 @@ class Api:
     async def metrics(self, call: Call) -> Reply:
         if self.site.exposition is None:
             raise NotFound("this server keeps no metrics", help="start it with tauten serve")
-        body, media_type = self.site.exposition(call.exchange.headers.get("accept", ""))
-        return Reply(body, media_type=media_type)
+        pieces, media_type = self.site.exposition(call.exchange.headers.get("accept", ""))
+        body = []
+        for piece in pieces:
+            body.append(piece)
+            await asyncio.sleep(0)  # requests go on between the families of a large page
+        return Reply(b"".join(body), media_type=media_type)
 
     async def version(self, call: Call) -> Reply:
         workflows = {service.name: service.plan_id for service in self.site.services}

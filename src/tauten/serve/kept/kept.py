@@ -23,7 +23,10 @@ class _Entry(NamedTuple):
 
 
 class Kept(Generic[T]):
-    """Values by tenant and name; the oldest of a tenant go first. `gone` is told of what had to go."""
+    """Values by tenant and name; the oldest of a tenant go first.
+
+    `gone` is told of what had to go, and why: "expired", or "evicted" for want of room.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,7 @@ class Kept(Generic[T]):
         most_bytes: int = 0,
         age_s: float = math.inf,
         clock: Clock = real,
-        gone: Callable[[T], None] | None = None,
+        gone: Callable[[T, str], None] | None = None,
     ) -> None:
         self.most = most
         self.most_bytes = most_bytes  # 0: only the number is bounded
@@ -53,7 +56,7 @@ class Kept(Generic[T]):
         if entry is None:
             return None
         if entry.until <= self._clock():
-            self.pop(tenant, name)
+            self._lose(tenant, name, "expired")
             return None
         return entry.value  # type: ignore[return-value]
 
@@ -96,22 +99,27 @@ class Kept(Generic[T]):
             for entry in held.values():
                 yield entry.value  # type: ignore[misc]
 
+    def tidy(self) -> None:
+        """Let go of what is too old; a look at each tenant's oldest, and at what has to go."""
+        for tenant in list(self._tenants):
+            self._forget_old(tenant)
+
     def _forget_old(self, tenant: str) -> None:
         """A tenant's entries stand in the order of their age: look only at the first ones."""
         now = self._clock()
         while (held := self._tenants.get(tenant)) and next(iter(held.values())).until <= now:
-            self._lose(tenant, next(iter(held)))
+            self._lose(tenant, next(iter(held)), "expired")
 
     def _drop(self) -> None:
         heavy = self.most_bytes and self.size_bytes > self.most_bytes
         share = self._bytes.__getitem__ if heavy else lambda name: len(self._tenants[name])
         tenant = max(self._tenants, key=share)
-        self._lose(tenant, next(iter(self._tenants[tenant])))
+        self._lose(tenant, next(iter(self._tenants[tenant])), "evicted")
 
-    def _lose(self, tenant: str, name: str) -> None:
+    def _lose(self, tenant: str, name: str, why: str) -> None:
         value = self.pop(tenant, name)
         if value is not None and self._gone is not None:
-            self._gone(value)
+            self._gone(value, why)
 
 
 _NOTHING: OrderedDict[str, _Entry] = OrderedDict()

@@ -34,7 +34,9 @@ class Sessions:
 
     def __init__(self, *, most: int = MOST, idle_s: float = IDLE_S, clock: Clock = real) -> None:
         self.idle_s = idle_s
-        self._kept: Kept[Held] = Kept(most, age_s=idle_s, clock=clock)
+        self.begun = 0
+        self.ended = {"expired": 0, "evicted": 0, "deleted": 0}  # evicted: for want of room
+        self._kept: Kept[Held] = Kept(most, age_s=idle_s, clock=clock, gone=self._gone)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -44,6 +46,7 @@ class Sessions:
         if id:
             return self._held(tenant, id).session
         session = Session(secrets.token_urlsafe(16), tenant)
+        self.begun += 1
         self._kept.put(tenant, session.id, Held(session))
         return session
 
@@ -63,6 +66,14 @@ class Sessions:
         """Forget a session; raises NotFound for one that the tenant does not have."""
         self._held(tenant, id)
         self._kept.pop(tenant, id)
+        self.ended["deleted"] += 1
+
+    def tidy(self) -> None:
+        """End the sessions that were idle for too long; without it each ends when it is next looked at."""
+        self._kept.tidy()
+
+    def _gone(self, held: Held, why: str) -> None:
+        self.ended[why] += 1
 
     def _held(self, tenant: str, id: str) -> Held:
         held = self._kept.get(tenant, id)

@@ -30,6 +30,13 @@ FIRST_TOKEN: Final = "gen_ai.server.time_to_first_token"
 TOKEN_TIME: Final = "gen_ai.server.time_per_output_token"
 TOKEN_USAGE: Final = "gen_ai.client.token.usage"
 
+SHARED_FLIGHTS: Final = "tauten.single_flight.joins"
+REPLAYS: Final = "tauten.idempotent.replays"
+SESSIONS: Final = "tauten.sessions"
+SESSIONS_BEGUN: Final = "tauten.sessions.begun"
+SESSIONS_ENDED: Final = "tauten.sessions.ended"
+END_REASON: Final = "tauten.session.end_reason"
+
 PROVIDER_OURS: Final = "tauten"
 
 USAGE: Final[Mapping[str, str]] = {

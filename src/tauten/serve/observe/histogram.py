@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from itertools import accumulate
 
-if TYPE_CHECKING:
-    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from tauten.serve.observe.exposition import Exposition
 
 # fmt: off
 SECONDS: tuple[float, ...] = (  # 1 ms to 2 minutes in steps of about 1.5: a percentile read from them is 20 % off at most
@@ -42,19 +41,16 @@ class Histogram:
     def count(self) -> int:
         return sum(self.counts)
 
-    def cumulated(self) -> Iterator[tuple[str, int]]:
-        """(upper bound, how many lie at or below it), as Prometheus writes buckets."""
-        running = 0
-        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
-            running += count
-            yield bound, running
+    def cumulated(self) -> list[int]:
+        """How many lie at or below each bound, and at last all of them, as Prometheus writes buckets."""
+        return list(accumulate(self.counts))
 
 
 class Histograms:
     """A family of histograms by label values; beyond MOST_SERIES all others share one."""
 
     def __init__(
-        self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float] = SECONDS
+        self, name: str, text: str, labels: Sequence[str], bounds: tuple[float, ...] = SECONDS
     ) -> None:
         self.name, self.text, self.labels, self.bounds = name, text, tuple(labels), bounds
         self.series: dict[tuple[str, ...], Histogram] = {}
@@ -67,13 +63,9 @@ class Histograms:
             found = self.series.setdefault(labels, Histogram(self.bounds))
         return found
 
-    def family(self) -> HistogramMetricFamily:
-        from prometheus_client.core import HistogramMetricFamily
-
-        family = HistogramMetricFamily(self.name, self.text, labels=self.labels)
-        for labels, histogram in list(self.series.items()):
-            family.add_metric(labels, list(histogram.cumulated()), sum_value=histogram.total)
-        return family
+    def shown(self, page: Exposition) -> Iterator[str]:
+        """The family as text, in pieces."""
+        return page.histogram(self.name, self.text, self.labels, self.bounds, list(self.series.items()))
 
 
 class Counters:
@@ -91,10 +83,6 @@ class Counters:
                 labels = (OTHER,) * len(self.labels)
             self.series[labels] = self.series.get(labels, 0.0) + amount
 
-    def family(self) -> CounterMetricFamily:
-        from prometheus_client.core import CounterMetricFamily
-
-        family = CounterMetricFamily(self.name, self.text, labels=self.labels)
-        for labels, value in list(self.series.items()):
-            family.add_metric(labels, value)
-        return family
+    def shown(self, page: Exposition) -> Iterator[str]:
+        """The family as text, in pieces."""
+        return page.counter(self.name, self.text, self.labels, self.series.items())

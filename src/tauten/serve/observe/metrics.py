@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from tauten.clock import Clock, real
 from tauten.run.attribution import attribute
@@ -22,14 +23,15 @@ from tauten.serve import probes
 from tauten.serve.door import Call
 from tauten.serve.exchange import Exchange
 from tauten.serve.observe.condensed import condensed
+from tauten.serve.observe.exposition import Exposition
 from tauten.serve.observe.histogram import SIZES, Counters, Histogram, Histograms
 from tauten.serve.observe.outcome import error_of, outcome_of, reason_of, status_of, went_well
 from tauten.version import __version__
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
     from tauten.serve.app import Site
+
+Scrape = Callable[[str], tuple[Iterator[bytes], str]]
 
 SLICE_S = 0.001  # of the loop at a time, shorter than anybody's latency target notices
 EVERY_S = 0.05  # with the slice: at most 2 % of the loop
@@ -39,7 +41,7 @@ LAG_EVERY_S = 0.1
 
 
 class Metrics:
-    """Counts exchanges; an observer of the site, and a collector of prometheus-client."""
+    """Counts exchanges; an observer of the site."""
 
     def __init__(self, site: Site, *, clock: Clock = real) -> None:
         self.site = site
@@ -140,51 +142,74 @@ class Metrics:
 
     # -- the scrape ---------------------------------------------------------------------------------------
 
-    def collect(self) -> Iterator[Metric]:
-        """All families; called by prometheus-client."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
-
+    def shown(self, page: Exposition) -> Iterator[str]:
+        """All families as text, in pieces."""
         counted = (self.requests, self.first_outputs, self.stages, self.lag, self.responses, self.refusals)
         for each in (*counted, self.by_tenant, self.tokens, self.looked_at):
-            yield each.family()
-        flights = self.site.door.flights
-        yield CounterMetricFamily(
-            "tauten_single_flight_joins",
-            "Requests that shared the computation of another.",
-            value=0 if flights is None else flights.joined,
-        )
-        yield GaugeMetricFamily(
-            "tauten_in_flight", "Exchanges and sockets that are open now.", value=self.site.in_flight
-        )
-        ready = GaugeMetricFamily("tauten_ready", "1 where requests are taken.", labels=("workflow",))
-        running = GaugeMetricFamily(
-            "tauten_running", "Requests that a plan runs now.", labels=("workflow", "plan")
-        )
-        for service in self.site.services:
-            ready.add_metric((service.name,), not (self.site.draining or probes.unready_service(service)))
-            for opened in list(service.engine.plans.values()):
-                running.add_metric((service.name, opened.id), opened.running)
-        yield ready
-        yield running
-        yield InfoMetricFamily(
-            "tauten_build", "What runs.", {"version": __version__, "python": platform.python_version()}
-        )
-        yield from _of_deployments(self.site)
+            yield from each.shown(page)
+        yield from _of_the_site(self.site, page)
+        yield from _of_services(self.site, page)
+        yield from _of_deployments(self.site, page)
 
-    def exposition(self) -> Any:
-        """A function from an Accept header to the text and its type."""
+    def exposition(self) -> Scrape:
+        """A function from an Accept header to the pieces of a page and its type."""
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import choose_encoder
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
         ProcessCollector(registry=registry)
 
-        def text(accept: str) -> tuple[bytes, str]:
+        def pieces(accept: str) -> tuple[Iterator[bytes], str]:
             encode, media_type = choose_encoder(accept)
-            return encode(registry), media_type
+            page = Exposition(openmetrics=media_type.startswith("application/openmetrics-text"))
+            ours = (text.encode() for text in self.shown(page))
+            process = (encode(registry) for _ in range(1))  # the last: OpenMetrics ends with a mark
+            return chain(ours, process), media_type
 
-        return text
+        return pieces
+
+
+def _of_the_site(site: Site, page: Exposition) -> Iterator[str]:
+    """What the server holds, keeps and shares."""
+    flights, sessions = site.door.flights, site.door.sessions
+    gauges = (
+        ("tauten_in_flight", "Exchanges and sockets that are open now.", site.in_flight),
+        ("tauten_sessions", "Sessions that may be gone on with.", len(sessions)),
+    )
+    counters = (
+        (
+            "tauten_single_flight_joins",
+            "Requests that shared the computation of another.",
+            flights.joined if flights is not None else 0,
+        ),
+        (
+            "tauten_idempotent_replays",
+            "Replies that were sent again for an idempotency key.",
+            site.idempotency.replayed,
+        ),
+        ("tauten_sessions_begun", "Sessions that were begun.", sessions.begun),
+    )
+    for name, text, value in gauges:
+        yield from page.gauge(name, text, (), [((), value)])
+    for name, text, value in counters:
+        yield from page.counter(name, text, (), [((), value)])
+    ended = [((reason,), count) for reason, count in sessions.ended.items()]
+    yield from page.counter("tauten_sessions_ended", "Sessions that are over, by reason.", ("reason",), ended)
+    facts = {"version": __version__, "python": platform.python_version()}
+    yield from page.info("tauten_build", "What runs.", facts)
+
+
+def _of_services(site: Site, page: Exposition) -> Iterator[str]:
+    ready = [
+        ((service.name,), not (site.draining or probes.unready_service(service))) for service in site.services
+    ]
+    running = [
+        ((service.name, opened.id), opened.running)
+        for service in site.services
+        for opened in list(service.engine.plans.values())
+    ]
+    yield from page.gauge("tauten_ready", "1 where requests are taken.", ("workflow",), ready)
+    yield from page.gauge("tauten_running", "Requests that a plan runs now.", ("workflow", "plan"), running)
 
 
 _GAUGES = {
@@ -206,40 +231,29 @@ _COUNTS = {
 }
 
 
-def _of_deployments(site: Site) -> Iterator[Metric]:
+def _of_deployments(site: Site, page: Exposition) -> Iterator[str]:
     """Families from the plain facts that deployments tell."""
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
+    labels = ("workflow", "deployment")
     seen = [
         ((service.name, label), view)
         for service in site.services
         for label, view in probes.deployments(service)
     ]
-    labels = ("workflow", "deployment")
-    families: list[tuple[str, Any]] = [
-        *((key, GaugeMetricFamily(*words, labels=labels)) for key, words in _GAUGES.items()),
-        *((key, CounterMetricFamily(*words, labels=labels)) for key, words in _COUNTS.items()),
-    ]
-    for key, family in families:
-        for at, view in seen:
-            family.add_metric(at, float(getattr(view, key)))
-        yield family
-    releases = CounterMetricFamily(
-        "tauten_batch_releases", "Batches by the reason that closed them.", labels=(*labels, "reason")
+    for key, words in _GAUGES.items():
+        yield from page.gauge(*words, labels, [(at, getattr(view, key)) for at, view in seen])
+    for key, words in _COUNTS.items():
+        yield from page.counter(*words, labels, [(at, getattr(view, key)) for at, view in seen])
+    reasons = [((*at, reason), count) for at, view in seen for reason, count in view.reasons.items()]
+    yield from page.counter(
+        "tauten_batch_releases", "Batches by the reason that closed them.", (*labels, "reason"), reasons
     )
-    sizes = HistogramMetricFamily("tauten_batch_size", "Members of a batch.", labels=labels)
-    for at, view in seen:
-        for reason, count in view.reasons.items():
-            releases.add_metric((*at, reason), count)
-        if view.batch_sizes:
-            sizes.add_metric(at, *_sizes(view.batch_sizes))
-    yield releases
-    yield sizes
+    sizes = [(at, _sizes(view.batch_sizes)) for at, view in seen if view.batch_sizes]
+    yield from page.histogram("tauten_batch_size", "Members of a batch.", labels, SIZES, sizes)
 
 
-def _sizes(counts: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
-    """Buckets and sum of batch sizes, from how often each size was run."""
+def _sizes(counts: Mapping[int, int]) -> Histogram:
+    """Batch sizes, from how often each was run."""
     histogram = Histogram(SIZES)
     for size, times in counts.items():
         histogram.observe(size, times)
-    return list(histogram.cumulated()), histogram.total
+    return histogram

@@ -9,6 +9,7 @@ counted. No content is sent: names, times, causes, tokens and outcomes.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import os
@@ -16,7 +17,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -84,7 +85,7 @@ class Telemetry:
         self._wake = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="tauten-otlp", daemon=True)
-        self._exports = _Exports(self.url)
+        self._exports = _Exports(self.url, site)
 
     # -- on the loop --------------------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class Telemetry:
 class _Exports:
     """The SDK's exporters. Their own complaints are silenced: a dead collector is seen by what is dropped."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, site: Site) -> None:
         try:
             from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -190,6 +191,14 @@ class _Exports:
         self._first = histogram(genai.FIRST_TOKEN, "s", _SECONDS)
         self._token_time = histogram(genai.TOKEN_TIME, "s", [each / 16 for each in _SECONDS])
         self._tokens = histogram(genai.TOKEN_USAGE, "{token}", _TOKENS)
+
+        for name, unit, kind, read in _of_the_site(site):
+            create = (
+                meter.create_observable_up_down_counter
+                if kind == "gauge"
+                else meter.create_observable_counter
+            )
+            create(name, [functools.partial(_observed, read)], unit)
 
     def record(self, done: Finished) -> None:
         """The conventions' metrics of one request."""
@@ -223,6 +232,32 @@ class _Exports:
     def abandon(self) -> None:
         """Stop trying: the exporter's pauses between attempts end."""
         self._spans.shutdown()  # type: ignore[no-untyped-call]
+
+
+Reading = Callable[[], Mapping[str, int]]
+
+
+def _of_the_site(site: Site) -> Iterator[tuple[str, str, str, Reading]]:
+    """What the server shares, repeats and keeps: name, unit, kind, and how to read it, by reason where there are any."""
+    flights, sessions = site.door.flights, site.door.sessions
+    yield (
+        genai.SHARED_FLIGHTS,
+        "{request}",
+        "counter",
+        lambda: {"": flights.joined if flights is not None else 0},
+    )
+    yield genai.REPLAYS, "{reply}", "counter", lambda: {"": site.idempotency.replayed}
+    yield genai.SESSIONS, "{session}", "gauge", lambda: {"": len(sessions)}
+    yield genai.SESSIONS_BEGUN, "{session}", "counter", lambda: {"": sessions.begun}
+    yield genai.SESSIONS_ENDED, "{session}", "counter", lambda: sessions.ended
+
+
+def _observed(read: Reading, _: Any) -> list[Any]:
+    from opentelemetry.metrics import Observation
+
+    return [
+        Observation(value, {genai.END_REASON: reason} if reason else {}) for reason, value in read().items()
+    ]
 
 
 # -- spans ---------------------------------------------------------------------------------------------------
