@@ -1,10 +1,15 @@
-"""A request's one deadline: a timer that stops its work, and the error that its caller sees."""
+"""A request's one deadline: what stops its work when it passes, and the error that its caller sees.
+
+The requests of a loop share one timer of it, set to the earliest of their deadlines: making and dropping a
+timer costs as much as ten places in a heap, and hardly any is ever needed.
+"""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import asyncio
 import math
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from tauten.errors import DeadlineExceeded
@@ -39,29 +44,86 @@ async def stoppable(request: Request, work: Any) -> Any:
 
 
 def arm(request: Request) -> None:
-    """Start the one timer of a request; a deadline that has passed fails it at once."""
+    """Let the deadline stop the request from now on; one that has passed fails it at once."""
     if request.deadline == math.inf:
         return
-    if not request.left() > 0:
+    left = request.left()
+    if not left > 0:
         request.failure = _late(request)
         return
     loop = asyncio.get_running_loop()
-    request.timer = loop.call_at(loop.time() + request.left(), _expire, request)
+    (_alarms.get(loop) or _alarm_of(loop)).add(request, left, loop)
 
 
 def disarm(request: Request) -> None:
-    """Stop the timer."""
-    if request.timer is not None:
-        request.timer.cancel()
+    """The deadline stops nothing any more."""
+    armed = request.armed
+    if armed is not None:
+        request.armed = armed[2] = None
+        armed[3].dropped()
 
 
-def _expire(request: Request) -> None:
-    left = request.left()
-    if left > 0:  # loops that round timers may fire early: look again
-        loop = asyncio.get_running_loop()
-        request.timer = loop.call_at(loop.time() + left, _expire, request)
-        return
-    request.fail(_late(request))
+class _Alarm:
+    """The deadlines of one loop's requests, the earliest first."""
+
+    __slots__ = ("_count", "_dead", "_due", "_heap", "_timer")
+
+    def __init__(self) -> None:
+        self._heap: list[list[Any]] = []  # [when, a number that orders equal ones, request or None, alarm]
+        self._count = 0
+        self._dead = 0  # places whose requests have ended
+        self._due = math.inf  # when the timer fires
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, request: Request, left: float, loop: asyncio.AbstractEventLoop) -> None:
+        when = loop.time() + left
+        self._count = count = self._count + 1
+        request.armed = place = [when, count, request, self]
+        heappush(self._heap, place)
+        if when < self._due:
+            self._set(when, loop)
+
+    def dropped(self) -> None:
+        """A request has ended; its place goes when the timer comes to it, or half of all are such."""
+        self._dead = dead = self._dead + 1
+        if dead > _TIDY and dead * 2 > len(self._heap):
+            self._heap = [place for place in self._heap if place[2] is not None]
+            heapify(self._heap)
+            self._dead = 0
+
+    def _set(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due, self._timer = when, loop.call_at(when, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop those whose deadline has passed; loops that round timers may fire early: look again."""
+        self._due, self._timer = math.inf, None
+        now = loop.time()
+        while (heap := self._heap) and (heap[0][2] is None or heap[0][0] <= now):
+            request = heappop(heap)[2]
+            if request is None:
+                self._dead -= 1
+                continue
+            left = request.left()
+            if left > 0:  # it was given more time, or the timer was early
+                self.add(request, left, loop)
+            else:
+                request.armed = None
+                request.fail(_late(request))
+        if heap:
+            self._set(heap[0][0], loop)
+
+
+_alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
+_TIDY = 256  # places of ended requests that are left to lie: less than a sweep through all is worth
+
+
+def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
+    """A new loop's alarm; those of loops that are closed go."""
+    for known in [each for each in _alarms if each.is_closed()]:
+        del _alarms[known]
+    return _alarms.setdefault(loop, _Alarm())
 
 
 def _late(request: Request) -> DeadlineExceeded:

@@ -28,6 +28,7 @@ class Request:
     __slots__ = (
         "admitted",
         "after",
+        "armed",
         "cancelled",
         "clock",
         "coming",
@@ -41,7 +42,6 @@ class Request:
         "task",
         "tasks",
         "tenant",
-        "timer",
         "trace",
     )
 
@@ -67,7 +67,7 @@ class Request:
         self.failure: TautenError | None = None  # why it was stopped from our side
         self.task: asyncio.Task[object] | None = None  # that runs it now; None while its reader is slow
         self.tasks: list[asyncio.Task[object]] = []  # its streamed edges
-        self.timer: asyncio.TimerHandle | None = None
+        self.armed: list[Any] | None = None  # its place among the deadlines of its loop
         self.admitted = False  # at the door, for its whole path
         self.after: dict[str, float] = _NOTHING  # step -> predicted seconds from its end to the request's
         self.coming: set[Any] = _NOWHERE  # deployments that expect it
