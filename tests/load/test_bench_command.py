@@ -237,6 +237,9 @@ def test_a_url_is_a_target(capsys: pytest.CaptureFixture[str]) -> None:
         ((), "E260"),
         (("--rate", "1", "--clients", "2"), "E260"),
         (("--rates", "1,x"), "E260"),
+        (("--rate", "-1"), "E246"),
+        (("--clients", "-1"), "E260"),
+        (("--rate", "1", "--pid", "99999999"), "E260"),
         (("--rates", "0,1"), "E246"),
         (("--rate", "1", "--arrivals", "even"), "E260"),
         (("--arrivals", "recorded"), "E246"),
@@ -254,6 +257,11 @@ def test_loads_that_cannot_be(
     complaint = capsys.readouterr().err
     assert f"tauten: {code} " in complaint
     assert "help: " in complaint
+
+
+def test_an_address_without_its_scheme(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("127.0.0.1:9/x", "body=x", "--rate", "1") == 2
+    assert "write http://127.0.0.1:9/x" in capsys.readouterr().err
 
 
 def test_a_url_takes_no_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

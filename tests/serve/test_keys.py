@@ -157,6 +157,15 @@ def test_the_command_makes_lists_and_revokes(file: Path, capsys: pytest.CaptureF
     assert Keys(file).find(token) is None
 
 
+@pytest.mark.parametrize("scope", ["--rate=-1", "--burst=0", "--concurrent=-1", "--priority=9"])
+def test_the_command_refuses_scopes_that_cannot_be(
+    scope: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["key", "new", "shop", "--file", str(file), scope]) == 2
+    assert f"E260 {scope.partition('=')[0]} " in capsys.readouterr().err
+    assert not file.exists()
+
+
 def test_requests_need_a_key_in_either_header(file: Path) -> None:
     token = new_key(file, "shop", created=TODAY, tenant="retail")
     guard = Guard(Keys(file))

@@ -85,6 +85,9 @@ REFUSED = [
     (["--log", "xml"], "known: json, text"),
     (["--media-fetch", "maybe"], "known: off, on"),
     (["--grpc-port", "many"], "give a port, or off"),
+    (["--port", "99999"], "1 to 65535"),
+    (["--grpc-port", "65536"], "1 to 65535"),
+    (["--cors", "desk.example"], "https://"),
     (["--max-body-mb", "0"], "more than 0"),
     (["--drain-s", "-1"], "0 or more"),
     (["--slo", "p95<soon"], "write for example"),
@@ -115,6 +118,10 @@ def test_what_cannot_be_is_refused_before_models_load(
 def test_targets_that_are_none(flow: str, capsys: pytest.CaptureFixture[str]) -> None:
     for target in ["none.py:flow", f"{flow}:flaw", "no-such-model-at-all"]:
         assert run(["serve", target, "--port", "0", "--grpc-port", "off"]) == 2, target
+    picture = Path(flow).with_name("shot.png")
+    picture.write_bytes(b"\x89PNG")
+    assert run(["serve", str(picture), "--port", "0", "--grpc-port", "off"]) == 2
+    assert "give FILE.py:workflow or FILE.onnx" in capsys.readouterr().err
     twice = ["serve", f"{flow}:flow", f"{flow}:flow", "--port", "0", "--grpc-port", "off"]
     assert run(twice) == 2
     assert "NAME=FILE.py:workflow" in capsys.readouterr().err

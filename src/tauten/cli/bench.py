@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from tauten.cli.demo import teller
-from tauten.cli.load_target import UrlOptions, is_url, read_payloads, url_target
+from tauten.cli.load_target import UrlOptions, check_scheme, is_url, read_payloads, url_target
 from tauten.cli.output import check_outputs, write_output
 from tauten.cli.target import load_workflow, read_inputs
 from tauten.describe.payload import Payload
@@ -57,30 +57,47 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     max_errors: float
 
 
+Rate = Annotated[float, typer.Option(help="Requests a second.", show_default=False)]
+Clients = Annotated[
+    int, typer.Option(help="A closed loop of so many clients; no latency claim.", show_default=False)
+]
+Count = Annotated[int, typer.Option(help="Requests to measure, in place of a duration.", show_default=False)]
+WarmUp = Annotated[
+    float, typer.Option(help="Seconds before; a tenth of the run when absent.", show_default=False)
+]
+Rounds = Annotated[int, typer.Option(help="Split the run into so many; 5 for two plans.", show_default=False)]
+DeadlineMs = Annotated[
+    float, typer.Option(help="Each request's deadline, told to the target.", show_default=False)
+]
+Pid = Annotated[
+    int, typer.Option(help="The server's process: its CPU and memory are shown.", show_default=False)
+]
+
+
 @app.command()
 def bench(
     target: Annotated[str, typer.Argument(metavar="FILE.py:WORKFLOW|URL", show_default=False)],
     inputs: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE|NAME=@FILE]...")] = None,
-    rate: Annotated[float, typer.Option(help="Requests a second.")] = 0.0,
+    rate: Rate = 0.0,
     rates: Annotated[str, typer.Option(help="Several rates, as 1,2,5,10: the latency-rate curve.")] = "",
     max_rate: Annotated[bool, typer.Option("--max-rate", help="Find the highest rate that holds.")] = False,
-    clients: Annotated[int, typer.Option(help="A closed loop of so many clients; no latency claim.")] = 0,
+    clients: Clients = 0,
     arrivals: Annotated[str, typer.Option(help="poisson, gamma:4, constant, recorded, bursts:10x5/30.")] = "",
     duration: Annotated[float, typer.Option(help="Seconds to measure, after a warm-up.")] = 30.0,
-    requests: Annotated[int, typer.Option(help="Requests to measure, in place of a duration.")] = 0,
-    warm_up: Annotated[float, typer.Option(help="Seconds before; a tenth of the run when absent.")] = -1.0,
+    requests: Count = 0,
+    warm_up: WarmUp = -1.0,
     slo: Annotated[str, typer.Option(help="As p95<800ms,first<400ms; else the workflow's own.")] = "",
     recording: Annotated[Path | None, typer.Option(help="Send the requests of this recording.")] = None,
     plan: Annotated[list[Path] | None, typer.Option(help="A plan file; give two to compare.")] = None,
-    rounds: Annotated[int, typer.Option(help="Split the run into so many; 5 for two plans.")] = 0,
+    rounds: Rounds = 0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same schedule.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is given up.")] = 60.0,
-    deadline_ms: Annotated[float, typer.Option(help="Each request's deadline, told to the target.")] = 0.0,
+    deadline_ms: DeadlineMs = 0.0,
     api: Annotated[str, typer.Option(help="native, openai, oip or raw; else as the URL's path says.")] = "",
     stream: Annotated[bool, typer.Option(help="Ask a URL for a streamed answer.")] = True,
     binary: Annotated[bool, typer.Option(help="Send tensors as binary, not as JSON.")] = True,
     header: Annotated[list[str] | None, typer.Option(help="'Name: value', sent with each request.")] = None,
-    pid: Annotated[int, typer.Option(help="The server's process: its CPU and memory are shown.")] = 0,
+    pid: Pid = 0,
     max_errors: Annotated[float, typer.Option(help="Share of failures allowed without an SLO.")] = 0.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
@@ -90,9 +107,10 @@ def bench(
     Exit codes: 0 the SLO holds (99 % confidence), 1 it does not, 3 this machine could not generate the
     load, 4 too few requests to say, 5 requests failed and there is no SLO.
     """
+    _check(clients, pid)
     kind = _arrivals(arrivals, recording, rate or rates or max_rate)
     listed = _rates(rates)
-    _one_load(rate > 0, bool(listed), max_rate, clients > 0, kind.kind == "recorded")
+    _one_load(bool(rate), bool(listed), max_rate, bool(clients), kind.kind == "recorded")
     count = len(plan or [])
     if count > 2 or (count == 2 and max_rate):
         raise InputError(
@@ -117,6 +135,13 @@ def bench(
         max_errors=max_errors,
     )
     return _answer(asked, json_file, html)
+
+
+def _check(clients: int, pid: int) -> None:
+    if clients < 0:
+        raise InputError(f"--clients {clients}", help="give 1 or more", code="E260")
+    if pid and not Path(f"/proc/{pid}").is_dir():
+        raise InputError(f"--pid {pid}: no such process", help="give the server's process id", code="E260")
 
 
 def _split(load: Load, turns: int, duration_s: float, requests: int, warm_up_s: float) -> Load:
@@ -204,6 +229,7 @@ Opened = tuple[list[Side], str, str, Slo]
 async def _sides(asked: Asked, kept: Recording | None) -> AsyncIterator[Opened]:
     """The targets, opened, with their requests encoded; all is given back at the end."""
     if not is_url(asked.target):
+        check_scheme(asked.target)
         async with _workflow(asked, kept) as opened:
             yield opened
         return

@@ -11,6 +11,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from tauten.errors import InputError
+from tauten.run.request import HIGHEST, LOWEST
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="API keys of `tauten serve --keys FILE`.")
 
 File = Annotated[Path, typer.Option("--file", help="The key file; only its owner may read it.")]
@@ -33,6 +36,10 @@ def new(
     """Make a key and print it, once."""
     from tauten.serve.safety.keys import new_key
 
+    _check("--rate", rate, rate is None or rate > 0, "more than 0 requests a second")
+    _check("--burst", burst, burst is None or burst >= 1, "1 request or more")
+    _check("--concurrent", concurrent, concurrent >= 0, "0 or more; 0: no bound")
+    _check("--priority", priority, LOWEST <= priority <= HIGHEST, f"{LOWEST} to {HIGHEST}")
     today = datetime.now(UTC).date().isoformat()
     scopes: dict[str, Any] = {"rate_per_s": rate, "burst": burst, "concurrent": concurrent}
     token = new_key(
@@ -72,6 +79,11 @@ def revoke(name: Annotated[str, typer.Argument()], file: File = Path("keys.toml"
     revoke_key(file, name)
     print(f"{name} is gone from {file}", file=sys.stderr)
     return 0
+
+
+def _check(flag: str, value: Any, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise InputError(f"{flag} {value}", help=f"give {wanted}", code="E260")
 
 
 def _scopes(key: Any) -> dict[str, Any]:

@@ -41,6 +41,14 @@ def is_url(target: str) -> bool:
     return target.startswith(("http://", "https://"))
 
 
+def check_scheme(target: str) -> None:
+    """Raise InputError E260 for ``host:8000/path``: an address whose scheme was left out, and no workflow."""
+    host, slash, _ = target.partition("/")
+    name, colon, port = host.rpartition(":")
+    if slash and colon and port.isdecimal() and not Path(name).exists():
+        raise InputError(f"{target!r} has no scheme", help=f"write http://{target}", code="E260")
+
+
 def api_of(url: str) -> Api:
     """The API that a path names; anything else is a plain POST."""
     path = url.partition("://")[2].partition("/")[2].rstrip("/")

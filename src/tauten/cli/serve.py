@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _MIB = 1024 * 1024
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+")
 _STOPPED = 128  # the shell's convention: 128 and the number of the signal
 
 
@@ -73,11 +76,11 @@ def serve(
 
     settings = Settings(
         host=host,
-        port=port,
+        port=_port("--port", port),
         grpc_port=_grpc_port(grpc_port),
         keys=keys,
         without_keys=without_keys,
-        origins=tuple(cors or ()),
+        origins=_origins(cors or ()),
         body_bytes=int(_positive("--max-body-mb", max_body_mb) * _MIB),
         in_flight=int(_positive("--max-in-flight", max_in_flight)),
         media_fetch=_one_of("--media-fetch", media_fetch, ("on", "off")) == "on",
@@ -91,6 +94,7 @@ def serve(
         otlp=otlp,
     )
     check_bind(settings)  # before models load
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said by our errors, not twice
     services, files = build(targets, plan or [], parse_slo(slo) if slo else None, samples)
 
     async def main() -> int:
@@ -164,6 +168,10 @@ def _services(
         raw = tensor_model(Path(place) if first.endswith(".onnx") else place, name=name, plan=plan)
         raw.slo = slo or raw.slo
         return [raw]
+    if Path(place).is_file() and not _is_model(place):
+        raise InputError(
+            f"{place!r} cannot be served", help="give FILE.py:workflow or FILE.onnx", code="E260"
+        )
     from tauten.serve.ready_made import ready_made
 
     return ready_made(place, name=name, plan=plan, slo=slo)
@@ -184,13 +192,14 @@ def _of_workflow(
     workflow = load_workflow(place)
     name = name or workflow.name
     file = plans.get(name, plans.get("")) if alone else plans.get(name)
+    plan = load_plan(file) if file else None
     found = given(samples, workflow, name, alone=alone) if samples is not None else []
     if not found:
         sample, why = made_up(workflow)
         found = [] if sample is None else [sample]
-        said = "one made-up sample" if sample is not None else f"nothing: {why}"
-        print(f"{name} warms up on {said} (--samples gives real ones)", file=sys.stderr, flush=True)
-    return Service(workflow, load_plan(file) if file else None, name=name, slo=slo, samples=found)
+        said = "one made-up sample" if sample is not None else f"nothing, for {why}"
+        print(f"{name} warms up on {said}; --samples gives real ones", file=sys.stderr, flush=True)
+    return Service(workflow, plan, name=name, slo=slo, samples=found)
 
 
 # -- flags ---------------------------------------------------------------------------------------------------
@@ -199,9 +208,23 @@ def _of_workflow(
 def _grpc_port(text: str) -> int | None:
     if text == "off":
         return None
-    if text.isdigit() and int(text) < 65536:
-        return int(text)
-    raise InputError(f"--grpc-port {text!r}", help="give a port, or off", code="E260")
+    if not text.isdecimal():
+        raise InputError(f"--grpc-port {text!r}", help="give a port, or off", code="E260")
+    return _port("--grpc-port", int(text))
+
+
+def _port(flag: str, value: int) -> int:
+    if not 0 <= value < 65536:
+        raise InputError(f"{flag} {value}", help="give a port, 1 to 65535; 0: any free one", code="E260")
+    return value
+
+
+def _origins(given: Sequence[str]) -> tuple[str, ...]:
+    """What a browser sends as `Origin`: a scheme and a host, never a path."""
+    for origin in given:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise InputError(f"--cors {origin!r}", help="give it as https://desk.example:8443", code="E260")
+    return tuple(given)
 
 
 def _one_of(flag: str, value: str, known: tuple[str, ...]) -> str:
@@ -245,7 +268,7 @@ def _announce(server: Server, as_json: bool) -> None:
         limits = ", ".join(f"{name} {value:g}" for name, value in service.slo.limits().items())
         print(f"  {service.name:<20} plan {service.plan_id}   {limits or 'no SLO'}")
     print(f"try   {_curl(url, server.services[0], bool(settings.keys))}")
-    print(f"see   {url}/metrics   {url}/health/ready", flush=True)
+    print(f"see   {url}/docs   {url}/metrics   {url}/health/ready", flush=True)
 
 
 def _curl(url: str, service: Service, keyed: bool) -> str:

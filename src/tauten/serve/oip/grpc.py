@@ -57,7 +57,7 @@ class GrpcServer:
         except RuntimeError as error:
             raise MachineError(
                 f"cannot listen for gRPC on {where}",
-                help="take another port, or end what uses it",
+                help="choose another --grpc-port (off: none), or stop what listens there",
                 code="E340",
             ) from error
         await self._server.start()
