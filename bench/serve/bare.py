@@ -16,7 +16,7 @@ import numpy as np
 from bench.serve.models import INPUT, SHAPES
 
 BATCHES = (1, 8, 32)
-CORES = 2  # the comparison is of two cores: two threads against two processes
+CORES = 2  # of the comparison: threads of a model in all, here two threads against two processes
 WARM_RUNS = 5
 ROOT = Path(__file__).parents[2]
 

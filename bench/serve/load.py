@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.serve import figures, processes
-from bench.serve.peers import CORES, ROOT, Server
+from bench.serve.bare import CORES, ROOT
+from bench.serve.peers import Server
 
 OPEN_CLIENTS = 256  # connections of the open loop: above them an arrival waits, which its latency shows
 PATIENCE_S = 30.0  # beyond the seconds asked for

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 from bench.serve import environments, models, processes, wire
+from bench.serve.bare import CORES, ROOT
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
 PLANS = Path(__file__).parent / "plans"  # MODEL.toml: how our own server is to run that model
 SETTINGS = Path(__file__).parent / "peers.toml"
 MAX_BATCH = 32
-CORES = 2  # models are given this many threads in all; see bare.py
 START_S = 45.0  # three times the slowest peer but one
 ENGINE_OF_PEERS = "onnxruntime, float32"
 

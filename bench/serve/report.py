@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from bench.serve import figures
-from bench.serve.table import OURS
+from bench.serve.table import OURS, open_name
 
 BAR_HEIGHT, LABEL_WIDTH, BARS_WIDTH = 20, 210, 260
 PLOT_WIDTH, PLOT_HEIGHT, MARGIN = 620, 300, 54
@@ -188,8 +188,7 @@ def _plots(document: Mapping[str, Any], model: str) -> str:
         lines = []
         for row in (row for row in document["rows"] if row["model"] == model):
             points = [
-                (base * level, figures.median(row["cells"], f"open{level * 100:.0f}_p99_ms"))
-                for level in levels
+                (base * level, figures.median(row["cells"], f"{open_name(level)}_p99_ms")) for level in levels
             ]
             lines.append((row["label"], row["server"], [(x, y) for x, y in points if y]))
         drawn.insert(0, curves(f"{model}: open loop, p99 over offered rate", lines))

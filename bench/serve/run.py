@@ -232,7 +232,7 @@ def main() -> int:
     run.install()
     if asked.install_only:
         return 0
-    processes.pin(peers.CORES)
+    processes.pin(bare.CORES)
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # also then servers are stopped and the page written

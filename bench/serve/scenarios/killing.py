@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import aiohttp
+import msgspec
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import driver, p_ms, run, summary, texts, workflow_target
 from bench.serve.scenarios.outcome import Result
@@ -162,8 +163,6 @@ async def _one_death(
 async def _stream(target: OpenAITarget, mark: str, tokens: int = TOKENS) -> Response:
     text = f"Tell a long story about the city of {mark}."
     request = {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": tokens}
-    import msgspec
-
     body = msgspec.json.encode({**request, "stream": True})
     return await target.send(Prepared(body, {"content-type": "application/json"}), 60.0)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import aiohttp
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import run
 from bench.serve.scenarios.outcome import Result
-from bench.serve.scenarios.serving import FLOWS, Served, serving
+from bench.serve.scenarios.serving import FLOWS, Served, asked, serving
 from bench.serve.scenarios.settings import Settings
 
 STOP_MS = 100.0  # from the departure to the end of the work, in every stage
@@ -106,12 +105,7 @@ async def _asked(served: Served, path: str, body: dict[str, Any]) -> socket.sock
     """A connection with a request on its way; nothing is read from it."""
     where = urlsplit(served.url)
     link = socket.create_connection((where.hostname or "", where.port or 0), timeout=10)
-    data = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream, application/json\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
-    )
-    link.sendall(head.encode() + data)
+    link.sendall(asked(path, body, "accept: text/event-stream, application/json"))
     return link
 
 

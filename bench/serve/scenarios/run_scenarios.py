@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.serve import peers, processes
+from bench.serve import bare, processes
 from bench.serve.run import machine
 from bench.serve.scenarios import section
 from bench.serve.scenarios.outcome import Result
@@ -40,7 +40,7 @@ class Run:
 
     def scenario(self, name: str) -> None:
         """One scenario; what goes wrong in it is its result, and the others still run."""
-        print(f"{name}", file=sys.stderr, flush=True)
+        print(name, file=sys.stderr, flush=True)
         began = time.monotonic()
         try:
             found = importlib.import_module(f"bench.serve.scenarios.{name}").measure(self.settings)
@@ -117,7 +117,7 @@ def main() -> int:
             f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}", file=sys.stderr
         )
         return 2
-    processes.pin(peers.CORES)
+    processes.pin(bare.CORES)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then as well
     run = Run(chosen(asked), asked.out, asked.page)
     try:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.serve import processes
 
@@ -81,6 +82,13 @@ async def serving(
     finally:
         served.exit_code = await _end(process, scratch.name)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def asked(path: str, document: Any, *more: str) -> bytes:
+    """The bytes of a request for clients that read as they please; `more` are lines of its head."""
+    body = json.dumps(document).encode()
+    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json", *more]
+    return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
 
 
 async def _address(process: asyncio.subprocess.Process, log: Path) -> str:

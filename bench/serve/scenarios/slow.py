@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ from bench.serve import processes
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import driver, p_ms, run, summary, texts, workflow_target
 from bench.serve.scenarios.outcome import Result
-from bench.serve.scenarios.serving import FLOWS, Served, serving
+from bench.serve.scenarios.serving import FLOWS, Served, asked, serving
 from bench.serve.scenarios.settings import Settings
 
 READERS = 8
@@ -83,13 +82,9 @@ async def _read(served: Served, number: int, every_s: float) -> dict[str, Any]:
     where = urlsplit(served.url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=RECEIVE_BYTES)
     _small_buffer(writer)
-    body = json.dumps({"inputs": {"text": f"{PARTS} {PART_BYTES} 0 for {number}"}}).encode()
-    head = (
-        "POST /v1/workflows/streamed HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n"
-        f"content-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
+    document = {"inputs": {"text": f"{PARTS} {PART_BYTES} 0 for {number}"}}
     began = time.monotonic()
-    writer.write(head.encode() + body)
+    writer.write(asked("/v1/workflows/streamed", document, "accept: text/event-stream", "connection: close"))
     count, last, rest = 0, "", b""
     while data := await reader.read(READ_BYTES):
         lines = (rest + data).split(b"\n")
