@@ -44,7 +44,7 @@ def test_several_workflows_are_served_side_by_side(tmp_path: Path, server: str) 
             status, said = await post(client, f"{running.url}/v1/workflows/desk", {"inputs": {"text": "hi"}})
             assert (status, said["output"]) == (200, "HI")
             async with client.get(f"{running.url}/metrics") as answer:
-                assert 'tauten_request_seconds_count{outcome="ok"' in await answer.text()
+                assert 'tauten_request_seconds_count{workflow="desk",' in await answer.text()
             running.signal(signal.SIGINT)
             assert await running.ended() == 0
             assert any("desk is ready" in line for line in running.err)
@@ -169,8 +169,8 @@ def test_a_model_alone_by_its_file_and_by_its_name(tmp_path: Path) -> None:
             assert (status, said["outputs"][0]["data"]) == (200, [6.0, 10.0, 14.0])
             async with client.get(f"{running.url}/metrics") as answer:
                 text = await answer.text()
-            assert 'tauten_replicas{deployment="linear/onnx",workflow="linear"} 1.0' in text
-            assert 'tauten_batch_size_sum{deployment="linear/onnx",workflow="linear"} 1.0' in text
+            assert 'tauten_replicas{workflow="linear",deployment="linear/onnx"} 1.0' in text
+            assert 'tauten_batch_size_sum{workflow="linear",deployment="linear/onnx"} 1.0' in text
 
     asyncio.run(main())
 
