@@ -13,10 +13,10 @@ from load.virtual_targets import Fifo, VirtualTarget, md1_capacity, virtually
 from tauten.describe.slo import Slo
 from tauten.errors import InputError
 from tauten.improve.load.bench import Bencher, Side, trial_size
-from tauten.improve.load.result import Answer
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.search import MOST_TRIALS, Found, Trial, find_max_rate
 from tauten.improve.load.target import Response
+from tauten.improve.load.verdict import Answer
 from tauten.statistics.early_stopping import allowed_misses
 
 

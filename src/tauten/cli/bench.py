@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from tauten.cli.demo import teller
 from tauten.cli.load_target import UrlOptions, check_scheme, is_url, read_payloads, url_target
 from tauten.cli.output import check_outputs, write_output
+from tauten.cli.progress import teller
 from tauten.cli.target import load_workflow, read_inputs
 from tauten.describe.payload import Payload
 from tauten.describe.slo import Slo, parse_slo
@@ -22,11 +22,12 @@ from tauten.errors import InputError
 from tauten.improve.load.arrivals import Arrivals, parse_arrivals
 from tauten.improve.load.bench import Bencher, Side, compared
 from tauten.improve.load.page import to_html
-from tauten.improve.load.result import Answer, Bench, worst
+from tauten.improve.load.result import Bench, worst
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.screen import figure, to_text
 from tauten.improve.load.search import Found
 from tauten.improve.load.targets.workflow import WorkflowTarget
+from tauten.improve.load.verdict import Answer
 from tauten.improve.recording import Recording
 from tauten.plan.hardware import hardware
 from tauten.plan.plan import Plan, load_plan

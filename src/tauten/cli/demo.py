@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 
 from tauten.cli.explain import measurements_path
 from tauten.cli.output import check_outputs, write_output
+from tauten.cli.progress import teller
 from tauten.errors import InputError
 from tauten.explain.html import to_html
 from tauten.explain.planned import in_force_text
@@ -62,21 +62,6 @@ def demo(
     _print(tours, found)
     _write(tours, found, json_file, html, perfetto)
     return 0 if not any(side.replay.served and not side.replay.good for side in found.sides) else 5
-
-
-def teller() -> Callable[[str], None]:
-    """Progress on stderr: one line that changes on a terminal, a line every ten seconds elsewhere."""
-    last = 0.0
-
-    def say(text: str) -> None:
-        nonlocal last
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{text[:100]}", end="" if text else "\r", file=sys.stderr, flush=True)
-        elif text and time.monotonic() - last > 10:
-            last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-
-    return say
 
 
 def prepare(say: Callable[[str], None]) -> None:

@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 TRIAL_S: Final = 60.0  # what one trial of a search may last, once it is long enough to prove anything
 LEAST_TRIAL_S: Final = 10.0  # some collections of garbage, log flushes and bursts of arrivals
-LIMITS_LONG: Final = 20  # limits that a trial lasts at least: an overload by the precision of 5 % then misses
+TRIAL_LIMITS: Final = 20  # limits that a trial lasts at least: an overload by the precision of 5 % then misses
 FEW_MISSES: Final = 5  # a trial that cannot afford these stops at a rate far below the highest one
 MANY_MISSES: Final = 50  # with these to spare a trial finds a rate within some per cent of the highest
 PROBES: Final = 12  # requests one after another, to guess the first rate of a search
@@ -200,7 +200,7 @@ def trial_size(rate: float, limits: Mapping[float, Mapping[str, float]], asked: 
     strictest = max(limits)
     few, many = queries_needed(strictest, FEW_MISSES), queries_needed(strictest, MANY_MISSES)
     longest_s = max(limit for each in limits.values() for limit in each.values()) / 1e3
-    least = rate * max(LEAST_TRIAL_S, LIMITS_LONG * longest_s)
+    least = rate * max(LEAST_TRIAL_S, TRIAL_LIMITS * longest_s)
     return math.ceil(max(asked or min(max(few, rate * TRIAL_S), many), least))
 
 

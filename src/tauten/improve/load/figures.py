@@ -85,6 +85,15 @@ class Steady(msgspec.Struct, frozen=True, kw_only=True):
     latency_low: float | None = None
 
 
+class Lag(msgspec.Struct, frozen=True, kw_only=True):
+    """How late requests were sent. On a shared loop the lag is the target's own doing as well."""
+
+    p99_ms: float
+    max_ms: float
+    limit_ms: float | None
+    shared_loop: bool
+
+
 def ms(seconds: float) -> float | None:
     """Milliseconds, to the microsecond; None for what never ended."""
     return round(seconds * 1e3, 6) if math.isfinite(seconds) else None
@@ -249,6 +258,19 @@ def lag_limit_s(latencies: Sequence[float]) -> float:
     cannot be kept by anyone; and lag is inside the latency, where it can only make a target look worse.
     """
     return max(0.01 * percentile(latencies, 0.5), LAG_FLOOR_S) if latencies else LAG_FLOOR_S
+
+
+def lag_of(samples: Samples, latencies: Sequence[float], shared_loop: bool) -> Lag | None:
+    """How late the requests of an open loop were sent; None without any."""
+    lags = samples.lags()
+    if not lags:
+        return None
+    return Lag(
+        p99_ms=round(percentile(lags, 0.99) * 1e3, 6),
+        max_ms=round(max(lags) * 1e3, 6),
+        limit_ms=ms(lag_limit_s(latencies)),
+        shared_loop=shared_loop,
+    )
 
 
 LAG_FLOOR_S: Final = 0.001

@@ -1,18 +1,18 @@
-"""What a run showed, and what may be said of it: met, missed, cannot conclude, or void."""
+"""What a run showed, and what a whole bench found: its figures as one document."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from tauten.describe.slo import Slo
 from tauten.improve.load.figures import (
-    MOST_GENERATOR_CORES,
     Goodput,
+    Lag,
     Part,
     Steady,
     Times,
@@ -21,7 +21,7 @@ from tauten.improve.load.figures import (
     histogram,
     independent,
     judged,
-    lag_limit_s,
+    lag_of,
     ms,
     parts,
     steady,
@@ -30,29 +30,10 @@ from tauten.improve.load.figures import (
 from tauten.improve.load.meter import Costs
 from tauten.improve.load.samples import Samples
 from tauten.improve.load.schedule import Load
+from tauten.improve.load.verdict import EXIT_CODES, WORST_FIRST, Answer, verdict
 from tauten.statistics import percentile
 
 SCHEMA: Final = "tauten.bench/1"
-
-LIMITS_LONG: Final = 5  # a run of 5 limits shows an overload of 20 %; of less, the slopes of a longer one
-
-Answer = Literal["met", "missed", "cannot conclude", "void", "measured", "failed"]
-EXIT_CODES: Final[dict[Answer, int]] = {
-    "met": 0,
-    "measured": 0,
-    "missed": 1,
-    "void": 3,  # this machine could not generate the load
-    "cannot conclude": 4,
-    "failed": 5,
-}
-WORST_FIRST: Final[tuple[Answer, ...]] = (
-    "void",
-    "failed",
-    "missed",
-    "cannot conclude",
-    "met",
-    "measured",
-)
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,15 +56,6 @@ class WarmUp(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     p50_ms: float | None = None
     max_ms: float | None = None
-
-
-class Lag(msgspec.Struct, frozen=True, kw_only=True):
-    """How late requests were sent. On a shared loop the lag is the target's own doing as well."""
-
-    p99_ms: float
-    max_ms: float
-    limit_ms: float | None
-    shared_loop: bool
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,14 +108,13 @@ def result(
     costs = costs or Costs()
     open_loop = load.clients == 0
     latencies = [sample.latency for sample in samples.measured]
-    lag = _lag(samples, latencies, shared_loop) if open_loop else None
+    lag = lag_of(samples, latencies, shared_loop) if open_loop else None
     stationary = load.arrivals.kind not in ("bursts", "recorded") and rounds == 1
     state = steady(samples, stationary=stationary and open_loop)
     tested = parts(samples, slo) if open_loop else []
-    answer, why = _verdict(samples, lag, costs, tested, state, max_errors)
+    answer, why = verdict(samples, lag, costs, tested, state, max_errors)
     streamed = any(sample.first is not None for sample in samples.measured)
     good = [sample for sample in samples.measured if sample.good]
-    tokens = sum(sample.tokens for sample in good)
     return Run(
         plan=plan,
         rate_per_s=load.rate_per_s or len(samples.measured) / max(samples.window_s, 1e-9),
@@ -159,7 +130,7 @@ def result(
         lag=lag,
         goodput=goodput(samples, slo),
         answered_per_s=answered_per_s(samples),
-        tokens_per_s=tokens / max(samples.window_s, 1e-9) if tokens else None,
+        tokens_per_s=_tokens_per_s(samples),
         parts=tested,
         steady=state,
         independent=independent(samples),
@@ -186,6 +157,11 @@ def _counts(samples: Samples) -> Counts:
     )
 
 
+def _tokens_per_s(samples: Samples) -> float | None:
+    tokens = sum(sample.tokens for sample in samples.measured if sample.good)
+    return tokens / max(samples.window_s, 1e-9) if tokens else None
+
+
 def _warm_up(samples: Samples) -> WarmUp:
     ended = [sample.end - sample.due for sample in samples.warm_up if sample.good]
     return WarmUp(
@@ -194,92 +170,6 @@ def _warm_up(samples: Samples) -> WarmUp:
         p50_ms=ms(percentile(ended, 0.5)) if ended else None,
         max_ms=ms(max(ended)) if ended else None,
     )
-
-
-def _lag(samples: Samples, latencies: Sequence[float], shared_loop: bool) -> Lag | None:
-    lags = samples.lags()
-    if not lags:
-        return None
-    return Lag(
-        p99_ms=round(percentile(lags, 0.99) * 1e3, 6),
-        max_ms=round(max(lags) * 1e3, 6),
-        limit_ms=ms(lag_limit_s(latencies)),
-        shared_loop=shared_loop,
-    )
-
-
-# -- the verdict ---------------------------------------------------------------------------------------------
-
-
-def _verdict(
-    samples: Samples,
-    lag: Lag | None,
-    costs: Costs,
-    tested: Sequence[Part],
-    state: Steady,
-    max_errors: float,
-) -> tuple[Answer, list[str]]:
-    if void := _void(lag, costs):
-        return "void", void
-    if not tested:
-        return _without_slo(samples, max_errors)
-    missed = [_missed(part) for part in tested if part.proof == "missed"]
-    if state.saturated:
-        missed.append("saturated: requests in flight and latency grew to the end of the run")
-    if missed:
-        return "missed", missed
-    open_parts = [part for part in tested if part.proof == "cannot conclude"]
-    if open_parts:
-        return "cannot conclude", [_unsettled(part) for part in open_parts]
-    longest_s = max(limit for part in tested for limit in part.limits.values()) / 1e3
-    if samples.window_s < LIMITS_LONG * longest_s:
-        return "cannot conclude", [
-            f"the run lasted {samples.window_s:.3g} s, and a queue that grows shows after some limits of "
-            f"{longest_s:g} s each: run for {LIMITS_LONG * longest_s:.3g} s or longer"
-        ]
-    return "met", [
-        f"{_name(part)}: {part.misses} of {part.n} missed, {part.allowed} allowed" for part in tested
-    ]
-
-
-def _void(lag: Lag | None, costs: Costs) -> list[str]:
-    """Why the run says nothing about the target: the generator itself was late, or too busy."""
-    why = []
-    if lag is not None and not lag.shared_loop and lag.limit_ms is not None and lag.p99_ms > lag.limit_ms:
-        why.append(
-            f"requests were sent late: p99 of the lag is {lag.p99_ms:.2f} ms, the limit {lag.limit_ms:.2f} ms "
-            "(1 % of the median latency, at least 1 ms); free this machine, or generate from another"
-        )
-    cores = costs.generator_cores
-    if lag is not None and cores is not None and cores > MOST_GENERATOR_CORES:
-        why.append(
-            f"the generator used {cores:.2f} of its core, the limit is {MOST_GENERATOR_CORES:g}; "
-            "ask for a lower rate, or generate from several processes"
-        )
-    return why
-
-
-def _without_slo(samples: Samples, max_errors: float) -> tuple[Answer, list[str]]:
-    bad = sum(not sample.good for sample in samples.measured)
-    if bad > max_errors * len(samples.measured):
-        return "failed", [f"{bad} of {len(samples.measured)} requests failed"]
-    return "measured", ["no SLO to hold it against"]
-
-
-def _name(part: Part) -> str:
-    return f"p{part.q * 100:g}"
-
-
-def _missed(part: Part) -> str:
-    return (
-        f"{_name(part)}: {part.misses} of {part.n} requests missed, {max(part.allowed, 0)} would be allowed"
-    )
-
-
-def _unsettled(part: Part) -> str:
-    if part.needed is None:
-        return f"{_name(part)}: {part.misses} of {part.n} missed, which is on the line: no number of requests settles it"
-    return f"{_name(part)}: {part.misses} of {part.n} missed; n >= {part.needed} requests would settle it"
 
 
 def worst(runs: Sequence[Run]) -> Run:

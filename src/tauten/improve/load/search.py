@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from tauten.improve.load.result import Answer
+from tauten.improve.load.verdict import Answer
 
 PRECISION: Final = 0.05  # of the rate: below the spread from one seed to the next
 MOST_TRIALS: Final = 40  # doubling over three orders of magnitude, ten halvings, and confirmations
