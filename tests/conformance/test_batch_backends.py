@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from tauten.describe.stage import stage
 from tauten.errors import BackendError, InputError, PlanError, StageError, StoreError
 from tauten.models import Store
+from tauten.run.backends import _mel
 from tauten.run.contracts import BatchBackend, ModelSpec, find, names
 
 FOX = Path(__file__).with_name("fox.ogg")
@@ -252,6 +256,17 @@ def test_a_lone_item_is_not_copied_and_answers_share_their_batch(name: str, tmp_
     kept = {key: array.copy() for key, array in first.items()}
     backend.run(items[::-1])  # an answer stays what it was, whatever the engine does next
     assert arrays_agree(first, kept)
+    backend.close()
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, "0"), ({"spin": True}, "1"), ({"spin": False}, "0")])
+def test_idle_threads_of_onnx_sleep_unless_told(
+    options: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    backend: Any = find("backends", "onnx")(msgspec.structs.replace(tiny_model(tmp_path), options=options))
+    backend.open()
+    settings = backend._session.get_session_options()
+    assert settings.get_session_config_entry("session.intra_op.allow_spinning") == expected
     backend.close()
 
 
@@ -553,3 +568,52 @@ def test_whisper_does_a_suspicious_clip_again_in_the_whole_window(
     answer = whisper.run([{"samples": fox()}])[0]
     assert answer["fallback"]
     assert answer["windows"] == 2
+
+
+def test_onnx_run_that_is_stopped_ends_between_two_operators(tmp_path: Path) -> None:
+    """Its members get an exception, and the next run knows nothing of it."""
+    from onnx import TensorProto, helper, save
+
+    names = [f"v{index}" for index in range(2000)]
+    nodes = [helper.make_node("Sin", [before], [after]) for before, after in itertools.pairwise(names)]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4096]) for name in (names[0], names[-1])
+    ]
+    graph = helper.make_graph(nodes, "long", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    save(model, str(tmp_path / "long.onnx"))
+    backend = find("backends", "onnx")(
+        ModelSpec("long", files={"model.onnx": tmp_path / "long.onnx"}, threads=1)
+    )
+    backend.open()
+    item = {"v0": np.ones(4096, np.float32)}
+    answers: list[Any] = []
+    running = threading.Thread(target=lambda: answers.extend(backend.run([item] * 64)))
+    before = backend._options
+    running.start()
+    while backend._options is before:
+        time.sleep(0)
+    backend.stop()
+    running.join()
+    assert len(answers) == 64
+    assert all(isinstance(answer, BackendError) and "terminate" in str(answer) for answer in answers)
+    assert backend.run([item])[0].keys() == {names[-1]}
+    backend.close()
+
+
+@pytest.mark.models
+def test_whisper_run_that_is_stopped_never_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = find("backends", "whisper")(whisper_spec(Path()))
+    backend.open()
+    log_mel = _mel.log_mel
+
+    def heard(*args: Any) -> Any:
+        backend.stop()
+        return log_mel(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_mel, "log_mel", heard)
+        with pytest.raises(BackendError, match="stopped"):
+            backend.run([{"samples": fox()}])
+    assert "fox" in backend.run([{"samples": fox()}])[0]["text"].lower()
+    backend.close()

@@ -48,7 +48,9 @@ class BatchBackend(Protocol):
     A backend may have `prepare(items)` and `run_prepared(prepared)`, which together do what `run` does:
     `prepare` is called from another thread while the engine still runs the batch before. One whose engine
     runs in any thread may say `inline = True`: a run that is predicted to take hardly longer than handing it
-    to a thread is then called from the event loop, still never two at a time.
+    to a thread is then called from the event loop, still never two at a time. One whose engine can be
+    interrupted has `stop()`: called from the event loop, only during a run, when nobody waits for any of
+    its items; that run then ends as it likes, and the next one knows nothing of it.
     """
 
     name: ClassVar[str]

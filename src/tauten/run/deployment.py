@@ -195,6 +195,8 @@ class Deployment(Batching):
             self._was_late()
         if job.taken:
             job.left = now
+            for replica in self._replicas:
+                replica.look()
         elif (
             job.error is None
         ):  # else it left the queue when it was given up, a moment before its request ended

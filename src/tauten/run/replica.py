@@ -175,11 +175,7 @@ class Replica:
         while parts:
             part = parts.pop()
             started = clock()
-            if _left(part):
-                self._fill(part, [_LEFT] * len(part), started, started)
-                continue
-            results = self._results(part, prepared)
-            prepared = None
+            results, prepared = self._results(part, prepared), None
             dead = self._died(results)
             parts += self._take(part, results, started, clock(), dead)
             if dead:
@@ -189,8 +185,10 @@ class Replica:
         return dead
 
     def _results(self, part: list[Job], prepared: Any) -> Any:
-        """What the backend gives for a part, or the exception that it raises."""
+        """What the backend gives for a part, or the exception that it raises; nothing runs for those who left."""
         with self._turn:
+            if _left(part):
+                return _LEFT
             self._running = part
         try:
             if prepared is not None:
@@ -236,7 +234,8 @@ class Replica:
             self._fill(part, results, started, ended)
             return []
         self._fill(part, [failure] * len(part), started, ended)
-        if len(part) == 1 or dead or not self.owner.pure or not isinstance(failure, Exception):
+        whole = len(part) == 1 or dead or not self.owner.pure or _left(part)
+        if whole or not isinstance(failure, Exception):
             return []
         self.bisected += 1
         first = halves(len(part))[0]
@@ -360,7 +359,7 @@ _LEFT = Cancelled("all who waited for it left", help="send the request again")
 
 def _left(part: Sequence[Job]) -> bool:
     """Whether nobody waits for these any more."""
-    return all([job.left for job in part])
+    return all(job.left for job in part)
 
 
 def _common(results: Sequence[Any]) -> BaseException | None:

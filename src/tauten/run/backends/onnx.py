@@ -27,7 +27,7 @@ class OnnxBackend:
     """Runs ``model.onnx``. Items are dicts of arrays without the batch axis; so are the results.
 
     Options: `graph_optimization` off, basic, extended or all; `execution` sequential or parallel;
-    `inter_threads`; `spin` false lets idle threads sleep, which replicas on few cores want; `providers`;
+    `inter_threads`; `spin` true lets idle threads wait busily for the next piece of work; `providers`;
     `unbatched` passes the arrays as they are, one item at a time; `rows` says that items bring their own
     batch axis, on which they are joined where the file names it the same in every input and output.
     """
@@ -41,6 +41,8 @@ class OnnxBackend:
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self._session: Any = None
+        self._new_options: Any = None
+        self._options: Any = None  # of the present run, by which it can be stopped
         self._known: frozenset[str] = frozenset()  # names of its inputs
         self._outputs: list[str] = []
         self._most = 0
@@ -84,6 +86,7 @@ class OnnxBackend:
             raise MachineError(
                 "onnxruntime is not installed", help="pip install 'tauten[local]'", code="E315"
             ) from error
+        self._new_options = onnxruntime.RunOptions
         settings, providers = self._settings(onnxruntime), self._providers(onnxruntime)
         try:
             return onnxruntime.InferenceSession(self.spec.files["model.onnx"], settings, providers=providers)
@@ -103,8 +106,9 @@ class OnnxBackend:
         settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[level])
         mode = self._choice("execution", _MODES, "sequential")
         settings.execution_mode = getattr(onnxruntime.ExecutionMode, _MODES[mode])
-        if not self.spec.options.get("spin", True):
-            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Off: spinning doubles the CPU time of a run (measured on four models), which the loop and others need.
+        spin = bool(self.spec.options.get("spin", False))
+        settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         return settings
 
     def _choice(self, key: str, known: Mapping[str, str], default: str) -> str:
@@ -143,18 +147,28 @@ class OnnxBackend:
         return _arrays.stacked(items, most=self._most)
 
     def run_prepared(self, parts: Sequence[Part]) -> list[Any]:
+        self._begin()
+        return _parts.run(parts, self._execute)
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        self._begin()
+        return _parts.run(self.prepare(items), self._execute)
+
+    def _begin(self) -> None:
+        """Each run has options of its own, so that a stop of one never meets the next."""
         if self._session is None:
             raise BackendError(
                 "onnx: run() on a backend that is not open", help="call open() first", code="E406"
             )
-        return _parts.run(parts, self._execute)
+        self._options = self._new_options()
 
-    def run(self, items: Sequence[Any]) -> list[Any]:
-        return self.run_prepared(self.prepare(items))
+    def stop(self) -> None:
+        """End what runs, between two of the model's operators: its members get the engine's exception."""
+        self._options.terminate = True
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         _parts.check_names(inputs, self._known)
-        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs, self._options), strict=True))
 
     def properties(self) -> Mapping[str, str]:
         if self._session is None:

@@ -72,6 +72,7 @@ class WhisperBackend:
         self._model: Any = None
         self._tokenizer: Any = None
         self._device = str(spec.options.get("device", "cpu"))
+        self._stopped = False
 
     def open(self) -> None:
         if self._model is not None:
@@ -146,6 +147,7 @@ class WhisperBackend:
             raise BackendError(
                 "whisper: run() on a backend that is not open", help="call open() first", code="E406"
             )
+        self._stopped = False
         results: list[Any] = [None] * len(items)
         windows: list[_Window] = []
         for owner, item in enumerate(items):
@@ -163,6 +165,14 @@ class WhisperBackend:
                 mine = [window for window in windows if window.owner == owner]
                 results[owner] = _result(mine, [window for window in again if window.owner == owner])
         return results
+
+    def stop(self) -> None:
+        """End what runs where it can be ended: CTranslate2 can be left only between encoder and decoder."""
+        self._stopped = True
+
+    def _check_stopped(self) -> None:
+        if self._stopped:
+            raise BackendError("whisper: the run was stopped", help="send the request again")
 
     def _windows(self, owner: int, item: Mapping[str, Any]) -> list[_Window]:
         samples = np.ascontiguousarray(item["samples"], dtype=np.float32).reshape(-1)
@@ -219,8 +229,11 @@ class WhisperBackend:
         features = np.stack([_mel.log_mel(sound, self._model.n_mels) for sound in sounds])
         prompt = list(members[0].prompt)
         cap = max(min(window.cap, window.wanted) for window in members)
+        self._check_stopped()
+        heard = self._model.encode(self._storage.from_array(np.ascontiguousarray(features)))
+        self._check_stopped()
         answers = self._model.generate(
-            self._storage.from_array(np.ascontiguousarray(features)),
+            heard,
             [prompt] * len(members),
             beam_size=int(self.spec.options.get("beam_size", 1)),
             # CTranslate2 stops at the smaller of max_length / 2 and max_length - len(prompt).
