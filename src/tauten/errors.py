@@ -52,6 +52,10 @@ class TautenError(Exception):
             lines.append(f"help: {self.help}")
         return "\n".join(lines)
 
+    def as_json(self) -> dict[str, str]:
+        """What a program reads of it."""
+        return {"code": self.code, "message": self.message, "help": self.help}
+
 
 class InputError(TautenError):
     """The caller's input is wrong."""

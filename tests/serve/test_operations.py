@@ -66,7 +66,6 @@ def test_before_the_first_warm_up_nothing_has_started() -> None:
             service.ready = service.was_ready = False
             assert not probes.started(app.site)
             assert probes.unready(app.site) == ["flow: starting"]
-            assert probes.live(app.site)
         async with site(apis=["operations"]) as app:
             assert probes.unready(app.site) == ["nothing is served"]
 

@@ -12,7 +12,7 @@ from tauten.describe.payload import OPENS_FILES
 from tauten.errors import TautenError
 from tauten.serve import apis
 from tauten.serve.door import Call, Door, new_id, refusal_headers
-from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
+from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send, failure
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.kept.idempotency import Idempotency
 from tauten.serve.kept.traces import Traces, server_timing
@@ -86,7 +86,7 @@ class App:
         clock = real  # uvloop tells its own time in whole milliseconds
         began = clock()
         call: Call | None = None
-        failed: Callable[[Any], Reply] = plain_failure
+        failed: Callable[[Any], Reply] = failure  # for paths that no API knows
         problem: BaseException | None = None
         try:
             early = self.site.door.meet(exchange)
@@ -162,9 +162,3 @@ class App:
         await receive()
         await self.site.services.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def plain_failure(error: TautenError) -> Reply:
-    """The native form of an error, for paths that no API knows."""
-    body = {"error": {"code": error.code, "message": error.message, "help": error.help}}
-    return Reply.json(body, status=error.http_status)

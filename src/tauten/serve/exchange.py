@@ -57,6 +57,11 @@ class Reply:
         return cls(msgspec.json.encode(value), status=status, headers=headers)
 
 
+def failure(error: TautenError) -> Reply:
+    """An error in the native API's form."""
+    return Reply.json({"error": error.as_json()}, status=error.http_status)
+
+
 class Exchange:
     """An HTTP request of an ASGI server, and the way back."""
 

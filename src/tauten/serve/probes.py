@@ -1,4 +1,4 @@
-"""Whether the server lives, has started, and takes requests: one answer for every API's probes."""
+"""Whether the server has started and takes requests: one answer for every API's probes."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -9,11 +9,6 @@ if TYPE_CHECKING:
     from tauten.run.queueing import View
     from tauten.serve.app import Site
     from tauten.serve.service import Service
-
-
-def live(site: Site) -> bool:
-    """Whether the process answers at all: only a loop that hangs says no, by saying nothing."""
-    return True
 
 
 def started(site: Site) -> bool:
@@ -27,10 +22,6 @@ def unready(site: Site) -> list[str]:
         return ["draining"]
     reasons = [f"{service.name}: {why}" for service in site.services for why in unready_service(service)]
     return reasons or ([] if site.services.names else ["nothing is served"])
-
-
-def ready(site: Site) -> bool:
-    return not unready(site)
 
 
 def unready_service(service: Service) -> list[str]:

@@ -78,8 +78,7 @@ class Socket(Exchange):
         if self.left:
             return
         if self._accepted:
-            wrong = {"code": error.code, "message": error.message, "help": error.help}
-            await self.send_json({"type": "error", "error": wrong})
+            await self.send_json({"type": "error", "error": error.as_json()})
         await self.end(_CLOSED_BY_POLICY if error.http_status < 500 else _BROKEN)
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tauten.describe.payload import Media
-from tauten.errors import InputError, NotFound, TautenError
+from tauten.errors import InputError, NotFound
 from tauten.explain.html import to_html
 from tauten.explain.text import to_text
 from tauten.plan.plan import format_plan
 from tauten.serve import sse
 from tauten.serve.door import Call, check_depth
-from tauten.serve.exchange import Reply
+from tauten.serve.exchange import Reply, failure
 from tauten.serve.kept.flights import shared_with
 from tauten.serve.kept.traces import Finished, as_document, timing_ms, usage
 from tauten.serve.multipart import is_form, read_form
@@ -214,7 +214,7 @@ async def _events(
         if call.exchange.left:
             raise
         call.error = error
-        yield sse.event("error", encode({"type": "error", **_wrong(told(error, call))}))
+        yield sse.event("error", encode({"type": "error", "error": told(error, call).as_json()}))
         return
     about = _about(call, True) if explain else {}
     yield sse.event("done", encode({**done(call), **about}))
@@ -242,12 +242,3 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
     if given not in _FLAGS:
         raise InputError(f"{name}={given[:40]!r}", help=f"{name} is true or false", code="E285")
     return _FLAGS[given]
-
-
-def _wrong(error: TautenError) -> dict[str, Any]:
-    return {"error": {"code": error.code, "message": error.message, "help": error.help}}
-
-
-def failure(error: TautenError) -> Reply:
-    """An error as this API says it."""
-    return Reply.json(_wrong(error), status=error.http_status)

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tauten.errors import InputError, NotFound, TautenError
+from tauten.errors import InputError, NotFound
 from tauten.plan.plan import parse_plan
 from tauten.serve import probes
 from tauten.serve.door import Call
-from tauten.serve.exchange import Reply
+from tauten.serve.exchange import Reply, failure
 from tauten.serve.routes import Route
 from tauten.serve.safety.guard import Forbidden
 from tauten.version import __version__
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
-
-PLAN_BYTES = 1024 * 1024  # a plan is a few kilobytes
 
 
 class Swap(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,9 +89,3 @@ def _probe(word: str, reasons: list[str]) -> Reply:
     return Reply.json(
         {word: not reasons, "reasons": reasons}, status=503 if reasons else 200, headers=headers
     )
-
-
-def failure(error: TautenError) -> Reply:
-    """An error as the native API says it."""
-    body = {"error": {"code": error.code, "message": error.message, "help": error.help}}
-    return Reply.json(body, status=error.http_status)

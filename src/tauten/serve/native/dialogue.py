@@ -281,7 +281,7 @@ def _object(message: str) -> dict[str, Any]:
 
 
 def _error(error: Any) -> dict[str, Any]:
-    return {"type": "error", "error": {"code": error.code, "message": error.message, "help": error.help}}
+    return {"type": "error", "error": error.as_json()}
 
 
 def _unclear(seen: str, help: str) -> InputError:
