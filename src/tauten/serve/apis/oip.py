@@ -25,7 +25,6 @@ from tauten.serve.safety.discreet import told
 if TYPE_CHECKING:
     from tauten.serve.app import Site
 
-_END: Any = object()
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")  # names that stand in a path as they are
 
 
@@ -195,9 +194,8 @@ class Api:
     async def generate_stream(self, call: Call) -> Reply:
         """The same, an event for each increment; what fails before the first one has its own status."""
         model, asked, tensors = await self._asked(call)
-        answers = calls.increments(call, model, tensors)
-        first = await anext(answers, _END)
-        return sse.reply(_events(call, model, asked, first, answers))
+        answers = await sse.begun(calls.increments(call, model, tensors))
+        return sse.reply(_events(call, model, asked, answers))
 
     async def _asked(self, call: Call) -> tuple[Flow, Generate, dict[str, Array]]:
         model = self._model(call)
@@ -262,11 +260,9 @@ def _said(model: Model, asked: Generate, results: dict[str, Array]) -> dict[str,
 
 
 async def _events(
-    call: Call, model: Model, asked: Generate, first: Any, answers: AsyncGenerator[dict[str, Array], None]
+    call: Call, model: Model, asked: Generate, answers: AsyncGenerator[dict[str, Array], None]
 ) -> AsyncIterator[bytes]:
     try:
-        if first is not _END:
-            yield _event(_said(model, asked, first))
         async for results in answers:
             yield _event(_said(model, asked, results))
     except TautenError as error:

@@ -22,6 +22,9 @@ HEAD_BYTES = 64 * 1024  # names and shapes of a message beside its tensors
 METADATA_BYTES = 16 * 1024  # as the HTTP server allows for headers
 AT_ONCE = 1024  # calls of one connection; more than any client keeps open
 MOST = 4096  # calls of the server, as requests over HTTP
+PING_S = 20.0  # as over WebSockets: below the 60 s after which balancers drop what is silent
+PONG_S = 20.0  # an answer slower than this is a dead peer
+PINGED_S = 5.0  # how often clients may ping; the library's own 300 would end those that keep themselves alive
 DRAIN_S = 30.0  # what calls get to end in, as over HTTP
 
 
@@ -45,6 +48,7 @@ class GrpcServer:
                 ("grpc.max_metadata_size", METADATA_BYTES),
                 ("grpc.max_concurrent_streams", AT_ONCE),
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its clients unseen
+                *_keepalive(),
             ],
             maximum_concurrent_rpcs=MOST,
         )
@@ -65,6 +69,21 @@ class GrpcServer:
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Take no more calls, let those that run end, then close; may be called twice."""
         await self._server.stop(drain_s)
+
+
+def _keepalive() -> list[tuple[str, int]]:
+    """Signs of life below the messages: the protocol has none of its own that a client would not take for an answer.
+
+    They keep silent streams open in balancers, and find peers that are gone without a word, whose work then stops.
+    """
+    return [
+        ("grpc.keepalive_time_ms", round(PING_S * 1e3)),
+        ("grpc.keepalive_timeout_ms", round(PONG_S * 1e3)),
+        ("grpc.http2.ping_timeout_ms", round(PONG_S * 1e3)),  # the one that present versions of the library obey
+        ("grpc.http2.max_pings_without_data", 0),  # as many as a silence asks for
+        ("grpc.keepalive_permit_without_calls", 1),  # clients may ping while they ask nothing
+        ("grpc.http2.min_ping_interval_without_data_ms", round(PINGED_S * 1e3)),
+    ]
 
 
 def _handlers(site: Site) -> Any:
