@@ -86,7 +86,7 @@ class Embedding:
         turn = Turn(fields={**self.fields, port: texts})
         vectors = _vectors(await self._one(turn), self.service)
         if len(vectors) != len(texts):
-            raise _no_vectors(self.service, f"{len(vectors)} vectors for {len(texts)} texts")
+            raise shared.unfit(self.service, f"{len(vectors)} vectors for {len(texts)} texts", "embedding")
         return vectors
 
     async def _each(self, texts: list[str]) -> list[Any]:
@@ -117,7 +117,7 @@ def _vectors(value: Any, service: Service) -> list[Any]:
         return list(value.array)
     if isinstance(value, list):
         return [_vector(each, service) for each in value]
-    raise _no_vectors(service, value.__class__.__name__)
+    raise shared.unfit(service, value.__class__.__name__, "embedding")
 
 
 def _vector(value: Any, service: Service) -> Any:
@@ -130,21 +130,11 @@ def _vector(value: Any, service: Service) -> Any:
         try:
             row = np.asarray(value.value if isinstance(value, Json) else value, np.float32)
         except (TypeError, ValueError):
-            raise _no_vectors(service, value.__class__.__name__) from None
+            raise shared.unfit(service, value.__class__.__name__, "embedding") from None
     row = row[0] if row.ndim == 2 and len(row) == 1 else row
     if row.ndim != 1 or not row.size:
-        raise _no_vectors(service, f"an array of shape {row.shape}")
+        raise shared.unfit(service, f"an array of shape {row.shape}", "embedding")
     return row
-
-
-def _no_vectors(service: Service, seen: str) -> Refused:
-    return Refused(
-        f"the model '{service.name}' gave {seen}, which is no embedding",
-        help="ask a model that embeds; /v1/models names them",
-        param="model",
-        says="unsupported_model",
-        code="E274",
-    )
 
 
 def _check_dimensions(service: Service, vectors: list[Any], wanted: int) -> None:

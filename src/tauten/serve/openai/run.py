@@ -46,13 +46,18 @@ def model(site: Site, name: str) -> Service:
 def check_gives(service: Service, kinds: Iterable[type], what: str) -> None:
     """Refuse an endpoint whose result the workflow does not give."""
     if not gives(service.workflow, kinds):
-        raise Refused(
-            f"the model '{service.name}' gives {service.workflow.output}, which is no {what}",
-            help="ask /v1/models, and this model's own path /v1/workflows/{name}",
-            param="model",
-            says="unsupported_model",
-            code="E274",
-        )
+        raise unfit(service, f"{service.workflow.output}", what)
+
+
+def unfit(service: Service, seen: str, what: str) -> Refused:
+    """The model gives something else than this endpoint's result."""
+    return Refused(
+        f"the model '{service.name}' gives {seen}, which is no {what}",
+        help=f"ask another model; /v1/models names them, /v1/workflows/{service.name} says what this one takes",
+        param="model",
+        says="unsupported_model",
+        code="E274",
+    )
 
 
 def ignored(inputs: Inputs, fields: Mapping[str, Any]) -> list[tuple[str, str]]:

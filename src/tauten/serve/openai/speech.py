@@ -66,7 +66,7 @@ class Saying:
                 if value is None:
                     continue
                 if not isinstance(value, Audio):
-                    raise self._no_sound(value)
+                    raise shared.unfit(self.service, value.__class__.__name__, "sound")
                 if data := await self._in_thread(self.encoder.add, value):
                     yield data
         if data := await self._in_thread(self.encoder.end):
@@ -79,15 +79,6 @@ class Saying:
         workers: Workers = self.service.engine.workers
         data: bytes = await workers.run(request.trace, "", "user", function, *args)
         return data
-
-    def _no_sound(self, value: Any) -> Refused:
-        return Refused(
-            f"the model '{self.service.name}' gave {value.__class__.__name__}, which is no sound",
-            help="ask a model that speaks; /v1/models names them",
-            param="model",
-            says="unsupported_model",
-            code="E274",
-        )
 
     async def events(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """The same sound in events."""

@@ -197,11 +197,6 @@ class Hearing:
         yield b"data: [DONE]\n\n"
 
 
-def _ms(seconds: float) -> float:
-    """Seconds to the millisecond."""
-    return round(seconds, 3)
-
-
 def _plain(text: str, media_type: str, headers: list[tuple[str, str]]) -> Reply:
     return Reply(text.encode(), media_type=f"{media_type}; charset=utf-8", headers=headers)
 
