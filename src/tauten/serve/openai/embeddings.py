@@ -28,7 +28,7 @@ async def embeddings(site: Site, call: Call) -> Reply:
     fields = await call.read(dict[str, Any])
     asked = checked(fields, EmbeddingRequest)
     service = shared.model(site, asked.model)
-    shared.check_gives(service, (Tensor, Json, list, float), "vector")
+    shared.check_gives(service, (Tensor, Json, list, float), "embedding")
     inputs = inputs_of(service.workflow)
     texts = texts_of(asked.input)
     shared.bound_by_client(call, service)
