@@ -15,8 +15,9 @@ from tauten.clock import run_virtual
 from tauten.describe.stage import Role, stage
 from tauten.errors import DeadlineExceeded, Overloaded, Unavailable
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
-from tauten.run.admission import AdaptiveLimit, Door, Margin, Path
+from tauten.run.admission import Door, Path
 from tauten.run.engine import Engine
+from tauten.run.feedback import EVENT_S, STEP, AdaptiveLimit, Margin
 from tauten.run.request import Request
 from tauten.run.trace import VISIT
 
@@ -94,47 +95,97 @@ def test_only_whole_requests_teach() -> None:
 
 
 def test_an_adaptive_limit_finds_the_capacity() -> None:
-    """Eight at once take 10 ms each; more share the same capacity."""
+    """Eight at once take 10 ms each; more share the same capacity, and who takes more than 25 ms is late."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         gate = asyncio.Semaphore(8)
-        limit = AdaptiveLimit(start=64)
-        refused = 0
+        limit = AdaptiveLimit()
+        ways = {"refused": 0, "late": 0, "done": 0}
 
         async def client() -> None:
-            nonlocal refused
             for _ in range(300):
+                began = loop.time()
                 try:
                     limit.enter()
                 except Overloaded as error:
-                    refused += 1
+                    ways["refused"] += 1
                     await asyncio.sleep(max(0.001, error.retry_after_s))
                     continue
-                began = loop.time()
                 async with gate:
                     await asyncio.sleep(0.010)
-                limit.leave(loop.time() - began)
+                taken_s = loop.time() - began
+                ways["done" if taken_s < 0.025 else "late"] += 1
+                limit.leave(began, loop.time(), 0.025)
 
         await asyncio.gather(*(client() for _ in range(64)))
         assert 6 <= limit.limit <= 32
         assert limit.running == 0
-        assert refused
+        assert ways["refused"]
+        assert ways["late"] < 0.15 * ways["done"], ways
+        assert ways["done"] / loop.time() > 0.9 * 800, "and the capacity is used"
 
     run_virtual(main())
 
 
-def test_low_priorities_find_the_limit_first() -> None:
-    limit = AdaptiveLimit(start=10)
+def test_a_limit_is_cut_once_for_those_who_were_let_in_before() -> None:
+    limit = AdaptiveLimit()
+    limit.enter()
+    limit.leave(0.0, 0.1, 10.0)
+    for _ in range(100):
+        limit.enter()
+    for _ in range(50):
+        limit.leave(1.0, 2.0, 1.0, whole=False)
+    assert limit.limit == 70, "a part of those who ran when the first was late"
+    for _ in range(50):
+        limit.leave(1.0, 2.0, 1.0, whole=False)
+    limit.enter()
+    limit.leave(3.0, 3.1, 0.1, whole=False)
+    assert limit.limit == 70, "who had too little time on an idle machine says nothing"
+
+
+def test_a_limit_grows_again_only_while_it_is_used() -> None:
+    limit = AdaptiveLimit()
+    limit.enter()
+    limit.leave(0.0, 0.1, 10.0)
+    for _ in range(10):
+        limit.enter()
+    for _ in range(10):
+        limit.leave(0.0, 1.0, 1.0, whole=False)
+    assert limit.limit == 7
+    for _ in range(100):
+        limit.enter()
+        limit.leave(2.0, 2.1, 1.0)
+    assert limit.limit == 7
+    for _ in range(20):
+        for _ in range(7):
+            limit.enter()
+        for _ in range(7):
+            limit.leave(2.0, 2.1, 1.0)
+    assert limit.limit > 9
+
+
+def test_low_priorities_find_the_limit_first_and_predictions_only_the_memory() -> None:
+    limit = AdaptiveLimit(most=10)
     for _ in range(9):
         limit.enter()
     with pytest.raises(Overloaded):
         limit.enter(priority=-1)
     limit.enter()
-    with pytest.raises(Overloaded):
+    with pytest.raises(Overloaded) as refused:
         limit.enter(priority=1)
-    limit.leave(None)
+    assert refused.value.retry_after_s > 0
+    for _ in range(10):
+        limit.leave(0.0, 1.0, 1.0, whole=False)
     limit.enter()
+    limit.leave(0.0, 0.1, 1.0)
+    for _ in range(4):
+        limit.enter(predicted=True)
+    limit.leave(1.0, 2.0, 1.0, whole=False)
+    assert limit.limit == 2
+    limit.check(predicted=True)
+    with pytest.raises(Overloaded):
+        limit.check()
 
 
 # -- an engine ------------------------------------------------------------------------------------------------
@@ -248,10 +299,20 @@ def test_what_was_learned_in_a_bad_hour_does_not_refuse_for_ever() -> None:
     assert len(admitted) == 70, "it took less, so what was known was wrong"
 
 
+def test_a_stall_that_makes_hundreds_late_is_one_piece_of_evidence() -> None:
+    margin = Margin()
+    for _ in range(500):
+        margin.late(1.0)
+    assert margin.value < 1.1
+    margin.late(1.0 + 2 * EVENT_S)
+    assert margin.value == pytest.approx(1.0 + 2 * STEP)
+
+
 def test_a_margin_is_forgotten_where_nobody_is_late() -> None:
     margin = Margin()
-    for _ in range(200):
-        margin.late(10.0)
+    for tenth in range(100):
+        for _ in range(50):
+            margin.late(tenth / 10)
     assert margin.at(12.0) == 2.0
     assert margin.at(16.0) == pytest.approx(1.5)
     assert margin.at(21.0) == pytest.approx(1.25)

@@ -22,7 +22,6 @@ from tauten.run.scheduling import (
     WAIT_OF_RUN,
     Forecast,
     Queue,
-    bound,
     fit,
     halves,
     powers_of_two,
@@ -150,9 +149,9 @@ def test_small_helpers() -> None:
     assert powers_of_two(1) == (1,)
     assert [halves(n) for n in (2, 3, 8)] == [(1, 1), (1, 2), (4, 4)]
     assert queue_wait(20, 8, 2, 0.1, 0.05) == pytest.approx(0.15)
-    assert bound(1.0, 8, 2, 0.1, 1024) == 160
-    assert bound(math.inf, 8, 2, 0.1, 1024) == 1024
     assert retry_after(0.5, 0.2, 0.1) == pytest.approx(0.3)
+    assert retry_after(0.5, 0.45, 0.1) == pytest.approx(0.1), "not before a run has ended"
+    assert retry_after(0.5, 0.5) > 0.0
     assert set(BATCH_DEFAULTS) >= {"image", "text", "audio"}
 
 

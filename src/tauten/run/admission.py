@@ -1,7 +1,8 @@
-"""Refusing at the door what would be too late: predictions along a request's path, and adaptive limits.
+"""Refusing at the door what would be too late: predictions along a request's path.
 
 A request is admitted while its predicted finish lies before its deadline; one that is refused is told
-when the queue will have drained far enough.
+when the queue will have drained far enough. The event loop is a station of the path as well: what a request
+waited to be read counts from its budget, and its answer is taken to wait as long on the way out.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -12,17 +13,16 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from tauten.clock import Clock
-from tauten.errors import DeadlineExceeded, Overloaded, Unavailable
+from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Lowered
+from tauten.run.feedback import AdaptiveLimit, Margin
 from tauten.run.request import Request
+from tauten.run.scheduling import retry_after
 from tauten.run.trace import VISIT, Row
 
 REFRESH_S = 0.01  # how old a prediction of the path may be: queues move by a batch or two meanwhile
 LEARN_ALL, LEARN_EACH = 16, 8  # requests: the first ones teach, then one in eight; the rest is free
 _SURE = 0.9  # of the requests come to a step: below that one more may well skip it
-MISSES = 0.005  # of the admitted may be late: half of what a p99 allows
-STEP, MOST = 0.01, 2.0  # of the margin: a late one widens it by a hundredth, at most to twice the prediction
-FORGET_S = 5.0  # without a late one halve it: where all are refused, none could show that times are better
 TRY_S = 0.1  # between requests that are let in to see whether what was learned still holds
 GAIN = 1 / 8  # of a new observation, as round-trip estimators take it
 
@@ -33,34 +33,6 @@ class Place(Protocol):
     coming: int  # requests that were admitted and have yet to come here
 
     def wait_s(self, priority: int, now: float, coming: int = 0) -> float: ...
-
-
-class Margin:
-    """How far predictions are widened so that hardly any request that was admitted is late."""
-
-    __slots__ = ("_since", "value")
-
-    def __init__(self) -> None:
-        self.value = 1.0
-        self._since = 0.0  # the last late one, or the last halving
-
-    def late(self, now: float) -> None:
-        self.value = min(MOST, self.value + STEP)
-        self._since = now
-
-    def in_time(self) -> None:
-        if self.value > 1.0:
-            self.value = max(1.0, self.value - STEP * MISSES)
-
-    def at(self, now: float) -> float:
-        """The factor to predict with now."""
-        if self.value > 1.0 and now - self._since > FORGET_S:
-            halvings = int((now - self._since) / FORGET_S)
-            self._since += halvings * FORGET_S
-            self.value = 1.0 + (self.value - 1.0) * 0.5**halvings
-            if self.value < 1.0 + STEP:
-                self.value = 1.0
-        return self.value
 
 
 class _Step:
@@ -119,6 +91,7 @@ class Path:
         self._seen = 0
         self._margin = Margin()
         self._try_at = math.nan  # when one more is let in to see, where all are refused
+        self._alone_s = 0.0  # what one surely takes where nobody waits
         self._sure: tuple[Place, ...] = ()  # where almost every request comes
         self.waits = any(step.places for step in self._steps.values())
         self.learned = 0
@@ -172,6 +145,7 @@ class Path:
 
     def _refresh(self, now: float) -> None:
         self._until = now + REFRESH_S
+        self._alone_s = self._longest({name: step.alone_s for name, step in self._steps.items()})
         sure = [place for step in self._steps.values() if step.share >= _SURE for place in step.places]
         self._sure = tuple(dict.fromkeys(sure))
         after = dict.fromkeys(self._before, 0.0)
@@ -189,27 +163,39 @@ class Path:
             ends[name] = begins + takes[name]
         return max(ends.values(), default=0.0)
 
-    def _tries(self, left_s: float, now: float) -> bool:
-        """Whether a request is let in against the prediction: where no queue is to blame, what was learned in
+    def _may_try(self, left_s: float, now: float) -> bool:
+        """Whether one may be let in against the prediction: where no queue is to blame, what was learned in
         a bad hour would refuse everybody, and nobody would teach otherwise."""
-        alone_s = self._longest({name: step.alone_s for name, step in self._steps.items()})
-        if alone_s <= left_s or now < self._try_at:
+        if self._alone_s <= left_s:
             return False
-        trying = now >= self._try_at  # false at the first refusal, which only sets the time
-        self._try_at = now + max(TRY_S, alone_s)
-        if trying:
-            self._seen = 0  # the next ones teach
-        return trying
+        if math.isnan(self._try_at):
+            self._try_at = now + max(TRY_S, self._alone_s)
+        return now >= self._try_at
+
+    def check(self, priority: int, left_s: float, lag_s: float, now: float) -> bool:
+        """Raise Overloaded for a request that would be too late: `left_s` of its budget are left, and it
+        waited `lag_s` for the event loop, as its answer will. False for one that may come in to see."""
+        if not left_s > 0.0:
+            if left_s + lag_s > 0.0:  # it was in time when it came
+                raise too_late("the request", lag_s, left_s, lag_s)
+            return True  # its own timer says so
+        least_s = self.least_s(priority, now) * self._margin.at(now) + lag_s
+        if least_s <= left_s:
+            return True
+        if self._may_try(left_s, now):
+            return False
+        raise too_late("the request", least_s, left_s, retry_after(least_s, left_s))
 
     def admit(self, request: Request, now: float) -> None:
         """Raise Overloaded when the request would be too late; else hand its predictions down to it."""
-        left_s = request.deadline - now
-        if not left_s > 0.0:
-            return  # it is late already, which its own timer says
-        if left_s != math.inf:
-            least_s = self.least_s(request.priority, now) * self._margin.at(now)
-            if least_s > left_s and not self._tries(left_s, now):
-                raise too_late("the request", least_s, left_s, least_s - left_s)
+        if request.deadline != math.inf:
+            left_s = request.deadline - now
+            if not self.check(request.priority, left_s, request.lag_s, now):
+                self._try_at = now + max(TRY_S, self._alone_s)
+                self._seen = 0  # the next ones teach
+                return  # nothing is promised to it: deployments may refuse it
+            if not left_s > 0.0:
+                return
             request.after = self.after(now)
             request.coming = set(self._sure)
             for place in request.coming:
@@ -241,7 +227,7 @@ def too_late(label: str, needs_s: float, left_s: float, retry_after_s: float) ->
     return Overloaded(
         f"{label} would take {needs_s * 1e3:.0f} ms, {max(left_s, 0.0) * 1e3:.0f} ms are left",
         help="retry later, allow more time, or add replicas",
-        retry_after_s=max(retry_after_s, 0.001),
+        retry_after_s=retry_after_s,
     )
 
 
@@ -256,67 +242,75 @@ def path_of(lowered: Lowered, deployments: Mapping[str, Mapping[str, Place]]) ->
 class Door:
     """Where requests enter an engine: refused while it drains, when they would be late, or by a limit.
 
-    `limit` is None until somebody sets one; it holds requests whose capacity is unknown: those without
-    a deadline, and those of plans that have not been measured.
+    The limit bounds the memory of all, and adapts to those whose capacity is unknown: requests of plans that
+    are programs or have not been measured.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.draining = False
-        self.limit: AdaptiveLimit | None = None
+        self.limit = AdaptiveLimit()
         self.refused = 0
+
+    def knock(self, path: Path | None, priority: int, budget_s: float, lag_s: float) -> None:
+        """Refuse as `through` would, before anything is spent on the request; counts nobody in."""
+        try:
+            self._check_open()
+            if path is not None and budget_s != math.inf:
+                path.check(priority, budget_s - lag_s, lag_s, self.clock())
+        except TautenError:
+            self.refused += 1
+            raise
 
     def through(self, path: Path | None, request: Request) -> Passage:
         """The request's whole stay, as a context; entering it raises Overloaded or Unavailable."""
         return Passage(self, path, request)
 
-    def enter(self, path: Path | None, request: Request) -> AdaptiveLimit | None:
-        """Let a request in or refuse it; returns the limit that counts it."""
-        if self.draining:
+    def enter(self, path: Path | None, request: Request) -> None:
+        """Let a request in or refuse it."""
+        try:
+            self._check_open()
+            predicted = path is not None and path.learned > 0 and request.deadline != math.inf
+            self.limit.check(request.priority, predicted=predicted)
+            if path is not None:
+                path.admit(request, self.clock())
+        except TautenError:
             self.refused += 1
+            raise
+        self.limit.enter(request.priority, predicted=predicted)
+
+    def _check_open(self) -> None:
+        if self.draining:
             raise Unavailable(
                 "the engine is draining", help="send the request to another one", retry_after_s=1.0
             )
-        try:
-            if path is not None:
-                path.admit(request, self.clock())
-            if self.limit is None or (path is not None and path.learned and request.deadline != math.inf):
-                return None
-            self.limit.enter(request.priority)
-        except Overloaded:
-            self.refused += 1
-            raise
-        return self.limit
 
 
 class Passage:
     """One request's stay behind the door. `whole` says that it came to its end, and may teach."""
 
-    __slots__ = ("_door", "_limit", "_path", "_request", "whole")
+    __slots__ = ("_door", "_path", "_request", "whole")
 
     def __init__(self, door: Door, path: Path | None, request: Request) -> None:
         self._door = door
         self._path = path
         self._request = request
-        self._limit: AdaptiveLimit | None = None
         self.whole = False
 
     def enter(self) -> None:
-        self._limit = self._door.enter(self._path, self._request)
+        self._door.enter(self._path, self._request)
 
     def leave(self, late: bool = False) -> None:
-        request, path = self._request, self._path
+        request, path, door = self._request, self._path, self._door
         for place in request.coming:
             place.coming -= 1  # it never came there
+        now, began, deadline = door.clock(), request.trace.start, request.deadline
         if path is not None:
             if self.whole:
                 path.learn(request.trace.rows)
-            if request.admitted and request.deadline != math.inf:
-                now = self._door.clock()
-                path.ended(late or now >= request.deadline, now)
-        if self._limit is not None:
-            taken_s = self._door.clock() - request.trace.start
-            self._limit.leave(taken_s if self.whole else None)
+            if request.admitted and deadline != math.inf:
+                path.ended(late or now >= deadline, now)
+        door.limit.leave(began, now, deadline - began, whole=self.whole)
 
     def __enter__(self) -> None:
         self.enter()
@@ -324,68 +318,3 @@ class Passage:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.whole = kind is None
         self.leave(isinstance(error, DeadlineExceeded))
-
-
-class AdaptiveLimit:
-    """A bound of requests in flight where capacity is unknown: by latency against its own minimum.
-
-    Additive increase while latency stays near the least that was seen, multiplicative decrease when it
-    grows: a queue has formed. The minimum is forgotten slowly, for machines and models change.
-    """
-
-    def __init__(
-        self,
-        *,
-        start: int = 32,  # as many as most servers take by default
-        least: int = 1,
-        most: int = 1024,  # a queue's own bound
-        tolerance: float = 2.0,  # times the minimum: half of the time is waiting
-        window: int = 16,  # answers to one change of the limit
-    ) -> None:
-        self._limit = float(start)
-        self._least = least
-        self._most = most
-        self._tolerance = tolerance
-        self._window = window
-        self._minimum_s = math.inf
-        self._sum_s = 0.0
-        self._count = 0
-        self._peak = 0
-        self.running = 0
-
-    @property
-    def limit(self) -> int:
-        return int(self._limit)
-
-    def enter(self, priority: int = 0) -> None:
-        """Count one request in, or raise Overloaded; priorities below 0 get nine tenths of the places."""
-        places = self._limit * (0.9 if priority < 0 else 1.0)
-        if self.running >= max(places, self._least):
-            mean_s = self._sum_s / self._count if self._count else self._minimum_s
-            raise Overloaded(
-                f"{self.running} requests are running, the limit is {self.limit}",
-                help="retry later; the limit follows the latency",
-                retry_after_s=mean_s if mean_s != math.inf else 1.0,
-            )
-        self.running += 1
-        self._peak = max(self._peak, self.running)
-
-    def leave(self, seconds: float | None) -> None:
-        """Count one out; `seconds` is None for a request that did not come to its end."""
-        self.running -= 1
-        if seconds is None:
-            return
-        self._sum_s += seconds
-        self._count += 1
-        self._minimum_s = min(self._minimum_s, seconds)
-        if self._count >= self._window:
-            self._adapt()
-
-    def _adapt(self) -> None:
-        mean_s = self._sum_s / self._count
-        if mean_s > self._tolerance * self._minimum_s:
-            self._limit = max(self._least, self._limit * max(0.5, self._tolerance * self._minimum_s / mean_s))
-        elif self._peak * 2 >= self._limit:  # only a limit that is used may grow
-            self._limit = min(self._most, self._limit + max(1.0, math.sqrt(self._limit)))
-        self._minimum_s *= 1.01  # doubles in about 70 windows
-        self._sum_s, self._count, self._peak = 0.0, 0, self.running

@@ -315,7 +315,9 @@ class Batching(Queued):
         return self.durations.expected(1)
 
     def _known(self, now: float) -> bool:
-        return self.durations.fresh(now)
+        """Old estimates hold while every replica works: whatever runs will soon say better."""
+        durations = self.durations
+        return durations.fresh(now) or (durations.settled and not self._idle)
 
     def _needs_s(self, ahead: int, own_s: float, now: float) -> float:
         """Seconds until an item with so many before it is done: by then its batch has filled."""
@@ -328,7 +330,8 @@ class Batching(Queued):
         most = self.max_batch
         if self._idle and ahead < most:
             return 0.0  # they leave with it
-        first_free_s = 0.0 if self._idle else max(0.0, self._free_at - now)
+        # a run that is overdue has met something unforeseen: it is taken to last as long again as it is late
+        first_free_s = 0.0 if self._idle else abs(self._free_at - now)
         durations = self.durations
         batch_s = durations.expected(most)
         return queue_wait(ahead, most, max(self._alive, 1), batch_s, first_free_s, durations.high - 1.0)

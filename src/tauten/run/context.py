@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tauten.describe.port import Port, leaked
 from tauten.describe.ports import Session
-from tauten.describe.stage import OURS, StageKind, caller_place
+from tauten.describe.stage import AMBIENT, OURS, StageKind, caller_place
 from tauten.errors import InternalError, PlanError, WorkflowError, suggest
 from tauten.run.bound import BoundStep, Dynamic
 from tauten.run.deployment import Deployment
@@ -28,6 +28,7 @@ from tauten.run.request import Request
 from tauten.run.siblings import gather_members
 from tauten.run.slots_deployment import SlotDeployment
 from tauten.run.staging import fitted, run_simple, run_stage, stream_stage
+from tauten.run.trace import BODY
 from tauten.run.values import join
 
 if TYPE_CHECKING:
@@ -361,3 +362,15 @@ def _caller_folder() -> Path:
     while frame is not None and OURS.search(frame.f_code.co_filename):
         frame = frame.f_back
     return Path(frame.f_code.co_filename).parent if frame is not None else Path()
+
+
+async def within(context: StepContext, work: Awaitable[Any]) -> Any:
+    """Await the workflow's own code, with the request as its surroundings."""
+    clock = context.request.clock
+    started = clock()
+    token = AMBIENT.set(context)
+    try:
+        return await work
+    finally:
+        AMBIENT.reset(token)
+        context.request.trace.rows.append((BODY, "user", started, clock()))

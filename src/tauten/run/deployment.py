@@ -127,7 +127,10 @@ class Deployment(Batching):
         )
 
     def _check_deadline(self, request: Request, step: str, job: Job, now: float) -> None:
-        """An item with a deadline: ordered by what is left of it, refused when that is too little."""
+        """An item with a deadline: ordered by what is left of it, refused when that is too little.
+
+        Who was admitted for a whole path is not asked again: it is late, or not, by its own deadline.
+        """
         if request.after:
             job.after = request.after.get(step.partition("[")[0] if "[" in step else step, 0.0)
         if request.coming:
@@ -135,18 +138,25 @@ class Deployment(Batching):
         durations = self.durations
         own_s = durations.fixed_s + durations.slope_s * job.weight
         job.due = job.deadline - own_s - job.after
-        if now - durations.last >= durations.stale_s:
-            return
-        if self._mixed or request.priority or request.tenant:
-            self._mixed = True
+        mixed = self._mixed = self._mixed or bool(request.priority or request.tenant)
+        if not request.admitted and self._known(now):
+            self._check_ends(request, job, own_s, now)
+        elif job.due > self._latest:
+            self._latest = job.due
+        if mixed:
+            self._note(
+                request, durations.expected(self.max_batch) / self.max_batch / max(self._alive, 1), now
+            )
+
+    def _check_ends(self, request: Request, job: Job, own_s: float, now: float) -> None:
+        """Refuse what would be late; the common case, where all that wait are alike, costs a few sums."""
+        if self._mixed:
             self._check_time(request, job, own_s, now)
-            unit_s = durations.expected(self.max_batch) / self.max_batch
-            self._note(request, unit_s / max(self._alive, 1), now)
             return
         if self.queue.live or not self._idle:
             ends = now + self._needs_s(self.queue.live, own_s, now) * self._margin.value
         else:
-            ends = now + own_s * durations.high
+            ends = now + own_s * self.durations.high
         if ends + job.after > job.deadline:
             self._check_time(request, job, own_s, now)
         elif job.due > self._latest:

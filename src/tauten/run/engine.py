@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from tauten.clock import Clock, real
 from tauten.describe.graph import FromStage
 from tauten.describe.ports import Session
-from tauten.describe.stage import AMBIENT, StageKind
+from tauten.describe.stage import StageKind
 from tauten.describe.workflow import Workflow
 from tauten.errors import Cancelled, InternalError, PlanError, suggest
 from tauten.plan.lower import Lowered, lower
@@ -28,7 +28,7 @@ from tauten.plan.plan import Plan
 from tauten.run.admission import Door, path_of
 from tauten.run.binding import Binder
 from tauten.run.bound import BoundStep
-from tauten.run.context import Running, StepContext
+from tauten.run.context import Running, StepContext, within
 from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.decoders import Decoders
 from tauten.run.deployments import Deployments, Models
@@ -37,7 +37,6 @@ from tauten.run.request import Request
 from tauten.run.siblings import cancel_all
 from tauten.run.slots import Run, settle
 from tauten.run.steps import PlanSteps
-from tauten.run.trace import BODY
 from tauten.run.values import join, unwrapped
 from tauten.run.workers import Workers, in_thread
 
@@ -148,7 +147,9 @@ class Engine:
         where the deadline could not be met, Unavailable while the door drains.
         """
         opened = self._pick(plan)
-        request = request or self._request(deadline_ms, session, request_id, priority, tenant)
+        request = request or self.request(
+            deadline_ms=deadline_ms, session=session, id=request_id, priority=priority, tenant=tenant
+        )
         request.plan = opened.id
         with self.door.through(opened.path, request):
             value = await self._guarded(request, self._whole(opened, request, inputs))
@@ -220,7 +221,9 @@ class Engine:
     ) -> AsyncGenerator[Any, None]:
         """Yield a request's increments as they come; closing it stops the work. Else as `run`."""
         opened = self._pick(plan)
-        request = request or self._request(deadline_ms, session, request_id, priority, tenant)
+        request = request or self.request(
+            deadline_ms=deadline_ms, session=session, id=request_id, priority=priority, tenant=tenant
+        )
         request.plan = opened.id
         passage = self.door.through(opened.path, request)
         passage.enter()
@@ -241,14 +244,24 @@ class Engine:
             passage.leave()
             await values.aclose()
 
-    def request(self, *, deadline_ms: float = math.inf, session: Session | None = None) -> Request:
-        """A request on this engine's clock, to hand to `run` or `stream`; set its priority and tenant."""
-        return self._request(deadline_ms, session, "")
+    def knock(self, *, deadline_ms: float = math.inf, priority: int = 0, lag_s: float = 0.0) -> None:
+        """Raise Overloaded or Unavailable where a request would be refused now; it reserves nothing."""
+        paths = [opened.path for opened in self.plans.values() if opened.weight]
+        path = paths[0] if len(paths) == 1 else None
+        self.door.knock(path, priority, deadline_ms / 1000.0, lag_s)
 
-    def _request(
-        self, deadline_ms: float, session: Session | None, id: str, priority: int = 0, tenant: str = ""
+    def request(
+        self,
+        *,
+        deadline_ms: float = math.inf,
+        session: Session | None = None,
+        id: str = "",
+        priority: int = 0,
+        tenant: str = "",
+        lag_s: float = 0.0,
     ) -> Request:
-        request = Request(self.clock, id=id, session=session, priority=priority, tenant=tenant)
+        """A request to hand to `run` or `stream`. Its time began `lag_s` ago: what it waited for the loop."""
+        request = Request(self.clock, id=id, session=session, priority=priority, tenant=tenant, lag_s=lag_s)
         request.deadline = request.trace.start + deadline_ms / 1000.0
         return request
 
@@ -312,7 +325,7 @@ class Engine:
         context = StepContext(root, request, opened.steps, {})
         request.trace.rows.append(("", "admission", request.trace.start, self.clock()))
         returned = workflow.function(**arguments)
-        value = returned if hasattr(returned, "__aiter__") else await _within(context, returned)
+        value = returned if hasattr(returned, "__aiter__") else await within(context, returned)
         if isinstance(value, Running) and not value.streams:
             value = await value  # `return stage(...)` without its `await`
         if not hasattr(value, "__aiter__"):
@@ -320,7 +333,7 @@ class Engine:
             return
         source = aiter(value)
         try:
-            while (each := await _within(context, anext(source, _END))) is not _END:
+            while (each := await within(context, anext(source, _END))) is not _END:
                 yield unwrapped(each, workflow.output)  # the caller's code is not inside the request
         finally:
             if hasattr(source, "aclose"):
@@ -333,7 +346,7 @@ class Engine:
         inputs, params = kind.bind(args, kwargs)
         if kind.prepare is not None:
             inputs, params = kind.prepare(inputs, params, Path.cwd())
-        request = self._request(math.inf, Session() if kind.session_param else None, "")
+        request = self.request(session=Session() if kind.session_param else None)
         steps = self._alone.steps
         assert steps is not None  # set when the engine was made
         root = StepContext(BoundStep("", _ROOT, {}, self.workers), request, steps, {})
@@ -424,18 +437,6 @@ class Engine:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-async def _within(context: StepContext, work: Awaitable[Any]) -> Any:
-    """Await the workflow's own code, with the request as its surroundings."""
-    clock = context.request.clock
-    started = clock()
-    token = AMBIENT.set(context)
-    try:
-        return await work
-    finally:
-        AMBIENT.reset(token)
-        context.request.trace.rows.append((BODY, "user", started, clock()))
 
 
 async def _nothing() -> None:

@@ -108,6 +108,11 @@ class Durations:
         """Whether there is an estimate to refuse by."""
         return now - self.last < self.stale_s
 
+    @property
+    def settled(self) -> bool:
+        """Whether enough runs were seen to say anything."""
+        return self.runs >= SETTLED
+
     def of_weight(self, weight: float) -> float:
         """Mean seconds of a batch of that weight; 0.0 without any run."""
         return self.fixed_s + self.slope_s * weight
@@ -247,7 +252,10 @@ class Streams:
             return 0.0
         return self.first.of_weight(prompt) + self.token_s * min(self.tokens, most)
 
+    @property
+    def settled(self) -> bool:
+        """Whether enough streams were seen to say anything."""
+        return self.first.runs >= SETTLED
+
     def fresh(self, now: float) -> bool:
-        return self.first.runs >= SETTLED and now - self.first.last < max(
-            5.0, 4 * self.expected(self.prompt, math.inf)
-        )
+        return self.settled and now - self.first.last < max(5.0, 4 * self.expected(self.prompt, math.inf))

@@ -17,7 +17,6 @@ from typing import Generic, Protocol, TypeVar
 SHARE = 16.0  # of one priority against the next lower: nearly strict, and 6 % keep the lower one alive
 LOOK = 8  # tenants, the furthest behind first, among whom the most urgent item is sought
 KEPT = 1024  # tenants whose account is remembered while they are away
-HIGHEST = 8  # priority, and -8 the lowest: sixteen to that power still counts exactly
 _SWEEP = 64  # items that left and lie in a heap are not worth a sweep
 
 
@@ -280,7 +279,7 @@ class FairQueue(Generic[T]):
 
 
 def _share(priority: int) -> float:
-    return float(SHARE ** max(-HIGHEST, min(HIGHEST, priority)))
+    return float(SHARE**priority)
 
 
 def _class_time(cls: _Class[T]) -> float:

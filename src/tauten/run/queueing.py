@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,11 @@ import msgspec
 
 from tauten.clock import Clock
 from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
-from tauten.run.admission import Margin, too_late
+from tauten.run.admission import too_late
 from tauten.run.fair_queue import SHARE, FairQueue
+from tauten.run.feedback import Margin
 from tauten.run.request import Request
+from tauten.run.scheduling import retry_after
 
 QUEUE_BOUND = 1024  # requests: at 10 ms each a wait of 10 s, beyond any deadline worth keeping
 NO_DEADLINE_S = 60.0  # a request without a deadline is ordered as if it had this long: it never starves
@@ -91,7 +94,7 @@ class View(msgspec.Struct, frozen=True):
     zombies: int
 
 
-class Queued:
+class Queued(ABC):
     """A deployment's queue and its door. Subclasses say how long what waits will take."""
 
     kind = ""
@@ -116,28 +119,29 @@ class Queued:
     def waiting(self) -> int:
         return self.queue.live
 
+    @abstractmethod
     def _wait_for(self, ahead: int, now: float) -> float:
         """Seconds until an item with so many before it begins; 0.0 where nothing is known."""
-        raise NotImplementedError
 
     def _needs_s(self, ahead: int, own_s: float, now: float) -> float:
         """Seconds until an item with so many before it is done."""
         return self._wait_for(ahead, now) + own_s
 
+    @abstractmethod
     def _known(self, now: float) -> bool:
         """Whether there are fresh estimates to refuse by."""
-        raise NotImplementedError
 
     def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
-        """Seconds that one more request of a priority would wait here, behind `coming` others."""
+        """Seconds that one more request of a priority would wait here, behind `coming` others; without the
+        margin, for whoever adds up a whole path has one of his own."""
         if not self._known(now):
             return 0.0
-        needs_s = self._needs_s(self.queue.at_least(priority) + coming, 0.0, now) * self._margin.at(now)
+        needs_s = self._needs_s(self.queue.at_least(priority) + coming, 0.0, now)
         return max(0.0, needs_s * self._slowed(priority, now) - self._usual_s())
 
+    @abstractmethod
     def _usual_s(self) -> float:
         """What one item takes by itself."""
-        raise NotImplementedError
 
     def _was_late(self) -> None:
         """One that was admitted is late: predictions are widened until hardly any is."""
@@ -194,7 +198,7 @@ class Queued:
             self.coming -= 1
 
     def _check_time(self, request: Request, entry: Entry, own_s: float, now: float) -> None:
-        """Refuse what would be late; a request that was admitted for its whole path is late, not refused."""
+        """Refuse what would be late."""
         left_s = request.deadline - now - entry.after
         ahead = self.queue.ahead(entry.priority, entry.tenant)
         slowed = self._margin.at(now) * (self._slowed(entry.priority, now) if self._mixed else 1.0)
@@ -208,11 +212,8 @@ class Queued:
             needs_s = self._needs_s(ahead, own_s, now) * slowed
             if needs_s <= left_s:
                 return
-        if request.admitted:
-            self._was_late()
-            raise self._hopeless(needs_s + entry.after, request.deadline - now)
         self.rejected += 1
-        raise too_late(self.label, needs_s, left_s, max(needs_s - left_s, own_s))
+        raise too_late(self.label, needs_s, left_s, retry_after(needs_s, left_s, own_s))
 
     def _hopeless(self, needs_s: float, left_s: float) -> DeadlineExceeded:
         return DeadlineExceeded(
@@ -242,9 +243,9 @@ class Queued:
 
     # -- for metrics ------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def zombies(self) -> int:
         """Work that still runs for requests that ended more than 100 ms ago."""
-        raise NotImplementedError
 
     def _view(
         self,

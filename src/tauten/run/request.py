@@ -15,6 +15,7 @@ from tauten.errors import TautenError
 from tauten.run.siblings import Family
 from tauten.run.trace import Trace
 
+LOWEST, HIGHEST = -8, 8  # priorities: sixteen to the eighth still counts exactly in fair shares
 _PREFIX = os.urandom(4).hex()
 _count = itertools.count(1)
 _NOTHING: dict[str, float] = {}
@@ -36,6 +37,7 @@ class Request:
         "failure",
         "families",
         "id",
+        "lag_s",
         "plan",
         "priority",
         "session",
@@ -54,14 +56,16 @@ class Request:
         session: Session | None = None,
         tenant: str = "",
         priority: int = 0,
+        lag_s: float = 0.0,
     ) -> None:
         self.clock = clock
         self.deadline = deadline
         self.id = id or f"{_PREFIX}{next(_count):08x}"
         self.session = session
         self.tenant = tenant
-        self.priority = priority
-        self.trace = Trace(clock())
+        self.priority = max(LOWEST, min(HIGHEST, priority))
+        self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
+        self.trace = Trace(clock() - lag_s)
         self.plan = ""  # the one that runs it, once it runs
         self.cancelled = False
         self.failure: TautenError | None = None  # why it was stopped from our side

@@ -211,13 +211,7 @@ def queue_wait(
     return first_free_s + batch_s * (batches / replicas + spread * math.sqrt(batches + 1))
 
 
-def retry_after(predicted_s: float, left_s: float, run_s: float) -> float:
-    """Seconds after which the same request would just be in time, as the queue drains now."""
+def retry_after(predicted_s: float, left_s: float, run_s: float = 0.0) -> float:
+    """Seconds after which the same request would just be in time, as the queue drains now; not before a run
+    of `run_s` has ended."""
     return max(predicted_s - left_s, run_s, 0.001)
-
-
-def bound(left_s: float, most: int, replicas: int, batch_s: float, cap: int) -> int:
-    """How many items drain within a budget: the queue's bound for a request that has it."""
-    if not batch_s or left_s == math.inf:
-        return cap
-    return max(0, min(cap, int(left_s / batch_s * max(replicas, 1)) * most))

@@ -88,7 +88,7 @@ class SlotDeployment(Queued):
             after_s = request.after.get(step.partition("[")[0] if "[" in step else step, 0.0)
         entry = Entry(request, own_s or 1.0, now)
         entry.after, entry.due = after_s, entry.due - own_s - after_s
-        if request.deadline != math.inf and own_s and self.streams.fresh(now):
+        if request.deadline != math.inf and own_s and not request.admitted and self._known(now):
             self._check_time(request, entry, own_s, now)
         if len(self._open) < self.backend.slots and not self.queue.live:
             self._begin(entry, own_s, now)
@@ -142,7 +142,7 @@ class SlotDeployment(Queued):
         return 0.0  # nothing of its own was added
 
     def _known(self, now: float) -> bool:
-        return self.streams.fresh(now)
+        return self.streams.fresh(now) or (self.streams.settled and len(self._open) >= self.backend.slots)
 
     def _wait_for(self, ahead: int, now: float) -> float:
         """The slots free one after the other; each of those ahead takes one for a mean stream."""
@@ -150,7 +150,7 @@ class SlotDeployment(Queued):
         if free > ahead:
             return 0.0
         mean_s = self.streams.expected(self.streams.prompt, math.inf)
-        ends = sorted(max(0.0, end - now) for end in self._open.values())
+        ends = sorted(abs(end - now) for end in self._open.values())  # overdue: as long again
         rounds, place = divmod(ahead - free, max(len(ends), 1))
         return (ends[min(place, len(ends) - 1)] if ends else 0.0) + rounds * mean_s
 
