@@ -22,6 +22,7 @@ from tauten.describe.stages.detect_speech import SpeechSpan
 from tauten.describe.stages.generate import chat
 from tauten.describe.view import Samples
 from tauten.errors import InputError, NotFound
+from tauten.plan.plan import Plan
 from tauten.run.contracts import Chunk
 from tauten.serve.openai.ports import Inputs, gives
 from tauten.serve.ready_made import _parts, ready_made, speak
@@ -50,6 +51,16 @@ def test_a_model_is_found_by_its_name_or_the_beginning_of_it() -> None:
     with pytest.raises(NotFound, match="minilm") as close:
         ready_made("minilm-l6-v3")
     assert "minilm-l6-v2" in close.value.help
+
+
+def test_a_language_model_alone_keeps_the_beginnings_of_conversations() -> None:
+    [talk] = ready_made("smollm2")
+    assert talk._plan is not None
+    assert talk._plan.stage("chat").settings == {"prefix_cache": True}
+    assert talk._plan.stage("chat").why
+    mine = Plan(name="mine")
+    assert ready_made("smollm2", plan=mine)[0]._plan is mine  # what you write, it keeps
+    assert all(ready_made(name)[0]._plan is None for name in ("minilm", "whisper-tiny", "kokoro"))
 
 
 def test_each_ready_made_workflow_takes_and_gives_what_its_endpoint_needs() -> None:
@@ -173,10 +184,24 @@ def test_a_language_model_alone_is_a_chat_model(client: openai.OpenAI) -> None:
     assert all(each.logprob <= 0 for each in content)
     stream = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
     assert "".join(each.choices[0].delta.content or "" for each in stream[:-1]) == choice.message.content
-    assert stream[-1].usage == whole.usage
+    counts = [(each.prompt_tokens, each.completion_tokens) for each in (whole.usage, stream[-1].usage)]
+    assert counts[0] == counts[1]
     word = choice.message.content.split()[1]
     cut = client.chat.completions.create(**ask, stop=word).choices[0]
     assert (cut.message.content, cut.finish_reason) == (choice.message.content.partition(word)[0], "stop")
+
+
+@pytest.mark.models
+def test_a_conversation_that_goes_on_is_not_read_again(client: openai.OpenAI) -> None:
+    def answer(messages: Any) -> Any:
+        return client.chat.completions.create(model=LLM, messages=messages, max_tokens=4)
+
+    first = answer(user("Tell me about the river that flows through Paris. " * 8))
+    said = {"role": "assistant", "content": first.choices[0].message.content}
+    more = [*user("Tell me about the river that flows through Paris. " * 8), said, *user("Go on.")]
+    second = answer(more)
+    assert first.usage.prompt_tokens_details.cached_tokens < first.usage.prompt_tokens / 2
+    assert second.usage.prompt_tokens_details.cached_tokens > second.usage.prompt_tokens / 2
 
 
 @pytest.mark.models

@@ -22,13 +22,15 @@ from tauten.describe.view import Samples, View
 from tauten.describe.workflow import Workflow, workflow
 from tauten.errors import NotFound, suggest
 from tauten.models.catalog import default_catalog
-from tauten.plan.plan import Plan
+from tauten.plan.plan import Plan, StagePlan
+from tauten.run.contracts import find
 from tauten.serve.service import Service
 
 AT_ONCE = 32  # texts that are embedded together: a full batch
 PAUSE_MS = 500.0  # a shorter silence is a breath inside a sentence, not the end of a segment
 LONGEST_S = 27.0  # of a segment: Whisper's window less its tail of silence
 VOICE = "jf_nezumi"
+CACHE = "prefix_cache"  # the option of engines that keep the work of shared beginnings
 
 
 def ready_made(
@@ -41,6 +43,7 @@ def ready_made(
     """
     known, kind = _find(model)
     served, samples = _MAKERS[kind](known)
+    plan = plan or _plan(served)
     return [Service(served, plan, name=name or known, slo=slo, samples=samples)]
 
 
@@ -54,6 +57,20 @@ def _find(model: str) -> tuple[str, str]:
         help=suggest(model, served),
         code="E275",
     )
+
+
+def _plan(served: Workflow[..., Any]) -> Plan | None:
+    """The naive plan, with a prefix cache where an engine has one; None where none has.
+
+    Chat clients send the whole conversation with each message: all of it but the last turn was read before.
+    """
+    stages = served.graph.stages if served.graph is not None else {}
+    cached = {
+        step: StagePlan(settings={CACHE: True}, why="each turn repeats the conversation before it")
+        for step, placed in stages.items()
+        if any(CACHE in find("backends", role.backends[0]).option_keys for role in placed.kind.roles.values())
+    }
+    return Plan(graph=served.graph.hash, stages=cached) if served.graph is not None and cached else None
 
 
 def _alone(name: str, task: str) -> bool:
