@@ -140,22 +140,13 @@ class StepContext:
         name: str,
     ) -> Awaitable[list[Any]]:
         """`tt.map` in running code: an awaitable list, in order."""
-        return self._map(kind, items, concurrency, errors, fixed, name or _call_site(kind))
+        site = name or _call_site(kind)
 
-    async def _map(
-        self,
-        kind: StageKind[..., Any],
-        items: Any,
-        concurrency: int,
-        errors: str,
-        fixed: dict[str, Any],
-        name: str,
-    ) -> list[Any]:
         async def one(member: Any) -> Any:
-            return await self.call_stage(kind, (member,), dict(fixed), name)
+            return await self.call_stage(kind, (member,), dict(fixed), site)
 
-        family = self.request.family(f"{self.name}/{name}" if self.name else name)
-        return await gather_members(one, items, concurrency, errors, family)
+        family = self.request.family(f"{self.name}/{site}" if self.name else site)
+        return gather_members(one, items, concurrency, errors, family)
 
     def call_workflow(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> Awaitable[Any]:
         """A workflow called by running code runs its body here when it is `async def`."""
@@ -303,7 +294,7 @@ class Running:
                 yield value
 
 
-# -- running one stage -----------------------------------------------------------------------------------
+# -- what a call gives, and where it stands ---------------------------------------------------------------
 
 
 _NO_PARAMS: dict[str, Any] = {}
