@@ -23,7 +23,7 @@ from bench.serve import environments, models, processes, wire
 from bench.serve.bare import CORES, ROOT
 
 PROGRAMS = Path(__file__).parent / "programs"
-PLANS = Path(__file__).parent / "plans"  # MODEL.toml: how our own server is to run that model
+PLANS = Path(__file__).parent / "plans"  # MODEL.toml, MODEL-WORKERS.toml: how our own server is to run it
 SETTINGS = Path(__file__).parent / "peers.toml"
 MAX_BATCH = 32
 START_S = 45.0  # three times the slowest peer but one
@@ -62,6 +62,11 @@ class Row:
     def threads(self) -> int:
         """The heavy model gets all cores, shared by its workers; the others are too small to split."""
         return max(1, CORES // self.workers) if self.model == "heavy" else 1
+
+    @property
+    def plan(self) -> Path:
+        """Of our own server; a worker is a replica there."""
+        return PLANS / f"{self.model}{f'-{self.workers}' if self.workers > 1 else ''}.toml"
 
     @property
     def start_s(self) -> float:
@@ -178,7 +183,7 @@ def started(row: Row, python: Path, model: Path, wanted: np.ndarray[Any, Any]) -
     """Runs the server for the length of the block; raises CannotStart with what it printed last."""
     scratch = Path(tempfile.mkdtemp(prefix="tb-"))  # short: Ray puts sockets below it
     tag, port, log = scratch.name, free_port(), scratch / "log.txt"
-    command = [str(python), *arguments(row, model, port, PLANS / f"{row.model}.toml")]
+    command = [str(python), *arguments(row, model, port, row.plan)]
     request = wire.request(row.io, row.path, models.sample(row.model))
     began = time.perf_counter()
     with log.open("wb") as out:

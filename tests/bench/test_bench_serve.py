@@ -440,11 +440,12 @@ def test_a_quick_run_is_described_by_its_options() -> None:
 
 
 def test_our_plans_give_our_server_what_the_peers_get() -> None:
-    rows = {row.model: row for row in peers.rows(peers.read_settings(), list(models.SHAPES), ["tauten"])}
-    assert {path.stem for path in peers.PLANS.glob("*.toml")} == set(rows)
-    for name, row in rows.items():
-        stage = load_plan(peers.PLANS / f"{name}.toml").stages["model"]
-        assert (stage.threads, stage.batch.max) == (row.threads, peers.MAX_BATCH)
+    rows = peers.rows(peers.read_settings(), list(models.SHAPES), ["tauten"])
+    assert {row.plan for row in rows} == set(peers.PLANS.glob("*.toml"))
+    for row in rows:
+        stage = load_plan(row.plan).stages["model"]
+        found = (stage.threads, stage.replicas, stage.batch.max)
+        assert found == (row.threads, row.workers, peers.MAX_BATCH)
         assert not stage.settings  # idle threads sleep, as those of the peers do
 
 

@@ -55,7 +55,7 @@ def measure(settings: Settings) -> list[Result]:
 def plan(model: str, wait: str) -> str:
     """The plan of one variant; threads as in the comparison of servers."""
     threads = bare.CORES if model == "heavy" else 1
-    return f'tauten = "plan/1"\n[stage.model]\nthreads = {threads}\nspin = false\nbatch = {WAITS[wait]}\n'
+    return f'tauten = "plan/1"\n[stage.model]\nthreads = {threads}\nbatch = {WAITS[wait]}\n'
 
 
 def _row(model: str, wait: str, folder: Path) -> Row:

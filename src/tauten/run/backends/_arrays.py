@@ -24,7 +24,8 @@ def shapes(item: Arrays) -> Hashable:
 
 def elements(item: Arrays) -> float:
     """How many numbers the item holds."""
-    return float(sum([np.size(array) for array in item.values()]))
+    sizes = [each.size if each.__class__ is np.ndarray else np.size(each) for each in item.values()]
+    return float(sum(sizes))
 
 
 def stacked(items: Sequence[Arrays], *, most: int) -> list[Part]:
