@@ -97,3 +97,14 @@ def test_a_client_that_gives_up_stops_the_work() -> None:
     assert run.requests.timed_out == 60
     assert run.requests.lost == 60
     assert run.requests.zombies == 0
+
+
+def test_an_engine_that_drains_refuses_as_a_server_does() -> None:
+    async def main(clock: Any) -> str:
+        async with Engine(clock=clock) as engine:
+            target = WorkflowTarget(engine, whole)
+            await target.open()
+            engine.door.draining = True
+            return (await target.send(target.prepare({"text": Text("a")}), 1.0)).outcome
+
+    assert virtually(main) == "refused"

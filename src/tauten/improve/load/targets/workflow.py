@@ -9,7 +9,7 @@ from typing import Any
 
 from tauten.describe.payload import Payload
 from tauten.describe.workflow import Workflow
-from tauten.errors import DeadlineExceeded, Overloaded, TautenError
+from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.improve.load.target import Outcome, Response
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
@@ -69,8 +69,8 @@ def _tokens(trace: Trace) -> int:
 
 
 def _outcome(error: TautenError) -> Outcome:
-    if isinstance(error, Overloaded):
-        return "refused"
+    if isinstance(error, Overloaded | Unavailable):
+        return "refused"  # before work began, as 429 and 503 of a server
     return "timed_out" if isinstance(error, DeadlineExceeded) else "failed"
 
 
