@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 TRIAL_S: Final = 60.0  # what one trial of a search may last, once it is long enough to prove anything
 LEAST_TRIAL_S: Final = 10.0  # some collections of garbage, log flushes and bursts of arrivals
-TRIAL_LIMITS: Final = 20  # limits that a trial lasts at least: an overload by the precision of 5 % then misses
+TRIAL_LIMITS: Final = 20  # that a trial lasts at least: an overload by the precision of 5 % then misses
 FEW_MISSES: Final = 5  # a trial that cannot afford these stops at a rate far below the highest one
 MANY_MISSES: Final = 50  # with these to spare a trial finds a rate within some per cent of the highest
 PROBES: Final = 12  # requests one after another, to guess the first rate of a search
