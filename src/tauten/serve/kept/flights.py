@@ -20,6 +20,7 @@ from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.opened import Answer
 from tauten.run.request import Request
 from tauten.run.trace import Trace
+from tauten.serve.kept.news import News
 
 Whole = Callable[[Request], Awaitable[Answer]]
 Streaming = Callable[[Request], AsyncGenerator[Any, None]]
@@ -204,7 +205,7 @@ class _StreamFlight(Flight):
         self.error: BaseException | None = None
         self.ended = False
         self.places: dict[int, int] = {}  # reader -> the number of its next increment
-        self._news: list[asyncio.Future[None]] = []
+        self._news = News()
         self._room: asyncio.Future[None] | None = None
 
     def start(self, run: Streaming) -> None:
@@ -215,14 +216,14 @@ class _StreamFlight(Flight):
             async for value in values:
                 self.values.append(value)
                 self.size_bytes += ITEM_BYTES + size_of(value)
-                self._tell()
+                self._news.tell()
                 await self._wait_for_room()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         super()._done(task)
         self.ended = True
         self.error = _stopped() if task.cancelled() else task.exception()
-        self._tell()
+        self._news.tell()
 
     async def _wait_for_room(self) -> None:
         """Run no further ahead than the fastest reader allows; what is too much to hold is freed, and then
@@ -251,7 +252,7 @@ class _StreamFlight(Flight):
         try:
             while True:
                 if self.places[me] == self.first + len(self.values) and not self.ended:
-                    await _waiting(mine, self._next(), armed=True)
+                    await _waiting(mine, self._news.wait(), armed=True)
                 elif mine.failure is not None:
                     raise mine.failure
                 if self.places[me] < self.first + len(self.values):
@@ -272,17 +273,6 @@ class _StreamFlight(Flight):
                 mine.trace.end = mine.clock()
             del self.places[me]
             self._moved()
-
-    async def _next(self) -> None:
-        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._news.append(news)
-        await news
-
-    def _tell(self) -> None:
-        waiting, self._news = self._news, []
-        for each in waiting:
-            if not each.done():
-                each.set_result(None)
 
     def _moved(self) -> None:
         if self._room is not None and not self._room.done():

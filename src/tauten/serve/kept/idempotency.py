@@ -19,6 +19,7 @@ from tauten.clock import Clock, real
 from tauten.errors import Cancelled, DeadlineExceeded, InputError
 from tauten.serve.exchange import Reply
 from tauten.serve.kept.kept import Kept
+from tauten.serve.kept.news import News
 
 if TYPE_CHECKING:
     from tauten.serve.door import Call
@@ -42,7 +43,7 @@ class OtherRequest(InputError):
 class Record:
     """One reply as it is made: what was sent so far, and whether it is whole."""
 
-    __slots__ = ("_news", "chunks", "failed", "fingerprint", "reply", "size_bytes", "whole")
+    __slots__ = ("chunks", "failed", "fingerprint", "news", "reply", "size_bytes", "whole")
 
     def __init__(self, fingerprint: bytes) -> None:
         self.fingerprint = fingerprint
@@ -51,19 +52,7 @@ class Record:
         self.size_bytes = 0
         self.whole = False
         self.failed = False
-        self._news: list[asyncio.Future[None]] = []
-
-    async def news(self) -> None:
-        """Wait until something was added."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._news.append(future)
-        await future
-
-    def tell(self) -> None:
-        waiting, self._news = self._news, []
-        for each in waiting:
-            if not each.done():
-                each.set_result(None)
+        self.news = News()  # something was added
 
 
 class Idempotency:
@@ -109,7 +98,7 @@ class Idempotency:
         call.exchange.on_leave(lambda: None if left.done() else left.set_result(None))
         until = loop.time() + call.deadline_ms / 1e3
         while record.reply is None and not record.failed:
-            news = asyncio.ensure_future(record.news())
+            news = asyncio.ensure_future(record.news.wait())
             wait_s = None if until == math.inf else until - loop.time()
             await asyncio.wait([news, left], return_when=asyncio.FIRST_COMPLETED, timeout=wait_s)
             if left.done():
@@ -144,7 +133,7 @@ class Idempotency:
             self._end(name, record, kept=reply.status < 400)
             return reply
         record.reply = head
-        record.tell()
+        record.news.tell()
         call.exchange.on_close(lambda: self._end(name, record, kept=False))  # one that was never read
         reply.body = self._recorded(call, reply.body, name, record)
         return reply
@@ -161,7 +150,7 @@ class Idempotency:
                     self._end(name, record, kept=False)
                 if not record.failed:
                     record.chunks.append(chunk)
-                    record.tell()
+                    record.news.tell()
                 yield chunk
             complete = call.error is None
         finally:
@@ -178,7 +167,7 @@ class Idempotency:
             del self._running[name]
         if kept and record.size_bytes <= self.reply_bytes:
             self._kept.put(*name, record, record.size_bytes)
-        record.tell()
+        record.news.tell()
 
 
 async def _following(record: Record) -> AsyncIterator[bytes]:
@@ -192,7 +181,7 @@ async def _following(record: Record) -> AsyncIterator[bytes]:
             return
         if record.failed:
             raise Cancelled("the first request with this key ended early", help="send it again")
-        await record.news()
+        await record.news.wait()
 
 
 def _of_the_door(call: Call, reply: Reply) -> list[tuple[str, str]]:
