@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import ssl
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ from tauten.serve.http.limits import HttpLimits
 from tauten.serve.http.listener import SERVERS, serve
 
 HOST = b"Host: here\r\n"
+INSTALLED = [name for name in SERVERS if name in ("thin", "uvicorn") or importlib.util.find_spec(name)]
 REQUESTS: dict[str, bytes] = {
     "get": b"GET /a%20b/%C3%A9?x=1&y=%20 HTTP/1.1\r\n" + HOST + b"\r\n",
     "post": b"POST /post HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\nhello",
@@ -99,15 +101,94 @@ async def answers(server_name: Any) -> dict[str, tuple[int, bytes, str | None]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "server_name", [name for name in SERVERS if name == "uvicorn" or importlib.util.find_spec(name)]
-)
+@pytest.mark.parametrize("server_name", INSTALLED[1:])
 def test_the_same_app_gives_the_same_answers(server_name: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         ours, theirs = await answers("thin"), await answers(server_name)
         for name in REQUESTS:
             assert ours[name] == theirs[name], name
         assert b"'answer': 42" in ours["get"][1]
+
+    run(main)
+
+
+FEW = HttpLimits(header_bytes=20_000, header_count=20, target_bytes=500, body_bytes=100_000, linger_s=0.2)
+TOO_MUCH = {
+    "long header": (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 30_000 + b"\r\n\r\n", 431),
+    "endless header": (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 900_000, 431),
+    "endless headers": (b"GET / HTTP/1.1\r\n" + HOST + b"X: 1\r\n" * 200_000, 431),
+    "many headers": (b"GET / HTTP/1.1\r\n" + HOST + b"X: 1\r\n" * 50 + b"\r\n", 431),
+    "long target": (b"GET /" + b"a" * 600 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
+    "long query": (b"GET /?" + b"a" * 600 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
+    "endless target": (b"GET /" + b"a" * 900_000, 431),
+    "announced body": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 100001\r\n\r\n" + bytes(100_001),
+        413,
+    ),
+    "chunked body": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"" + (b"4000\r\n" + bytes(0x4000) + b"\r\n") * 9 + b"0\r\n\r\n",
+        413,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+@pytest.mark.parametrize("server_name", INSTALLED)
+def test_what_is_too_much_is_refused_by_every_server(server_name: Any, name: str) -> None:
+    async def main() -> None:
+        data, wanted = TOO_MUCH[name]
+        async with await up(mirror, FEW, server=server_name) as server:
+            peer = await Peer.of(server.port)
+            peer.writer.write(data)
+            got = await peer.rest()
+            await peer.close()
+            if server_name != "granian" or got:  # it closes the connection upon a head that does not end
+                assert int(got[9:12]) == wanted, got[:200]
+            if server_name != "granian":
+                assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["code"].startswith("E")
+            peer = await Peer.of(server.port)
+            await peer.say(REQUESTS["post"])
+            assert (await peer.answer())[0] == 200
+            await peer.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("server_name", INSTALLED)
+def test_what_is_just_within_the_limits_is_taken(server_name: Any) -> None:
+    async def main() -> None:
+        async with await up(mirror, FEW, server=server_name) as server:
+            peer = await Peer.of(server.port)
+            head = b"POST /" + b"a" * 400 + b" HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 15_000 + b"\r\n"
+            for _ in range(3):  # what is counted of one head is not counted of the next
+                await peer.say(head + b"X: 1\r\n" * 15 + b"Content-Length: 100000\r\n\r\n" + bytes(100_000))
+                status, _, body = await peer.answer()
+                assert status == 200
+                assert b"'size': 100000" in body
+            await peer.close()
+
+    run(main)
+
+
+def test_an_app_hears_of_a_body_that_is_too_large_as_of_a_client_that_left() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] == "http.request" and message["more_body"]:
+            pass
+        seen.append(message["type"])
+        await say(send, b"late")
+
+    async def main() -> None:
+        async with await up(app, FEW, server="uvicorn") as server:
+            peer = await Peer.of(server.port)
+            peer.writer.write(TOO_MUCH["chunked body"][0])
+            got = await peer.rest()
+            await peer.close()
+            assert got.count(b"HTTP/1.1") == 1
+            assert b"late" not in got
+        assert seen == ["http.disconnect"]
 
     run(main)
 

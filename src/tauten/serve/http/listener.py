@@ -112,7 +112,7 @@ async def serve(
 
     `sockets` (bound ones, inherited for instance) win over `uds`, which wins over `host` and `port`.
     With `lifespan` the app's startup runs first and its shutdown last. `limits` hold for "thin"; the other
-    servers take of them what they can. Raises MachineError when an address cannot be bound or a server is
+    servers keep the sizes, and of the rest what they can. Raises MachineError when an address cannot be bound or a server is
     not installed, InputError for a server that does not exist.
     """
     if server not in SERVERS:

@@ -12,13 +12,16 @@ from socket import AF_INET, AF_INET6, socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tauten.errors import InputError, MachineError
+from tauten.serve.http.bounded import bounded
 from tauten.serve.http.cycle import Asgi
 from tauten.serve.http.limits import HttpLimits
+from tauten.serve.http.wire import SERVER, refusal
 
 if TYPE_CHECKING:
     from uvicorn import Server
 
 POLL_S = 0.005  # how often a server without events of its own is looked at
+GRANIAN_BUFFER_BYTES = 8192  # it takes no smaller one
 CLOSE_S = 1.0  # what a server gets to stop by itself before its task is cancelled
 
 
@@ -81,7 +84,8 @@ async def uvicorn(setup: Setup) -> Uvicorn:
             yield  # signals belong to the caller
 
     config = package.Config(
-        setup.app,
+        bounded(setup.app, limits),
+        http=_protocol(limits),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -106,6 +110,36 @@ async def uvicorn(setup: Setup) -> Uvicorn:
             raise MachineError("uvicorn did not start", help="see its log", code="E345") from task.exception()
         await asyncio.sleep(POLL_S)
     return Uvicorn(server, task)
+
+
+def _protocol(limits: HttpLimits) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP protocol with a bound for heads that do not end; it holds any amount of them."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Bounded(HttpToolsProtocol):
+        _unfinished = 0  # bytes since the last whole head, while one is being read
+        _in_head = True
+        _refused = False
+
+        def on_message_begin(self) -> None:
+            self._in_head = True
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            super().on_headers_complete()
+
+        def data_received(self, data: bytes) -> None:
+            if self._refused or self.transport.is_closing():
+                return  # read and dropped: closed upon it, the connection would be reset before the answer is read
+            super().data_received(data)
+            self._unfinished = self._unfinished + len(data) if self._in_head else 0
+            if self._unfinished > limits.header_bytes and not self.transport.is_closing():
+                self._refused = True
+                self.transport.write(refusal(431, "the head is too large", SERVER))
+                self.loop.call_later(limits.linger_s, self.transport.close)
+
+    return Bounded
 
 
 class Uvicorn(InTask):
@@ -141,6 +175,7 @@ async def granian(setup: Setup) -> Granian:
     """Start granian, embedded in this loop. It binds for itself, so the sockets are given up first."""
     try:
         from granian.constants import Interfaces  # type: ignore[import-not-found]
+        from granian.http import HTTP1Settings, HTTP2Settings  # type: ignore[import-not-found]
         from granian.server.embed import Server as Embedded  # type: ignore[import-not-found]
     except ImportError as error:
         raise missing("granian") from error
@@ -150,14 +185,21 @@ async def granian(setup: Setup) -> Granian:
             "granian serves one TCP address without TLS here",
             help="use server='thin' for TLS, Unix sockets and inherited sockets",
         )
+    limits = setup.limits
     host, port = sockets[0].getsockname()[:2]
     sockets[0].close()
     server = Embedded(
-        setup.app,
+        bounded(setup.app, limits),
         address=host,
         port=port,
         interface=Interfaces.ASGINL,
         backlog=max(setup.backlog, 128),
+        backpressure=limits.connections,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(limits.idle_s * 1e3),  # one clock for heads and idleness
+            max_buffer_size=max(limits.header_bytes, GRANIAN_BUFFER_BYTES),
+        ),
+        http2_settings=HTTP2Settings(max_headers_size=limits.header_bytes),
         url_path_prefix=setup.root_path or None,
         log_enabled=False,  # the application has logs of its own
         websockets=True,
