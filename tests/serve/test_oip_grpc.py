@@ -273,6 +273,32 @@ def test_keys_pass_the_same_door_and_ids_come_back(running: Running, client: Any
         assert ("x-request-id", "abc-1") in [(key, value) for key, value in call.trailing_metadata()]
 
 
+def test_a_calls_metadata_are_its_headers(running: Running, client: Any) -> None:
+    calls: list[Any] = []
+
+    class Watch:
+        def finished(self, exchange: Any, call: Any, error: Any, seconds: float) -> None:
+            calls.append(call)
+
+    observers = running.app.site.observers
+    running.on_loop(lambda: observers.append(Watch()))
+    try:
+        headers = {
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "x-request-id": "mine",
+            "x-tauten-priority": "-3",
+        }
+        client.infer("shout", [text("x")], headers=headers)
+    finally:
+        running.on_loop(observers.pop)
+    [call] = calls
+    assert (call.request.id, call.request.priority) == ("mine", -3)
+    assert (call.parent.trace_id, call.parent.span_id) == (
+        "0af7651916cd43dd8448eb211c80319c",
+        "b7ad6b7169203331",
+    )
+
+
 # -- bytes that no client would send --------------------------------------------------------------------------
 
 _TYPES = {
