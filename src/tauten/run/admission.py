@@ -176,9 +176,7 @@ class Path:
         """Raise Overloaded for a request that would be too late: `left_s` of its budget are left, and it
         waited `lag_s` for the event loop, as its answer will. False for one that may come in to see."""
         if not left_s > 0.0:
-            if left_s + lag_s > 0.0:  # it was in time when it came
-                raise too_late("the request", lag_s, left_s, lag_s)
-            return True  # its own timer says so
+            return True  # it is late already, which its own timer says
         least_s = self.least_s(priority, now) * self._margin.at(now) + lag_s
         if least_s <= left_s:
             return True
@@ -255,7 +253,7 @@ class Door:
     def knock(self, path: Path | None, priority: int, budget_s: float, lag_s: float) -> None:
         """Refuse as `through` would, before anything is spent on the request; counts nobody in."""
         try:
-            self._check_open()
+            self._check_open(budget_s - lag_s, lag_s)
             if path is not None and budget_s != math.inf:
                 path.check(priority, budget_s - lag_s, lag_s, self.clock())
         except TautenError:
@@ -269,7 +267,8 @@ class Door:
     def enter(self, path: Path | None, request: Request) -> None:
         """Let a request in or refuse it."""
         try:
-            self._check_open()
+            lag_s = request.lag_s
+            self._check_open(request.deadline - self.clock() if lag_s else math.inf, lag_s)
             predicted = path is not None and path.learned > 0 and request.deadline != math.inf
             self.limit.check(request.priority, predicted=predicted)
             if path is not None:
@@ -279,7 +278,10 @@ class Door:
             raise
         self.limit.enter(request.priority, predicted=predicted)
 
-    def _check_open(self) -> None:
+    def _check_open(self, left_s: float, lag_s: float) -> None:
+        """Refuse who was in time when he came, and has waited for the event loop since."""
+        if left_s <= 0.0 < left_s + lag_s:
+            raise too_late("the request", lag_s, left_s, lag_s)
         if self.draining:
             raise Unavailable(
                 "the engine is draining", help="send the request to another one", retry_after_s=1.0

@@ -204,7 +204,7 @@ class Engine:
         trace.outputs = opened.outputs
         run = Run(request, values, self.clock())
         request.tasks = run.tasks
-        trace.rows.append(("", "admission", trace.start, run.free))
+        trace.rows.append(("", "admission", trace.start + request.lag_s, run.free))
         return run
 
     async def stream(

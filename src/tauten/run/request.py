@@ -65,7 +65,10 @@ class Request:
         self.tenant = tenant
         self.priority = max(LOWEST, min(HIGHEST, priority))
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
-        self.trace = Trace(clock() - lag_s)
+        now = clock()
+        self.trace = Trace(now - lag_s)
+        if lag_s:
+            self.trace.rows.append(("", "loop", now - lag_s, now))
         self.plan = ""  # the one that runs it, once it runs
         self.cancelled = False
         self.failure: TautenError | None = None  # why it was stopped from our side

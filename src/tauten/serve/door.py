@@ -114,20 +114,38 @@ class Call:
 
     # -- running ------------------------------------------------------------------------------------------
 
+    def _budget_ms(self, service: Service) -> float:
+        return service.budget_s() * 1e3 if self.deadline_ms == math.inf else self.deadline_ms
+
+    def knock(self, service: Service) -> None:
+        """Refuse now, before a body is decoded and anything is begun, what would be too late.
+
+        Not where an identical request may be running: its answer may come in time for this one as well.
+        """
+        self.service = service
+        service.check()
+        if self.door.flights is None or not service.shareable:
+            service.engine.knock(
+                deadline_ms=self._budget_ms(service),
+                priority=min(self.priority, self.caller.priority),
+                lag_s=self.exchange.lag_s,
+            )
+
     def begin(self, service: Service, session: Session | None = None) -> Request:
         """The engine's request of this call: one deadline, the caller's tenant, stopped when the client leaves."""
         self.service = service
         service.check()
-        budget_ms = (
-            min(self.deadline_ms, service.budget_s() * 1e3)
-            if self.deadline_ms == math.inf
-            else self.deadline_ms
+        budget_ms, lag_s = self._budget_ms(service), self.exchange.lag_s
+        if lag_s:
+            service.engine.door.knock(None, self.priority, budget_ms / 1e3, lag_s)
+        request = self.request = service.engine.request(
+            deadline_ms=budget_ms,
+            session=session,
+            id=self.id,
+            tenant=self.caller.tenant,
+            priority=min(self.priority, self.caller.priority),
+            lag_s=lag_s,
         )
-        request = service.engine.request(deadline_ms=budget_ms, session=session)
-        request.id = self.id
-        request.tenant = self.caller.tenant
-        request.priority = min(self.priority, self.caller.priority)
-        self.request = request
         self.exchange.on_leave(lambda: request.fail(_left()))
         return request
 

@@ -10,13 +10,16 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from tauten.clock import real
 from tauten.errors import Cancelled, InputError, TautenError
+from tauten.serve.http.arrival import ARRIVED
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = "application/json"
+_NONE: dict[str, Any] = {}  # never written to
 BEAT_S = 15.0  # proxies close what is silent for 30 to 60 s
 
 
@@ -76,6 +79,7 @@ class Exchange:
         "_whole",
         "extra",
         "headers",
+        "lag_s",
         "left",
         "method",
         "path",
@@ -91,6 +95,10 @@ class Exchange:
         self.headers: dict[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
+        arrived = scope.get("extensions", _NONE).get(ARRIVED)
+        self.lag_s = (
+            0.0 if arrived is None else max(0.0, real() - arrived)
+        )  # what it waited for the event loop
         self.left = False  # the client is gone
         self.started = False  # the reply's head has been sent
         self.status = 0

@@ -74,6 +74,7 @@ class Api:
         accept = call.exchange.headers.get("accept", "")
         streams = _flag(query, "stream") or "text/event-stream" in accept
         given = await self._given(call)
+        call.knock(service)  # decoding JSON is cheap, reading media is not
         inputs = await self.inputs_of(service).read(given, call.door.fetch)
         session = call.session(service)
         if streams:

@@ -170,6 +170,7 @@ class Api:
         model = self.models.find(name, call.params.get("version", ""))
         headers = call.exchange.headers
         body = await call.body()
+        call.knock(model.service)
         if "content-encoding" in headers:
             body = await rest.decoded(body, headers["content-encoding"].lower(), call.door.body_bytes)
         began = time.monotonic()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
+from tauten.serve.http.arrival import Inbox
 from tauten.serve.http.cycle import Cycle
 from tauten.serve.http.outflow import Outflow
 from tauten.serve.http.reader import END, Reader
@@ -41,6 +42,7 @@ class Connection(Outflow):
         self.queue: deque[Cycle] = deque()  # pipelined behind it
         self.socket: WebSocket | None = None
         self._reader: Reader
+        self._inbox: Inbox
         self._timed = IDLE  # the phase that `due` belongs to
         self._incoming: Cycle | None = None  # the one whose body is being received
         self._raw = 0  # bytes of the head, or of a chunked body with its framing
@@ -62,6 +64,7 @@ class Connection(Outflow):
             "client": _address(transport.get_extra_info("peername")),
         }
         self._reader = Reader(self, self.limits, self.hub.scope | ends)
+        self._inbox = Inbox(transport)
         self.due = self.hub.now() + self.limits.head_s  # the first head; later ones have the idle time before
         if not self.hub.admit(self):
             self._say(Refusal(503, "too many connections"))
@@ -254,13 +257,13 @@ class Connection(Outflow):
     def _offer(self, cycle: Cycle) -> None:
         """Start a request, or let it wait for those before it."""
         if self.current is None and not self.queue and not self.stalled:
-            self._start(cycle)
+            self._start(cycle, self._inbox.waited_s())
         else:
             self.queue.append(cycle)
 
-    def _start(self, cycle: Cycle) -> None:
+    def _start(self, cycle: Cycle, waited_s: float = 0.0) -> None:
         self.current = cycle
-        self.hub.start(cycle)
+        self.hub.start(cycle, waited_s)
 
     def answered(self, cycle: Cycle) -> None:
         """The answer is written: on to the next request, or the end."""

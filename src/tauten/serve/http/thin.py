@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from socket import AF_UNIX, socket
 from typing import Any
 
+from tauten.serve.http.arrival import ARRIVED
 from tauten.serve.http.connection import BODY, HEAD, Connection
 from tauten.serve.http.cycle import Asgi, Cycle
 from tauten.serve.http.limits import HttpLimits
@@ -91,13 +92,13 @@ class Hub:
 
     # -- requests -----------------------------------------------------------------------------------------
 
-    def start(self, cycle: Cycle) -> None:
-        """Run the app for a request."""
+    def start(self, cycle: Cycle, waited_s: float) -> None:
+        """Run the app for a request that had waited so long in its socket."""
         self.requests += 1
         self.running.add(cycle)
         scope = cycle.scope
         if scope is not None:
-            scope["extensions"] = {"tauten.disconnect": cycle}
+            scope["extensions"] = {"tauten.disconnect": cycle, ARRIVED: time.monotonic() - waited_s}
             if self.state is not None:
                 scope["state"] = self.state.copy()  # type: ignore[attr-defined]
         cycle.start(self.app, self.loop)

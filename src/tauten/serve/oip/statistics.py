@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from tauten.errors import Cancelled
+from tauten.errors import Cancelled, Overloaded
 from tauten.run.attribution import attribute
 from tauten.run.trace import VISIT, Trace
 from tauten.serve.oip.models import VERSION
@@ -95,6 +95,12 @@ class ModelStatistics:
             self.seconds[index] += each
         self._executed(parts, rows or 1.0, _share(busy_s, owned.get("compute", 0.0)) if rows else 1.0)
 
+    def refused(self, seconds: float) -> None:
+        """Count a request for which nothing was begun."""
+        whole = self.outcomes["fail"]
+        whole.count += 1
+        whole.seconds += seconds
+
     def _executed(self, parts: list[float], rows: float, share: float) -> None:
         """Count its share of a model's run, under the size of that run."""
         self.items += rows
@@ -131,9 +137,13 @@ class Statistics:
     def finished(
         self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
     ) -> None:
-        if call is None or call.service is None or call.request is None:
+        if call is None or call.service is None:
             return
         request = call.request
+        if request is None:
+            if isinstance(error, Overloaded):  # at the door, before anything was begun
+                self._of[call.service.name].refused(seconds)
+            return
         failure = error or call.error or request.failure
         if exchange.left or isinstance(failure, Cancelled):
             outcome = "cancel"

@@ -12,6 +12,7 @@ import msgspec
 
 from tauten.clock import Clock, real
 from tauten.errors import InputError
+from tauten.run.request import HIGHEST
 from tauten.serve.door import Caller
 from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.safety.keys import Keys
@@ -19,9 +20,9 @@ from tauten.serve.safety.limits import IN_FLIGHT, Allowance, Busy, Failures
 from tauten.serve.socket import Socket
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # they change nothing, and without CORS no page reads the answer
-LOCAL = Caller(name="local", priority=100, admin=True)  # loopback without keys: the person here
+LOCAL = Caller(name="local", priority=HIGHEST, admin=True)  # loopback without keys: the person here
 ANYBODY = Caller(
-    name="anybody", priority=100
+    name="anybody", priority=HIGHEST
 )  # another address without keys: whom something else let through
 OWN_HOSTS = 64  # spellings of this machine that are remembered: a name and a port or two
 PREFLIGHT_S = 600  # what browsers may remember of a preflight; Chromium keeps none longer than two hours

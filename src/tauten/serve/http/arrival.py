@@ -1,0 +1,37 @@
+"""When a request came: the kernel has seen its bytes arrive while the event loop was busy elsewhere."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+ARRIVED = "tauten.arrived"  # in a scope's extensions: on the monotonic clock
+_INFO: int = getattr(socket, "TCP_INFO", 0)  # Linux's; elsewhere what waits in a socket is not known
+_LAST_DATA_MS = struct.Struct("52xI")  # tcpi_last_data_recv: since the last segment with data came
+_TICK_MS = 4  # that clock ticks in at the usual 250 Hz: what is less may be nothing
+
+
+class Inbox:
+    """The socket of one connection, asked how long what was just read had been waiting in it."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, transport: asyncio.BaseTransport) -> None:
+        sock = transport.get_extra_info("socket")
+        tcp = sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6)
+        self._socket = sock if tcp and _INFO else None
+
+    def waited_s(self) -> float:
+        """Seconds; 0.0 where that is not known, or not worth a mention."""
+        if self._socket is None:
+            return 0.0
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, _INFO, _LAST_DATA_MS.size)
+        except OSError:  # it is gone: nobody waits for what comes of it
+            return 0.0
+        if len(info) < _LAST_DATA_MS.size:
+            return 0.0
+        waited_ms: int = _LAST_DATA_MS.unpack(info)[0]
+        return max(0, waited_ms - _TICK_MS) / 1e3
