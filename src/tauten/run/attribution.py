@@ -242,7 +242,7 @@ def _slack_drawn(visits: Visits, taken: set[Visit]) -> dict[Visit, tuple[float, 
             users[up].append(node)
     done: dict[str, _Consumers] = {}
     found: dict[Visit, tuple[float, float]] = {}
-    for node in reversed(visits.upstream):
+    for node in reversed(list(visits.upstream)):
         group = visits.groups.get(node)
         if group is None:
             continue

@@ -12,7 +12,7 @@ import asyncio
 import dis
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -67,11 +67,11 @@ class StepContext:
     def files(self, role: str) -> Mapping[str, Path]:
         return self._of(self.bound.files, role)
 
-    async def infer(self, role: str, item: Any) -> Any:
+    def infer(self, role: str, item: Any) -> Coroutine[Any, Any, Any]:
         deployment = self._of(self.bound.deployments, role)
         if not isinstance(deployment, Deployment):
             raise _wrong_kind(self.name, role, "infer", "stream")
-        return await deployment.infer(self.request, self.name, item)
+        return deployment.infer(self.request, self.name, item)
 
     def stream(self, role: str, item: Any) -> AsyncIterator[Any]:
         deployment = self._of(self.bound.deployments, role)

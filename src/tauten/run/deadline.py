@@ -21,10 +21,12 @@ async def stoppable(request: Request, work: Any) -> Any:
     task = asyncio.current_task()
     assert task is not None  # engines run in tasks
     asked = task.cancelling()
+    if request.failure is not None:
+        if asyncio.iscoroutine(work):
+            work.close()  # it never began
+        raise request.failure
+    request.task = task
     try:
-        if request.failure is not None:
-            raise request.failure
-        request.task = task
         value = await work
     except BaseException as error:
         request.task = None
@@ -32,10 +34,7 @@ async def stoppable(request: Request, work: Any) -> Any:
             raise request.failure from (None if isinstance(error, asyncio.CancelledError) else error)
         request.cancelled = request.cancelled or isinstance(error, asyncio.CancelledError)
         raise
-    finally:
-        request.task = None
-        if asyncio.iscoroutine(work):
-            work.close()
+    request.task = None
     if request.failure is not None:  # its code swallowed the cancellation
         if task.cancelling() > asked:
             task.uncancel()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -152,12 +152,19 @@ class Engine:
         )
         request.plan = opened.id
         with self.door.through(opened.path, request):
-            value = await self._guarded(request, self._whole(opened, request, inputs))
+            arm(request)
+            try:
+                value = await stoppable(request, self._whole(opened, request, inputs))
+            finally:
+                disarm(request)
         return Answer(value, request.trace, opened.id, request.id)
 
-    async def _whole(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Any:
+    def _whole(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
         if opened.lowered is not None and not opened.streams:
-            return await self._straight(opened, request, inputs)
+            return self._straight(opened, request, inputs)
+        return self._collected(opened, request, inputs)
+
+    async def _collected(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Any:
         async with aclosing(self._values(opened, request, inputs)) as increments:
             values = [value async for value in increments]
         output = opened.workflow.output
@@ -264,14 +271,6 @@ class Engine:
         request = Request(self.clock, id=id, session=session, priority=priority, tenant=tenant, lag_s=lag_s)
         request.deadline = request.trace.start + deadline_ms / 1000.0
         return request
-
-    async def _guarded(self, request: Request, work: Any) -> Any:
-        """Await the work under the request's one deadline."""
-        arm(request)
-        try:
-            return await stoppable(request, work)
-        finally:
-            disarm(request)
 
     async def _values(
         self, opened: Opened, request: Request, inputs: Mapping[str, Any]

@@ -8,6 +8,7 @@ why. Nothing here reads a clock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 Row = tuple[str, str, float, float]
@@ -57,6 +58,9 @@ WAITING: Final = frozenset(
 """Causes in which nothing works for the request; working rows own an instant before these do."""
 
 
+_NONE: Final[Mapping[str, tuple[str, ...]]] = {}  # one for all traces without a graph; nobody writes to it
+
+
 class Trace:
     """The rows of one request, what it spent, and how its steps hang together."""
 
@@ -80,8 +84,8 @@ class Trace:
         self.rows: list[Row] = []
         self.spent: list[tuple[str, str, float]] = []  # (step, unit, amount)
         self.batches: list[tuple[str, int, str]] = []  # (step, items in its batch, why the batch left)
-        self.edges: dict[str, tuple[str, ...]] = {}  # step -> steps whose results it uses
-        self.order: dict[str, tuple[str, ...]] = {}  # step -> steps that the plan runs before it
+        self.edges: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps whose results it uses
+        self.order: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps that the plan runs before it
         self.outputs: tuple[str, ...] = ()
         self.notes: dict[str, str] = {}
 

@@ -14,7 +14,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from tauten.run.trace import VISIT, WAITING, Trace
@@ -28,7 +28,7 @@ Piece = tuple[float, float, str, str]
 Claim = tuple[tuple[object, ...], float, float, str, str]
 """(key, start, end, step, cause); where claims overlap, the one with the smallest key has the instant."""
 
-Edges = dict[str, tuple[str, ...]]
+Edges = Mapping[str, tuple[str, ...]]
 """For each node the nodes before it."""
 
 _MEMBER = re.compile(r"\[\d+\]")
@@ -322,7 +322,7 @@ def _together(inner: list[Visit]) -> list[Piece]:
 
 def _acyclic(edges: Edges, groups: Iterable[str]) -> Edges:
     """The edges, upstream nodes first, without those that would close a circle."""
-    order: Edges = {}
+    order: dict[str, tuple[str, ...]] = {}
     open_: set[str] = set()
     for root in sorted({*edges, *groups}):
         stack = [(root, False)]

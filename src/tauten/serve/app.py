@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from tauten.clock import real
@@ -96,7 +96,10 @@ class App:
             route, params = self.router.find(exchange.method, exchange.path)
             failed = route.failed
             call = self.site.door.enter(exchange, route, params)
-            await exchange.reply(await self._handled(call))
+            reply = await self._handled(call)
+            if call.caller.timing:
+                self._time(call, reply)
+            await exchange.reply(reply)
         except asyncio.CancelledError as error:
             problem = error
             raise
@@ -111,16 +114,18 @@ class App:
             for observer in self.site.observers:
                 observer.finished(exchange, call, problem, clock() - began)
 
-    async def _handled(self, call: Call) -> Reply:
-        """The handler's reply, an earlier one where an idempotency key asks for it, and what the door adds."""
+    def _handled(self, call: Call) -> Awaitable[Reply]:
+        """The handler's reply, or an earlier one where an idempotency key asks for it."""
         handler: Handler = call.route.handler
-        if call.exchange.method == "POST" and IDEMPOTENCY_KEY in call.exchange.headers:
-            reply = await self.site.idempotency.reply(call, handler)
-        else:
-            reply = await handler(call)
-        if call.caller.timing and call.request is not None and isinstance(reply.body, bytes):
+        if IDEMPOTENCY_KEY in call.exchange.headers and call.exchange.method == "POST":
+            return self.site.idempotency.reply(call, handler)
+        return handler(call)
+
+    @staticmethod
+    def _time(call: Call, reply: Reply) -> None:
+        """Say where the time went, to a caller that may know."""
+        if call.request is not None and isinstance(reply.body, bytes):
             call.exchange.extra.append(("server-timing", server_timing(call.request.trace)))
-        return reply
 
     @staticmethod
     def _refusal(exchange: Exchange, failed: Callable[[Any], Reply], error: TautenError) -> Reply:

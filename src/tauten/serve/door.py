@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -178,8 +178,8 @@ class Call:
         request = self.begin(service, session)
         plan = request.plan = self._plan(service, session)
 
-        async def run(request: Request) -> Answer:
-            return await service.engine.run(inputs, plan=_open(service, plan), request=request)
+        def run(request: Request) -> Coroutine[Any, Any, Answer]:
+            return service.engine.run(inputs, plan=_open(service, plan), request=request)
 
         flights = self._flights(service, session, share)
         try:
@@ -328,6 +328,8 @@ def _number(headers: Mapping[str, str], name: str, default: float) -> float:
 
 def _parent_of(given: str) -> TraceParent | None:
     """The caller's trace; a header that does not parse is ignored, as the standard asks."""
+    if not given:
+        return None
     match = _TRACEPARENT.fullmatch(given)
     if match is None or set(match[1]) == {"0"} or set(match[2]) == {"0"}:
         return None

@@ -203,9 +203,8 @@ class Exchange:
         """Send a reply; a stream that fails half-way leaves the connection broken, never a false end."""
         body = reply.body
         headers = [(b"content-type", reply.media_type.encode("latin-1"))]
-        headers += [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in self._all(reply.headers)
-        ]
+        for name, value in self._all(reply.headers) if reply.headers else self.extra:
+            headers.append((name.encode("latin-1"), value.encode("latin-1")))
         whole = isinstance(body, bytes | bytearray | memoryview)
         if whole:
             headers.append((b"content-length", str(len(body)).encode()))  # type: ignore[arg-type]

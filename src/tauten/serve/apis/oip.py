@@ -178,7 +178,7 @@ class Api:
         taken = time.monotonic()
         if head.parameters is not None:
             calls.budget(call, head.parameters.timeout, head.parameters.priority)
-        results = await calls.infer(call, model, tensors)
+        results = model.tensors((await calls.infer(call, model, tensors)).value)
         answered = time.monotonic()
         reply = rest.written(model.service.name, head, results)
         calls.coded(call, taken - began, time.monotonic() - answered)
@@ -189,7 +189,7 @@ class Api:
     async def generate(self, call: Call) -> Reply:
         """Text in, text out, as plain JSON."""
         model, asked, tensors = await self._asked(call)
-        results = await calls.infer(call, model, tensors)
+        results = model.tensors((await calls.infer(call, model, tensors)).value)
         return Reply.json(_said(model, asked, results))
 
     async def generate_stream(self, call: Call) -> Reply:

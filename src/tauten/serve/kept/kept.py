@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tauten.clock import Clock, real
 
 T = TypeVar("T")
 
 
-class _Entry(NamedTuple):
-    value: object
-    size_bytes: int
-    until: float
+Entry = tuple[Any, int, float]
+"""(value, its size in bytes, until when it is kept)."""
 
 
 class Kept(Generic[T]):
@@ -44,7 +42,7 @@ class Kept(Generic[T]):
         self._count = 0
         self._clock = clock
         self._gone = gone
-        self._tenants: dict[str, OrderedDict[str, _Entry]] = {}
+        self._tenants: dict[str, OrderedDict[str, Entry]] = {}
         self._bytes: dict[str, int] = {}  # of each tenant
 
     def __len__(self) -> int:
@@ -55,21 +53,29 @@ class Kept(Generic[T]):
         entry = self._tenants.get(tenant, _NOTHING).get(name)
         if entry is None:
             return None
-        if entry.until <= self._clock():
+        value, _, until = entry
+        if until <= self._clock():
             self._lose(tenant, name, "expired")
             return None
-        return entry.value  # type: ignore[return-value]
+        return value  # type: ignore[no-any-return]
 
     def put(self, tenant: str, name: str, value: T, size_bytes: int = 0) -> None:
         """Keep a value as the tenant's youngest, in place of one of that name."""
-        self.pop(tenant, name)
+        if name in self._tenants.get(tenant, _NOTHING):
+            self.pop(tenant, name)
+        until = math.inf
         if self.age_s != math.inf:
             self._forget_old(tenant)
-        held = self._tenants.setdefault(tenant, OrderedDict())
-        held[name] = _Entry(value, size_bytes, self._clock() + self.age_s)
+            until = self._clock() + self.age_s
+        held = self._tenants.get(tenant)
+        if held is None:
+            held = self._tenants[tenant] = OrderedDict()
+            self._bytes[tenant] = 0
+        held[name] = (value, size_bytes, until)
         self._count += 1
-        self.size_bytes += size_bytes
-        self._bytes[tenant] = self._bytes.get(tenant, 0) + size_bytes
+        if size_bytes:
+            self.size_bytes += size_bytes
+            self._bytes[tenant] += size_bytes
         while self._count > self.most or (self.most_bytes and self.size_bytes > self.most_bytes):
             self._drop()
 
@@ -78,7 +84,8 @@ class Kept(Generic[T]):
         held = self._tenants.get(tenant, _NOTHING)
         entry = held.get(name)
         if entry is not None:
-            held[name] = entry._replace(until=self._clock() + self.age_s)
+            value, size_bytes, _ = entry
+            held[name] = (value, size_bytes, self._clock() + self.age_s)
             held.move_to_end(name)
 
     def pop(self, tenant: str, name: str) -> T | None:
@@ -87,17 +94,19 @@ class Kept(Generic[T]):
         entry = held.pop(name, None)
         if entry is None:
             return None
+        value, size_bytes, _ = entry
         self._count -= 1
-        self.size_bytes -= entry.size_bytes
-        self._bytes[tenant] -= entry.size_bytes
+        if size_bytes:
+            self.size_bytes -= size_bytes
+            self._bytes[tenant] -= size_bytes
         if not held:
             del self._tenants[tenant], self._bytes[tenant]
-        return entry.value  # type: ignore[return-value]
+        return value  # type: ignore[no-any-return]
 
     def values(self) -> Iterator[T]:
         for held in self._tenants.values():
-            for entry in held.values():
-                yield entry.value  # type: ignore[misc]
+            for value, _, _ in held.values():
+                yield value
 
     def tidy(self) -> None:
         """Let go of what is too old; a look at each tenant's oldest, and at what has to go."""
@@ -107,14 +116,16 @@ class Kept(Generic[T]):
     def _forget_old(self, tenant: str) -> None:
         """A tenant's entries stand in the order of their age: look only at the first ones."""
         now = self._clock()
-        while (held := self._tenants.get(tenant)) and next(iter(held.values())).until <= now:
+        while (held := self._tenants.get(tenant)) and next(iter(held.values()))[2] <= now:
             self._lose(tenant, next(iter(held)), "expired")
 
     def _drop(self) -> None:
-        heavy = self.most_bytes and self.size_bytes > self.most_bytes
-        share = self._bytes.__getitem__ if heavy else lambda name: len(self._tenants[name])
-        tenant = max(self._tenants, key=share)
-        self._lose(tenant, next(iter(self._tenants[tenant])), "evicted")
+        tenants = self._tenants
+        tenant = next(iter(tenants))
+        if len(tenants) > 1:
+            heavy = self.most_bytes and self.size_bytes > self.most_bytes
+            tenant = max(tenants, key=self._bytes.__getitem__ if heavy else lambda name: len(tenants[name]))
+        self._lose(tenant, next(iter(tenants[tenant])), "evicted")
 
     def _lose(self, tenant: str, name: str, why: str) -> None:
         value = self.pop(tenant, name)
@@ -122,4 +133,4 @@ class Kept(Generic[T]):
             self._gone(value, why)
 
 
-_NOTHING: OrderedDict[str, _Entry] = OrderedDict()
+_NOTHING: OrderedDict[str, Entry] = OrderedDict()

@@ -8,8 +8,7 @@ code said when it failed.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tauten.clock import Clock, real
 from tauten.errors import NotFound
@@ -27,15 +26,14 @@ MOST = 1000  # some minutes of a busy server; a trace takes a few kilobytes
 MOST_ROWS = 20_000  # a trace that is longer (hours of tokens) is not kept: it would outweigh all others
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """One request that is over: answered, refused or stopped."""
 
     id: str
     tenant: str
     workflow: str
     plan: str
-    trace: Trace = field(repr=False)
+    trace: Trace
 
     def account(self) -> Account:
         """Where its time went."""

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tauten.errors import InputError
+from tauten.run.opened import Answer
 from tauten.serve.door import Call
 from tauten.serve.oip.models import VERSION, Model, Models
 from tauten.serve.oip.statistics import CODING_IN, CODING_OUT, Statistics
@@ -61,12 +62,11 @@ def budget(call: Call, timeout_us: int, priority: int) -> None:
         call.priority = call.caller.priority + 1 - priority
 
 
-async def infer(call: Call, model: Model, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Run one request to its end."""
+def infer(call: Call, model: Model, tensors: Mapping[str, Array]) -> Coroutine[Any, Any, Answer]:
+    """Run one request to its end; `model.tensors` of its value are the results."""
     service = model.service
     service.check()
-    answer = await call.answer(service, model.bind(tensors), call.session(service))
-    return model.tensors(answer.value)
+    return call.answer(service, model.bind(tensors), call.session(service))
 
 
 async def increments(

@@ -79,7 +79,10 @@ def _keepalive() -> list[tuple[str, int]]:
     return [
         ("grpc.keepalive_time_ms", round(PING_S * 1e3)),
         ("grpc.keepalive_timeout_ms", round(PONG_S * 1e3)),
-        ("grpc.http2.ping_timeout_ms", round(PONG_S * 1e3)),  # the one that present versions of the library obey
+        (
+            "grpc.http2.ping_timeout_ms",
+            round(PONG_S * 1e3),
+        ),  # the one that present versions of the library obey
         ("grpc.http2.max_pings_without_data", 0),  # as many as a silence asks for
         ("grpc.keepalive_permit_without_calls", 1),  # clients may ping while they ask nothing
         ("grpc.http2.min_ping_interval_without_data_ms", round(PINGED_S * 1e3)),

@@ -109,7 +109,7 @@ class Methods:
         given = tensors.read(request)
         taken = time.monotonic()
         calls.budget(call, tensors.parameter(request, "timeout"), tensors.parameter(request, "priority"))
-        results = await calls.infer(call, model, given)
+        results = model.tensors((await calls.infer(call, model, given)).value)
         answered = time.monotonic()
         answer = tensors.written(request, model, results)
         calls.coded(call, taken - began, time.monotonic() - answered)

@@ -82,7 +82,7 @@ class _Turn:
                 self.before = None  # its increments wait for nobody
                 await self._increments(call, model, request)
             else:
-                results = await calls.infer(call, model, tensors.read(request))
+                results = model.tensors((await calls.infer(call, model, tensors.read(request))).value)
                 await self._whole(model, request, results)
         except asyncio.CancelledError as error:
             one.left(error)

@@ -24,27 +24,19 @@ if TYPE_CHECKING:
     from tauten.serve.service import Service
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
-_QUEUE, _INPUT, _INFER, _OUTPUT = range(4)
+_QUEUE, _INPUT, _INFER, _OUTPUT, _NO_PART = range(5)
 _PART = {
     **dict.fromkeys(("admission", "queue", "batch_wait", "limit"), _QUEUE),
     **dict.fromkeys(("decode", "transfer", "lookup", "load"), _INPUT),
     **dict.fromkeys(("compute", "prefill", "tokens", "remote", "user"), _INFER),
 }
 CODING_IN, CODING_OUT = "input_seconds", "output_seconds"  # what a trace's `spent` says of its tensors
+TOGETHER = 512  # rows of finished requests are counted at a time: a quarter of a millisecond
 _SIMPLE_ROWS = 12  # rows of a request of one step; beyond that who owns an instant has to be worked out
 
 
-class Duration:
-    """How often, and how long in sum."""
-
-    __slots__ = ("count", "seconds")
-
-    def __init__(self) -> None:
-        self.count = 0.0
-        self.seconds = 0.0
-
-    def shown(self) -> dict[str, int]:
-        return _shown(self.count, self.seconds)
+Sum = list[float]
+"""How often, and seconds in all."""
 
 
 def _shown(count: float, seconds: float) -> dict[str, int]:
@@ -55,64 +47,84 @@ class ModelStatistics:
     """What one model has done since the server began."""
 
     def __init__(self) -> None:
-        self.outcomes = {word: Duration() for word in ("success", "fail", "cancel")}
+        self.outcomes: dict[str, Sum] = {word: [0.0, 0.0] for word in ("success", "fail", "cancel")}
         self.seconds = [0.0] * len(PARTS)  # of successful requests, by part
-        self.causes: dict[str, Duration] = defaultdict(Duration)
+        self.causes: dict[str, Sum] = {}
         self.batches: dict[int, list[float]] = {}  # size: runs, seconds of input, infer and output
         self.items = 0.0
         self.executions = 0.0
-        self.last_ms = 0
+        self.last_s = 0.0  # on the wall's clock
+        self._new: list[Trace] = []  # of successful requests, not counted yet
+        self._rows = 0  # of these
 
     def add(self, trace: Trace, outcome: str) -> None:
         """Count one finished request."""
         whole = self.outcomes[outcome]
-        whole.count += 1
-        whole.seconds += trace.end - trace.start
-        if outcome != "success":
-            return
-        self.last_ms = time.time_ns() // 1_000_000
-        owned = _owned(trace)
-        parts, causes = [0.0] * len(PARTS), self.causes
-        for cause, seconds in owned.items():
-            known = causes[cause]
-            known.count += 1
-            known.seconds += seconds
-            if cause in _PART:
-                parts[_PART[cause]] += seconds
-        rows = busy_s = 0.0
-        for _, unit, amount in trace.spent:
-            if unit == "rows":
-                rows += amount
-            elif unit == "replica_seconds":
-                busy_s += amount
-            elif unit == CODING_IN:
-                parts[_INPUT] += amount
-            elif unit == CODING_OUT:
-                parts[_OUTPUT] += amount
-        if rows:
-            parts[_INFER] -= owned.get("user", 0.0)  # of a model alone: our code around it
-        for index, each in enumerate(parts):
-            self.seconds[index] += each
-        self._executed(parts, rows or 1.0, _share(busy_s, owned.get("compute", 0.0)) if rows else 1.0)
+        whole[0] += 1
+        whole[1] += trace.end - trace.start
+        if outcome == "success":
+            self.last_s = time.time()
+            self._new.append(trace)
+            self._rows += len(trace.rows)
+            if self._rows >= TOGETHER:
+                self.count()
 
     def refused(self, seconds: float) -> None:
         """Count a request for which nothing was begun."""
         whole = self.outcomes["fail"]
-        whole.count += 1
-        whole.seconds += seconds
+        whole[0] += 1
+        whole[1] += seconds
+
+    def count(self) -> None:
+        """Count what has finished since it was last asked."""
+        new, self._new, self._rows = self._new, [], 0
+        for trace in new:
+            self._count(trace)
+
+    def _count(self, trace: Trace) -> None:
+        owned = _owned(trace)
+        parts, causes = [0.0, 0.0, 0.0, 0.0, 0.0], self.causes
+        for cause, seconds in owned.items():
+            known = causes.get(cause)
+            if known is None:
+                known = causes[cause] = [0.0, 0.0]
+            known[0] += 1
+            known[1] += seconds
+            parts[_PART.get(cause, _NO_PART)] += seconds
+        rows = busy_s = 0.0
+        for _, unit, amount in trace.spent:
+            if unit == CODING_IN:
+                parts[_INPUT] += amount
+            elif unit == CODING_OUT:
+                parts[_OUTPUT] += amount
+            elif unit == "rows":
+                rows += amount
+            elif unit == "replica_seconds":
+                busy_s += amount
+        share = 1.0
+        if rows:
+            parts[_INFER] -= owned.get("user", 0.0)  # of a model alone: our code around it
+            share = _share(busy_s, owned.get("compute", 0.0))
+        seconds_of = self.seconds
+        for index in range(_NO_PART):
+            seconds_of[index] += parts[index]
+        self._executed(parts, rows or 1.0, share)
 
     def _executed(self, parts: list[float], rows: float, share: float) -> None:
         """Count its share of a model's run, under the size of that run."""
         self.items += rows
         self.executions += share
-        batch = self.batches.setdefault(max(1, round(rows / share)), [0.0] * 4)
+        size = round(rows / share) or 1
+        batch = self.batches.get(size)
+        if batch is None:
+            batch = self.batches[size] = [0.0] * 4
         batch[0] += share
         batch[1] += parts[_INPUT]
         batch[2] += parts[_INFER] * share
         batch[3] += parts[_OUTPUT]
 
     def shown_parts(self) -> dict[str, dict[str, int]]:
-        count = self.outcomes["success"].count
+        count = self.outcomes["success"][0]
         return {part: _shown(count, seconds) for part, seconds in zip(PARTS, self.seconds, strict=True)}
 
     def shown_batches(self) -> list[dict[str, Any]]:
@@ -154,12 +166,13 @@ class Statistics:
     def shown(self, service: Service) -> dict[str, Any]:
         """One entry of ``model_stats``, with ours beside Triton's."""
         found = self._of[service.name]
-        outcomes = {word: duration.shown() for word, duration in found.outcomes.items()}
+        found.count()
+        outcomes = {word: _shown(*each) for word, each in found.outcomes.items()}
         nothing = {"count": 0, "ns": 0}
         return {
             "name": service.name,
             "version": VERSION,
-            "last_inference": found.last_ms,
+            "last_inference": int(found.last_s * 1e3),
             "inference_count": round(found.items),
             "execution_count": round(found.executions),
             "inference_stats": {
@@ -174,7 +187,7 @@ class Statistics:
             "memory_usage": [],
             "tauten": {
                 "cancel": outcomes["cancel"],
-                "causes": {cause: each.shown() for cause, each in sorted(found.causes.items())},
+                "causes": {cause: _shown(*each) for cause, each in sorted(found.causes.items())},
             },
         }
 
@@ -182,19 +195,22 @@ class Statistics:
 def _owned(trace: Trace) -> dict[str, float]:
     """Seconds by cause; of a request of one step its rows follow one another and need no working out."""
     owned: dict[str, float] = {}
-    visits, user, user_s, inside = 0, None, 0.0, 0.0
-    for step, cause, start, end in trace.rows:
+    rows = trace.rows
+    if len(rows) > _SIMPLE_ROWS:
+        return _worked_out(trace)
+    visits, user_s, inside = 0, -1.0, 0.0
+    for step, cause, start, end in rows:
         if cause == VISIT:
             visits += 1
         elif cause == "user":
-            user, user_s = step, user_s + end - start
+            user_s = max(user_s, 0.0) + end - start
         else:
             owned[cause] = owned.get(cause, 0.0) + end - start
             if step:
                 inside += end - start
-    if visits > 1 or len(trace.rows) > _SIMPLE_ROWS:
+    if visits > 1:
         return _worked_out(trace)
-    if user is not None:
+    if user_s >= 0.0:
         owned["user"] = max(0.0, user_s - inside)  # what nothing inside claims
     return owned
 

@@ -146,8 +146,10 @@ class Guard:
 
         A WebSocket is no request itself: those that come over it are counted one by one.
         """
-        client = exchange.scope.get("client")
-        token, address = token_of(exchange.headers), str(client[0]) if client else ""
+        token = address = ""
+        if self.keys is not None:
+            client = exchange.scope.get("client")
+            token, address = token_of(exchange.headers), str(client[0]) if client else ""
         if isinstance(exchange, Socket):
             return self._allowance(token, address).caller
         caller, release = self.admit(token, address)
