@@ -83,9 +83,30 @@ def test_nothing_is_computed_for_those_who_left(watched: Watched, steps: int) ->
         watched.engine.cancel(id)
     assert watched.ended() == dict.fromkeys(range(1, 9), "cancel")
     watched.scheduled.clear()
-    watched.step()
-    assert watched.scheduled == [0]
-    assert not watched.engine.busy
+    while watched.engine.busy:
+        watched.step()
+    assert watched.scheduled == [0] * bool(steps)  # one step that clears up
+
+
+@pytest.mark.models
+def test_prompts_that_a_step_can_hold_are_never_cut(watched: Watched) -> None:
+    """What is said does not depend on who else asks at that moment."""
+    texts = {1: "Tell me a story about rain and wind.", 2: "Name three animals.", 3: "What is rain?"}
+
+    def answers(ids: list[int]) -> dict[int, str]:
+        watched.said.clear()
+        for id in ids:
+            watched.engine.add(id, LlmItem(messages=[{"role": "user", "content": texts[id]}], max_tokens=12))
+        while watched.engine.busy:
+            watched.step()
+        found = dict.fromkeys(ids, "")
+        for each in watched.said:
+            found[each["id"]] += each.get("text", "")
+        return found
+
+    alone = answers([1]) | answers([2]) | answers([3])
+    assert answers([1, 2, 3]) == alone
+    assert answers([3, 1, 2]) == alone
 
 
 @pytest.mark.models

@@ -29,13 +29,15 @@ class EngineFailed(Exception):
 
 
 class _Stream:
-    """One request in the engine."""
+    """One request in the engine, or waiting for the step that begins its prompt."""
 
-    def __init__(self, id: int, item: LlmItem, ids: list[int], handle: Any, vocabulary: Vocabulary) -> None:
+    def __init__(self, id: int, item: LlmItem, encoded: Any, settings: Any, vocabulary: Vocabulary) -> None:
         self.id = id
         self.item = item
-        self.ids = ids
-        self.handle = handle
+        self.encoded = encoded
+        self.ids = [int(token) for token in encoded.data.reshape(-1)]
+        self.settings = settings
+        self.handle: Any = None  # while it waits
         self.out: list[int] = []
         self.unsent = 0  # tokens whose text is held back
         self.logprobs: list[float] = []
@@ -73,7 +75,7 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._pipeline.has_non_finished_requests())
+        return bool(self._streams) or bool(self._pipeline.has_non_finished_requests())
 
     def add(self, id: int, item: LlmItem) -> None:
         """Queue one request; what is wrong with it is sent back as its error."""
@@ -86,22 +88,48 @@ class Engine:
 
     def _add(self, id: int, item: LlmItem) -> None:
         encoded = self._encode(item)
-        ids = [int(token) for token in encoded.data.reshape(-1)]
-        if not ids:
+        size = encoded.data.size
+        if not size:
             raise InputError(
                 "the prompt is empty", code="E232", help="give a prompt, or messages with content"
             )
-        if len(ids) >= self._context:
+        if size >= self._context:
             raise InputError(
-                f"the prompt has {len(ids)} or more tokens; {self._config.model} sees {self._context} at once",
+                f"the prompt has {size} or more tokens; {self._config.model} sees {self._context} at once",
                 help="shorten the prompt: fewer passages, or a shorter history",
                 code="E233",
             )
-        limit = min(item.max_tokens or DEFAULT_TOKENS, self._context - len(ids))
-        handle = self._pipeline.add_request(id, encoded, self._settings(item, limit))
-        stream = _Stream(id, item, ids, handle, self._vocabulary)
-        stream.cached = self._account.cached(ids)
-        self._streams[id] = stream
+        limit = min(item.max_tokens or DEFAULT_TOKENS, self._context - size)
+        self._streams[id] = _Stream(id, item, encoded, self._settings(item, limit), self._vocabulary)
+
+    def _begin(self) -> None:
+        """Hand on the prompts that the next step has room for, in their order, and no part of another.
+
+        Keys are rounded by the block, so that where a prompt is cut decides some of its answer's words:
+        one that a step can hold is never cut, and a longer one only by its own length and its neighbours'.
+        """
+        begun = [stream for stream in self._streams.values() if stream.handle is not None]
+        room = self._config.max_batched_tokens - sum(self._next_tokens(stream) for stream in begun)
+        reading = any(not stream.out for stream in begun)
+        for stream in [each for each in self._streams.values() if each.handle is None]:
+            stream.cached = self._account.cached(stream.ids)
+            room -= self._next_tokens(stream)
+            if reading and room < 0:
+                return
+            reading = self._enter(stream) or reading
+
+    def _next_tokens(self, stream: _Stream) -> int:
+        """What it takes of the next step, or, as it is still being read, of the next ones."""
+        return 1 + self._config.prompt_lookup if stream.out else len(stream.ids) - stream.cached
+
+    def _enter(self, stream: _Stream) -> bool:
+        try:
+            stream.handle = self._pipeline.add_request(stream.id, stream.encoded, stream.settings)
+        except RuntimeError as error:
+            del self._streams[stream.id]
+            self._send(_failure(stream.id, _first_line(error), "check the request", "E232"))
+            return False
+        return True
 
     def _encode(self, item: LlmItem) -> Any:
         if item.prompt:
@@ -138,19 +166,20 @@ class Engine:
 
     def step(self) -> None:
         """One step for all requests. Raises EngineFailed: after that it is beyond repair."""
+        self._begin()
         try:
             self._pipeline.step()
         except Exception as error:
             self._blame(error)
             raise EngineFailed(_first_line(error)) from error
         now = monotonic()
-        for stream in list(self._streams.values()):
+        for stream in [each for each in self._streams.values() if each.handle is not None]:
             self._read(stream, now)
 
     def _blame(self, error: Exception) -> None:
         """A step fails when a constraint does not compile: tell the requests that brought an untried one."""
         for stream in self._streams.values():
-            if stream.item.constraint and stream.item.constraint not in self._proven:
+            if stream.handle and stream.item.constraint and stream.item.constraint not in self._proven:
                 what = f"the output cannot be constrained: {_first_line(error)}"
                 self._send(_failure(stream.id, what, "simplify the schema, regex or grammar", "E234"))
 
@@ -208,8 +237,10 @@ class Engine:
 
     def _finish(self, stream: _Stream, finish: str, now: float) -> None:
         del self._streams[stream.id]
-        stream.handle.cancel()  # does nothing to one that is done
-        self._account.remember(stream.ids + stream.out)
+        if stream.handle is not None:
+            stream.handle.cancel()  # does nothing to one that is done
+        if stream.out:  # else the prompt was not read to its end
+            self._account.remember(stream.ids + stream.out)
         rest = stream.stops.finish() if finish != "cancel" else ""
         if rest or (stream.unsent and stream.item.logprobs):
             self._emit(stream, rest, now)
