@@ -152,13 +152,12 @@ def _target(name: str, seen: float | None, bound: float | None, at_least: bool =
 
 
 def _first_everywhere(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    places = [
-        (one["model"], key, place)
-        for one in rows
-        if one["server"] == OURS
-        for key, place in one["ranks"].items()
-    ]
-    lost = [f"{model} {key}: place {place}" for model, key, place in places if place > 1]
+    places: dict[tuple[str, str], int] = {}  # the better one of our rows, where there are two
+    for one in rows:
+        for key, place in one["ranks"].items() if one["server"] == OURS else ():
+            column = (one["model"], key)
+            places[column] = min(place, places.get(column, place))
+    lost = [f"{model} {key}: place {place}" for (model, key), place in places.items() if place > 1]
     return {**_target("columns in which ours is not first", len(lost) if places else None, 0), "lost": lost}
 
 

@@ -149,6 +149,17 @@ def test_several_at_once_run_in_the_thread_until_one_is_alone_again(most: int) -
     deployed(body, max_batch=most)
 
 
+def test_stalls_of_the_machine_do_not_make_a_short_item_long() -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for number in range(64):
+            await ask(deployment, INLINE_S / 2 if number % 8 else INLINE_S * 20)
+        durations = deployment.durations
+        assert durations.of_weight(1.0) > INLINE_S > durations.usual_of(1.0)
+        assert made[0].ran[-1] == (True, 1)
+
+    deployed(body)
+
+
 def test_an_old_estimate_is_not_trusted() -> None:
     async def body(deployment: Deployment, made: list[Noting]) -> None:
         for _ in range(2 * SETTLING):

@@ -236,13 +236,13 @@ class Batching(Queued):
         weight = first.weight if size == 1 else sum([job.weight for job in batch])
         durations = self.durations
         now = self.clock()
-        run_s = durations.of_weight(weight)
-        if replica.inline and runs_inline(run_s, size, self.queue.live) and durations.fresh(now):
+        usual_s = durations.usual_of(weight)
+        if replica.inline and durations.fresh(now) and runs_inline(usual_s, size, self.queue.live):
             first.reason = "inline"
         self.batches += 1
         self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
         self.reasons[first.reason] = self.reasons.get(first.reason, 0) + 1
-        replica.until = max(replica.until, now) + run_s
+        replica.until = max(replica.until, now) + durations.of_weight(weight)
         self._free_at = replica.until
         if len(self._replicas) > 1 and not self._idle:
             self._free_at = min([each.until for each in self._replicas])

@@ -38,6 +38,7 @@ class Durations:
         "high",
         "last",
         "low",
+        "middle",
         "runs",
         "slope_s",
         "stale_s",
@@ -49,7 +50,7 @@ class Durations:
         self.fixed_s = 0.0  # of a batch of nothing
         self.slope_s = 0.0  # a unit of weight
         self.stale_s = -1.0  # after `last`, from when on nothing is refused by these estimates
-        self.high = self.low = 1.0  # quantiles of (measured / line)
+        self.high = self.middle = self.low = 1.0  # quantiles of (measured / line)
         self._per_item = 1.0  # mean weight of an item
         self._ratios: deque[float] = deque(maxlen=RATIOS)
         self._next = RESORT
@@ -102,6 +103,7 @@ class Durations:
         if ordered:
             last = len(ordered) - 1
             self.high = min(MOST_HIGH, max(1.0, ordered[math.ceil(HIGH * last)]))
+            self.middle = ordered[last // 2]
             self.low = min(1.0, ordered[int(LOW * last)])
 
     def fresh(self, now: float) -> bool:
@@ -124,6 +126,10 @@ class Durations:
     def high_of(self, count: int) -> float:
         """Seconds that 99 of 100 such batches do not exceed."""
         return self.high * (self.fixed_s + self.slope_s * self._per_item * count)
+
+    def usual_of(self, weight: float) -> float:
+        """Seconds that every second batch of that weight does not exceed: stalls of the machine do not raise it."""
+        return self.middle * (self.fixed_s + self.slope_s * weight)
 
     def low_of(self, weight: float) -> float:
         """Seconds that 95 of 100 batches of that weight exceed."""
