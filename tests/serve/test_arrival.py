@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from serve.kit_http import Peer, run, up
 from serve.kit_onnx import linear
+from tauten.errors import Overloaded
 from tauten.run.engine import Engine
 from tauten.run.request import HIGHEST, LOWEST, Request
 from tauten.serve.app import App
@@ -170,3 +172,24 @@ def test_each_priority_of_the_inference_protocol_is_one_of_ours(tmp_path: Path, 
 def note(seen: list[int], request: Request) -> Request:
     seen.append(request.priority)
     return request
+
+
+def test_a_refusal_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tensor_model(linear(tmp_path), threads=1), apis=["oip"]) as app:
+            for _ in range(20):
+                await ask(app, "POST", INFER, BODY)
+            busy(app)
+            hurried = {"x-tauten-deadline-ms": "50"}
+            assert (await ask(app, "POST", INFER, BODY, hurried)).status == 429
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(50):
+                    await ask(app, "POST", INFER, BODY, hurried)
+                alive = sum(isinstance(each, Overloaded) for each in gc.get_objects())
+            finally:
+                gc.enable()
+            assert alive <= 2
+
+    asyncio.run(main())

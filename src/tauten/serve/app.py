@@ -113,6 +113,10 @@ class App:
             exchange.close()
             for observer in self.site.observers:
                 observer.finished(exchange, call, problem, clock() - began)
+            if problem is not None and exchange.status >= 400:
+                problem.__traceback__ = (
+                    None  # of frames that hold it: each refusal would wait for the collector
+                )
 
     def _handled(self, call: Call) -> Awaitable[Reply]:
         """The handler's reply, or an earlier one where an idempotency key asks for it."""
