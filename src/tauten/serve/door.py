@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -178,13 +178,15 @@ class Call:
         request = self.begin(service, session)
         plan = request.plan = self._plan(service, session)
 
-        def run(request: Request) -> Coroutine[Any, Any, Answer]:
-            return service.engine.run(inputs, plan=_open(service, plan), request=request)
+        async def run(
+            request: Request,
+        ) -> Answer:  # looks at the plans when it begins: a flight has a task of its own
+            return await service.engine.run(inputs, plan=_open(service, plan), request=request)
 
         flights = self._flights(service, session, share)
         try:
             if flights is None or not flights.worth(service.name):
-                answer = await run(request)
+                answer = await service.engine.run(inputs, plan=_open(service, plan), request=request)
             else:
                 key = (service.name, plan, self.caller.tenant)
                 answer = await flights.answer(key, inputs, request, run)
