@@ -149,15 +149,16 @@ class Deployment(Batching):
             )
 
     def _check_ends(self, request: Request, job: Job, own_s: float, now: float) -> None:
-        """Refuse what would be late; the common case, where all that wait are alike, costs a few sums."""
-        if self._mixed:
-            self._check_time(request, job, own_s, now)
-            return
+        """Refuse what would be late; whoever has time enough behind all that wait, in a full batch, is not
+        worth a closer look."""
+        durations = self.durations
         if self.queue.live or not self._idle:
-            ends = now + self._needs_s(self.queue.live, own_s, now) * self._margin.value
+            most_s = (self._wait_for(self.queue.live, now) + own_s + durations.expected(self.max_batch)) * (
+                self._margin.value
+            )
         else:
-            ends = now + own_s * self.durations.high
-        if ends + job.after > job.deadline:
+            most_s = own_s * durations.high
+        if self._mixed or now + most_s + job.after > job.deadline:
             self._check_time(request, job, own_s, now)
         elif job.due > self._latest:
             self._latest = job.due

@@ -63,7 +63,7 @@ class Request:
         self.id = id or f"{_PREFIX}{next(_count):08x}"
         self.session = session
         self.tenant = tenant
-        self.priority = max(LOWEST, min(HIGHEST, priority))
+        self.priority = priority if LOWEST <= priority <= HIGHEST else (LOWEST if priority < 0 else HIGHEST)
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
         now = clock()
         self.trace = Trace(now - lag_s)
