@@ -14,7 +14,7 @@ import pytest
 
 from tauten.cli.main import run
 from tauten.examples.help_desk import desk
-from tauten.examples.help_desk.tour import HERE
+from tauten.examples.help_desk.tour import HERE, differences, plans
 from tauten.explain.planned import planned_text
 from tauten.plan.lower import lower
 from tauten.plan.plan import load_plan
@@ -56,3 +56,11 @@ def test_a_change_of_a_plan_changes_its_text() -> None:
     plan = load_plan(HERE / "tuned.toml").edit("classify", backend="onnx")
     text = planned_text("help_desk", lower(desk.help_desk.graph, plan), {})
     assert normal(text) != (GOLDEN / "help_desk_tuned.explain.txt").read_text()
+
+
+def test_an_ablation_puts_a_stage_back_to_the_naive_plan() -> None:
+    naive, tuned = plans()
+    without = differences(naive, tuned)
+    (label,) = (label for label in without if label.startswith("generate:"))
+    assert without[label].stages["generate"].settings == naive.stages["generate"].settings
+    assert "max_batched_tokens" in label  # a difference, though only the naive plan says it

@@ -101,7 +101,7 @@ async def tour(
     accounts = [_account(workflow, side, table) for side, table in zip(sides, known, strict=True)]
     naive, tuned = (_correct(side) for side in sides)
     verdict = compare_outcomes(naive, tuned, margin)
-    ablation = await ablate_plan(workflow, sides[1].plan, items, say) if ablate else []
+    ablation = await ablate_plan(workflow, sides[0].plan, sides[1].plan, items, say) if ablate else []
     comparison = compare(accounts[0], accounts[1], name_a="naive", name_b="tuned", ablation=ablation)
     return Tour(workflow, sides, verdict, comparison, ablation)
 
@@ -176,15 +176,17 @@ def _account(workflow: Workflow[..., Any], side: Side, table: Mapping[str, Any])
 # -- what each difference is worth ---------------------------------------------------------------------------
 
 
-def differences(tuned: Plan) -> dict[str, Plan]:
+def differences(naive: Plan, tuned: Plan) -> dict[str, Plan]:
     """For each difference from the naive plan, the tuned plan without it: the overlap, then each stage."""
     without: dict[str, Plan] = {}
     if any(stage.beside for stage in tuned.stages.values()):
         stages = {name: msgspec.structs.replace(stage, beside=()) for name, stage in tuned.stages.items()}
         without["branches side by side"] = msgspec.structs.replace(tuned, name="no-overlap", stages=stages)
     for name, stage in tuned.stages.items():
-        plain = StagePlan(beside=stage.beside)
-        changed = [key for key in stage_keys(stage) if key not in ("why", "beside", "locked")]
+        plain = msgspec.structs.replace(naive.stages.get(name, StagePlan()), beside=stage.beside)
+        mine, theirs = stage_keys(stage), stage_keys(plain)
+        said = [key for key in {**mine, **theirs} if key not in ("why", "beside", "locked")]
+        changed = [key for key in said if mine.get(key) != theirs.get(key)]
         if changed:
             label = f"{name}: {', '.join(changed)}"
             plan = msgspec.structs.replace(tuned, name=f"no-{name}", stages={**tuned.stages, name: plain})
@@ -193,7 +195,7 @@ def differences(tuned: Plan) -> dict[str, Plan]:
 
 
 async def ablate_plan(
-    workflow: Workflow[..., Any], tuned: Plan, items: Sequence[Item], say: Say
+    workflow: Workflow[..., Any], naive: Plan, tuned: Plan, items: Sequence[Item], say: Say
 ) -> list[Ablation]:
     """Run the same requests under the tuned plan, then without each difference, then tuned once more.
 
@@ -204,7 +206,7 @@ async def ablate_plan(
     say("ablation: the tuned plan")
     before = await _walls_ms(workflow, tuned, chosen)
     without = {}
-    for label, plan in differences(tuned).items():
+    for label, plan in differences(naive, tuned).items():
         say(f"ablation: without {label}")
         without[label] = await _walls_ms(workflow, plan, chosen)
     say("ablation: the tuned plan again")
