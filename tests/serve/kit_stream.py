@@ -120,6 +120,10 @@ class Talk:
         text = message.get("text")
         return message["bytes"] if text is None else json.loads(text)
 
+    async def control(self) -> dict[str, Any]:
+        """The next message whole."""
+        return await self._out.get()
+
     async def leave(self) -> None:
         self._in.put_nowait({"type": "websocket.disconnect", "code": 1001})
         await self.task

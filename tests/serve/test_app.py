@@ -42,6 +42,38 @@ def test_unknown_names_paths_methods_bodies_and_headers_are_refused_in_words() -
     asyncio.run(main())
 
 
+def test_a_path_that_is_not_there_is_told_the_nearest_or_where_the_apis_begin() -> None:
+    async def main() -> None:
+        async with site(Service(shouted)) as app:
+            for path in ("/", "/index.html", "/favicon.ico"):
+                done = await ask(app, "GET", path)
+                help = done.json["error"]["help"]
+                assert (done.status, help.startswith("here are: ")) == (404, True)
+                named = help.removeprefix("here are: ").split(", ")
+                assert {"/v1/workflows", "/docs", "/v1/models", "/v2"} <= set(named)
+                assert len(named) == len(set(named)) < 8
+            near = await ask(app, "GET", "/v1/workflow")
+            assert near.json["error"]["help"] == "did you mean `/v1/workflows`?"
+
+    asyncio.run(main())
+
+
+def test_a_parameter_of_the_query_that_nobody_knows_is_refused_with_the_nearest() -> None:
+    async def main() -> None:
+        async with site(Service(shouted), apis=["native"]) as app:
+            path = "/v1/workflows/shouted"
+            wrong = await ask(app, "POST", f"{path}?strem=true", {"inputs": {"text": "x"}})
+            assert (wrong.status, wrong.json["error"]["code"]) == (400, "E285")
+            assert "`strem`" in wrong.json["error"]["message"]
+            assert wrong.json["error"]["help"] == "did you mean `stream`?"
+            for each in ("/v1/workflows", path, f"{path}/plan", f"{path}/svg"):
+                plain = await ask(app, "GET", f"{each}?explain=true")
+                assert (plain.status, plain.json["error"]["code"]) == (400, "E285"), each
+                assert (await ask(app, "GET", each)).status == 200
+
+    asyncio.run(main())
+
+
 def test_a_client_that_leaves_stops_its_work() -> None:
     stopped = asyncio.Event()
 

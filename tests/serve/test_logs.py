@@ -11,7 +11,7 @@ from typing import Any
 
 import tauten as tt
 from serve.kit_asgi import ask, site
-from tauten.serve.app import App
+from tauten.serve.app import App, Site
 from tauten.serve.door import Caller, Door
 from tauten.serve.observe.logs import BURST, Logs, as_text
 from tauten.serve.service import Service
@@ -101,6 +101,20 @@ def test_answers_that_went_well_are_sampled_and_the_rest_is_not() -> None:
         outcomes = [line["outcome"] for line in logged(out)]
         assert outcomes.count("failed") == 20
         assert 25 < outcomes.count("ok") < 80
+
+    asyncio.run(main())
+
+
+def test_a_probe_that_says_no_is_not_ready_and_was_not_rejected() -> None:
+    async def main() -> None:
+        out = io.StringIO()
+        app = App(Site([Service(flow)]), names=["native", "operations"])
+        app.site.observers.append(Logs(sample=1.0, out=out))
+        await ask(app, "GET", "/health/ready")
+        await ask(app, "POST", "/v1/workflows/flow", {"inputs": {"text": "x"}})
+        probe, asked = logged(out)
+        assert (probe["route"], probe["status"], probe["outcome"]) == ("ready", 503, "not_ready")
+        assert (asked["status"], asked["outcome"], asked["reason"]) == (503, "rejected", "not_ready")
 
     asyncio.run(main())
 

@@ -16,6 +16,7 @@ import pytest
 import tauten as tt
 from serve.kit_onnx import linear
 from serve.kit_process import FLOW, post, ran, serving
+from tauten.cli import serve as command
 from tauten.cli.main import run
 from tauten.cli.serve import build
 from tauten.describe.slo import parse_slo
@@ -113,6 +114,22 @@ def test_what_cannot_be_is_refused_before_models_load(
     out = capsys.readouterr()
     assert hint in out.err
     assert out.out == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "words", "warned"),
+    [("127.0.0.1", "this machine only", False), ("0.0.0.0", "open to all", True), ("", "open to all", True)],
+)
+def test_an_address_without_keys_is_called_what_it_is(
+    host: str, words: str, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(host=host, without_keys=True)
+    assert words in command._who(settings)
+    command._warn(settings)
+    assert ("warning: no keys" in capsys.readouterr().err) is warned
+    keyed = Settings(host=host, keys=Path("keys.toml"))
+    command._warn(keyed)
+    assert (command._who(keyed), capsys.readouterr().err) == ("API keys", "")
 
 
 def test_targets_that_are_none(flow: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,20 @@ def test_a_plan_that_does_not_open_changes_nothing(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_hang_up_without_plan_files_is_answered_in_the_log(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as server, aiohttp.ClientSession() as client:
+            server.signal(signal.SIGHUP)
+            while not (
+                said := [line for line in server.logged() if line["event"] == "nothing to read again"]
+            ):
+                await asyncio.sleep(0.01)
+            assert "--plan" in said[0]["why"]
+            assert (await ran(client, server))[0] == 200
+
+    asyncio.run(main())
+
+
 def test_only_an_admin_key_may_swap(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     user = new_key(file, "user", created="2026-01-01")

@@ -20,7 +20,7 @@ from tauten.errors import InputError, suggest
 from tauten.plan.plan import load_plan
 
 if TYPE_CHECKING:
-    from tauten.serve.server import Server
+    from tauten.serve.server import Server, Settings
     from tauten.serve.service import Service
 
 app = typer.Typer(add_completion=False)
@@ -94,6 +94,7 @@ def serve(
         otlp=otlp,
     )
     check_bind(settings)  # before models load
+    _warn(settings)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said by our errors, not twice
     services, files = build(targets, plan or [], parse_slo(slo) if slo else None, samples)
 
@@ -263,12 +264,34 @@ def _announce(server: Server, as_json: bool) -> None:
         print(msgspec.json.encode(record).decode(), flush=True)
         return
     grpc = f"   gRPC {host}:{ports['grpc']}" if "grpc" in ports else ""
-    print(f"serving {url}{grpc}   {'API keys' if settings.keys else 'no keys: this machine only'}")
+    print(f"serving {url}{grpc}   {_who(settings)}")
     for service in server.services:
         limits = ", ".join(f"{name} {value:g}" for name, value in service.slo.limits().items())
         print(f"  {service.name:<20} plan {service.plan_id}   {limits or 'no SLO'}")
     print(f"try   {_curl(url, server.services[0], bool(settings.keys))}")
     print(f"see   {url}/docs   {url}/metrics   {url}/health/ready", flush=True)
+
+
+def _who(settings: Settings) -> str:
+    """Who may ask."""
+    if settings.keys is not None:
+        return "API keys"
+    return "no keys: open to all who reach it" if _is_open(settings) else "no keys: this machine only"
+
+
+def _warn(settings: Settings) -> None:
+    """Say where logs are read that strangers may ask."""
+    if _is_open(settings):
+        place = settings.host or "every address"
+        said = f"warning: no keys on {place}: who reaches it uses the models, unless a proxy in front checks"
+        print(said, file=sys.stderr, flush=True)
+
+
+def _is_open(settings: Settings) -> bool:
+    """Whether strangers may ask: no keys, and an address that others reach."""
+    from tauten.serve.safety.guard import is_loopback
+
+    return settings.keys is None and not is_loopback(settings.host)
 
 
 def _curl(url: str, service: Service, keyed: bool) -> str:

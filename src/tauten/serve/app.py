@@ -23,7 +23,10 @@ from tauten.serve.socket import Socket
 
 
 class Api(Protocol):
-    """What ``apis/`` holds: the class named ``Api`` of each file, or of another package by an entry point."""
+    """What ``apis/`` holds: the class named ``Api`` of each file, or of another package by an entry point.
+
+    One with `roots`, the paths where it begins, has them named to who asks for a path that is not there.
+    """
 
     def __init__(self, site: Site) -> None: ...
 
@@ -63,7 +66,10 @@ class App:
         chosen = apis.names() if names is None else names
         self.apis: dict[str, Any] = {name: apis.find(name)(site) for name in chosen}
         site.apis = self.apis
-        self.router = Router(route for api in self.apis.values() for route in api.routes())
+        self.router = Router(
+            (route for api in self.apis.values() for route in api.routes()),
+            [path for api in self.apis.values() for path in getattr(api, "roots", ())],
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -142,10 +148,12 @@ class App:
         clock = real  # uvloop tells its own time in whole milliseconds
         began = clock()
         call: Call | None = None
+        failed: Callable[[Any], Reply] = failure
         problem: BaseException | None = None
         try:
             self.site.door.meet(socket)
             route, params = self.router.find("WEBSOCKET", socket.path)
+            failed = route.failed
             call = self.site.door.enter(socket, route, params)
             await route.handler(call)
         except asyncio.CancelledError as error:
@@ -153,7 +161,11 @@ class App:
             raise
         except Exception as error:  # noqa: BLE001  # every socket gets a closing frame
             problem = error
-            await socket.fail(told(error, call))
+            ours = told(error, call)
+            if socket.accepted:
+                await socket.fail(ours)
+            else:
+                await socket.refuse(self._refusal(socket, failed, ours))
         finally:
             socket.close()
             for observer in self.site.observers:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import difflib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from tauten.errors import InputError, NotFound, suggest
+from tauten.errors import InputError, NotFound
 
 if TYPE_CHECKING:
     from tauten.serve.door import Call
@@ -42,10 +43,11 @@ class Route:
 
 
 class Router:
-    """Static paths by one look-up; paths with names by their segments."""
+    """Static paths by one look-up; paths with names by their segments. `roots` are where the APIs begin."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], roots: Sequence[str] = ()) -> None:
         self.routes = list(routes)
+        self.roots = roots
         self._static: dict[tuple[str, str], Route] = {}
         self._named: list[tuple[tuple[str, ...], Route]] = []
         for route in self.routes:
@@ -72,7 +74,15 @@ class Router:
         others.update(each for each, there in self._static if there == path)
         if others:
             raise NotAllowed(f"{method} {path}", help=f"this path answers {', '.join(sorted(others))}")
-        raise NotFound(f"no such path: {path}", help=suggest(path, [each.path for each in self.routes]))
+        raise NotFound(f"no such path: {path}", help=self._instead(wanted, path))
+
+    def _instead(self, method: str, path: str) -> str:
+        """The path that was probably meant, else where the APIs begin."""
+        known = {each.path for each in self.routes if (each.method == "WEBSOCKET") == (method == "WEBSOCKET")}
+        close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+        if close:
+            return f"did you mean `{close[0]}`?"
+        return f"here are: {', '.join(self.roots)}" if self.roots else ""
 
 
 def _match(pattern: tuple[str, ...], parts: list[str]) -> dict[str, str] | None:

@@ -262,6 +262,8 @@ class Server:
 
     async def reload(self) -> None:
         """Read plan files again and go over to what they say; a plan that does not open changes nothing."""
+        if not self.plans:
+            self.logs.say("nothing to read again", why="no --plan was given; keys are read when they change")
         for service in self.services:
             path = self.plans.get(service.name)
             if path is None:

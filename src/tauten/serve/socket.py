@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from typing import Any
 
 import msgspec
 
 from tauten.errors import Cancelled, TautenError
-from tauten.serve.exchange import Exchange, Receive, Scope, Send
+from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
 
 _CLOSED_BY_POLICY = 1008  # RFC 6455 section 7.4.1
 _BROKEN = 1011
@@ -18,17 +18,17 @@ _BROKEN = 1011
 class Socket(Exchange):
     """Messages both ways; `left` once the other side is gone."""
 
-    __slots__ = ("_accepted",)
+    __slots__ = ("accepted",)
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__({**scope, "method": "WEBSOCKET"}, receive, send)
-        self._accepted = False
+        self.accepted = False
 
     async def accept(self) -> None:
         """Finish the handshake."""
         await self._receive()  # websocket.connect
         await self._send({"type": "websocket.accept"})
-        self._accepted = True
+        self.accepted = True
 
         extension = self.scope.get("extensions", {}).get("tauten.disconnect")
         if extension is not None:
@@ -74,12 +74,30 @@ class Socket(Exchange):
             self.left = True
 
     async def fail(self, error: TautenError) -> None:
-        """Say what went wrong, then close; before the handshake the server answers 403."""
+        """Say what went wrong, then close."""
         if self.left:
             return
-        if self._accepted:
-            await self.send_json({"type": "error", "error": error.as_json()})
-        await self.end(_CLOSED_BY_POLICY if error.http_status < 500 else _BROKEN)
+        await self.send_json({"type": "error", "error": error.as_json()})
+        await self.end(_code(error.http_status))
+
+    async def refuse(self, reply: Reply) -> None:
+        """Answer the handshake by HTTP; a server that cannot do that closes, and its client reads 403."""
+        if "websocket.http.response" not in self.scope.get("extensions", {}):
+            self.status = reply.status
+            await self.end(_code(reply.status))
+            return
+        send = self._send
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            await send({**message, "type": f"websocket.{message['type']}"})
+
+        self._send = answer
+        await self.reply(reply)
+
+
+def _code(status: int) -> int:
+    """The closing code that is nearest to a status."""
+    return _CLOSED_BY_POLICY if status < 500 else _BROKEN
 
 
 class Turn(Exchange):

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tauten.describe.payload import Media
-from tauten.errors import InputError, NotFound
+from tauten.errors import InputError, NotFound, suggest
 from tauten.explain.html import to_html
 from tauten.explain.text import to_text
 from tauten.plan.plan import format_plan
@@ -43,24 +43,29 @@ class Given(msgspec.Struct, forbid_unknown_fields=True):
 class Api:
     """`/v1/workflows`, `/v1/requests`, `/v1/sessions`, the OpenAPI document and the page to try it."""
 
+    roots = ("/v1/workflows", "/docs")
+
     def __init__(self, site: Site) -> None:
         self.site = site
         self._inputs: dict[str, Inputs] = {}
 
     def routes(self) -> list[Route]:
         one, kept = "/v1/workflows/{name}", "/v1/requests/{id}"
+        plain = [
+            ("GET", "/v1/workflows", self.listed, "workflows"),
+            ("GET", one, self.described, "workflow_described"),
+            ("GET", f"{one}/plan", self.plan, "workflow_plan"),
+            ("GET", f"{one}/svg", self.svg, "workflow_svg"),
+            ("WEBSOCKET", f"{one}/ws", self.socket, "workflow_socket"),
+            ("GET", kept, self.account, "request"),
+            ("GET", f"{kept}/text", self.text, "request_text"),
+            ("GET", f"{kept}/html", self.html, "request_html"),
+            ("GET", f"{kept}/trace", self.trace, "request_trace"),
+            ("DELETE", "/v1/sessions/{id}", self.end_session, "session_end"),
+        ]
         return [
             Route("POST", one, self.run, failure, "workflow"),
-            Route("GET", "/v1/workflows", self.listed, failure, "workflows"),
-            Route("GET", one, self.described, failure, "workflow_described"),
-            Route("GET", f"{one}/plan", self.plan, failure, "workflow_plan"),
-            Route("GET", f"{one}/svg", self.svg, failure, "workflow_svg"),
-            Route("WEBSOCKET", f"{one}/ws", self.socket, failure, "workflow_socket"),
-            Route("GET", kept, self.account, failure, "request"),
-            Route("GET", f"{kept}/text", self.text, failure, "request_text"),
-            Route("GET", f"{kept}/html", self.html, failure, "request_html"),
-            Route("GET", f"{kept}/trace", self.trace, failure, "request_trace"),
-            Route("DELETE", "/v1/sessions/{id}", self.end_session, failure, "session_end"),
+            *(Route(method, path, _plain(does), failure, name) for method, path, does, name in plain),
             Route("GET", "/openapi.json", self.openapi_document, failure, "openapi"),
             Route("GET", "/docs", self.docs, failure, "docs", open=True),
         ]
@@ -69,7 +74,7 @@ class Api:
 
     async def run(self, call: Call) -> Reply:
         service = self.site.services[call.params["name"]]
-        query = call.exchange.query()
+        query = _query(call, ("explain", "stream"))
         explain = _flag(query, "explain")
         accept = call.exchange.headers.get("accept", "")
         streams = _flag(query, "stream") or "text/event-stream" in accept
@@ -236,6 +241,26 @@ def _about(call: Call, explain: bool) -> dict[str, Any]:
         finished = Finished(call.id, request.tenant, service.name, request.plan, trace)
         found["explain"] = as_document(finished)
     return found
+
+
+def _plain(handler: Any) -> Any:
+    """A handler of a path that takes no parameters: one that is sent was meant for something, so it is refused."""
+
+    async def handled(call: Call) -> Any:
+        _query(call, ())
+        return await handler(call)
+
+    return handled
+
+
+def _query(call: Call, known: Sequence[str]) -> dict[str, str]:
+    """The query's parameters; raises InputError E285 for one that this path does not know."""
+    query = call.exchange.query()
+    for name in query:
+        if name not in known:
+            help = suggest(name[:40], known) if known else "this path takes none: leave it out"
+            raise InputError(f"no parameter `{name[:40]}` of the query is known here", help=help, code="E285")
+    return query
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

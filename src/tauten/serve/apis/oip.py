@@ -47,6 +47,8 @@ class Load(msgspec.Struct):
 class Api:
     """`/v2`."""
 
+    roots = ("/v2",)
+
     def __init__(self, site: Site) -> None:
         self.site = site
         self.models = Models(site)

@@ -36,6 +36,8 @@ _ENDPOINTS: tuple[tuple[str, Endpoint, str], ...] = (
 class Api:
     """`/v1/chat/completions` and its siblings; a workflow is a model by its name."""
 
+    roots = ("/v1/models", "/v1/chat/completions")
+
     def __init__(self, site: Site) -> None:
         self.site = site
         self.created = int(time.time())  # of every model: when the server began to offer it

@@ -73,13 +73,16 @@ class Logs:
         self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
     ) -> None:
         """Write the line of an exchange that is over, if it is to be written."""
-        if went_well(exchange, call, error):
-            probe = call is not None and call.route.open
-            if probe or (self.sample < 1.0 and self._random.random() >= self.sample):
-                return
+        probe = call is not None and call.route.open
+        if went_well(exchange, call, error) and (
+            probe or (self.sample < 1.0 and self._random.random() >= self.sample)
+        ):
+            return
         ended = error_of(exchange, call, error)
         status = status_of(exchange, ended)
-        outcome = outcome_of(status, ended)
+        outcome = (
+            "not_ready" if probe and status == 503 else outcome_of(status, ended)
+        )  # its answer, no refusal
         if self._bucket.take(self._clock()):
             self.dropped += 1
             return
