@@ -326,6 +326,8 @@ def test_a_missing_or_foreign_file_is_a_store_error(name: str, tmp_path: Path) -
     with pytest.raises(StoreError, match="cannot load") as caught:
         find("backends", name)(ModelSpec("odd", files={"model.onnx": tmp_path / "model.onnx"})).open()
     assert caught.value.code == "E325"
+    assert "export it again" in caught.value.help
+    assert "tauten model" not in caught.value.help  # `odd` is in no catalog
 
 
 # --- onnx and openvino ---------------------------------------------------------------------------------

@@ -228,6 +228,35 @@ def test_a_url_is_a_target(capsys: pytest.CaptureFixture[str]) -> None:
         assert "30 refused" in shown(capsys)
 
 
+@pytest.mark.parametrize(
+    ("code", "load", "help"),
+    [
+        (401, ("--rate", "100"), "TAUTEN_API_KEY"),
+        (404, ("--rate", "100"), "check the address"),
+        (422, ("--rate", "100", "--warm-up", "0"), "TAUTEN_API_KEY"),
+        (404, ("--clients", "2"), "check the address"),
+    ],
+)
+def test_requests_that_are_wrong_end_the_run(
+    code: int, load: tuple[str, ...], help: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of ten minutes is over after its first answers."""
+    with serving() as server:
+        assert bench(f"{server.url}/status/{code}", "body=x", *load, "--duration", "600") == 2
+        assert 20 <= len(server.seen) < 200
+    complaint = capsys.readouterr().err
+    assert f"tauten: E248 each of the first 20 answers is a refusal: HTTP {code}: no reason" in complaint
+    assert help in complaint
+
+
+def test_the_warm_up_is_enough_to_see_that_requests_are_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving() as server:
+        words = ("body=x", "--rate", "100", "--requests", "1000", "--warm-up", "0.05")
+        assert bench(f"{server.url}/status/401", *words) == 2
+        assert len(server.seen) < 20
+    assert "tauten: E248 each of the first " in capsys.readouterr().err
+
+
 # -- what cannot be asked for --------------------------------------------------------------------------------
 
 

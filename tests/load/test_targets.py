@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -202,6 +204,7 @@ def test_a_plain_post_is_the_input_as_it_is(server: Server) -> None:
 def test_a_status_is_an_outcome(server: Server, code: int, outcome: str) -> None:
     found = ask(f"{server.url}/status/{code}", {"body": Text("x")})
     assert (found.outcome, found.error, found.lost) == (outcome, f"HTTP {code}: no reason", False)
+    assert found.wrong == (code == 400)
 
 
 def test_a_cut_answer_is_lost_and_no_connection_is_not(server: Server) -> None:
@@ -210,7 +213,21 @@ def test_a_cut_answer_is_lost_and_no_connection_is_not(server: Server) -> None:
     assert cut.error.startswith("cut: ")
     none = ask("http://127.0.0.1:9/x", {"body": Text("x")})
     assert (none.outcome, none.lost) == ("failed", False)
-    assert none.error.startswith("no connection: ")
+    assert none.error == "no connection: ECONNREFUSED, Connection refused"
+    assert not none.unsent
+
+
+@pytest.mark.parametrize(("code", "unsent"), [(errno.EMFILE, True), (errno.ETIMEDOUT, False)])
+def test_what_this_machine_could_not_send_is_its_own(
+    code: int, unsent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*args: Any, **options: Any) -> Any:
+        raise OSError(code, "what a loop makes of it")
+
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", fails)
+    found = ask("http://127.0.0.1:9/x", {"body": Text("x")})
+    assert (found.outcome, found.unsent) == ("failed", unsent)
+    assert found.error == f"no connection: {errno.errorcode[code]}, {os.strerror(code)}"
 
 
 def test_events_arrive_whole_however_they_are_cut() -> None:

@@ -122,7 +122,42 @@ def test_the_limit_of_the_lag_has_a_floor() -> None:
     assert lag_limit_s([0.5] * 10) == pytest.approx(0.005)
     assert lag_limit_s([0.002] * 10) == pytest.approx(0.001)
     assert lag_limit_s([]) == pytest.approx(0.001)
-    assert math.isinf(lag_limit_s([math.inf] * 10))  # nothing was answered: that is the finding
+    assert math.isinf(lag_limit_s([math.inf] * 10))  # and nothing says how long one may take
+
+
+def test_a_generator_that_fell_behind_knows_nothing_of_a_server_that_failed() -> None:
+    """Where the median failed, a tenth of what a request may take is the most that sends may be late."""
+
+    def failed(lag_s: float, **options: Any) -> Run:
+        run = samples([0.05] * 300, lag_s=lag_s)
+        run.measured = [
+            one._replace(outcome="failed") if n % 3 else one for n, one in enumerate(run.measured)
+        ]
+        return judge(run, **options)
+
+    behind = failed(40.0)
+    assert (behind.answer, behind.exit_code) == ("void", 3)
+    assert "p99 of the lag is 40000.00 ms, the limit 10.00 ms" in behind.why[0]
+    assert "since the median failed" in behind.why[0]
+    assert failed(0.009).answer == "missed"  # it was sent: what did not answer was the server
+    assert failed(0.011).answer == "void"
+    assert failed(0.011, slo=Slo(p95_ms=100, p99_ms=120)).answer == "missed"  # by the longest limit
+    assert failed(0.2, slo=Slo(), timeout_s=1.0).answer == "void"
+    assert failed(0.05, slo=Slo(), timeout_s=1.0).answer == "failed"
+
+
+def test_requests_that_this_machine_could_not_send_void_a_run() -> None:
+    def run(unsent: int) -> Run:
+        found = samples([0.05] * 300)
+        found.measured = [
+            one._replace(outcome="failed", unsent=True) if n < unsent else one
+            for n, one in enumerate(found.measured)
+        ]
+        return judge(found)
+
+    assert run(3).answer == "met"
+    assert run(4).answer == "void"
+    assert "4 of 300 requests could not be sent" in run(4).why[0]
 
 
 def test_a_shared_loop_is_late_by_its_own_doing() -> None:

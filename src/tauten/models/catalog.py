@@ -255,3 +255,10 @@ def source_of(text: str) -> Source | None:
 def default_catalog() -> Catalog:
     """The catalog that ships with Tauten."""
     return Catalog.read(Path(__file__).with_name("catalog.toml"))
+
+
+def how_to_check(model: str) -> str:
+    """What a user does about a file that an engine refuses: the store knows the bytes of its own models."""
+    if model.partition(":")[0] in default_catalog().models:
+        return f"check the file: tauten model verify {model}"
+    return "check the file: it is damaged, or of another format; export it again"

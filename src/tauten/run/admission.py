@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from tauten.clock import Clock
+from tauten.clock import Clock, in_ms
 from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Lowered
 from tauten.run.feedback import AdaptiveLimit, Margin
@@ -223,7 +223,7 @@ def _ordered(before: Mapping[str, tuple[str, ...]]) -> list[str]:
 def too_late(label: str, needs_s: float, left_s: float, retry_after_s: float) -> Overloaded:
     """The refusal of what cannot be in time."""
     return Overloaded(
-        f"{label} would take {needs_s * 1e3:.0f} ms, {max(left_s, 0.0) * 1e3:.0f} ms are left",
+        f"{label} would take {in_ms(needs_s)} ms, {in_ms(max(left_s, 0.0))} ms are left",
         help="retry later, allow more time, or add replicas",
         retry_after_s=retry_after_s,
     )

@@ -12,6 +12,7 @@ import math
 from heapq import heapify, heappop, heappush
 from typing import Any
 
+from tauten.clock import in_ms
 from tauten.errors import DeadlineExceeded
 from tauten.run.request import Request
 
@@ -126,7 +127,7 @@ def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
 
 
 def _late(request: Request) -> DeadlineExceeded:
-    budget_ms = (request.deadline - request.trace.start) * 1e3
+    budget_s = request.deadline - request.trace.start
     return DeadlineExceeded(
-        f"the deadline of {budget_ms:.0f} ms passed", help="allow more time, or tighten the plan"
+        f"the deadline of {in_ms(budget_s)} ms passed", help="allow more time, or tighten the plan"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tauten.clock import Clock
+from tauten.clock import Clock, in_ms
 from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
 from tauten.run.admission import too_late
 from tauten.run.fair_queue import SHARE, FairQueue
@@ -217,8 +217,7 @@ class Queued(ABC):
 
     def _hopeless(self, needs_s: float, left_s: float) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"{self.label}: {max(left_s, 0.0) * 1e3:.0f} ms are left of the deadline, "
-            f"{needs_s * 1e3:.0f} ms are needed",
+            f"{self.label}: {in_ms(max(left_s, 0.0))} ms are left of the deadline, {in_ms(needs_s)} ms are needed",
             help="allow more time, or send less at once",
         )
 

@@ -18,9 +18,11 @@ from tauten.errors import InputError
 from tauten.improve.load.figures import judged, misses_of, times
 from tauten.improve.load.generator import Generator, Stop
 from tauten.improve.load.meter import Costs, Meter, generator_cost_s
+from tauten.improve.load.mistaken import Mistaken
 from tauten.improve.load.result import Comparison, Run, result
 from tauten.improve.load.samples import Sample, Samples, joined
 from tauten.improve.load.schedule import Load
+from tauten.improve.load.screen import figure
 from tauten.improve.load.search import Found, Trial, find_max_rate
 from tauten.improve.load.target import Target
 from tauten.statistics import percentile, queries_needed
@@ -111,22 +113,26 @@ class Bencher:
             shared_loop=side.target.shares_loop,
             rounds=len(samples),
             max_errors=self.max_errors,
+            timeout_s=min(self.timeout_s, self.deadline_s),
         )
 
     async def once(
         self, side: Side, load: Load, *, turn: int = 0, stop: Stop | None = None
     ) -> tuple[Samples, Costs]:
-        """One side under one load, metered."""
+        """One side under one load, metered; raises InputError where every request is wrong in itself."""
+        mistaken = Mistaken(stop)
         generator = Generator(
             side.target,
             side.items,
             clock=self.clock,
             timeout_s=self.timeout_s,
             deadline_s=self.deadline_s,
-            stop=stop,
+            stop=mistaken,
         )
         if self.clock is not real:
-            return await self._generate(generator, side, load, turn), Costs()
+            samples = await self._generate(generator, side, load, turn)
+            mistaken.check(samples)
+            return samples, Costs()
         if side.target.shares_loop and self._cost_s is None:
             self._cost_s = await generator_cost_s()
         cost_s = self._cost_s if side.target.shares_loop else None
@@ -134,6 +140,7 @@ class Bencher:
             async with Meter(pid=self.pid, cost_s=cost_s) as meter:
                 samples = await self._generate(generator, side, load, turn)
                 meter.sent = len(samples.measured) + len(samples.warm_up)
+        mistaken.check(samples)
         return samples, meter.costs
 
     async def _generate(self, generator: Generator, side: Side, load: Load, turn: int) -> Samples:
@@ -243,7 +250,7 @@ def _words(load: Load) -> str:
     if load.clients:
         return f"{load.clients} clients in a closed loop"
     length = f"{load.requests} requests" if load.requests else f"{load.duration_s:g} s"
-    return f"{load.rate_per_s:.4g}/s {load.arrivals.kind}, {length}"
+    return f"{figure(load.rate_per_s)}/s {load.arrivals.kind}, {length}"
 
 
 # -- two plans -----------------------------------------------------------------------------------------------

@@ -251,16 +251,28 @@ def independent(samples: Samples) -> float:
     return effective_count(values) if values else 0.0
 
 
-def lag_limit_s(latencies: Sequence[float]) -> float:
+def lag_limit_s(latencies: Sequence[float], budget_s: float = math.inf) -> float:
     """The most that p99 of the send lag may be: 1 % of the median latency, or 1 ms where that is more.
 
     The floor: an idle Linux machine wakes a process 0.1 to 1 ms late, so a hundredth of a 2 ms answer
     cannot be kept by anyone; and lag is inside the latency, where it can only make a target look worse.
+    Where the median failed there is no such measure, and a tenth of what a request may take, `budget_s`,
+    stands for it: sent later than that, requests come in crowds that were never asked for, and whether the
+    target would have failed without them nobody knows.
     """
-    return max(0.01 * percentile(latencies, 0.5), LAG_FLOOR_S) if latencies else LAG_FLOOR_S
+    usual_s = percentile(latencies, 0.5) if latencies else 0.0
+    return max(0.01 * usual_s if math.isfinite(usual_s) else LAG_SHARE * budget_s, LAG_FLOOR_S)
 
 
-def lag_of(samples: Samples, latencies: Sequence[float], shared_loop: bool) -> Lag | None:
+def budget_s(slo: Slo, otherwise_s: float) -> float:
+    """What a request may take: the longest limit of the SLO on time, or `otherwise_s` without one."""
+    limits = [limit for each in judged(slo).values() for limit in each.values()]
+    return max(limits) / 1e3 if limits else otherwise_s
+
+
+def lag_of(
+    samples: Samples, latencies: Sequence[float], shared_loop: bool, budget_s: float = math.inf
+) -> Lag | None:
     """How late the requests of an open loop were sent; None without any."""
     lags = samples.lags()
     if not lags:
@@ -268,10 +280,11 @@ def lag_of(samples: Samples, latencies: Sequence[float], shared_loop: bool) -> L
     return Lag(
         p99_ms=round(percentile(lags, 0.99) * 1e3, 6),
         max_ms=round(max(lags) * 1e3, 6),
-        limit_ms=ms(lag_limit_s(latencies)),
+        limit_ms=ms(lag_limit_s(latencies, budget_s)),
         shared_loop=shared_loop,
     )
 
 
 LAG_FLOOR_S: Final = 0.001
+LAG_SHARE: Final = 0.1  # of what a request may take: less cannot turn an answer in time into a failure
 MOST_GENERATOR_CORES: Final = 0.7  # above it the generator's own queue is in the figures

@@ -121,6 +121,8 @@ class Generator:
             response.outcome,
             response.lost,
             response.tokens,
+            response.wrong,
+            response.unsent,
         )
         self._samples.add(sample)
         if response.error:
@@ -180,6 +182,8 @@ class Generator:
 
     async def _client(self, order: Sequence[int], until: float) -> None:
         while self.clock() < until and (math.isfinite(until) or self._next < len(order)):
+            if self._done.is_set():
+                return
             item = order[self._next % len(order)]
             self._next += 1
             await self._one(item, None)

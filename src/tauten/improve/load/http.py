@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 REFUSED: Final = frozenset({429, 503})  # before work began; a client may come again
 TIMED_OUT: Final = frozenset({408, 504})
 SHOWN: Final = 120  # characters of an error body that tell errors apart
+OWN: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+)  # this machine is out of files, ports or memory: the server has not seen the request
 CONNECT_S: Final = 10.0  # three lost SYNs; the wait is part of the latency in any case
 
 
@@ -116,7 +121,8 @@ class HttpClient:
                 heard = hear("", await response.read())
                 return Response(tokens=heard.tokens)
         except aiohttp.ClientConnectorError as error:
-            return Response("failed", error=f"no connection: {_named(error)}")
+            code = error.os_error.errno
+            return Response("failed", error=f"no connection: {_cause(error.os_error)}", unsent=code in OWN)
         except aiohttp.ClientError as error:
             return Response("failed", outputs=tuple(outputs), error=f"cut: {_named(error)}", lost=True)
 
@@ -164,11 +170,19 @@ def _refusal(status: int, body: bytes) -> Response:
         outcome = "refused"
     elif status in TIMED_OUT:
         outcome = "timed_out"
-    return Response(outcome, error=f"HTTP {status}: {_shown(body)}")
+    wrong = 400 <= status < 500 and outcome == "failed"
+    return Response(outcome, error=f"HTTP {status}: {_shown(body)}", wrong=wrong)
 
 
 def _shown(body: bytes) -> str:
     return " ".join(body.decode("utf-8", "replace").split())[:SHOWN]
+
+
+def _cause(error: OSError) -> str:
+    """Its number by name, then what the system says of it; a name that was not found has neither."""
+    if error.errno is not None and error.errno in errno.errorcode:
+        return f"{errno.errorcode[error.errno]}, {os.strerror(error.errno)}"
+    return str(error)[:SHOWN]
 
 
 def _named(error: BaseException) -> str:

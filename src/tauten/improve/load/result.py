@@ -17,6 +17,7 @@ from tauten.improve.load.figures import (
     Steady,
     Times,
     answered_per_s,
+    budget_s,
     goodput,
     histogram,
     independent,
@@ -103,12 +104,14 @@ def result(
     shared_loop: bool = False,
     rounds: int = 1,
     max_errors: float = 0.0,
+    timeout_s: float = math.inf,
 ) -> Run:
-    """Figures and verdict of a run; `max_errors` is the share of failures allowed where there is no SLO."""
+    """Figures and verdict of a run; `max_errors` is the share of failures allowed where there is no SLO, and
+    `timeout_s` when a request was given up."""
     costs = costs or Costs()
     open_loop = load.clients == 0
     latencies = [sample.latency for sample in samples.measured]
-    lag = lag_of(samples, latencies, shared_loop) if open_loop else None
+    lag = lag_of(samples, latencies, shared_loop, budget_s(slo, timeout_s)) if open_loop else None
     stationary = load.arrivals.kind not in ("bursts", "recorded") and rounds == 1
     state = steady(samples, stationary=stationary and open_loop)
     tested = parts(samples, slo) if open_loop else []

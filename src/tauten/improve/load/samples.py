@@ -22,6 +22,8 @@ class Sample(NamedTuple):
     outcome: Outcome
     lost: bool = False
     tokens: int = 0
+    wrong: bool = False
+    unsent: bool = False
 
     @property
     def good(self) -> bool:

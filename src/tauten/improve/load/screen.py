@@ -263,9 +263,9 @@ def _verdict(bench: Bench) -> str:
 
 
 def figure(value: float) -> str:
-    """Three figures, or all of a whole number; never an exponent."""
+    """Three figures, or all of a whole number, with commas from 10,000 on; never an exponent."""
     if value >= 100:
-        return f"{value:.0f}"
+        return f"{value:.0f}" if value < 9999.5 else f"{value:,.0f}"
     return f"{value:.3g}" if value >= 1e-3 else f"{value:.6f}".rstrip("0").rstrip(".") or "0"
 
 

@@ -18,6 +18,8 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
     `outputs` are the times of the increments of a stream, the first output among them; a whole answer
     has none, its first output is its end. `lost`: it was taken and then neither answered nor refused.
+    `wrong`: the request itself is at fault, and so is every other like it. `unsent`: this machine could
+    not send it (no port, no file left), so it says nothing of the target.
     """
 
     outcome: Outcome = "ok"
@@ -25,6 +27,8 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     error: str = ""
     lost: bool = False
     tokens: int = 0
+    wrong: bool = False
+    unsent: bool = False
 
 
 class Target(Protocol):

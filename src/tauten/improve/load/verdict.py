@@ -10,6 +10,7 @@ from tauten.improve.load.figures import MOST_GENERATOR_CORES, Lag, Part, Steady
 from tauten.improve.load.meter import Costs
 from tauten.improve.load.samples import Samples
 
+MOST_UNSENT: Final = 0.01  # of the requests: what lies beyond p99 may be missing, as with the lag
 LIMITS_LONG: Final = 5  # a run of 5 limits shows an overload of 20 %; of less, the slopes of a longer one
 
 Answer = Literal["met", "missed", "cannot conclude", "void", "measured", "failed"]
@@ -40,7 +41,7 @@ def verdict(
     max_errors: float,
 ) -> tuple[Answer, list[str]]:
     """The answer, and why; `max_errors` is the share of failures allowed where there is no SLO."""
-    if void := _void(lag, costs):
+    if void := _void(samples, lag, costs):
         return "void", void
     if not tested:
         return _without_slo(samples, max_errors)
@@ -63,13 +64,19 @@ def verdict(
     ]
 
 
-def _void(lag: Lag | None, costs: Costs) -> list[str]:
+def _void(samples: Samples, lag: Lag | None, costs: Costs) -> list[str]:
     """Why the run says nothing about the target: the generator itself was late, or too busy."""
     why = []
     if lag is not None and not lag.shared_loop and lag.limit_ms is not None and lag.p99_ms > lag.limit_ms:
         why.append(
             f"requests were sent late: p99 of the lag is {lag.p99_ms:.2f} ms, the limit {lag.limit_ms:.2f} ms "
-            "(1 % of the median latency, at least 1 ms); free this machine, or generate from another"
+            f"({_measure(samples)}); free this machine, generate from another, or ask for a lower rate"
+        )
+    unsent = sum(sample.unsent for sample in samples.measured)
+    if unsent > MOST_UNSENT * len(samples.measured):
+        why.append(
+            f"{unsent} of {len(samples.measured)} requests could not be sent: this machine had no port, file or "
+            "memory left; ask for a lower rate, or raise its limits (ulimit -n)"
         )
     cores = costs.generator_cores
     if lag is not None and cores is not None and cores > MOST_GENERATOR_CORES:
@@ -78,6 +85,12 @@ def _void(lag: Lag | None, costs: Costs) -> list[str]:
             "ask for a lower rate, or generate from several processes"
         )
     return why
+
+
+def _measure(samples: Samples) -> str:
+    if 2 * samples.count("ok") < len(samples.measured):
+        return "a tenth of what a request may take, since the median failed"
+    return "1 % of the median latency, at least 1 ms"
 
 
 def _without_slo(samples: Samples, max_errors: float) -> tuple[Answer, list[str]]:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
+from tauten.models.catalog import how_to_check
 from tauten.run.backends import _arrays, _parts, _rows
 from tauten.run.backends._parts import Part
 from tauten.run.contracts import ModelSpec
@@ -93,7 +94,7 @@ class OnnxBackend:
         except Exception as error:
             raise StoreError(
                 f"ONNX Runtime cannot load {self.spec.model!r}: {str(error).splitlines()[0]}",
-                help=f"check the file: tauten model verify {self.spec.model}",
+                help=how_to_check(self.spec.model),
                 code="E325",
             ) from error
 

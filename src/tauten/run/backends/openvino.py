@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
+from tauten.models.catalog import how_to_check
 from tauten.run.backends import _arrays, _parts, _rows
 from tauten.run.backends._parts import Part
 from tauten.run.contracts import ModelSpec
@@ -109,7 +110,7 @@ class OpenvinoBackend:
         except Exception as error:
             raise StoreError(
                 f"OpenVINO cannot load {self.spec.model!r}: {str(error).strip().splitlines()[-1]}",
-                help=f"check the file (tauten model verify {self.spec.model}), or use the onnx backend",
+                help=f"{how_to_check(self.spec.model)}; or use the onnx backend",
                 code="E325",
             ) from error
 
