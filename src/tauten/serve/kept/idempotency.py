@@ -1,7 +1,7 @@
 """Idempotency keys: who sends the same request twice gets the first reply again, and nothing runs twice.
 
-A key belongs to a tenant and to one request (path, query, body, what it accepts). Only replies that
-succeeded are kept; a reply that failed, or whose client left before it was whole, is forgotten, and the
+A key belongs to a tenant and to one request (path, query, body, what it accepts), whichever API it comes by:
+an HTTP POST, a gRPC call, a request of a WebSocket. Only replies that succeeded are kept; a reply that failed, or whose client left before it was whole, is forgotten, and the
 next request with that key runs.
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from tauten.clock import Clock, real
@@ -43,13 +43,14 @@ class OtherRequest(InputError):
 class Record:
     """One reply as it is made: what was sent so far, and whether it is whole."""
 
-    __slots__ = ("chunks", "failed", "fingerprint", "news", "reply", "size_bytes", "whole")
+    __slots__ = ("chunks", "failed", "fingerprint", "news", "reply", "size_bytes", "streamed", "whole")
 
     def __init__(self, fingerprint: bytes) -> None:
         self.fingerprint = fingerprint
         self.reply: Reply | None = None  # its head, once there is one
         self.chunks: list[bytes] = []
         self.size_bytes = 0
+        self.streamed = False  # in chunks, which are sent again as they were: messages have bounds
         self.whole = False
         self.failed = False
         self.news = News()  # something was added
@@ -72,12 +73,12 @@ class Idempotency:
         self._kept: Kept[Record] = Kept(most, most_bytes=most_bytes, age_s=age_s, clock=clock)
         self._running: dict[tuple[str, str], Record] = {}
 
-    async def reply(self, call: Call, handler: Handler) -> Reply:
-        """The handler's reply, or the one that this key had already."""
+    async def reply(self, call: Call, handler: Handler, asked: Sequence[bytes] | None = None) -> Reply:
+        """The handler's reply, or the one that this key had already. `asked` is the request where it is not HTTP's."""
         key = call.exchange.headers[HEADER]
         if not _KEY.fullmatch(key):
             raise InputError(f"{HEADER}: {key[:40]!r}", help="1 to 255 visible characters", code="E291")
-        fingerprint = _fingerprint(call, await call.body())
+        fingerprint = _fingerprint(call, await _asked(call) if asked is None else asked)
         name = (call.caller.tenant, key)
         while (record := self._running.get(name) or self._kept.get(*name)) is not None:
             if record.fingerprint != fingerprint:
@@ -100,12 +101,14 @@ class Idempotency:
         while record.reply is None and not record.failed:
             news = asyncio.ensure_future(record.news.wait())
             wait_s = None if until == math.inf else until - loop.time()
-            await asyncio.wait([news, left], return_when=asyncio.FIRST_COMPLETED, timeout=wait_s)
+            try:
+                await asyncio.wait([news, left], return_when=asyncio.FIRST_COMPLETED, timeout=wait_s)
+                late = not news.done()
+            finally:
+                news.cancel()
             if left.done():
-                news.cancel()
                 raise Cancelled("the client left", help="send the request again with the same key")
-            if not news.done():
-                news.cancel()
+            if late:
                 raise DeadlineExceeded(
                     f"the first request with this key took longer than {call.deadline_ms:.0f} ms",
                     help="ask again with the same key: it goes on",
@@ -114,7 +117,7 @@ class Idempotency:
             return None
         first = record.reply
         headers = [*first.headers, ("idempotent-replayed", "true")]
-        body = b"".join(record.chunks) if record.whole else _following(record)
+        body = _following(record) if record.streamed else record.chunks[0]
         return Reply(body, status=first.status, media_type=first.media_type, headers=headers, beat=first.beat)
 
     async def _first(self, call: Call, handler: Handler, name: tuple[str, str], fingerprint: bytes) -> Reply:
@@ -132,7 +135,7 @@ class Idempotency:
                 record.reply = head
             self._end(name, record, kept=reply.status < 400)
             return reply
-        record.reply = head
+        record.reply, record.streamed = head, True
         record.news.tell()
         call.exchange.on_close(lambda: self._end(name, record, kept=False))  # one that was never read
         reply.body = self._recorded(call, reply.body, name, record)
@@ -190,14 +193,20 @@ def _of_the_door(call: Call, reply: Reply) -> list[tuple[str, str]]:
     return [each for each in call.exchange.extra if each[0] in _SAME and each[0] not in own]
 
 
-_SAME = frozenset({"x-request-id", "x-tauten-session"})
+_SAME = frozenset({"x-request-id", "x-tauten-session", "x-tauten-ignored"})
 
 
-def _fingerprint(call: Call, body: bytes) -> bytes:
-    """What makes two requests the same."""
+async def _asked(call: Call) -> Sequence[bytes]:
+    """What an HTTP request asks for, beside its path."""
     headers = call.exchange.headers
-    query: bytes = call.exchange.scope.get("query_string", b"")
-    asked = [call.exchange.path, headers.get("accept", ""), headers.get("content-type", "")]
-    digest = hashlib.sha256("\0".join([*asked, headers.get("x-tauten-session", "")]).encode())
-    digest.update(b"\0" + query + b"\0" + body)
+    told = [headers.get(name, "").encode() for name in ("accept", "content-type", "x-tauten-session")]
+    return [*told, call.exchange.scope.get("query_string", b""), await call.body()]
+
+
+def _fingerprint(call: Call, asked: Sequence[bytes]) -> bytes:
+    """What makes two requests the same."""
+    digest = hashlib.sha256(call.exchange.path.encode())
+    for part in asked:
+        digest.update(b"\0%d\0" % len(part))
+        digest.update(part)
     return digest.digest()

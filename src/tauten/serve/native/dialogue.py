@@ -2,20 +2,22 @@
 
 The client sends JSON objects, and bytes for increments of media:
 
-    {"inputs": {...}}                               begins a request; may carry "id" and "deadline_ms"
+    {"inputs": {...}}                               begins a request; may carry "id", "deadline_ms"
+                                                    and "idempotency_key"
     {"type": "input", "input": NAME, "value": ...}  one increment of a streamed input
     {"type": "input", "input": NAME}                the bytes that follow are increments of this one
     {"type": "end", "input": NAME}                  that input is whole
     {"type": "cancel"}                              stop the request
 
 The server answers `started`, `output` (media: their type, then a message of bytes), `done` or `error`.
+With a key that came before, these are the first request's messages, and `started` says `replayed`.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +25,11 @@ import msgspec
 
 from tauten.clock import real
 from tauten.describe.payload import Media
-from tauten.describe.ports import Stream
+from tauten.describe.ports import Session, Stream
 from tauten.errors import Cancelled, InputError, suggest
 from tauten.serve.door import Call, check_depth
-from tauten.serve.exchange import TooLarge
+from tauten.serve.exchange import Reply, TooLarge
+from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.kept.traces import timing_ms, usage
 from tauten.serve.native.values import FormField, Inputs, encode
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 FEED = 64  # increments of an input that wait for the workflow; then the client is held back
 _TYPES = ("run", "input", "end", "cancel")
+_SAID = {"id": "x-request-id", "deadline_ms": "x-tauten-deadline-ms", "idempotency_key": IDEMPOTENCY_KEY}
 
 
 class Feed(AsyncIterator[Any]):
@@ -75,6 +79,10 @@ class Feed(AsyncIterator[Any]):
             self._queue.get_nowait()
 
 
+class Last(str):
+    """The message that ends a request: the socket is free for the next one before it goes."""
+
+
 class _Run:
     """The request that runs now."""
 
@@ -84,6 +92,7 @@ class _Run:
         self.bytes_for = next(iter(feeds)) if len(feeds) == 1 else ""
         self.call: Call | None = None
         self.task: asyncio.Task[None] | None = None
+        self.stopped = False
 
     def feed(self, name: Any) -> Feed:
         if name not in self.feeds:
@@ -94,9 +103,10 @@ class _Run:
         return feed
 
     def stop(self) -> None:
+        self.stopped = True
         request = self.call.request if self.call is not None else None
         if request is not None:
-            request.fail(Cancelled("the client cancelled the request", help="send it again"))
+            request.fail(_cancelled())
         elif self.task is not None:
             self.task.cancel()
 
@@ -191,10 +201,11 @@ class Dialogue:
         headers = dict(self.socket.headers)
         self._count += 1
         if self._count > 1:
-            headers.pop("x-request-id", None)  # the handshake's names its first request
+            for name in ("x-request-id", IDEMPOTENCY_KEY):  # the handshake's are its first request's
+                headers.pop(name, None)
         if self._session:
             headers[SESSION] = self._session
-        for name, header in (("id", "x-request-id"), ("deadline_ms", "x-tauten-deadline-ms")):
+        for name, header in _SAID.items():
             if given.get(name) is not None:
                 headers[header] = str(given[name])
         return headers
@@ -205,10 +216,13 @@ class Dialogue:
         problem: BaseException | None = None
         try:
             run.call = call = self.first.door.enter(run.turn, self.first.route, self.first.params)
-            await self._stream(run, call, given)
+            await self._tell(run, call, await self._reply(run, call, given))
         except asyncio.CancelledError as error:
             problem = error
-            raise
+            if not run.stopped or self.socket.left:
+                raise
+            problem = stopped = _cancelled()  # it waited for another's answer
+            await self._fail(run, stopped)
         except Exception as error:  # noqa: BLE001  # every request gets its answer
             problem = error
             await self._fail(run, error)
@@ -219,28 +233,56 @@ class Dialogue:
             for observer in self.site.observers:
                 observer.finished(run.turn, run.call, problem, seconds)
 
-    async def _stream(self, run: _Run, call: Call, given: Mapping[str, Any]) -> None:
+    async def _reply(self, run: _Run, call: Call, given: Mapping[str, Any]) -> Reply:
+        """The messages of this request, or of the first one with its key."""
+
+        async def begun(call: Call) -> Reply:
+            return await self._begun(run, call, given)
+
+        if IDEMPOTENCY_KEY not in call.exchange.headers:
+            return await begun(call)
+        if run.feeds:
+            names = ", ".join(run.feeds)
+            raise _unclear(f"a key for a request whose input streams: {names}", "send the input whole")
+        session = self.socket.headers.get(SESSION, "").encode()
+        return await self.site.idempotency.reply(call, begun, [session, msgspec.json.encode(given)])
+
+    async def _begun(self, run: _Run, call: Call, given: Mapping[str, Any]) -> Reply:
         values = {name: await self.inputs.one(name, value, call.door.fetch) for name, value in given.items()}
         values |= {name: Stream(feed) for name, feed in run.feeds.items()}
         inputs = self.service.workflow.bind(**values)
         session = call.session(self.service)
-        self._session = session.id if session is not None else ""
-        shown = {"session": session.id} if session is not None else {}
-        await self.socket.send_json({"type": "started", "id": call.id, **shown})
+        headers = [(SESSION, session.id)] if session is not None else []
+        return Reply(self._messages(call, inputs, session), headers=headers)  # type: ignore[arg-type]
+
+    async def _messages(
+        self, call: Call, inputs: Mapping[str, Any], session: Session | None
+    ) -> AsyncGenerator[str | bytes, None]:
         async with aclosing(call.stream(self.service, inputs, session)) as outputs:
             async for value in outputs:
-                await self._send(value)
-        self._over(run)
-        run.turn.status = 200
-        await self.socket.send_json(done(call))
+                if isinstance(value, Media):
+                    yield _text({"type": "output", "media": value.type, "size_bytes": value.size_bytes})
+                    yield value.data
+                else:
+                    yield _text({"type": "output", "output": value})
+        yield Last(_text(done(call)))
 
-    async def _send(self, value: Any) -> None:
-        if isinstance(value, Media):
-            head = {"type": "output", "media": value.type, "size_bytes": value.size_bytes}
-            await self.socket.send_json(head)
-            await self.socket.send(value.data)
-        else:
-            await self.socket.send(encode({"type": "output", "output": value}).decode())
+    async def _tell(self, run: _Run, call: Call, reply: Reply) -> None:
+        said = dict(reply.headers)
+        self._session = said.get(SESSION, "")
+        started: dict[str, Any] = {"type": "started", "id": said.get("x-request-id", call.id)}
+        if self._session:
+            started["session"] = self._session
+        if "idempotent-replayed" in said:
+            started["replayed"] = True
+        await self.socket.send_json(started)
+        messages: Any = reply.body
+        async with aclosing(messages):
+            async for message in messages:
+                if isinstance(message, Last):
+                    self._over(run)
+                    run.turn.status = 200
+                await self.socket.send(message)
 
     async def _fail(self, run: _Run, error: Exception) -> None:
         ours = told(error, run.call)
@@ -278,6 +320,14 @@ def _object(message: str) -> dict[str, Any]:
         return msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise _unclear(f"not a JSON object: {error}", 'begin with {"inputs": {...}}') from None
+
+
+def _text(value: Any) -> str:
+    return encode(value).decode()
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("the client cancelled the request", help="send it again")
 
 
 def _error(error: Any) -> dict[str, Any]:

@@ -10,6 +10,9 @@ import grpc
 import grpc.aio
 
 from tauten.errors import MachineError
+from tauten.serve.door import Call
+from tauten.serve.exchange import Reply
+from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.oip.grpc_call import One, route_of
 from tauten.serve.oip.grpc_methods import Method, Methods
 from tauten.serve.oip.grpc_stream import Stream
@@ -25,6 +28,7 @@ MOST = 4096  # calls of the server, as requests over HTTP
 PING_S = 20.0  # as over WebSockets: below the 60 s after which balancers drop what is silent
 PONG_S = 20.0  # an answer slower than this is a dead peer
 PINGED_S = 5.0  # how often clients may ping; the library's own 300 would end those that keep themselves alive
+ONCE = ("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload")  # POST over HTTP: they may carry a key
 DRAIN_S = 30.0  # what calls get to end in, as over HTTP
 
 
@@ -93,7 +97,7 @@ def _handlers(site: Site) -> Any:
     """Every method of the service by its name, bytes in and bytes out."""
     methods = Methods(site)
     table = {
-        name: grpc.unary_unary_rpc_method_handler(_Unary(site, name, method).answer)
+        name: grpc.unary_unary_rpc_method_handler(_Unary(site, name, method, once=name in ONCE).answer)
         for name, method in methods.table().items()
     }
     stream = Stream(site)
@@ -104,8 +108,9 @@ def _handlers(site: Site) -> Any:
 class _Unary:
     """A method of one question and one answer."""
 
-    def __init__(self, site: Site, name: str, method: Method) -> None:
+    def __init__(self, site: Site, name: str, method: Method, *, once: bool) -> None:
         self.site = site
+        self.once = once  # an idempotency key is honoured
         self.route = route_of(name)
         self.request = message(f"{name}Request")
         self.method = method
@@ -114,9 +119,11 @@ class _Unary:
         one = One(self.site, self.route, context)
         try:
             call = one.enter()
-            answer = await self.method(call, parse(self.request, data))
+            if self.once and IDEMPOTENCY_KEY in call.exchange.headers:
+                return await self._kept(one, call, data)
+            answer = await self._work(call, data)
             context.set_trailing_metadata(tuple(one.exchange.extra))
-            return answer.SerializeToString()  # type: ignore[no-any-return]
+            return answer
         except asyncio.CancelledError as error:
             one.left(error)
             raise
@@ -125,3 +132,17 @@ class _Unary:
             raise  # unreachable: abort raises
         finally:
             one.close()
+
+    async def _work(self, call: Call, data: bytes) -> bytes:
+        answer = await self.method(call, parse(self.request, data))
+        return answer.SerializeToString()  # type: ignore[no-any-return]
+
+    async def _kept(self, one: One, call: Call, data: bytes) -> bytes:
+        """The answer, or the first one to this key."""
+
+        async def handler(call: Call) -> Reply:
+            return Reply(await self._work(call, data))
+
+        reply = await self.site.idempotency.reply(call, handler, [data])
+        one.context.set_trailing_metadata(tuple(one.exchange.trailers(reply)))
+        return reply.body  # type: ignore[return-value]  # it is whole: the handler's is

@@ -48,6 +48,10 @@ class Grpc(Exchange):
     def on_leave(self, callback: Callable[[], None]) -> None:
         """The call's task is cancelled when its client leaves, and the work with it."""
 
+    def trailers(self, reply: Reply) -> list[tuple[str, str]]:
+        """The trailing metadata of a reply."""
+        return self._all(reply.headers)
+
 
 async def _nothing(*_: Any) -> Any:
     raise InternalError("a gRPC call has no HTTP messages")

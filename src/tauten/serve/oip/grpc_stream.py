@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from tauten.errors import TautenError
+from tauten.errors import InputError, TautenError
 from tauten.run.siblings import cancel_all
 from tauten.serve.door import Call
+from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.oip import calls
 from tauten.serve.oip import grpc_tensors as tensors
 from tauten.serve.oip.grpc_call import One, route_of
@@ -75,6 +76,12 @@ class _Turn:
         request: Any = None
         try:
             call = one.enter()
+            if IDEMPOTENCY_KEY in call.exchange.headers:
+                raise InputError(
+                    f"{IDEMPOTENCY_KEY} on a stream, which holds many requests",
+                    help="send what must not run twice by ModelInfer, each with a key of its own",
+                    code="E291",
+                )
             request = parse(_Request, data)
             model = self.models.find(request.model_name, request.model_version)
             calls.budget(call, tensors.parameter(request, "timeout"), tensors.parameter(request, "priority"))
