@@ -6,34 +6,23 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tauten.errors import InputError, TautenError
-from tauten.serve import sse
+from tauten.errors import TautenError
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
-from tauten.serve.oip import calls, rest
-from tauten.serve.oip.models import VERSION, Flow, Model, Models, as_bytes
+from tauten.serve.oip import calls, generate, rest
+from tauten.serve.oip.models import Model, Models
 from tauten.serve.oip.openapi import paths
-from tauten.serve.oip.tensors import Array, strings
+from tauten.serve.oip.parameters import honour
 from tauten.serve.routes import Route
-from tauten.serve.safety.discreet import told
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
 
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")  # names that stand in a path as they are
-
-
-class Generate(msgspec.Struct):
-    """A generate request; inputs of the workflow may stand beside `text_input` by their names."""
-
-    text_input: str | None = None
-    id: str = ""
-    parameters: dict[str, str | float | bool | list[str] | None] = {}
 
 
 class Index(msgspec.Struct):
@@ -179,8 +168,8 @@ class Api:
         head, tensors = rest.read(body, headers.get(rest.HEAD_LENGTH))
         taken = time.monotonic()
         if head.parameters is not None:
-            calls.budget(call, head.parameters.timeout, head.parameters.priority)
-        results = model.tensors((await calls.infer(call, model, tensors)).value)
+            honour(call, head.parameters)
+        results = model.tensors((await calls.infer(call, model, tensors, head.parameters)).value)
         answered = time.monotonic()
         reply = rest.written(model.service.name, head, results)
         calls.coded(call, taken - began, time.monotonic() - answered)
@@ -190,27 +179,11 @@ class Api:
 
     async def generate(self, call: Call) -> Reply:
         """Text in, text out, as plain JSON."""
-        model, asked, tensors = await self._asked(call)
-        results = model.tensors((await calls.infer(call, model, tensors)).value)
-        return Reply.json(_said(model, asked, results))
+        return await (await generate.read(call, self._model(call))).whole()
 
     async def generate_stream(self, call: Call) -> Reply:
         """The same, an event for each increment; what fails before the first one has its own status."""
-        model, asked, tensors = await self._asked(call)
-        answers = await sse.begun(calls.increments(call, model, tensors))
-        return sse.reply(_events(call, model, asked, answers))
-
-    async def _asked(self, call: Call) -> tuple[Flow, Generate, dict[str, Array]]:
-        model = self._model(call)
-        if not isinstance(model, Flow):
-            raise InputError(f"'{model.service.name}' takes tensors, no text", help="use infer", code="E297")
-        asked = await call.read(Generate)
-        fields = await call.read(dict[str, Any])
-        given = {name: value for name, value in asked.parameters.items() if name in model.ports}
-        given |= {name: value for name, value in fields.items() if name in model.ports}
-        if asked.text_input is not None:
-            given[model.text_input(given)] = asked.text_input
-        return model, asked, {name: _field(value) for name, value in given.items() if value is not None}
+        return await (await generate.read(call, self._model(call))).streamed(failure)
 
     # -- what others have ---------------------------------------------------------------------------------
 
@@ -244,36 +217,3 @@ def failure(error: TautenError) -> Reply:
     """An error as this protocol says it."""
     text = f"{error.code} {error.message}"
     return Reply.json({"error": f"{text} ({error.help})" if error.help else text}, status=error.http_status)
-
-
-def _field(value: Any) -> Array:
-    """A JSON field as the one element, or the elements, of a tensor."""
-    values = value if isinstance(value, list) else [value]
-    if all(isinstance(each, bool | int | float) for each in values):
-        return strings(values)
-    return strings([each.encode() if isinstance(each, str) else msgspec.json.encode(each) for each in values])
-
-
-def _said(model: Model, asked: Generate, results: dict[str, Array]) -> dict[str, Any]:
-    text = "".join(
-        as_bytes(each).decode(errors="replace") for array in results.values() for each in array.ravel()
-    )
-    said = {"model_name": model.service.name, "model_version": VERSION, "text_output": text}
-    return {**said, "id": asked.id} if asked.id else said
-
-
-async def _events(
-    call: Call, model: Model, asked: Generate, answers: AsyncGenerator[dict[str, Array], None]
-) -> AsyncIterator[bytes]:
-    try:
-        async for results in answers:
-            yield _event(_said(model, asked, results))
-    except TautenError as error:
-        call.error = error  # told here: the head said 200
-        yield b"data: " + failure(told(error, call)).body + b"\n\n"  # type: ignore[operator]
-    finally:
-        await answers.aclose()
-
-
-def _event(value: Any) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"

@@ -37,6 +37,7 @@ class Sessions:
         self.begun = 0
         self.ended = {"expired": 0, "evicted": 0, "deleted": 0}  # evicted: for want of room
         self._kept: Kept[Held] = Kept(most, age_s=idle_s, clock=clock, gone=self._gone)
+        self._names: Kept[str] = Kept(most, age_s=idle_s, clock=clock)  # ids by what a tenant calls them
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -49,6 +50,32 @@ class Sessions:
         self.begun += 1
         self._kept.put(tenant, session.id, Held(session))
         return session
+
+    def named(self, tenant: str, name: str, *, begin: bool) -> Session:
+        """The session that a tenant calls by a name of its own: a new one, or that which it began before.
+
+        Such a name can be guessed, but only with the tenant's key. Raises NotFound where none was begun.
+        """
+        if begin:
+            self.forget(tenant, name)
+            session = self.open(tenant)
+            self._names.put(tenant, name, session.id)
+            return session
+        id = self._names.get(tenant, name)
+        if id is None or self._kept.get(tenant, id) is None:
+            raise NotFound(
+                "a sequence that was not begun, or that was idle for too long",
+                help=f"begin with sequence_start; sequences end after {self.idle_s / 60:g} idle minutes",
+                code="E283",
+            )
+        self._names.touch(tenant, name)
+        return self.open(tenant, id)
+
+    def forget(self, tenant: str, name: str) -> None:
+        """End what a tenant calls by a name, where it is still there."""
+        id = self._names.pop(tenant, name)
+        if id is not None and self._kept.get(tenant, id) is not None:
+            self.end(tenant, id)
 
     def plan(self, session: Session, service: Service) -> str:
         """The plan that answers this session: its first one, as long as it is open; else one drawn now.
@@ -71,6 +98,7 @@ class Sessions:
     def tidy(self) -> None:
         """End the sessions that were idle for too long; without it each ends when it is next looked at."""
         self._kept.tidy()
+        self._names.tidy()
 
     def _gone(self, held: Held, why: str) -> None:
         self.ended[why] += 1

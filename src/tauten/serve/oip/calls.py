@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tauten.errors import InputError
 from tauten.run.opened import Answer
 from tauten.serve.door import Call
 from tauten.serve.oip.models import VERSION, Model, Models
+from tauten.serve.oip.parameters import NOTHING, NotOffered, Parameters, session_of
 from tauten.serve.oip.statistics import CODING_IN, CODING_OUT, Statistics
 from tauten.serve.oip.tensors import Array
 from tauten.version import __version__
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 EXTENSIONS = [
     *("binary_tensor_data", "generate", "logging", "model_configuration"),
-    *("model_repository", "parameters", "schedule_policy", "statistics", "trace"),
+    *("model_repository", "parameters", "schedule_policy", "sequence", "statistics", "trace"),
 ]
-_LOWEST = 1000  # priorities; more steps than anybody tells apart
 SETTINGS = {
     "trace_file": "",
     "trace_level": ["OFF"],
@@ -50,37 +49,24 @@ def statistics_of(site: Site) -> Statistics:
     return made
 
 
-def budget(call: Call, timeout_us: int, priority: int) -> None:
-    """Honour ``timeout`` and ``priority``: the tighter deadline holds, 1 is the caller's highest priority."""
-    if timeout_us:
-        if timeout_us < 0:
-            raise InputError(f"timeout {timeout_us}", help="give microseconds, or 0 for none", code="E298")
-        call.deadline_ms = min(call.deadline_ms, timeout_us / 1e3)
-    if priority:
-        if not 0 < priority <= _LOWEST:
-            raise InputError(f"priority {priority}", help=f"1 (highest) to {_LOWEST}", code="E298")
-        call.priority = call.caller.priority + 1 - priority
-
-
-def infer(call: Call, model: Model, tensors: Mapping[str, Array]) -> Coroutine[Any, Any, Answer]:
+def infer(
+    call: Call, model: Model, tensors: Mapping[str, Array], asked: Parameters | None = None
+) -> Coroutine[Any, Any, Answer]:
     """Run one request to its end; `model.tensors` of its value are the results."""
     service = model.service
     service.check()
-    return call.answer(service, model.bind(tensors), call.session(service))
+    inputs = model.bind(tensors)
+    return call.answer(service, inputs, session_of(call, service, asked or NOTHING))
 
 
-async def increments(
-    call: Call, model: Model, tensors: Mapping[str, Array]
-) -> AsyncGenerator[dict[str, Array], None]:
-    """The answers of a streaming workflow as they come."""
+def values(
+    call: Call, model: Model, tensors: Mapping[str, Array], asked: Parameters
+) -> AsyncGenerator[Any, None]:
+    """The answers of a workflow as they come; `model.tensors` makes each an answer of the protocol."""
     service = model.service
     service.check()
-    stream = call.stream(service, model.bind(tensors), call.session(service))
-    try:
-        async for value in stream:
-            yield model.tensors(value)
-    finally:
-        await stream.aclose()
+    inputs = model.bind(tensors)
+    return call.stream(service, inputs, session_of(call, service, asked))
 
 
 def coded(call: Call, input_s: float, output_s: float) -> None:
@@ -152,14 +138,6 @@ def index(models: Models, *, ready_only: bool) -> list[dict[str, str]]:
 
 
 # -- what is not offered to everybody ------------------------------------------------------------------------
-
-
-class NotOffered(InputError):
-    """An operation that this server does not do, or not for this caller."""
-
-    code = "E297"
-    http_status = 400
-    grpc_status = "UNIMPLEMENTED"
 
 
 def no_settings(what: str) -> NotOffered:

@@ -12,6 +12,7 @@ from tauten.serve.oip import calls
 from tauten.serve.oip import grpc_tensors as tensors
 from tauten.serve.oip.messages import DATA_TYPES, message
 from tauten.serve.oip.models import Models
+from tauten.serve.oip.parameters import honour, of_message
 from tauten.serve.oip.rest import no_shared_memory
 
 if TYPE_CHECKING:
@@ -108,8 +109,9 @@ class Methods:
         began = time.monotonic()
         given = tensors.read(request)
         taken = time.monotonic()
-        calls.budget(call, tensors.parameter(request, "timeout"), tensors.parameter(request, "priority"))
-        results = model.tensors((await calls.infer(call, model, given)).value)
+        asked = of_message(request.parameters)
+        honour(call, asked)
+        results = model.tensors((await calls.infer(call, model, given, asked)).value)
         answered = time.monotonic()
         answer = tensors.written(request, model, results)
         calls.coded(call, taken - began, time.monotonic() - answered)

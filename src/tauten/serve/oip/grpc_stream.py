@@ -20,6 +20,7 @@ from tauten.serve.oip import grpc_tensors as tensors
 from tauten.serve.oip.grpc_call import One, route_of
 from tauten.serve.oip.messages import message, parse
 from tauten.serve.oip.models import Model, Models
+from tauten.serve.oip.parameters import Parameters, honour, of_message
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
@@ -84,13 +85,16 @@ class _Turn:
                 )
             request = parse(_Request, data)
             model = self.models.find(request.model_name, request.model_version)
-            calls.budget(call, tensors.parameter(request, "timeout"), tensors.parameter(request, "priority"))
+            asked = of_message(request.parameters)
+            honour(call, asked)
+            if asked.sequence_id:
+                await self._turn()  # the requests of a sequence build upon one another
             if model.decoupled:
                 self.before = None  # its increments wait for nobody
-                await self._increments(call, model, request)
+                await self._increments(call, model, request, asked)
             else:
-                results = model.tensors((await calls.infer(call, model, tensors.read(request))).value)
-                await self._whole(model, request, results)
+                answer = await calls.infer(call, model, tensors.read(request), asked)
+                await self._whole(model, request, model.tensors(answer.value), asked)
         except asyncio.CancelledError as error:
             one.left(error)
             raise
@@ -100,9 +104,9 @@ class _Turn:
             self.before = None
             one.close()
 
-    async def _whole(self, model: Model, request: Any, results: dict[str, Any]) -> None:
+    async def _whole(self, model: Model, request: Any, results: dict[str, Any], asked: Parameters) -> None:
         answer = tensors.written(request, model, results)
-        if tensors.flag(request, "triton_enable_empty_final_response"):
+        if asked.triton_enable_empty_final_response:
             answer.parameters["triton_final_response"].bool_param = True
         await self._turn()
         await self._write(_Answer(infer_response=answer))
@@ -112,16 +116,16 @@ class _Turn:
         if self.before is not None:
             await asyncio.wait([self.before])
 
-    async def _increments(self, call: Call, model: Model, request: Any) -> None:
-        stream = calls.increments(call, model, tensors.read(request))
+    async def _increments(self, call: Call, model: Model, request: Any, asked: Parameters) -> None:
+        stream = calls.values(call, model, tensors.read(request), asked)
         try:
-            async for results in stream:
-                answer = tensors.written(request, model, results)
+            async for value in stream:
+                answer = tensors.written(request, model, model.tensors(value))
                 answer.parameters["triton_final_response"].bool_param = False
                 await self._write(_Answer(infer_response=answer))
         finally:
             await stream.aclose()
-        if tensors.flag(request, "triton_enable_empty_final_response"):
+        if asked.triton_enable_empty_final_response:
             await self._write(_Answer(infer_response=_empty(model, request)))
 
     async def _failed(self, request: Any, error: Exception) -> None:

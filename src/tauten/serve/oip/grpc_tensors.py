@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tauten.errors import InputError
 from tauten.serve.oip.messages import message
 from tauten.serve.oip.models import VERSION, Model
 from tauten.serve.oip.rest import check_output, no_shared_memory
@@ -53,21 +52,6 @@ def _from_contents(name: str, given: Any, shape: list[int]) -> Array:
     if field is None:
         raise wrong(f"input {name[:80]!r}: {given.datatype} has no typed contents", "send it as raw contents")
     return from_values(name, given.datatype, shape, getattr(given.contents, field))
-
-
-def parameter(request: Any, name: str) -> int:
-    """A whole number among the parameters, 0 where there is none; raises InputError E298."""
-    if name not in request.parameters:
-        return 0
-    choice = request.parameters[name]
-    word = choice.WhichOneof("parameter_choice")
-    if word not in ("int64_param", "uint64_param"):
-        raise InputError(f"parameter {name!r} is no whole number", help="send it as int64_param", code="E298")
-    return int(getattr(choice, word))
-
-
-def flag(request: Any, name: str) -> bool:
-    return name in request.parameters and request.parameters[name].bool_param
 
 
 def written(request: Any, model: Model, results: Mapping[str, Array]) -> Any:

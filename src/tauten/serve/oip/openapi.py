@@ -22,7 +22,21 @@ _PARAMETERS: Schema = {
         "timeout": {"type": "integer", "minimum": 0, "description": "deadline in microseconds; 0: none"},
         "priority": {"type": "integer", "minimum": 0, "maximum": 1000, "description": "1 is the highest"},
         "binary_data_output": _FLAG,
+        "sequence_id": {
+            "type": ["integer", "string"],
+            "description": "a session of a workflow that takes one",
+        },
+        "sequence_start": _FLAG,
+        "sequence_end": _FLAG,
     },
+}
+_ASKED: Schema = {
+    **_PARAMETERS,
+    "properties": {
+        **_PARAMETERS["properties"],
+        "details": {**_FLAG, "description": "why the answer ended, its tokens and their log probabilities"},
+    },
+    "description": "inputs of the workflow may stand here, too; what nobody takes is named in x-tauten-ignored",
 }
 
 
@@ -62,11 +76,16 @@ _METADATA = _object(
     outputs=_list(_TENSOR),
 )
 _GENERATE = {
-    **_object([], text_input=_TEXT, id=_TEXT, parameters={"type": "object"}),
+    **_object([], text_input=_TEXT, id=_TEXT, parameters=_ASKED),
     "description": "other fields are inputs of the workflow by their names",
 }
 _GENERATED = _object(
-    ["model_name", "text_output"], model_name=_TEXT, model_version=_TEXT, id=_TEXT, text_output=_TEXT
+    ["model_name", "text_output"],
+    model_name=_TEXT,
+    model_version=_TEXT,
+    id=_TEXT,
+    text_output=_TEXT,
+    details=_ANYTHING,
 )
 _STATISTICS = _object(["model_stats"], model_stats=_list(_ANYTHING))
 _INDEX = _list(_object(["name", "state"], name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT))

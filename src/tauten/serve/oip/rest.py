@@ -15,6 +15,7 @@ import numpy as np
 from tauten.errors import InputError, suggest
 from tauten.serve.exchange import Reply, TooLarge
 from tauten.serve.oip.models import VERSION
+from tauten.serve.oip.parameters import parameters
 from tauten.serve.oip.tensors import (
     DTYPES,
     Array,
@@ -59,21 +60,13 @@ class WantedTensor(msgspec.Struct, gc=False):
     parameters: OutputParameters | None = None
 
 
-class Parameters(msgspec.Struct, gc=False):
-    """What a request may set; other parameters are the client's own and change nothing."""
-
-    timeout: int = 0  # µs
-    priority: int = 0  # 1 is the highest, 0 the default
-    binary_data_output: bool = False
-
-
 class Head(msgspec.Struct):
     """The JSON of an inference request."""
 
     inputs: list[GivenTensor]
     outputs: list[WantedTensor] | None = None
     id: str = ""
-    parameters: Parameters | None = None
+    parameters: Any = None  # an object as it comes; `Parameters` once it was read
 
 
 class ResultParameters(msgspec.Struct, gc=False):
@@ -136,9 +129,12 @@ def read(body: bytes, head_length: str | None) -> tuple[Head, dict[str, Array]]:
 
 def _decode(text: bytes) -> Head:
     try:
-        return _heads.decode(text)
+        head = _heads.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise wrong(f"the request is no inference request: {error}", "see /openapi.json") from None
+    if head.parameters is not None:
+        head.parameters = parameters(head.parameters)
+    return head
 
 
 class _Layout:

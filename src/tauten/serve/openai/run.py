@@ -16,6 +16,7 @@ from tauten.run.trace import Trace
 from tauten.serve import sse
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
+from tauten.serve.ignored import ignored as header_of
 from tauten.serve.kept.flights import SHARED, shared_with
 from tauten.serve.openai.errors import NoModel, Refused, body_of
 from tauten.serve.openai.ports import Inputs, gives
@@ -67,8 +68,7 @@ def ignored(inputs: Inputs, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, value in fields.items()
         if value is not None and name not in SAID_BY_SERVER and not inputs.takes(name)
     ]
-    safe = [name for name in names if name.isascii() and name.replace("_", "").isalnum()]
-    return [("x-tauten-ignored", ", ".join(sorted(safe)))] if safe else []
+    return header_of(names)
 
 
 def bound_by_client(call: Call, service: Service) -> None:
@@ -91,7 +91,8 @@ class Budget:
 
     def spend(self) -> None:
         """Before a further request begins: what is left is its deadline."""
-        self._call.deadline_ms = self._total_ms - (self._clock() - self._began) * 1e3
+        self._call.spent_s = self._clock() - self._began
+        self._call.deadline_ms = self._total_ms - self._call.spent_s * 1e3
 
 
 def spent(trace: Trace, *units: str) -> int:
