@@ -542,7 +542,7 @@ def test_plain_functions_run_in_threads_and_inline_ones_do_not() -> None:
         return [in_thread(q), inline(q)]
 
     ((thread, main),) = real(drawn, "x")
-    assert thread.startswith("tauten-prepare")
+    assert thread.startswith("tauten-in_thread")
     assert main == threading.main_thread().name
 
 
@@ -618,7 +618,7 @@ def test_a_blocking_generator_runs_in_a_thread_and_is_closed() -> None:
         return blocking(q)
 
     assert real(drawn, "a b c") == ["abc"]
-    assert all(name.startswith("tauten-prepare") for name in names)
+    assert all(name.startswith("tauten-blocking") for name in names)
     closed.clear()
 
     async def leave() -> None:

@@ -205,6 +205,11 @@ class StageKind(Generic[P, R]):
         return self.is_async and not (more or ours or self.streams or self.max_batch > 1)
 
     @functools.cached_property
+    def deployed(self) -> bool:
+        """Whether its own code runs in threads, behind a queue: all but coroutines and what is inline."""
+        return self.is_class or self.max_batch > 1 or not (self.is_async or self.inline)
+
+    @functools.cached_property
     def streamed(self) -> frozenset[str]:
         """Inputs that take increments."""
         return frozenset(name for name, port in self.inputs.items() if port.stream)

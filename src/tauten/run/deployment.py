@@ -247,9 +247,11 @@ class Deployment(Batching):
             if replica.simulating is not None:
                 await asyncio.wait([replica.simulating])
             replica.close()
+        until = self.clock() + CLOSE_S
         for replica in replicas:
-            while replica.alive:
+            while replica.alive and self.clock() < until:
                 await asyncio.sleep(0.005)  # the thread frees the model, then ends
 
 
 _NEVER = math.inf
+CLOSE_S = 5.0  # for runs to end; a user's function that blocks longer outlives us, its thread is a daemon

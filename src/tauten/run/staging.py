@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Protocol
 
 from tauten.describe.payload import Payload
 from tauten.describe.stage import AMBIENT, Ambient, StageKind
@@ -20,7 +22,6 @@ from tauten.run.request import Request
 from tauten.run.trace import VISIT
 from tauten.run.values import unwrapped
 
-R = TypeVar("R")
 _END = object()
 
 
@@ -102,13 +103,11 @@ async def run_stage(
     token = AMBIENT.set(context)
     try:
         arguments = arguments_of(kind, context, inputs, params)
-        if kind.is_class or kind.max_batch > 1:
-            return await _deployed(context, arguments)
         if kind.is_async:
             return await kind.body(**arguments)
-        if kind.inline:
-            return kind.body(**arguments)
-        return await context.bound.workers.run(request.trace, name, "user", _call, kind.body, arguments)
+        if kind.deployed:
+            return await _deployed(context, (), arguments)
+        return kind.body(**arguments)
     except TautenError:
         raise
     except (Exception, SystemExit) as error:
@@ -116,7 +115,7 @@ async def run_stage(
     finally:
         AMBIENT.reset(token)
         ended = clock()
-        if kind.is_async or kind.inline:  # the stage's own code: what nothing inside the visit claims
+        if not kind.deployed:  # the stage's own code: what nothing inside the visit claims
             rows.append((name, "user", started, ended))
         rows.append((name, VISIT, started if since is None else since, ended))
 
@@ -149,7 +148,7 @@ async def stream_stage(
 ) -> AsyncGenerator[Any, None]:
     """Iterate a stage that gives increments, and write its visit.
 
-    A blocking generator runs in a thread, step by step. Closing the iterator closes the stage's own.
+    A blocking generator runs in threads, step by step. Closing the iterator closes the stage's own.
     """
     name, rows, clock = context.name, context.request.trace.rows, context.request.clock
     visited = clock()
@@ -192,9 +191,10 @@ async def _opened_stream(
     try:
         if kind.is_async:
             given = await kind.body(**arguments)
+        elif kind.inline:
+            given = kind.body(**arguments)
         else:
-            workers, trace = context.bound.workers, context.request.trace
-            given = await workers.run(trace, context.name, "user", _call, kind.body, arguments)
+            given = await _deployed(context, (partial(kind.body, **arguments),), {})
     finally:
         AMBIENT.reset(token)
     if hasattr(given, "__aiter__"):
@@ -204,7 +204,10 @@ async def _opened_stream(
 
 
 class _Steps:
-    """A blocking iterator, advanced in a preparation thread."""
+    """A blocking iterator, advanced in the threads of its stage; a list that a coroutine gave, in any.
+
+    Each step queues anew, so that a slow reader holds no thread; what has begun to answer is not refused.
+    """
 
     def __init__(self, context: Hand, source: Iterator[Any]) -> None:
         self._context = context
@@ -216,10 +219,9 @@ class _Steps:
         return self
 
     async def __anext__(self) -> Any:
-        workers, trace = self._context.bound.workers, self._context.request.trace
         self._busy = True
         try:
-            value = await workers.run(trace, self._context.name, "user", self._next)
+            value = await self._step()
         except asyncio.CancelledError:
             raise  # the thread is still in it
         except BaseException:
@@ -228,7 +230,14 @@ class _Steps:
         self._busy = False
         if value is _END:
             raise StopAsyncIteration
+        self._context.request.admitted = True
         return value
+
+    async def _step(self) -> Any:
+        context = self._context
+        if "body" in context.bound.deployments:
+            return await _deployed(context, (self._next,), {})
+        return await context.bound.workers.run(context.request.trace, context.name, "user", self._next)
 
     def _next(self) -> Any:
         with self._lock:
@@ -250,16 +259,16 @@ class _Steps:
             self._source.close()  # type: ignore[attr-defined]
 
 
-async def _deployed(context: Hand, arguments: dict[str, Any]) -> Any:
-    """Run a stage that is a class, or that takes lists, in its own deployment."""
+async def _deployed(context: Hand, args: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
+    """Run a stage's blocking code in its own deployment, with the surroundings of the caller."""
     deployment = context.bound.deployments["body"]
     assert isinstance(deployment, Deployment)  # bound so by the opener
-    name = context.name
+    item = (args, arguments, copy_context())
     try:
-        return await deployment.infer(context.request, name, ((), arguments), cause="user")
+        return await deployment.infer(context.request, context.name, item, cause="user")
     except StageError as error:
-        if isinstance(error.__cause__, Exception):  # said of the kind; the caller knows its step
-            raise stage_error(name, error.__cause__) from error.__cause__
+        if error.__cause__ is not None and error.where:  # said of the kind; the caller knows its step
+            raise stage_error(context.name, error.__cause__) from error.__cause__
         raise
 
 
@@ -283,7 +292,3 @@ def stage_error(step: str, error: BaseException) -> StageError:
         f"stage '{step}' raised {error.__class__.__name__}: {error}",
         help="the chained error shows the line in your code",
     )
-
-
-def _call(body: Callable[..., R], arguments: dict[str, Any]) -> R:
-    return body(**arguments)

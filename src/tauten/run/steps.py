@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from tauten.describe.stage import StageKind
 from tauten.errors import PlanError, suggest
 from tauten.plan.lower import Step, model_choices, step_params
@@ -19,6 +21,8 @@ from tauten.run.deployments import Deployments
 from tauten.run.request import Request
 from tauten.run.slots_deployment import SlotDeployment
 from tauten.run.workers import Workers
+
+FUNCTION_THREADS = 2  # one waits for a disk or a peer while the other computes; a plan may say more or less
 
 
 class PlanSteps(Dynamic):
@@ -83,7 +87,7 @@ class PlanSteps(Dynamic):
             files[role] = await self._deployments.files(choice)
             if choice.backend:
                 taken[role] = await self._deployments.take(self._keys, choice, files[role])
-        if kind.is_class or kind.max_batch > 1:
+        if kind.deployed:
             body = _body(kind, chosen, alone=not models)
             taken["body"] = await self._deployments.take(self._keys, body, {}, kind.max_batch)
         return BoundStep(name, kind, params, self._workers, taken, files)
@@ -91,18 +95,14 @@ class PlanSteps(Dynamic):
 
 def _body(kind: StageKind[..., Any], chosen: StagePlan, *, alone: bool) -> ModelChoice:
     """How the stage's own code runs; the plan's replicas are those of its models, where it has some."""
-    options = {"kind": kind}
-    if not alone:
-        return ModelChoice(model=kind.name, backend="python", options=options)
-    return ModelChoice(
-        model=kind.name,
-        backend="python",
-        options=options,
-        replicas=chosen.replicas,
-        batch=chosen.batch,
-        cpus=chosen.cpus,
-        nodes=chosen.nodes,
-    )
+    choice = ModelChoice(model=kind.name, backend="python", options={"kind": kind})
+    plain = not kind.is_class and kind.max_batch == 1  # several may run at once: there is no instance
+    if alone:
+        choice = replace(
+            choice, replicas=chosen.replicas, batch=chosen.batch, cpus=chosen.cpus, nodes=chosen.nodes
+        )
+    threads = chosen.threads if alone else 0
+    return replace(choice, replicas=threads or max(choice.replicas, FUNCTION_THREADS)) if plain else choice
 
 
 def check_settings(

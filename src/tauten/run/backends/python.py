@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextvars import Context
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,13 +13,14 @@ from tauten.describe.stage import StageKind
 from tauten.errors import BackendError, PlanError, StageError, TautenError
 from tauten.run.contracts import ModelSpec
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+Call = tuple[tuple[Any, ...], dict[str, Any]] | tuple[tuple[Any, ...], dict[str, Any], Context]
 
 
 class PythonBackend:
     """Calls the stage kind in the option `kind`. An item is ``(args, kwargs)``; the result is what it returns.
 
-    A kind with ``max_batch > 1`` is called once with lists: each input becomes the list of the members'
+    A third member of the item, a context, surrounds the call. Of a kind that streams the items are its steps:
+    ``args`` is a function that is called. A kind with ``max_batch > 1`` is called once with lists: each input becomes the list of the members'
     values, its settings are shared, and it must return a list of the same length.
     """
 
@@ -45,7 +47,7 @@ class PythonBackend:
         if self._call is not None:
             return
         if not self.kind.is_class:
-            self._call = self.kind.function
+            self._call = _step if self.kind.streams else self.kind.function
             return
         try:
             self._call = self.kind.function()
@@ -56,7 +58,7 @@ class PythonBackend:
         """Members of one call share their settings and their session; single calls share anything."""
         if self.kind.max_batch == 1:
             return ()
-        args, kwargs = item
+        args, kwargs = item[:2]
         shared = {key: value for key, value in kwargs.items() if self._is_shared(key)}
         return len(args), tuple(sorted((key, _hashable(value)) for key, value in shared.items()))
 
@@ -84,19 +86,21 @@ class PythonBackend:
         return results
 
     def _run_one(self, call: Callable[..., Any], item: Call) -> Any:
-        args, kwargs = item
+        args, kwargs = item[:2]
         try:
-            return call(*args, **kwargs)
+            if len(item) == 2:
+                return call(*args, **kwargs)
+            return item[2].run(call, *args, **kwargs)
         except TautenError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - any exception of a user's code is that member's result
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's exception is that member's result
             return _stage_error(self.kind.name, "raised", error)
 
     def _run_together(self, call: Callable[..., Any], members: list[Call]) -> list[Any]:
-        args = [list(column) for column in zip(*(args for args, _ in members), strict=True)]
+        args = [list(column) for column in zip(*(member[0] for member in members), strict=True)]
         kwargs = dict(members[0][1])
         for key in [key for key in kwargs if key in self.kind.inputs]:
-            kwargs[key] = [member[key] for _, member in members]
+            kwargs[key] = [member[1][key] for member in members]
         answer = self._run_one(call, (tuple(args), kwargs))
         if isinstance(answer, Exception):
             return [answer] * len(members)
@@ -123,7 +127,11 @@ class PythonBackend:
             instance.close()  # type: ignore[union-attr]
 
 
-def _stage_error(name: str, what: str, error: Exception) -> StageError:
+def _step(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+def _stage_error(name: str, what: str, error: BaseException) -> StageError:
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     ours = StageError(
