@@ -18,7 +18,7 @@ from serve.kit_http import Peer, run, up
 from serve.kit_onnx import linear
 from tauten.errors import Overloaded
 from tauten.run.engine import Engine
-from tauten.run.request import HIGHEST, LOWEST, Request
+from tauten.run.request import ANY_TIME, HIGHEST, LOWEST, Aim, Request
 from tauten.serve.app import App
 from tauten.serve.door import Door
 from tauten.serve.exchange import Exchange, Reply
@@ -139,6 +139,35 @@ def test_a_refused_request_is_not_decoded_and_is_counted(tmp_path: Path) -> None
             assert (shown["success"]["count"], shown["fail"]["count"]) == (20, 1)
             assert service.engine.door.refused == 1
             assert service.engine.door.limit.running == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("headers", "aim", "deadline_s"),
+    [
+        ({}, Aim(0.2, 0.1), 0.6),
+        ({"x-tauten-deadline-ms": "5000"}, ANY_TIME, 5.0),
+        ({"x-stainless-read-timeout": "600"}, Aim(0.2, 0.1), 0.6),
+        ({"x-stainless-read-timeout": "0.3"}, Aim(0.2, 0.1), 0.3),
+    ],
+)
+def test_a_header_replaces_the_slo_and_a_timeout_only_brings_the_deadline_forward(
+    headers: dict[str, str], aim: Aim, deadline_s: float
+) -> None:
+    """The official client of OpenAI always says that it waits ten minutes, which is no wish."""
+
+    async def main() -> None:
+        service = Service(flow, slo=tt.Slo(p99_ms=200, first_output_ms=100))
+        seen: list[Request] = []
+        async with site(service, apis=["native", "openai"]) as app:
+            make = service.engine.request
+            service.engine.request = lambda **given: seen.append(make(**given)) or seen[-1]  # type: ignore[method-assign,func-returns-value]
+            chat = {"model": "flow", "messages": [{"role": "user", "content": "x"}]}
+            assert (await ask(app, "POST", "/v1/chat/completions", chat, headers)).status == 200
+        (request,) = seen
+        assert request.aim == aim
+        assert request.deadline - request.trace.start == pytest.approx(deadline_s)
 
     asyncio.run(main())
 

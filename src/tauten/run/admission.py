@@ -1,8 +1,9 @@
 """Refusing at the door what would be too late: predictions along a request's path.
 
-A request is admitted while its predicted finish lies before its deadline; one that is refused is told
-when the queue will have drained far enough. The event loop is a station of the path as well: what a request
-waited to be read counts from its budget, and its answer is taken to wait as long on the way out.
+A request is admitted while its predicted finish lies before its deadline and what it waits keeps it within its
+aim; one that is refused is told when the queue will have drained far enough. The event loop is a station of
+the path as well: what a request waited to be read counts from its budget, and its answer is taken to wait as
+long on the way out.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -10,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tauten.clock import Clock, in_ms
 from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Lowered
 from tauten.run.feedback import AdaptiveLimit, Margin
-from tauten.run.request import Request
+from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.run.scheduling import retry_after
 from tauten.run.trace import VISIT, Row
 
@@ -24,6 +25,7 @@ REFRESH_S = 0.01  # how old a prediction of the path may be: queues move by a ba
 LEARN_ALL, LEARN_EACH = 16, 8  # requests: the first ones teach, then one in eight; the rest is free
 _SURE = 0.9  # of the requests come to a step: below that one more may well skip it
 TRY_S = 0.1  # between requests that are let in to see whether what was learned still holds
+SLOW = 1.25  # times its own work, waiting included, is what one gets whose work alone is longer than its aim
 GAIN = 1 / 8  # of a new observation, as round-trip estimators take it
 
 
@@ -33,6 +35,16 @@ class Place(Protocol):
     coming: int  # requests that were admitted and have yet to come here
 
     def wait_s(self, priority: int, now: float, coming: int = 0) -> float: ...
+
+
+class Terms(NamedTuple):
+    """What one request asks of admission; all in seconds from now but the aim, which counts from its arrival."""
+
+    left_s: float  # of its deadline
+    aim: Aim = ANY_TIME
+    spent_s: float = 0.0  # since its arrival
+    lag_s: float = 0.0  # of that it waited for the event loop, as its answer will
+    idle: bool = False  # nobody else is in the engine
 
 
 class _Step:
@@ -92,12 +104,14 @@ class Path:
         self._margin = Margin()
         self._try_at = math.nan  # when one more is let in to see, where all are refused
         self._alone_s = 0.0  # what one surely takes where nobody waits
+        self._first = _Step(())  # what one takes by itself to its first output
+        self._tail_s = 0.0  # from there to the end, in the mean
         self._sure: tuple[Place, ...] = ()  # where almost every request comes
         self.waits = any(step.places for step in self._steps.values())
         self.learned = 0
 
-    def learn(self, rows: Iterable[Row]) -> None:
-        """Take what one finished request took, step by step."""
+    def learn(self, rows: Iterable[Row], start: float = 0.0, first: float = 0.0, end: float = 0.0) -> None:
+        """Take what one finished request took, step by step, and to its first output."""
         self._seen += 1
         if self._seen > LEARN_ALL and self._seen % LEARN_EACH:
             return
@@ -115,6 +129,9 @@ class Path:
                 mine = waits.setdefault(base, {})
                 mine[name] = mine.get(name, 0.0) + end - begin
         gain = max(GAIN, 1 / self.learned)
+        if end:
+            self._first.learn(max(0.0, first - start - waited_s(rows, first)))
+            self._tail_s += (max(0.0, end - first) - self._tail_s) * gain
         for base, step in self._steps.items():
             step.share += ((base in spans) - step.share) * gain
             if base in spans:
@@ -163,6 +180,15 @@ class Path:
             ends[name] = begins + takes[name]
         return max(ends.values(), default=0.0)
 
+    def _wanted(self, aim: Aim, margin: float) -> tuple[tuple[float, float], ...]:
+        """To the end and to the first output: (what one takes by itself, what it may take with waiting).
+
+        A request is refused for what waiting adds: one whose own work is longer than its aim gets the time
+        of that work, and a little to wait.
+        """
+        pairs = ((self._alone_s, aim.end_s), (self._first.sure_s, aim.first_s))
+        return tuple((own_s, want_s if own_s <= want_s else SLOW * margin * own_s) for own_s, want_s in pairs)
+
     def _may_try(self, left_s: float, now: float) -> bool:
         """Whether one may be let in against the prediction: where no queue is to blame, what was learned in
         a bad hour would refuse everybody, and nobody would teach otherwise."""
@@ -172,28 +198,41 @@ class Path:
             self._try_at = now + max(TRY_S, self._alone_s)
         return now >= self._try_at
 
-    def check(self, priority: int, left_s: float, lag_s: float, now: float) -> bool:
-        """Raise Overloaded for a request that would be too late: `left_s` of its budget are left, and it
-        waited `lag_s` for the event loop, as its answer will. False for one that may come in to see."""
+    def check(self, priority: int, terms: Terms, now: float) -> bool:
+        """Raise Overloaded for a request that would be too late. False for one that may come in to see."""
+        left_s, lag_s = terms.left_s, terms.lag_s
         if not left_s > 0.0:
             return True  # it is late already, which its own timer says
-        least_s = self.least_s(priority, now) * self._margin.at(now) + lag_s
-        if least_s <= left_s:
-            return True
-        if self._may_try(left_s, now):
-            return False
-        raise too_late("the request", least_s, left_s, retry_after(least_s, left_s))
+        least_s = self.least_s(priority, now)
+        margin = self._margin.at(now)
+        needs_s = least_s * margin + lag_s
+        if needs_s > left_s:
+            if self._may_try(left_s, now):
+                return False
+            raise too_late("the request", needs_s, left_s, retry_after(needs_s, left_s))
+        if terms.aim is not ANY_TIME and self.learned:
+            waits_s = max(0.0, least_s - self._alone_s)
+            margin = 1.0 if terms.idle else margin  # it stands for what others add
+            for own_s, want_s in self._wanted(terms.aim, margin):
+                needs_s, left_s = (own_s + waits_s) * margin + lag_s, want_s - terms.spent_s
+                if needs_s > left_s:
+                    raise too_late("the request", needs_s, left_s, retry_after(needs_s, left_s))
+        return True
 
-    def admit(self, request: Request, now: float) -> None:
+    def admit(self, request: Request, now: float, *, idle: bool = False) -> None:
         """Raise Overloaded when the request would be too late; else hand its predictions down to it."""
         if request.deadline != math.inf:
-            left_s = request.deadline - now
-            if not self.check(request.priority, left_s, request.lag_s, now):
+            start, aim = request.trace.start, request.aim
+            terms = Terms(request.deadline - now, aim, now - start, request.lag_s, idle)
+            if not self.check(request.priority, terms, now):
                 self._try_at = now + max(TRY_S, self._alone_s)
                 self._seen = 0  # the next ones teach
                 return  # nothing is promised to it: deployments may refuse it
-            if not left_s > 0.0:
+            if not terms.left_s > 0.0:
                 return
+            if aim is not ANY_TIME:
+                (_, end_s), (_, first_s) = self._wanted(aim, self._margin.value)
+                request.target = start + min(end_s, first_s + self._tail_s)
             request.after = self.after(now)
             request.coming = set(self._sure)
             for place in request.coming:
@@ -201,7 +240,28 @@ class Path:
         request.admitted = True
 
 
+def waited_s(rows: Iterable[Row], until: float) -> float:
+    """Seconds up to an instant in which some part of a request waited for its turn."""
+    total, seen = 0.0, -math.inf
+    for begin, end in sorted((row[2], row[3]) for row in rows if row[1] in _WAITS):
+        total += max(0.0, min(end, until) - max(begin, seen))
+        seen = max(seen, end)
+    return total
+
+
+def late_by_waiting(request: Request, now: float) -> bool:
+    """Whether one that came to its end missed its aim, and would not have without its waiting."""
+    trace, aim = request.trace, request.aim
+    first = now if trace.first_output is None else trace.first_output
+    for at, want_s in ((now, aim.end_s), (first, aim.first_s)):
+        took_s = at - trace.start
+        if took_s >= want_s > took_s - waited_s(trace.rows, at):
+            return True
+    return False
+
+
 _NO_WAITS: dict[str, float] = {"": 0.0}
+_WAITS = frozenset({"queue", "batch_wait", "loop", "admission"})  # others are to blame for these
 
 
 def _ordered(before: Mapping[str, tuple[str, ...]]) -> list[str]:
@@ -250,12 +310,15 @@ class Door:
         self.limit = AdaptiveLimit()
         self.refused = 0
 
-    def knock(self, path: Path | None, priority: int, budget_s: float, lag_s: float) -> None:
+    def knock(
+        self, path: Path | None, priority: int, budget_s: float, lag_s: float, aim: Aim = ANY_TIME
+    ) -> None:
         """Refuse as `through` would, before anything is spent on the request; counts nobody in."""
         try:
             self._check_open(budget_s - lag_s, lag_s)
             if path is not None and budget_s != math.inf:
-                path.check(priority, budget_s - lag_s, lag_s, self.clock())
+                idle = not self.limit.running
+                path.check(priority, Terms(budget_s - lag_s, aim, lag_s, lag_s, idle), self.clock())
         except TautenError:
             self.refused += 1
             raise
@@ -272,7 +335,7 @@ class Door:
             predicted = path is not None and path.learned > 0 and request.deadline != math.inf
             self.limit.check(request.priority, predicted=predicted)
             if path is not None:
-                path.admit(request, self.clock())
+                path.admit(request, self.clock(), idle=not self.limit.running)
         except TautenError:
             self.refused += 1
             raise
@@ -309,10 +372,14 @@ class Passage:
         now, began, deadline = door.clock(), request.trace.start, request.deadline
         if path is not None:
             if self.whole:
-                path.learn(request.trace.rows)
+                first = request.trace.first_output
+                path.learn(request.trace.rows, began, now if first is None else first, now)
             if request.admitted and deadline != math.inf:
-                path.ended(late or now >= deadline, now)
-        door.limit.leave(began, now, deadline - began, whole=self.whole)
+                path.ended(late or now >= deadline or late_by_waiting(request, now), now)
+        budget_s = deadline - began
+        if self.whole or now < deadline:  # else it was late in any case
+            budget_s = min(budget_s, request.aim.end_s)
+        door.limit.leave(began, now, budget_s, whole=self.whole)
 
     def __enter__(self) -> None:
         self.enter()

@@ -146,7 +146,7 @@ class Batching(Queued):
         if self.wait == "slack" and self.durations.expected(most) < _NO_HOLD_S:
             return Release(count, "alone" if count == 1 else "gain")
         family = head.family
-        due = head.deadline - head.after
+        due = head.target - head.after
         state = Queue(
             count,
             most,

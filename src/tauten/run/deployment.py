@@ -137,7 +137,7 @@ class Deployment(Batching):
             self.came(request)
         durations = self.durations
         own_s = durations.fixed_s + durations.slope_s * job.weight
-        job.due = job.deadline - own_s - job.after
+        job.due = job.target - own_s - job.after
         mixed = self._mixed = self._mixed or bool(request.priority or request.tenant)
         if not request.admitted and self._known(now):
             self._check_ends(request, job, own_s, now)

@@ -33,7 +33,7 @@ from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.decoders import Decoders
 from tauten.run.deployments import Deployments, Models
 from tauten.run.opened import Answer, Opened
-from tauten.run.request import Request
+from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.run.siblings import cancel_all
 from tauten.run.slots import Run, settle
 from tauten.run.steps import PlanSteps
@@ -251,11 +251,12 @@ class Engine:
             passage.leave()
             await values.aclose()
 
-    def knock(self, *, deadline_ms: float = math.inf, priority: int = 0, lag_s: float = 0.0) -> None:
+    def knock(
+        self, deadline_ms: float = math.inf, *, aim: Aim = ANY_TIME, priority: int = 0, lag_s: float = 0.0
+    ) -> None:
         """Raise Overloaded or Unavailable where a request would be refused now; it reserves nothing."""
         paths = [opened.path for opened in self.plans.values() if opened.weight]
-        path = paths[0] if len(paths) == 1 else None
-        self.door.knock(path, priority, deadline_ms / 1000.0, lag_s)
+        self.door.knock(paths[0] if len(paths) == 1 else None, priority, deadline_ms / 1000.0, lag_s, aim)
 
     def request(
         self,
@@ -266,9 +267,11 @@ class Engine:
         priority: int = 0,
         tenant: str = "",
         lag_s: float = 0.0,
+        aim: Aim = ANY_TIME,
     ) -> Request:
         """A request to hand to `run` or `stream`. Its time began `lag_s` ago: what it waited for the loop."""
         request = Request(self.clock, id=id, session=session, priority=priority, tenant=tenant, lag_s=lag_s)
+        request.aim = aim
         request.deadline = request.trace.start + deadline_ms / 1000.0
         return request
 
@@ -317,9 +320,7 @@ class Engine:
         assert opened.steps is not None  # set when it was opened
         if workflow.session:
             request.session = request.session or inputs.get(workflow.session) or Session()
-        arguments = dict(inputs)
-        if workflow.session:
-            arguments[workflow.session] = request.session
+        arguments = {**inputs, workflow.session: request.session} if workflow.session else inputs
         root = BoundStep("", _ROOT, {}, self.workers)
         context = StepContext(root, request, opened.steps, {})
         request.trace.rows.append(("", "admission", request.trace.start, self.clock()))

@@ -17,6 +17,7 @@ IN_FLIGHT = 4096  # requests in an engine: four full queues; more is memory spen
 ROUND = 4  # answers a place of the limit before it grows by one: who probes faster makes one in five late
 CUT = 0.7  # of those that ran when one was late: as congestion control takes it
 ALONE = 2.0  # times the quickest one's time: who had less would be late on an idle machine too
+QUICK = 1.5  # times the quickest one's time: an answer that nobody held up
 FORGOTTEN = 1.01  # of the quickest one's time a round: machines and models change, it doubles in 70 rounds
 
 
@@ -71,7 +72,8 @@ class AdaptiveLimit:
 
     It begins as high as memory allows. One that is late cuts it to a part of those that run; a round of
     answers in time, while the limit was used, raises it a little. Who was let in before the last cut says
-    nothing of it, and neither does who had too little time for any machine.
+    nothing of it, and neither does who had too little time for any machine, or was overtaken by one that came
+    later and was as quick as on an idle machine: such a one is slow by itself, whatever the load.
     """
 
     def __init__(self, most: int = IN_FLIGHT) -> None:
@@ -81,6 +83,7 @@ class AdaptiveLimit:
         self._in_time = 0  # of this round
         self._peak = 0
         self._quickest_s = math.inf
+        self._quick_at = -math.inf  # when the last one came whom nobody held up
         self._mean_s = 1.0
         self.running = 0
 
@@ -111,13 +114,15 @@ class AdaptiveLimit:
         self.running -= 1
         taken_s = now - began
         if taken_s >= budget_s:
-            if began >= self._cut_at and budget_s > ALONE * self._quickest_s:
+            if max(self._cut_at, self._quick_at) <= began and budget_s > ALONE * self._quickest_s:
                 self._limit = max(1.0, min(self._limit, self.running + 1) * CUT)
                 self._cut_at = now
                 self._in_time = self._peak = 0
         elif whole:
             self._quickest_s = min(self._quickest_s, taken_s)
             self._mean_s += (taken_s - self._mean_s) / 8
+            if taken_s <= QUICK * self._quickest_s:
+                self._quick_at = max(self._quick_at, began)
             self._in_time += began >= self._cut_at
             if self._in_time >= ROUND * self._limit:
                 self._round()

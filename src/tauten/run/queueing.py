@@ -42,14 +42,17 @@ class Entry:
         "queued",
         "started",
         "taken",
+        "target",
         "tenant",
     )
 
     def __init__(self, request: Request, cost: float, queued: float) -> None:
         self.deadline = deadline = request.deadline
+        # when it ought to be done, which is no later than when it must be
+        self.target = target = request.target if request.target < deadline else deadline
         self.after = 0.0  # what is downstream
         # the latest start, by which the queue is ordered
-        self.due = deadline if deadline != _NEVER else queued + NO_DEADLINE_S
+        self.due = target if target != _NEVER else queued + NO_DEADLINE_S
         self.priority = request.priority
         self.tenant = request.tenant
         self.cost = cost

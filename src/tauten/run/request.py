@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from tauten.clock import Clock, real
 from tauten.describe.ports import Session
@@ -23,12 +23,31 @@ _NOWHERE: set[Any] = set()  # never written to
 _NOBODY: dict[str, Family] = {}  # never written to
 
 
+class Aim(NamedTuple):
+    """What a request is admitted for: seconds from its arrival to its end, and to its first output."""
+
+    end_s: float = math.inf
+    first_s: float = math.inf
+
+    def less(self, spent_s: float) -> Aim:
+        """What is left of it for a later part of the same work."""
+        return Aim(self.end_s - spent_s, self.first_s - spent_s) if spent_s else self
+
+
+ANY_TIME = Aim()  # until the deadline
+
+
 class Request:
-    """What is handed down with every piece of work. `deadline` is absolute, on `clock`'s line."""
+    """What is handed down with every piece of work. `deadline` is absolute, on `clock`'s line: work stops there.
+
+    `aim` is what admission refuses by, and `target` the instant that follows from it: work that is on its way
+    is ordered by it, and goes on after it.
+    """
 
     __slots__ = (
         "admitted",
         "after",
+        "aim",
         "armed",
         "cancelled",
         "clock",
@@ -41,6 +60,7 @@ class Request:
         "plan",
         "priority",
         "session",
+        "target",
         "task",
         "tasks",
         "tenant",
@@ -57,9 +77,12 @@ class Request:
         tenant: str = "",
         priority: int = 0,
         lag_s: float = 0.0,
+        aim: Aim = ANY_TIME,
     ) -> None:
         self.clock = clock
         self.deadline = deadline
+        self.aim = aim
+        self.target = math.inf  # before the deadline, once it was admitted for its aim
         self.id = id or f"{_PREFIX}{next(_count):08x}"
         self.session = session
         self.tenant = tenant

@@ -17,7 +17,7 @@ from tauten.describe.payload import OPENS_FILES
 from tauten.describe.ports import Session
 from tauten.errors import Cancelled, InputError, TautenError
 from tauten.run.opened import Answer
-from tauten.run.request import Request
+from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.kept.flights import Flights
 from tauten.serve.kept.sessions import HEADER as SESSION
@@ -77,6 +77,8 @@ class Call:
         "request",
         "route",
         "service",
+        "spent_s",
+        "timed",
     )
 
     def __init__(
@@ -90,6 +92,8 @@ class Call:
         headers = exchange.headers
         self.id = _id_of(headers.get("x-request-id", "")) or new_id()
         self.deadline_ms = _number(headers, "x-tauten-deadline-ms", math.inf)
+        self.timed = self.deadline_ms < math.inf  # what is wanted; a client's own timeout does not say it
+        self.spent_s = 0.0  # by earlier requests to the engine for the same call
         self.priority = int(_number(headers, "x-tauten-priority", 0))
         self.parent = _parent_of(headers.get("traceparent", ""))
         self.request: Request | None = None  # what runs for it, once it runs
@@ -117,6 +121,9 @@ class Call:
     def _budget_ms(self, service: Service) -> float:
         return service.budget_s() * 1e3 if self.deadline_ms == math.inf else self.deadline_ms
 
+    def _aim(self, service: Service) -> Aim:
+        return ANY_TIME if self.timed else service.aim.less(self.spent_s)
+
     def knock(self, service: Service) -> None:
         """Refuse now, before a body is decoded and anything is begun, what would be too late.
 
@@ -127,6 +134,7 @@ class Call:
         if self.door.flights is None or not service.shareable:
             service.engine.knock(
                 deadline_ms=self._budget_ms(service),
+                aim=self._aim(service),
                 priority=min(self.priority, self.caller.priority),
                 lag_s=self.exchange.lag_s,
             )
@@ -145,6 +153,7 @@ class Call:
             tenant=self.caller.tenant,
             priority=min(self.priority, self.caller.priority),
             lag_s=lag_s,
+            aim=self._aim(service),
         )
         self.exchange.on_leave(lambda: request.fail(_left()))
         return request

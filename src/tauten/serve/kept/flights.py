@@ -46,7 +46,9 @@ class Flight:
         self.members = 0
         self.joinable = True
         self.over: Callable[[], None] = lambda: None
-        self.request = Request(mine.clock, deadline=mine.deadline, id=mine.id, tenant=mine.tenant)
+        self.request = Request(
+            mine.clock, deadline=mine.deadline, id=mine.id, tenant=mine.tenant, aim=mine.aim
+        )
         self.request.trace = mine.trace  # the leader's: it had no computation of its own
         self.request.priority, self.request.plan = mine.priority, mine.plan
         self.task: asyncio.Task[Any] | None = None
