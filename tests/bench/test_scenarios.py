@@ -202,6 +202,30 @@ def test_the_section_is_put_on_the_page_once(tmp_path: Path) -> None:
     assert section.flat(result().figures)[-1] == ("plain", [1, 2])
 
 
+def test_every_scenario_that_is_named_can_be_run() -> None:
+    for name in run_scenarios.SCENARIOS:
+        module = importlib.import_module(f"bench.serve.scenarios.{name}")
+        assert callable(module.measure), name
+    assert run_scenarios.arguments([]).only == list(run_scenarios.SCENARIOS)
+
+
+def test_a_median_over_rounds_needs_each_of_them() -> None:
+    loading = importlib.import_module("bench.serve.scenarios.loading")
+    assert loading._median([3.0, 1.0, 2.0]) == 2.0
+    assert loading._median([3.0, None, 2.0]) is None
+    assert loading._median([]) is None
+
+
+def test_the_flows_of_the_sharing_scenario_differ_in_nothing_but_purity() -> None:
+    from tauten.serve.kept.flights import shareable
+
+    served = importlib.import_module("bench.serve.scenarios.served")
+    sharing = importlib.import_module("bench.serve.scenarios.sharing")
+    flows = {word: getattr(served, name) for word, name in sharing.FLOWS_OF.items()}
+    assert {word: shareable(flow) for word, flow in flows.items()} == {"on": True, "off": False}
+    assert str(flows["on"].inputs) == str(flows["off"].inputs)
+
+
 def test_a_scenario_that_breaks_is_told_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

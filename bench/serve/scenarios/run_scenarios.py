@@ -26,7 +26,10 @@ from bench.serve.scenarios import section
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.settings import QUICK, Settings
 
-SCENARIOS = ("batching", "desk", "overload", "slow", "leaving", "killing", "steady")
+SCENARIOS = (
+    *("batching", "desk", "overload", "slow", "leaving", "killing", "loading", "sharing"),
+    "steady",
+)
 
 
 class Run:

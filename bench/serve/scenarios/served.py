@@ -36,6 +36,18 @@ def paused(text: str) -> str:
     return pause(text)  # type: ignore[arg-type, return-value]  # batched: lists inside, one item outside
 
 
+@tt.stage(max_batch=MOST)
+def pause_each(text: list[str]) -> list[str]:
+    """The same, not called pure: each request is owed a run of its own."""
+    time.sleep(BATCH_S + ITEM_S * len(text))
+    return text
+
+
+@tt.workflow(slo=tt.Slo(p99_ms=500))
+def paused_each(text: str) -> str:
+    return pause_each(text)  # type: ignore[arg-type, return-value]  # batched, as above
+
+
 @tt.stage(pure=True)
 async def parts(text: tt.Text) -> AsyncIterator[tt.Text]:
     """`COUNT BYTES GAP_MS`: so many parts of that size, that far apart; anything else is one part."""
