@@ -299,3 +299,26 @@ def test_close_fails_what_waits_and_ends_what_runs(sent: list[object]) -> None:
         assert not alive(pid)
 
     asyncio.run(body())
+
+
+def test_decoders_that_decoded_nothing_end_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread cannot wake a loop in virtual time, where engines are closed as well."""
+    begun: list[Any] = []
+
+    async def noted(function: Callable[[], None]) -> None:
+        begun.append(function)
+        function()
+
+    monkeypatch.setattr(decoders, "in_thread", noted)
+
+    async def body() -> None:
+        idle, used = Decoders(threads=1), Decoders(threads=1)
+        await idle.end()
+        assert not begun
+        await used.decode(PICTURE, View("pixels"))
+        await used.end()
+        assert begun == [used.close]
+        with pytest.raises(MachineError, match="closed"):
+            await idle.decode(PICTURE, View("pixels"))
+
+    asyncio.run(body())

@@ -25,6 +25,7 @@ from tauten.errors import BackendError, MachineError, MediaError, Overloaded, Ta
 from tauten.run.arena import Arena
 from tauten.run.codecs import _worker
 from tauten.run.contracts import find
+from tauten.run.workers import in_thread
 
 if TYPE_CHECKING:
     from tauten.describe.payload import Payload
@@ -120,6 +121,10 @@ class _Crew:
             while not self._jobs and not self._closed:
                 self._ready.wait()
             return self._jobs.popleft() if self._jobs else None
+
+    @property
+    def started(self) -> bool:
+        return bool(self._threads)
 
     def close(self) -> None:
         with self._ready:
@@ -341,6 +346,13 @@ class Decoders:
         job = _Job(payload, view)
         self._crews[mode].add(job)
         return await job.future
+
+    async def end(self) -> None:
+        """Close without blocking the loop; at once where nothing was ever decoded."""
+        if any(crew.started for crew in self._crews.values()):
+            await in_thread(self.close)
+        else:
+            self.close()
 
     def close(self) -> None:
         """End all threads and processes; waiting jobs fail. Blocks until decodes in threads are done."""

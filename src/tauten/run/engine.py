@@ -38,7 +38,7 @@ from tauten.run.siblings import cancel_all
 from tauten.run.slots import Run, settle
 from tauten.run.steps import PlanSteps
 from tauten.run.values import join, unwrapped
-from tauten.run.workers import Workers, in_thread
+from tauten.run.workers import Workers
 
 PREPARATION_THREADS = 2  # decode and preparation release the GIL; two keep two cores busy
 DRAIN_S = 30.0  # a retired plan's requests get this long, as a pod gets by default before it is killed
@@ -430,7 +430,7 @@ class Engine:
             await self.retire(plan, drain_s=0.0)
         await self.deployments.close()
         self.workers.close()
-        await in_thread(self.decoders.close)
+        await self.decoders.end()
 
     async def __aenter__(self) -> Engine:
         return self
