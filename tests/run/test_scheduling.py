@@ -17,14 +17,12 @@ from hypothesis import strategies as st
 from tauten.run.estimates import Arrivals, Durations
 from tauten.run.fair_queue import FairQueue
 from tauten.run.scheduling import (
-    BATCH_DEFAULTS,
     WAIT_OF_BUDGET,
     WAIT_OF_RUN,
     Forecast,
     Queue,
     fit,
     halves,
-    powers_of_two,
     queue_wait,
     release,
     retry_after,
@@ -144,15 +142,11 @@ def test_padding_or_trimming_takes_a_size_that_runs(
 
 
 def test_small_helpers() -> None:
-    assert powers_of_two(8) == (1, 2, 4, 8)
-    assert powers_of_two(12) == (1, 2, 4, 8, 12)
-    assert powers_of_two(1) == (1,)
     assert [halves(n) for n in (2, 3, 8)] == [(1, 1), (1, 2), (4, 4)]
     assert queue_wait(20, 8, 2, 0.1, 0.05) == pytest.approx(0.15)
     assert retry_after(0.5, 0.2, 0.1) == pytest.approx(0.3)
     assert retry_after(0.5, 0.45, 0.1) == pytest.approx(0.1), "not before a run has ended"
     assert retry_after(0.5, 0.5) > 0.0
-    assert set(BATCH_DEFAULTS) >= {"image", "text", "audio"}
 
 
 # -- fairness ------------------------------------------------------------------------------------------------

@@ -45,9 +45,9 @@ def with_wait(plan: Plan, wait: Any) -> Plan:
     """The plan with every batch held in this way; None takes the batches away."""
 
     def changed(batch: Batch) -> Batch:
-        if batch.max == 1:
-            return batch
-        return Batch() if wait is None else msgspec.structs.replace(batch, wait=wait)
+        if wait is None:
+            return Batch(max=1)
+        return msgspec.structs.replace(batch, wait=wait) if batch.max else batch
 
     stages = {}
     for name, stage in plan.stages.items():

@@ -18,6 +18,7 @@ from tauten.models.catalog import default_catalog
 from tauten.plan.hardware import hardware
 from tauten.plan.lower import default_plan, lower
 from tauten.plan.plan import ModelChoice, Plan, diff_plans, format_plan, load_plan, rebase
+from tauten.run.contracts import find
 from tauten.run.steps import check_settings
 
 app = typer.Typer(help="Show, diff, lint and rebase plans.", no_args_is_help=True, add_completion=False)
@@ -68,15 +69,21 @@ def _in_force(workflow: Workflow[..., Any], plan: Plan) -> dict[str, dict[str, A
         if step.view is not None:
             keys |= {"decode": step.plan.decode, "view": step.view.name}
         for role, choice in step.models.items():
-            keys[role] = {
-                key: value for key, value in msgspec.structs.asdict(choice).items() if key != "options"
-            }
-            keys[role]["batch"] = choice.batch.max
-            keys[role] |= {key: value for key, value in choice.options.items() if _plain(value)}
+            keys[role] = _choice(choice)
         if not step.control:
             keys |= {key: value for key, value in step.params.items() if _plain(value)}
         shown[step.name] = keys
     return shown
+
+
+def _choice(choice: ModelChoice) -> dict[str, Any]:
+    """How a model runs; its limits of batches are left out where there are none, or an engine's own."""
+    keys = {key: value for key, value in msgspec.structs.asdict(choice).items() if key != "options"}
+    if choice.backend and not hasattr(find("backends", choice.backend), "start"):
+        keys["batch"] = msgspec.structs.asdict(choice.batch)
+    else:
+        del keys["batch"]
+    return keys | {key: value for key, value in choice.options.items() if _plain(value)}
 
 
 def _plain(value: Any) -> bool:

@@ -124,8 +124,12 @@ def in_force_text(properties: Mapping[str, Mapping[str, Mapping[str, str]]], wid
     words = []
     for step, roles in properties.items():
         shown = dict.fromkeys(
-            f"{each.get('precision', '?')} x{each.get('threads', '?')}" for each in roles.values()
+            f"{each.get('precision', '?')} x{each.get('threads', '?')}"
+            for role, each in roles.items()
+            if role != "body"  # the stage's own code: no framework chooses there
         )
+        if not shown:
+            continue
         words.append(f"{step}: {', '.join(shown)}")
     if not words:
         return ""

@@ -19,7 +19,8 @@ from tauten.describe.graph import FromStage, Graph, Source, Stage, stages_in
 from tauten.describe.stage import StageKind
 from tauten.describe.view import View
 from tauten.errors import PlanError, suggest
-from tauten.plan.plan import ModelChoice, Plan, StagePlan, check_fit
+from tauten.plan.batches import in_force
+from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan, check_fit
 
 SIDE_PORTS = ("then", "otherwise", "value", "gate")
 """Inputs of control stages that are evaluated only when the word says so."""
@@ -172,6 +173,7 @@ def _choice(kind: StageKind[..., Any], role: str, stage: StagePlan, params: dict
             code="E126",
         )
     known = {key: value for key, value in stage.settings.items() if key not in kind.params}
+    options = {**wanted.options, **known, **own.options}
     return ModelChoice(
         model=own.model or written or planned or wanted.model,
         variant=own.variant or stage.variant or wanted.variant,
@@ -182,10 +184,10 @@ def _choice(kind: StageKind[..., Any], role: str, stage: StagePlan, params: dict
         precision=own.precision or stage.precision,
         threads=own.threads or stage.threads,
         replicas=max(own.replicas, stage.replicas),
-        batch=own.batch if own.batch != ModelChoice().batch else stage.batch,
+        batch=in_force(own.batch if own.batch != Batch() else stage.batch, kind, options),
         cpus=own.cpus or stage.cpus,
         nodes=own.nodes or stage.nodes,
-        options={**wanted.options, **known, **own.options},
+        options=options,
     )
 
 

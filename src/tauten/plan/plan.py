@@ -26,12 +26,12 @@ FORMAT = "plan/1"
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How many items may share one run of a model; those that wait together leave together.
 
-    `wait` is how long they may be held for others: by the deadline's slack and what waiting gains, never
+    `max` 0 leaves the limits to what the stage takes (`plan/batches.py`). `wait` is how long they may be held for others: by the deadline's slack and what waiting gains, never
     ("off"), or a fixed number of milliseconds. `weight` bounds a batch by its members' predicted cost, in
-    the backend's unit (pixels, seconds, tokens); 0 is no bound.
+    the backend's unit (numbers of a tensor, seconds); 0 is no bound where `max` is said.
     """
 
-    max: int = 1
+    max: int = 0
     wait: Literal["slack", "off"] | float = "slack"
     weight: float = 0.0
 

@@ -52,17 +52,16 @@ class Deployments:
         return await in_thread(self._store.files, choice.model, choice.variant or None)
 
     async def take(
-        self, keys: list[str], choice: ModelChoice, files: Mapping[str, Path], max_batch: int = 0
+        self, keys: list[str], choice: ModelChoice, files: Mapping[str, Path]
     ) -> Deployment | SlotDeployment:
         """The deployment of a choice; raises what its backend raises, and then holds nothing."""
-        batch = max_batch or choice.batch.max
-        key = _key(choice, batch)
+        key = _key(choice)
         lock = self._opening.setdefault(key, asyncio.Lock())
         async with lock:
             if key in self._held:
                 deployment, holders = self._held[key]
             else:
-                deployment, holders = self._make(choice, dict(files), batch), 0
+                deployment, holders = self._make(choice, dict(files)), 0
                 await self._open(deployment)
             self._held[key] = (deployment, holders + 1)
             keys.append(key)
@@ -76,7 +75,7 @@ class Deployments:
             await deployment.close()
             raise
 
-    def _make(self, choice: ModelChoice, files: dict[str, Path], batch: int) -> Deployment | SlotDeployment:
+    def _make(self, choice: ModelChoice, files: dict[str, Path]) -> Deployment | SlotDeployment:
         backend = find("backends", choice.backend)
         options = {key: value for key, value in choice.options.items() if key in backend.option_keys}
         spec = ModelSpec(choice.model, choice.variant, files, choice.threads, choice.precision, options)
@@ -89,7 +88,7 @@ class Deployments:
             label=label,
             clock=self._clock,
             replicas=choice.replicas,
-            max_batch=batch,
+            max_batch=choice.batch.max,
             wait=_checked(choice),
             max_weight=choice.batch.weight or math.inf,
             cpus=cpu_sets(choice.cpus, choice.nodes),
@@ -138,7 +137,7 @@ def _checked(choice: ModelChoice) -> Wait:
     return wait
 
 
-def _key(choice: ModelChoice, batch: int) -> str:
+def _key(choice: ModelChoice) -> str:
     """What makes two choices the same deployment."""
     options = {
         name: value if isinstance(value, str | int | float | bool | list | type(None)) else id(value)
@@ -151,7 +150,7 @@ def _key(choice: ModelChoice, batch: int) -> str:
         choice.precision,
         choice.threads,
         choice.replicas,
-        batch,
+        choice.batch.max,
         choice.batch.wait,
         choice.batch.weight,
         choice.cpus,

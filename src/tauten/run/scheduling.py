@@ -26,17 +26,6 @@ WORTH: Final = 1.02  # of the present rate: estimates are no better than that
 INLINE_S: Final = 0.00015  # a hand-off costs 40 µs; at 3,500 arrivals/s those held up meanwhile lose as much
 WORTH_S: Final = 0.00025  # saved at least: loops round timers to 1 ms, a no-show costs that much
 
-BATCH_DEFAULTS: Final[dict[str, int]] = {
-    "image": 8,  # convolutions fill a processor or a small device with a few; memory grows by pixels
-    "text": 32,  # short rows cost little each, the weights are read once for all
-    "audio": 4,  # of like length only: the longest pads the others
-    "video": 1,  # frames of one video are a batch already
-    "tensor": 16,
-}
-"""Batches by modality for an optimizer to begin with. A plan that says nothing runs batches of one."""
-
-AUDIO_BATCH_S: Final = 60.0  # audio seconds in a batch: two windows of the usual recognisers
-
 
 class Queue(NamedTuple):
     """What a release looks at: the waiting items that may share the next batch."""
@@ -185,11 +174,6 @@ def fit(count: int, sizes: Sequence[int], expected: Callable[[int], float]) -> t
     if not up or (expected(up) / count > expected(down) / down):
         return down, down
     return count, up
-
-
-def powers_of_two(most: int) -> tuple[int, ...]:
-    """1, 2, 4 ... up to `most`, which is always among them."""
-    return (*(1 << power for power in range(most.bit_length()) if 1 << power < most), most)
 
 
 def halves(count: int) -> tuple[int, int]:

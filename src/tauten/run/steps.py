@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tauten.describe.stage import StageKind
 from tauten.errors import PlanError, suggest
 from tauten.plan.lower import Step, model_choices, step_params
-from tauten.plan.plan import ModelChoice, Plan, StagePlan
+from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
 from tauten.run.bound import BoundStep, Dynamic
 from tauten.run.contracts import find
 from tauten.run.decoders import Decoders
@@ -89,18 +89,18 @@ class PlanSteps(Dynamic):
                 taken[role] = await self._deployments.take(self._keys, choice, files[role])
         if kind.deployed:
             body = _body(kind, chosen, alone=not models)
-            taken["body"] = await self._deployments.take(self._keys, body, {}, kind.max_batch)
+            taken["body"] = await self._deployments.take(self._keys, body, {})
         return BoundStep(name, kind, params, self._workers, taken, files)
 
 
 def _body(kind: StageKind[..., Any], chosen: StagePlan, *, alone: bool) -> ModelChoice:
     """How the stage's own code runs; the plan's replicas are those of its models, where it has some."""
-    choice = ModelChoice(model=kind.name, backend="python", options={"kind": kind})
+    batch = Batch(max=kind.max_batch)
+    choice = ModelChoice(model=kind.name, backend="python", options={"kind": kind}, batch=batch)
     plain = not kind.is_class and kind.max_batch == 1  # several may run at once: there is no instance
     if alone:
-        choice = replace(
-            choice, replicas=chosen.replicas, batch=chosen.batch, cpus=chosen.cpus, nodes=chosen.nodes
-        )
+        batch = replace(chosen.batch, max=kind.max_batch)
+        choice = replace(choice, replicas=chosen.replicas, batch=batch, cpus=chosen.cpus, nodes=chosen.nodes)
     threads = chosen.threads if alone else 0
     return replace(choice, replicas=threads or max(choice.replicas, FUNCTION_THREADS)) if plain else choice
 

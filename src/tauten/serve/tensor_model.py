@@ -12,6 +12,7 @@ from tauten.describe.stage import Context, Role, StageKind
 from tauten.describe.workflow import Workflow
 from tauten.errors import BackendError, InputError, StoreError, suggest
 from tauten.plan.plan import Batch, Plan, StagePlan
+from tauten.run.deployment import Deployment
 from tauten.run.engine import Engine
 from tauten.run.signature import Signature, TensorInfo, parse
 from tauten.serve.service import Service
@@ -82,7 +83,10 @@ class TensorService(Service):
         """How many requests may share a run; 0 where their rows cannot be joined."""
         plans = self.engine.plans
         opened = plans.get(self.plan_id) or next(iter(plans.values()), None)  # during a swap the new one
-        return opened.plan.stage(STAGE).batch.max if opened and self.signature.batch_axis else 0
+        if opened is None or not self.signature.batch_axis:
+            return 0
+        deployment = opened.bound[STAGE].deployments[STAGE]
+        return deployment.max_batch if isinstance(deployment, Deployment) else 0
 
     def fitted(self, given: Mapping[str, Any]) -> Feed:
         """Arrays in the model's order; raises InputError E296 where they are not what it takes."""
