@@ -82,6 +82,8 @@ class Socket(Exchange):
 
     async def refuse(self, reply: Reply) -> None:
         """Answer the handshake by HTTP; a server that cannot do that closes, and its client reads 403."""
+        if self.left:
+            return
         if "websocket.http.response" not in self.scope.get("extensions", {}):
             self.status = reply.status
             await self.end(_code(reply.status))

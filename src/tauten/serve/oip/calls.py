@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tauten.run.opened import Answer
 from tauten.serve.door import Call
 from tauten.serve.oip.models import VERSION, Model, Models
-from tauten.serve.oip.parameters import NOTHING, NotOffered, Parameters, session_of
+from tauten.serve.oip.parameters import NotOffered, Parameters, session_of
 from tauten.serve.oip.statistics import CODING_IN, CODING_OUT, Statistics
 from tauten.serve.oip.tensors import Array
 from tauten.version import __version__
@@ -56,7 +56,8 @@ def infer(
     service = model.service
     service.check()
     inputs = model.bind(tensors)
-    return call.answer(service, inputs, session_of(call, service, asked or NOTHING))
+    session = call.session(service) if asked is None else session_of(call, service, asked)
+    return call.answer(service, inputs, session)
 
 
 def values(
