@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench.serve import processes
 from bench.serve.models import INPUT, SHAPES
+from bench.serve.quiet import quietest
 
 BATCHES = (1, 8, 32)
 CORES = 2  # of the comparison: threads of a model in all, here two threads against two processes
@@ -44,23 +46,28 @@ def loop(model: Path, threads: int, batch: int, seconds: float) -> dict[str, Any
     return {"p50_ms": 1e3 * statistics.median(times), "items_s": batch * len(times) / (last - began)}
 
 
-def together(model: Path, processes: int, threads: int, batch: int, seconds: float) -> dict[str, float]:
-    """That many processes at the same time: sum of their rates, median of their latencies."""
+def together(model: Path, count: int, threads: int, batch: int, seconds: float) -> dict[str, float]:
+    """That many processes at the same time: sum of their rates, median of their latencies; quiet if it can be."""
+    return quietest(lambda: _together(model, count, threads, batch, seconds))
+
+
+def _together(model: Path, count: int, threads: int, batch: int, seconds: float) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.serve.bare", str(model), str(threads), str(batch), str(seconds)]
     started: list[subprocess.Popen[str]] = []
     try:
-        for _ in range(processes):
+        for _ in range(count):
             started.append(
                 subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
         for child in started:
             assert child.stdout is not None
             child.stdout.readline()
-        for child in started:
-            assert child.stdin is not None
-            child.stdin.write("go\n")
-            child.stdin.flush()
-        found = [json.loads(child.communicate(timeout=seconds + 60)[0]) for child in started]
+        with processes.watch([]) as usage:
+            for child in started:
+                assert child.stdin is not None
+                child.stdin.write("go\n")
+                child.stdin.flush()
+            found = [json.loads(child.communicate(timeout=seconds + 60)[0]) for child in started]
     finally:
         for child in started:
             child.kill()
@@ -68,6 +75,7 @@ def together(model: Path, processes: int, threads: int, batch: int, seconds: flo
     return {
         "p50_ms": statistics.median(one["p50_ms"] for one in found),
         "items_s": sum(one["items_s"] for one in found),
+        "steal_share": usage.steal_share(CORES),
     }
 
 
@@ -75,8 +83,8 @@ def measure(model: Path, seconds: float) -> dict[str, float]:
     """All six cases, one thread alone beside them, as figures named like `p2_b32_items_s`."""
     figures: dict[str, float] = {}
     cases = [("t2", 1, CORES, batch) for batch in BATCHES] + [("p2", CORES, 1, batch) for batch in BATCHES]
-    for label, processes, threads, batch in [("t1", 1, 1, 1), *cases]:
-        found = together(model, processes, threads, batch, seconds)
+    for label, count, threads, batch in [("t1", 1, 1, 1), *cases]:
+        found = together(model, count, threads, batch, seconds)
         figures[f"{label}_b{batch}_p50_ms"] = found["p50_ms"]
         figures[f"{label}_b{batch}_items_s"] = found["items_s"]
     figures["one_p50_ms"] = min(figures["t1_b1_p50_ms"], figures["t2_b1_p50_ms"])
@@ -90,7 +98,8 @@ def quick(model: Path, seconds: float) -> dict[str, float]:
     """The two figures that rows are compared with, measured again right before each row: hosts change speed."""
     one = together(model, 1, CORES if model.stem == "heavy" else 1, 1, seconds)
     most = together(model, CORES, 1, max(BATCHES), seconds)
-    return {"one_p50_ms": one["p50_ms"], "p2_b32_items_s": most["items_s"]}
+    stolen = max(one["steal_share"], most["steal_share"])
+    return {"one_p50_ms": one["p50_ms"], "p2_b32_items_s": most["items_s"], "steal_share": stolen}
 
 
 def main() -> None:

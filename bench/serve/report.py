@@ -148,19 +148,23 @@ def _table(document: Mapping[str, Any], model: str) -> str:
         name = f"<td>{escape(row['label'])}<small>{escape(row['precision'])}</small></td>"
         if row["reason"]:
             cells = (
-                f'<td class="reason" colspan="{len(columns) + 1}">did not run: {escape(row["reason"])}</td>'
+                f'<td class="reason" colspan="{len(columns) + 2}">did not run: {escape(row["reason"])}</td>'
             )
         else:
-            spread = row["foreign_share"]
-            seen = "–" if spread is None else f"{spread['median']:.1%}<small>to {spread['high']:.1%}</small>"
             name = name.replace(
                 "</td>", "".join(f"<small>{escape(x)}</small>" for x in row["failed_points"]) + "</td>"
             )
-            cells = f"<td>{seen}</td>" + "".join(_cell(row, column) for column in columns)
+            others = "".join(f"<td>{_share(row[key])}</td>" for key in ("foreign_share", "steal_share"))
+            cells = others + "".join(_cell(row, column) for column in columns)
         ours = ' class="ours-row"' if row["server"] == OURS else ""
         lines.append(f"<tr{ours}>{name}{cells}</tr>")
     body = "".join(lines)
-    return f'<div class="wide"><table><tr><th>server</th><th>foreign CPU</th>{head}</tr>{body}</table></div>'
+    names = "<th>server</th><th>foreign CPU</th><th>stolen by the host</th>"
+    return f'<div class="wide"><table><tr>{names}{head}</tr>{body}</table></div>'
+
+
+def _share(spread: Mapping[str, Any] | None) -> str:
+    return "–" if spread is None else f"{spread['median']:.1%}<small>to {spread['high']:.1%}</small>"
 
 
 def _values(document: Mapping[str, Any], model: str, key: str, higher: bool) -> list[tuple[str, str, float]]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.serve import bare, environments, figures, load, models, peers, processes, report, table
+from bench.serve import bare, environments, figures, load, models, peers, processes, quiet, report, table
 
 CLIENTS = (1, 8, 32, 128)
 LEVELS = (0.2, 0.5, 0.7, 0.9)  # of capacity; 0.2 beside those of the claim: most peers are outrun at 0.5
@@ -126,9 +126,13 @@ class Run:
         """One point; past saturation the higher rates are not sent, only named."""
         if point.rate is not None and any(one.get("saturated") for one in before.values()):
             return {"rate": point.rate, "saturated": True, "sent": 0}
-        load.settle(server)
-        try:
+
+        def once() -> dict[str, Any]:
+            load.settle(server)
             return load.run(server, point, self.client, self.asked.seed + number)
+
+        try:
+            return quiet.quietest(once)
         except load.LoadFailed as error:
             return {"failed": str(error), **({"saturated": True} if point.rate is not None else {})}
 

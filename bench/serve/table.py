@@ -76,10 +76,10 @@ def open_name(level: float) -> str:
     return f"open{level * 100:.0f}"
 
 
-def foreign(rounds: Sequence[Round]) -> dict[str, Any] | None:
-    """Share of the CPU that others used during a row's points."""
+def share(rounds: Sequence[Round], name: str) -> dict[str, Any] | None:
+    """Share of the CPU that others used (`foreign_share`) or took (`steal_share`) during a row's points."""
     points = [point for one in rounds for point in one.get("points", {}).values()]
-    return figures.spread(point.get("foreign_share") for point in points)
+    return figures.spread(point.get(name) for point in points)
 
 
 def row(record: Mapping[str, Any], wanted: Sequence[Column]) -> dict[str, Any]:
@@ -100,7 +100,8 @@ def row(record: Mapping[str, Any], wanted: Sequence[Column]) -> dict[str, Any]:
         "failed_starts": len(errors),
         "failed_points": sorted({point["failed"] for point in points if "failed" in point}),
         "cells": cells,
-        "foreign_share": foreign(rounds),
+        "foreign_share": share(rounds, "foreign_share"),
+        "steal_share": share(rounds, "steal_share"),
         "errors": sum(point.get("errors") or 0 for point in points if not point.get("saturated")),
         "late_points": sum(bool(point.get("send_lag_high")) for point in points),
         "saturated": outrun,
