@@ -136,10 +136,13 @@ def test_the_queue_is_bounded_and_seen(lasting: Callable[[float], None]) -> None
 
 
 def real(body: Callable[[Engine], Awaitable[None]]) -> None:
+    others = set(threading.enumerate())  # those that engines of other tests left
+
     async def main() -> None:
         async with Engine() as engine:
             await body(engine)
-        assert not [thread.name for thread in threading.enumerate() if "/python" in thread.name]
+        left = set(threading.enumerate()) - others
+        assert not [thread.name for thread in left if "/python" in thread.name]
 
     asyncio.run(main())
 

@@ -142,7 +142,7 @@ def test_every_accepted_request_has_exactly_one_end_and_leaves_nothing() -> None
         return kind, await ask(app, "POST", path, body, headers, leave_after_s=leave)
 
     async def main() -> None:
-        echo = Echo(wait_s=0.005)
+        echo = Echo(wait_s=0.005, clock=asyncio.get_running_loop().time)
         async with site(echo.service) as app:
             watch = Watch()
             app.site.observers.append(watch)
@@ -160,7 +160,7 @@ def test_every_accepted_request_has_exactly_one_end_and_leaves_nothing() -> None
             assert app.site.in_flight == 0
             assert echo.service.engine.zombies() == 0
 
-    asyncio.run(main())
+    run_virtual(main())
 
 
 def test_a_departure_reaches_every_stage_that_works_for_it() -> None:
