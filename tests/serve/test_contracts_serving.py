@@ -288,22 +288,24 @@ def test_more_and_fewer_replicas_under_load_cost_no_request() -> None:
         service = Service(scaled)
         ended = asyncio.Event()
         async with site(service) as app:
+            statuses: list[int] = []
 
-            async def client() -> list[int]:
-                found = []
+            async def client() -> None:
                 while not ended.is_set():
                     body = {"inputs": {"text": "x"}}
-                    found.append((await ask(app, "POST", "/v1/workflows/scaled", body)).status)
-                return found
+                    statuses.append((await ask(app, "POST", "/v1/workflows/scaled", body)).status)
+
+            async def answered(count: int) -> None:
+                while len(statuses) < count:
+                    await asyncio.sleep(0.001)
 
             clients = [asyncio.create_task(client()) for _ in range(4)]
-            for replicas in (3, 1, 2):
-                await asyncio.sleep(0.05)
+            for count, replicas in enumerate((3, 1, 2), 1):
+                await answered(30 * count)
                 await service.swap(Plan(stages={"Counted": StagePlan(replicas=replicas)}))
-            await asyncio.sleep(0.05)
+            await answered(120)
             ended.set()
-            statuses = [status for each in clients for status in await each]
-            assert len(statuses) > 100
+            await asyncio.gather(*clients)
             assert set(statuses) == {200}
             assert len(made) == 1 + 3 + 1 + 2
         assert len(closed) == len(made)

@@ -17,7 +17,9 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Client
 from serve.kit_workflows import Order
+from tauten.clock import run_virtual
 from tauten.errors import InputError
+from tauten.run.engine import Engine
 from tauten.serve.door import Caller, Door
 from tauten.serve.service import Service
 
@@ -470,7 +472,8 @@ def test_silence_is_filled_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_time_of_a_slow_reader_is_the_clients_own() -> None:
     async def main() -> None:
-        async with site(Service(spell), apis=["native"]) as app:
+        service = Service(spell, engine=Engine(clock=asyncio.get_running_loop().time))
+        async with site(service, apis=["native"]) as app:
             client = Client(app, "POST", "/v1/workflows/spell?stream=true", {"inputs": {"text": "abc"}})
             client.slow = asyncio.Event()
             await asyncio.sleep(0.2)
@@ -480,7 +483,7 @@ def test_the_time_of_a_slow_reader_is_the_clients_own() -> None:
             assert account.sources["outside"] > 150
             assert account.unattributed_ms < 20
 
-    asyncio.run(main())
+    run_virtual(main())
 
 
 def test_every_reply_names_its_request() -> None:
