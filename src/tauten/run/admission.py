@@ -73,7 +73,9 @@ class _Step:
 
     def door_s(self, priority: int, now: float) -> float:
         """As `wait_s`, behind those that were admitted before and are still on their way."""
-        return max([place.wait_s(priority, now, place.coming) for place in self.places], default=0.0)
+        if not self.places:
+            return 0.0
+        return max([place.wait_s(priority, now, place.coming) for place in self.places])
 
     def usual_s(self, now: float) -> float:
         return self.share * (self.mean_s + self.wait_s(0, now))
@@ -98,6 +100,11 @@ class Path:
         self._before = {name: tuple(earlier) for name, earlier in before.items()}
         self._steps = {name: _Step(tuple(places.get(name, ()))) for name in self._before}
         self._order = _ordered(self._before)
+        place = {name: index for index, name in enumerate(self._order)}
+        self._line = [  # the steps in order, each with the places in it of those before
+            (self._steps[name], tuple(place[each] for each in self._before[name] if each in place))
+            for name in self._order
+        ]
         self._after: dict[str, float] = {}
         self._until = -math.inf
         self._seen = 0
@@ -158,11 +165,11 @@ class Path:
             return 0.0
         if now >= self._until:
             self._refresh(now)
-        return self._longest({name: step.least_s(priority, now) for name, step in self._steps.items()})
+        return self._longest([step.least_s(priority, now) for step, _ in self._line])
 
     def _refresh(self, now: float) -> None:
         self._until = now + REFRESH_S
-        self._alone_s = self._longest({name: step.alone_s for name, step in self._steps.items()})
+        self._alone_s = self._longest([step.alone_s for step, _ in self._line])
         sure = [place for step in self._steps.values() if step.share >= _SURE for place in step.places]
         self._sure = tuple(dict.fromkeys(sure))
         after = dict.fromkeys(self._before, 0.0)
@@ -173,12 +180,13 @@ class Path:
                     after[earlier] = max(after[earlier], mine)
         self._after = after
 
-    def _longest(self, takes: Mapping[str, float]) -> float:
-        ends: dict[str, float] = {}
-        for name in self._order:
-            begins = max((ends.get(each, 0.0) for each in self._before[name]), default=0.0)
-            ends[name] = begins + takes[name]
-        return max(ends.values(), default=0.0)
+    def _longest(self, takes: Iterable[float]) -> float:
+        """Seconds along the longest way, where the steps in order take so long."""
+        ends: list[float] = []
+        for (_, before), takes_s in zip(self._line, takes, strict=True):
+            begins = max([ends[each] for each in before]) if before else 0.0
+            ends.append(begins + takes_s)
+        return max(ends, default=0.0)
 
     def _wanted(self, aim: Aim, margin: float) -> tuple[tuple[float, float], ...]:
         """To the end and to the first output: (what one takes by itself, what it may take with waiting).
