@@ -338,8 +338,8 @@ class Door:
     def enter(self, path: Path | None, request: Request) -> None:
         """Let a request in or refuse it."""
         try:
-            lag_s = request.lag_s
-            self._check_open(request.deadline - self.clock() if lag_s else math.inf, lag_s)
+            if request.lag_s or self.draining:
+                self._check_open(request.deadline - self.clock(), request.lag_s)
             predicted = path is not None and path.learned > 0 and request.deadline != math.inf
             self.limit.check(request.priority, predicted=predicted)
             if path is not None:
@@ -347,7 +347,7 @@ class Door:
         except TautenError:
             self.refused += 1
             raise
-        self.limit.enter(request.priority, predicted=predicted)
+        self.limit.count()
 
     def _check_open(self, left_s: float, lag_s: float) -> None:
         """Refuse who was in time when he came, and has waited for the event loop since."""

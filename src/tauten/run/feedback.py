@@ -105,6 +105,10 @@ class AdaptiveLimit:
     def enter(self, priority: int = 0, *, predicted: bool = False) -> None:
         """Count one request in, or raise as `check`."""
         self.check(priority, predicted=predicted)
+        self.count()
+
+    def count(self) -> None:
+        """Count one in that was checked."""
         self.running += 1
         if self.running > self._peak:
             self._peak = self.running
