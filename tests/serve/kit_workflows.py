@@ -28,6 +28,38 @@ def shouted(text: str) -> str:
     return shout(text)
 
 
+@tt.stage
+async def remembered(text: str, session: tt.Session) -> str:
+    session.say("user", text)
+    return " ".join(turn["content"] for turn in session.history)
+
+
+@tt.workflow
+def remember(text: str, session: tt.Session) -> str:
+    return remembered(text)
+
+
+class Till:
+    """An effect that is counted, waits until it may go on, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.go = asyncio.Event()
+        self.go.set()
+        self.errors: list[Exception] = []
+
+    def fail(self) -> None:
+        """Raise what it was told to, once each."""
+        if self.errors:
+            raise self.errors.pop()
+
+    async def charge(self) -> None:
+        """The effect."""
+        self.runs += 1
+        await self.go.wait()
+        self.fail()
+
+
 def endless(stopped: asyncio.Event) -> Any:
     """The workflow `wait`, which never ends by itself and says when it was stopped."""
 

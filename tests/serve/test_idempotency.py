@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import tauten as tt
+from serve import kit_workflows
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Client, settle
 from tauten.errors import BackendError
@@ -19,21 +20,15 @@ from tauten.serve.service import Service
 KEY = {"idempotency-key": "order-1"}
 
 
-class Till:
-    """A stage with an effect."""
+class Till(kit_workflows.Till):
+    """Stages with an effect."""
 
     def __init__(self) -> None:
-        self.runs = 0
-        self.go = asyncio.Event()
-        self.go.set()
-        self.errors: list[Exception] = []
+        super().__init__()
 
         @tt.stage
         async def charged(amount: int) -> int:
-            self.runs += 1
-            await self.go.wait()
-            if self.errors:
-                raise self.errors.pop()
+            await self.charge()
             return amount
 
         @tt.stage
@@ -42,8 +37,7 @@ class Till:
             for each in range(amount):
                 if each == 1:
                     await self.go.wait()
-                if self.errors:
-                    raise self.errors.pop()
+                self.fail()
                 yield each
 
         @tt.workflow

@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 from websockets.asyncio.client import connect
 
 import tauten as tt
+from serve import kit_workflows
 from serve.kit_http import run, until
 from tauten.errors import BackendError
 from tauten.serve.app import App, Site
@@ -26,21 +27,15 @@ from tauten.serve.oip.grpc import serve_grpc
 from tauten.serve.service import Service
 
 
-class Till:
+class Till(kit_workflows.Till):
     """Stages with an effect, behind servers of both protocols."""
 
     def __init__(self) -> None:
-        self.runs = 0
-        self.go = asyncio.Event()
-        self.go.set()
-        self.errors: list[Exception] = []
+        super().__init__()
 
         @tt.stage
         async def charged(text: str) -> str:
-            self.runs += 1
-            await self.go.wait()
-            if self.errors:
-                raise self.errors.pop()
+            await self.charge()
             return f"{text} {self.runs}"
 
         @tt.stage
@@ -49,8 +44,7 @@ class Till:
             for letter in text:
                 yield letter
                 await self.go.wait()
-            if self.errors:
-                raise self.errors.pop()
+            self.fail()
 
         @tt.stage
         async def echoed(words: tt.Stream[str]) -> tt.Stream[str]:  # type: ignore[misc]

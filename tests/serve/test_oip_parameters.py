@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 import tauten as tt
 from serve.kit_http import run
 from serve.kit_openai import synthetic
+from serve.kit_workflows import remember
 from tauten.describe.said import Said, TokenLogprob
 from tauten.describe.stages.generate import chat
 from tauten.serve.app import App, Site
@@ -27,17 +28,6 @@ from tauten.serve.http.listener import serve
 from tauten.serve.oip.grpc import serve_grpc
 from tauten.serve.oip.messages import SERVICE, message
 from tauten.serve.service import Service
-
-
-@tt.stage
-async def kept(text: str, session: tt.Session) -> str:
-    session.say("user", text)
-    return " ".join(turn["content"] for turn in session.history)
-
-
-@tt.workflow
-def remember(text: str, session: tt.Session) -> str:
-    return kept(text)
 
 
 @tt.stage(pure=True)

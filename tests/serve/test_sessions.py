@@ -8,27 +8,15 @@ from typing import Any
 
 import pytest
 
-import tauten as tt
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Client, Talk
+from serve.kit_workflows import remember
 from tauten.errors import NotFound
 from tauten.plan.plan import Plan
 from tauten.serve.door import Caller, Door
 from tauten.serve.kept.kept import Kept
 from tauten.serve.kept.sessions import Sessions
 from tauten.serve.service import Service
-
-
-@tt.stage
-async def remembered(text: str, session: tt.Session) -> str:
-    session.say("user", text)
-    return " ".join(turn["content"] for turn in session.history)
-
-
-@tt.workflow
-def remember(text: str, session: tt.Session) -> str:
-    return remembered(text)
-
 
 PATH = "/v1/workflows/remember"
 
