@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 import tauten as tt
 from serve.kit_http import run
 from serve.kit_openai import synthetic
-from serve.kit_workflows import remember
+from serve.kit_workflows import remember, shouted
 from tauten.describe.said import Said, TokenLogprob
 from tauten.describe.stages.generate import chat
 from tauten.serve.app import App, Site
@@ -28,16 +28,6 @@ from tauten.serve.http.listener import serve
 from tauten.serve.oip.grpc import serve_grpc
 from tauten.serve.oip.messages import SERVICE, message
 from tauten.serve.service import Service
-
-
-@tt.stage(pure=True)
-async def shouted(text: str) -> str:
-    return text.upper()
-
-
-@tt.workflow
-def shout(text: str) -> str:
-    return shouted(text)
 
 
 @tt.workflow
@@ -61,7 +51,9 @@ def guess(text: str, logprobs: bool | None = None) -> tt.Stream[tt.Text]:
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[App, str, str]]:
     plan = synthetic(parrot, "chat", value="one two three", answer="constant")
-    app = App(Site([Service(remember), Service(shout), Service(guess), Service(parrot, plan)]), names=["oip"])
+    app = App(
+        Site([Service(remember), Service(shouted), Service(guess), Service(parrot, plan)]), names=["oip"]
+    )
     await app.site.services.open()
     http = await serve(app, host="127.0.0.1", lifespan=False)
     made = await serve_grpc(app.site, "127.0.0.1")
@@ -108,9 +100,9 @@ def test_a_sequence_is_a_session_of_a_workflow_that_takes_one(protocol: str, nam
             assert await say("y", id=8, sequence_start=True) == "y"  # begun anew
             assert await say("z", id=8, sequence_end=True) == "y z"
             assert len(app.site.door.sessions) == 0
-            with pytest.raises(InferenceServerException, match="E297 'shout' keeps nothing"):
-                await say("a", model="shout", sequence_start=True)
-            plain = await client.infer("shout", [text(module, "a")])
+            with pytest.raises(InferenceServerException, match="E297 'shouted' keeps nothing"):
+                await say("a", model="shouted", sequence_start=True)
+            plain = await client.infer("shouted", [text(module, "a")])
             assert plain.as_numpy("output")[0] == b"A"
 
     run(main)
@@ -148,22 +140,22 @@ def test_parameters_that_nobody_takes_are_named_in_the_reply() -> None:
 
             inputs = [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]
             infer = {"inputs": inputs, "parameters": {"timeout": 10_000_000, "tmeout": 1, "weird\r\n": 2}}
-            assert [(await post("shout/infer", infer))[index] for index in (0, 2)] == [200, "tmeout"]
+            assert [(await post("shouted/infer", infer))[index] for index in (0, 2)] == [200, "tmeout"]
             infer["parameters"] = {"timeout": 10_000_000}
-            assert (await post("shout/infer", infer))[2] is None
+            assert (await post("shouted/infer", infer))[2] is None
             infer["parameters"] = {"sequence_start": True}
             assert "E298" in (await post("remember/infer", infer))[1]["error"]
             asked = {"text_input": "a", "parameters": {"temperature": 0.5, "priority": 1}, "stream": True}
-            status, said, named = await post("shout/generate", asked)
+            status, said, named = await post("shouted/generate", asked)
             assert (status, said["text_output"], named) == (200, "A", "stream, temperature")
             for wrong in ({"timeout": "soon"}, {"priority": 5000}, {"details": "yes"}, 3):
-                status, said, _ = await post("shout/generate", {"text_input": "a", "parameters": wrong})
+                status, said, _ = await post("shouted/generate", {"text_input": "a", "parameters": wrong})
                 assert status == 400, wrong
             late = {"text_input": "a", "parameters": {"timeout": -1}}
-            assert "E298" in (await post("shout/generate", late))[1]["error"]
+            assert "E298" in (await post("shouted/generate", late))[1]["error"]
             async with grpc.aio.insecure_channel(grpc_) as channel:
                 ask = channel.unary_unary(f"/{SERVICE}/ModelInfer")
-                request = message("ModelInferRequest")(model_name="shout")
+                request = message("ModelInferRequest")(model_name="shouted")
                 request.inputs.add(name="text", datatype="BYTES", shape=[1]).contents.bytes_contents.append(
                     b"a"
                 )
