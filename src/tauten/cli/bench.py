@@ -105,8 +105,9 @@ def bench(
 ) -> int:
     """Send requests on a schedule made beforehand; each is timed from when it was due.
 
-    Exit codes: 0 the SLO holds (99 % confidence), 1 it does not, 3 this machine could not generate the
-    load, 4 too few requests to say, 5 requests failed and there is no SLO.
+    Exit codes: 0 the SLO holds (99 % confidence), 1 it does not, 2 the call or the requests are wrong in
+    themselves, 3 this machine could not generate the load, 4 too few requests to say, 5 requests failed
+    and there is no SLO.
     """
     _check(clients, pid)
     kind = _arrivals(arrivals, recording, rate or rates or max_rate)
