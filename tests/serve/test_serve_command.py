@@ -20,7 +20,7 @@ from tauten.cli import serve as command
 from tauten.cli.main import run
 from tauten.cli.serve import build
 from tauten.describe.slo import parse_slo
-from tauten.errors import InputError
+from tauten.errors import InputError, StageError
 from tauten.serve import samples
 from tauten.serve.safety.keys import new_key
 from tauten.serve.server import Server, Settings
@@ -243,14 +243,60 @@ def watching(clip: tt.Video) -> tt.Text:
 
 def test_made_up_samples_run_and_never_have_effects() -> None:
     assert samples.made_up(mailing) == (
-        None,
+        [],
         "stage 'send_mail' may have effects (pure=True says that it has none)",
     )
-    assert samples.made_up(loose)[0] is None
-    assert samples.made_up(watching) == (None, "no value of Video can be made up for `clip`")
-    sample, why = samples.made_up(looking)
-    assert (sample is not None, why) == (True, "")
+    assert samples.made_up(loose)[0] == []
+    assert samples.made_up(watching) == ([], "no value of Video can be made up for `clip`")
+    (sample,), why = samples.made_up(looking)
+    assert why == ""
     assert looking(**sample).text == "image/png audio/wav Hello."  # type: ignore[arg-type]
+
+
+def test_each_kind_of_an_input_is_made_up() -> None:
+    """Else a typed question leaves the model cold that hears a spoken one."""
+
+    @tt.stage(pure=True)
+    def hear(question: tt.Audio | tt.Text, photo: tt.Image) -> tt.Text:
+        return tt.Text(f"{question.type} {photo.type}")
+
+    @tt.workflow
+    def hearing(question: tt.Audio | tt.Text, photo: tt.Image) -> tt.Text:
+        return hear(question, photo)
+
+    found, why = samples.made_up(hearing)
+    assert why == ""
+    assert [hearing(**each).text for each in found] == ["text/plain image/png", "audio/wav image/png"]  # type: ignore[arg-type]
+
+
+def test_a_made_up_sample_may_fail_and_a_given_one_may_not(tmp_path: Path) -> None:
+    """No workflow has promised to take what we make up."""
+
+    @tt.stage(pure=True)
+    def price(order: tt.Json) -> tt.Text:
+        return tt.Text(str(order.value["cups"] * 3))
+
+    @tt.workflow
+    def shop(order: tt.Json) -> tt.Text:
+        return price(order)
+
+    async def main() -> None:
+        service = Service(shop, made_up=samples.made_up(shop)[0])
+        said: list[str] = []
+        server = Server([service], Settings(port=0, grpc_port=None, lead_s=0.0), progress=said.append)
+        life = asyncio.create_task(server.run(lambda: server.stop(signal.SIGTERM)))
+        await life
+        assert service.was_ready
+        assert (
+            "shop may be cold: a made-up sample failed with E404 stage 'price' raised KeyError: 'cups'"
+            in said
+        )
+        strict = Service(shop, samples=[{"order": tt.Json({})}])
+        with pytest.raises(StageError):
+            await strict.open()
+        await strict.close()
+
+    asyncio.run(main())
 
 
 def test_samples_of_a_folder(tmp_path: Path) -> None:

@@ -195,12 +195,12 @@ def _of_workflow(
     file = plans.get(name, plans.get("")) if alone else plans.get(name)
     plan = load_plan(file) if file else None
     found = given(samples, workflow, name, alone=alone) if samples is not None else []
-    if not found:
-        sample, why = made_up(workflow)
-        found = [] if sample is None else [sample]
-        said = "one made-up sample" if sample is not None else f"nothing, for {why}"
-        print(f"{name} warms up on {said}; --samples gives real ones", file=sys.stderr, flush=True)
-    return Service(workflow, plan, name=name, slo=slo, samples=found)
+    if found:
+        return Service(workflow, plan, name=name, slo=slo, samples=found)
+    guesses, why = made_up(workflow)
+    said = "made-up samples" if guesses else f"nothing, for {why}"
+    print(f"{name} warms up on {said}; --samples gives real ones", file=sys.stderr, flush=True)
+    return Service(workflow, plan, name=name, slo=slo, made_up=guesses)
 
 
 # -- flags ---------------------------------------------------------------------------------------------------

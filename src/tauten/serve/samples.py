@@ -65,33 +65,32 @@ def _value(value: Any, folder: Path) -> Any:
     return folder / value[1:] if isinstance(value, str) and value.startswith("@") else value
 
 
-def made_up(workflow: Workflow[..., Any]) -> tuple[Sample | None, str]:
-    """One sample out of nothing, or None and why there is none.
+def made_up(workflow: Workflow[..., Any]) -> tuple[list[Sample], str]:
+    """Samples out of nothing, or none and why there are none.
 
+    An input of several kinds has one of each in turn: a typed question does not warm what hears a spoken one.
     Stages that may not run twice (``effects="once"``) do not run for a warm-up that nobody asked for.
     """
     if workflow.graph is None:
-        return None, "its graph is only known when it runs"
+        return [], "its graph is only known when it runs"
     effective = [stage.kind.name for stage in workflow.graph.stages.values() if not stage.kind.pure]
     if effective:
-        return None, f"stage '{effective[0]}' may have effects (pure=True says that it has none)"
-    sample: dict[str, Any] = {}
+        return [], f"stage '{effective[0]}' may have effects (pure=True says that it has none)"
+    made: dict[str, list[Any]] = {}
     for name, port in workflow.inputs.items():
-        value = _made(port)
-        if value is not None:
-            sample[name] = value
+        if values := _made(port):
+            made[name] = values
         elif not port.optional:
-            return None, f"no value of {port} can be made up for `{name}`"
-    return sample, ""
+            return [], f"no value of {port} can be made up for `{name}`"
+    count = min(MOST, max(map(len, made.values()), default=1))
+    return [{name: values[n % len(values)] for name, values in made.items()} for n in range(count)], ""
 
 
-def _made(port: PortType) -> Any:
+def _made(port: PortType) -> list[Any]:
     if port.stream:
-        return None
-    for kind, make in _MAKERS.items():
-        if kind in port.kinds:
-            return [make()] if port.many else make()
-    return None
+        return []
+    values = [make() for kind, make in _MAKERS.items() if kind in port.kinds]
+    return [[value] for value in values] if port.many else values
 
 
 def picture() -> bytes:

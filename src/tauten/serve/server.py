@@ -181,12 +181,14 @@ class Server:
         loop = asyncio.get_running_loop()
         for service in self.services:
             began = loop.time()
-            count = len(service.samples)
+            count = len(service.samples) + len(service.made_up)
             self.progress(
                 f"loading {service.name}"
                 + (f", warming up on {count} sample{'s' if count > 1 else ''}" if count else "")
             )
             await service.open()
+            if service.unfit:
+                self.progress(f"{service.name} may be cold: a made-up sample failed with {service.unfit}")
             self.progress(
                 f"{service.name} is ready after {loop.time() - began:.1f} s, plan {service.plan_id}"
             )

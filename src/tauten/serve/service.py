@@ -10,7 +10,7 @@ from typing import Any
 
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
-from tauten.errors import NotFound, PlanError, Unavailable, suggest
+from tauten.errors import InputError, NotFound, PlanError, StageError, Unavailable, suggest
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
 from tauten.run.request import ANY_TIME, Aim
@@ -35,12 +35,15 @@ class Service:
         name: str = "",
         slo: Slo | None = None,
         samples: Sequence[Mapping[str, Any]] = (),
+        made_up: Sequence[Mapping[str, Any]] = (),
         engine: Engine | None = None,
     ) -> None:
         self.workflow = workflow
         self.name = name or workflow.name
         self.slo = slo or workflow.slo
         self.samples = samples  # real inputs; they warm the service up before it is ready
+        self.made_up = made_up  # harmless ones, in place of them
+        self.unfit = ""  # what a made-up input failed with
         self.engine = engine or Engine()
         self.shareable = shareable(workflow)  # identical requests at the same time may share one computation
         self.ready = False
@@ -52,8 +55,7 @@ class Service:
     async def open(self) -> None:
         """Load the plan's models and run the samples; then ready."""
         self.plan_id = await self.engine.open(self.workflow, self._plan)
-        for sample in self.samples:
-            await self.engine.run(self.workflow.bind(**sample))
+        await self._warm_up()
         self.ready = self.was_ready = True
 
     async def swap(self, plan: Plan) -> str:
@@ -72,11 +74,21 @@ class Service:
         """Open a plan that gets no traffic yet and run the samples through it; failing leaves nothing open."""
         new = await self.engine.open(self.workflow, plan, weight=0.0)
         try:
-            for sample in self.samples:
-                await self.engine.run(self.workflow.bind(**sample), plan=new)
+            await self._warm_up(new)
         except BaseException:
             await self.engine.retire(new, drain_s=0.0)
             raise
+
+    async def _warm_up(self, plan: str = "") -> None:
+        """Run what warms a plan up. A made-up input may fail: no stage has promised to take it."""
+        for sample in self.samples:
+            await self.engine.run(self.workflow.bind(**sample), plan=plan)
+        self.unfit = ""
+        for sample in self.made_up:
+            try:
+                await self.engine.run(self.workflow.bind(**sample), plan=plan)
+            except (InputError, StageError) as error:
+                self.unfit = f"{error.code} {error.message}"
 
     async def close(self) -> None:
         self.ready = False
