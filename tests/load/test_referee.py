@@ -16,7 +16,7 @@ import pytest
 from load.virtual_targets import VirtualTarget
 from tauten.improve.load.target import Response
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # LoadGen knows no virtual clock: two seconds of load in each test, twice
 
 PATH = Path(__file__).parents[2] / "bench" / "loadgen.py"
 

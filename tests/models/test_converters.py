@@ -13,7 +13,7 @@ from tauten.models.convert import run_converter
 
 
 def alphabet(path: Path, characters: str, classes: int) -> Path:
-    onnx = pytest.importorskip("onnx")
+    onnx = pytest.importorskip("onnx", reason="onnx is a separate install (extra `local`)")
     ends = [onnx.helper.make_tensor_value_info(name, 1, ["n", classes]) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
     model = onnx.helper.make_model(graph)

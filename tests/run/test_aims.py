@@ -22,7 +22,7 @@ from tauten.run.engine import Engine
 from tauten.run.request import Aim, Request
 from tauten.serve.service import LATE, Service
 
-LONG = pytest.mark.slow
+LONG = pytest.mark.slow  # ten times the requests of the short run: over ten seconds of computing each
 
 
 @stage(roles={"model": Role("none", ("synthetic",))}, effects="pure")

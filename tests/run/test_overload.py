@@ -21,7 +21,7 @@ from tauten.run.request import Request
 BATCHES: dict[str, Any] = {"ms_per_batch": 10.0, "ms_per_item": 1.0, "sigma": 0.2}
 CAPACITY = 2 * 8 / 0.018  # of two replicas with full batches of eight, a second
 SLO_S = 0.1
-LONG = pytest.mark.slow
+LONG = pytest.mark.slow  # 15 to 40 times the requests of the short runs: ten to ninety seconds of computing
 
 
 def served(load: Load, seconds: float) -> float:

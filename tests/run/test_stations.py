@@ -21,7 +21,7 @@ from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.engine import Engine
 from tauten.run.request import Request
 
-LONG = pytest.mark.slow
+LONG = pytest.mark.slow  # fifty times the requests of the short run: a minute of computing
 WARM_S = 4.0
 SLO_S = 1.0
 READ_S, REFUSE_S, WORK_S, REPLY_S = 0.0004, 0.00012, 0.0016, 0.0008  # of the loop; WORK decodes and begins

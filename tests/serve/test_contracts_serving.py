@@ -316,7 +316,6 @@ def test_more_and_fewer_replicas_under_load_cost_no_request() -> None:
 # -- memory --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_requests_leave_no_memory_behind() -> None:
     """Once all that is kept on purpose is full, further requests keep nothing: no growth by the request."""
     rounds = 300
