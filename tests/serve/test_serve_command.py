@@ -132,6 +132,44 @@ def test_an_address_without_keys_is_called_what_it_is(
     assert (command._who(keyed), capsys.readouterr().err) == ("API keys", "")
 
 
+def test_the_line_to_try_has_the_forms_that_the_inputs_take() -> None:
+    """It is pasted as it stands: words for text, lists for lists, a form for media."""
+
+    @tt.stage(pure=True)
+    def tell(about: list[tt.Text], order: tt.Json, cups: int, fast: bool) -> tt.Text:
+        return tt.Text(f"{about} {order.value} {cups} {fast}")
+
+    @tt.workflow
+    def telling(
+        about: list[tt.Text], order: tt.Json, cups: int, fast: bool, more: str | None = None
+    ) -> tt.Text:
+        return tell(about, order, cups, fast)
+
+    def line(service: Service, keyed: bool = False) -> str:
+        return command._curl("http://there", service, keyed).removeprefix("curl http://there/v1/workflows/")
+
+    inputs = {"about": ["..."], "order": {}, "cups": 1, "fast": False}
+    said = line(Service(telling), keyed=True)
+    assert said.startswith("telling -H 'authorization: Bearer KEY' -H 'content-type: application/json' -d '{")
+    assert json.loads(said.partition(" -d ")[2].strip("'")) == {"inputs": inputs}
+    assert telling(**inputs).text  # type: ignore[arg-type]
+    assert line(Service(looking)) == "looking -F photo=@FILE -F sound=@FILE"
+    (chatting,), _ = build(["smollm2"], [], None, None)
+    assert '"messages":[{"role":"user","content":"..."}]' in line(chatting)
+
+
+def test_shares_and_folders_that_are_none(
+    flow: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["--access-log-sample", "10"], ["--samples", str(tmp_path / "none")]):
+        several = [flow + ":flow", flow + ":counting", *words]
+        assert run(["serve", *several, "--port", "0", "--grpc-port", "off"]) == 2
+    said = capsys.readouterr().err
+    assert "E260 --access-log-sample 10\nhelp: give a share, from 0 to 1" in said
+    assert "E269" in said
+    assert "holds no samples" in said
+
+
 def test_targets_that_are_none(flow: str, capsys: pytest.CaptureFixture[str]) -> None:
     for target in ["none.py:flow", f"{flow}:flaw", "no-such-model-at-all"]:
         assert run(["serve", target, "--port", "0", "--grpc-port", "off"]) == 2, target

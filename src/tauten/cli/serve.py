@@ -15,11 +15,13 @@ import msgspec
 import typer
 
 from tauten.cli.target import load_workflow
+from tauten.describe.payload import Audio, Image, Json, Text, Video
 from tauten.describe.slo import Slo, parse_slo
 from tauten.errors import InputError, suggest
 from tauten.plan.plan import load_plan
 
 if TYPE_CHECKING:
+    from tauten.describe.ports import PortType
     from tauten.serve.server import Server, Settings
     from tauten.serve.service import Service
 
@@ -88,7 +90,7 @@ def serve(
         lead_s=_at_least("--drain-lead-s", drain_lead_s),
         server=_one_of("--server", server, ("thin", "uvicorn", "granian")),  # type: ignore[arg-type]
         log=_one_of("--log", log, ("json", "text")),  # type: ignore[arg-type]
-        log_sample=min(1.0, _at_least("--access-log-sample", access_log_sample)),
+        log_sample=_share("--access-log-sample", access_log_sample),
         log_content=log_content,
         timing=server_timing,
         otlp=otlp,
@@ -125,9 +127,13 @@ def build(
     targets: Sequence[str], plans: Sequence[str], slo: Slo | None, samples: Path | None
 ) -> tuple[list[Service], dict[str, Path]]:
     """The services of a command line, and their plan files by name."""
+    from tauten.serve.samples import nothing_in
+
     named = _plans(plans)
     if len(named) > 1 and "" in named:
         raise InputError("--plan without a name among several", help="write NAME=FILE.toml", code="E260")
+    if samples is not None and not samples.is_dir():
+        raise nothing_in(samples)  # a folder of several services may hold none for one of them
     alone = len(targets) == 1
     services = [service for target in targets for service in _services(target, named, slo, samples, alone)]
     names = [service.name for service in services]
@@ -240,6 +246,12 @@ def _at_least(flag: str, value: float) -> float:
     return value
 
 
+def _share(flag: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise InputError(f"{flag} {value:g}", help="give a share, from 0 to 1", code="E260")
+    return value
+
+
 def _positive(flag: str, value: float) -> float:
     if not value > 0:
         raise InputError(f"{flag} {value:g}", help="give more than 0", code="E260")
@@ -265,9 +277,10 @@ def _announce(server: Server, as_json: bool) -> None:
         return
     grpc = f"   gRPC {host}:{ports['grpc']}" if "grpc" in ports else ""
     print(f"serving {url}{grpc}   {_who(settings)}")
+    width = max(20, *(len(each.name) for each in server.services))
     for service in server.services:
         limits = ", ".join(f"{name} {value:g}" for name, value in service.slo.limits().items())
-        print(f"  {service.name:<20} plan {service.plan_id}   {limits or 'no SLO'}")
+        print(f"  {service.name:<{width}} plan {service.plan_id}   {limits or 'no SLO'}")
     print(f"try   {_curl(url, server.services[0], bool(settings.keys))}")
     print(f"see   {url}/docs   {url}/metrics   {url}/health/ready", flush=True)
 
@@ -296,9 +309,32 @@ def _is_open(settings: Settings) -> bool:
 
 def _curl(url: str, service: Service, keyed: bool) -> str:
     """A line to try a service with; of a model that takes raw tensors, which tensors those are."""
-    inputs = {name: "..." for name, port in service.workflow.inputs.items() if not port.optional}
-    body = msgspec.json.encode({"inputs": inputs}).decode()
     key = " -H 'authorization: Bearer KEY'" if keyed else ""
     if hasattr(service, "signature"):
         return f"curl {url}/v2/models/{service.name}{key}"
-    return f"curl {url}/v1/workflows/{service.name}{key} -H 'content-type: application/json' -d '{body}'"
+    inputs = {name: _like(name, port) for name, port in service.workflow.inputs.items() if not port.optional}
+    place = f"curl {url}/v1/workflows/{service.name}{key}"
+    if _FILE in inputs.values():
+        return " ".join([place, *(f"-F {name}={value}" for name, value in inputs.items())])
+    body = msgspec.json.encode({"inputs": inputs}).decode()
+    return f"{place} -H 'content-type: application/json' -d '{body}'"
+
+
+def _like(name: str, port: PortType) -> Any:
+    """A value in the form that an input takes."""
+    if name == "messages" and port.many:
+        return [{"role": "user", "content": "..."}]
+    found = next((_LIKE[kind] for kind in _LIKE if kind in port.kinds), "...")
+    return [found] if port.many and found != _FILE else found
+
+
+_FILE = "@FILE"
+_LIKE: dict[Any, Any] = {
+    **dict.fromkeys((Text, str), "..."),
+    **dict.fromkeys((Image, Audio, Video), _FILE),
+    Json: {},
+    dict: {},
+    int: 1,
+    float: 1,
+    bool: False,
+}

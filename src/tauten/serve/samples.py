@@ -41,14 +41,19 @@ def given(folder: Path, workflow: Workflow[..., Any], name: str, *, alone: bool)
     else:
         found = [_read(path) for path in sorted(own.glob("*.json"))[:MOST]]
     if not found:
-        raise InputError(
-            f"{str(own)!r} holds no samples",
-            help='give a recording, or JSON files like {"question": "Why?", "photo": "@shot.png"}',
-            code="E269",
-        )
+        raise nothing_in(own)
     for sample in found:
         workflow.bind(**sample)  # what does not fit is said before the models load
     return found
+
+
+def nothing_in(folder: Path) -> InputError:
+    """The error of a folder without samples."""
+    return InputError(
+        f"{str(folder)!r} holds no samples",
+        help='give a recording, or JSON files like {"question": "Why?", "photo": "@shot.png"}',
+        code="E269",
+    )
 
 
 def _read(path: Path) -> Sample:
