@@ -10,31 +10,22 @@ long on the way out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from tauten.clock import Clock, in_ms
 from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Lowered
 from tauten.run.feedback import AdaptiveLimit, Margin
+from tauten.run.known_steps import GAIN, Met, Place, Step, Steps
 from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.run.scheduling import retry_after
-from tauten.run.trace import VISIT, Row
+from tauten.run.trace import Row
 
 REFRESH_S = 0.01  # how old a prediction of the path may be: queues move by a batch or two meanwhile
 LEARN_ALL, LEARN_EACH = 16, 8  # requests: the first ones teach, then one in eight; the rest is free
-_SURE = 0.9  # of the requests come to a step: below that one more may well skip it
 TRY_S = 0.1  # between requests that are let in to see whether what was learned still holds
 SLOW = 1.25  # times its own work, waiting included, is what one gets whose work alone is longer than its aim
-GAIN = 1 / 8  # of a new observation, as round-trip estimators take it
-
-
-class Place(Protocol):
-    """A deployment as the path sees it."""
-
-    coming: int  # requests that were admitted and have yet to come here
-
-    def wait_s(self, priority: int, now: float, coming: int = 0) -> float: ...
 
 
 class Terms(NamedTuple):
@@ -47,104 +38,47 @@ class Terms(NamedTuple):
     idle: bool = False  # nobody else is in the engine
 
 
-class _Step:
-    """What one step of a plan is known to take by itself, waiting for its turn left out."""
-
-    __slots__ = ("deviation_s", "mean_s", "places", "seen", "share", "sure_s")
-
-    def __init__(self, places: tuple[Place, ...]) -> None:
-        self.places = places
-        self.mean_s = self.deviation_s = 0.0
-        self.sure_s = 0.0  # what it takes at the least; one that took less shows at once that it is less
-        self.seen = 0
-        self.share = 0.0  # of the requests come here; others skip it
-
-    def learn(self, seconds: float) -> None:
-        self.seen += 1
-        error = seconds - self.mean_s
-        gain = max(GAIN, 1 / self.seen)
-        self.mean_s += error * gain
-        self.deviation_s += (abs(error) - self.deviation_s) * gain if self.seen > 1 else 0.0
-        usual_s = max(0.0, self.mean_s - 1.5 * self.deviation_s)
-        self.sure_s = min(seconds, usual_s, self.sure_s + (usual_s - self.sure_s) * gain)
-
-    def wait_s(self, priority: int, now: float) -> float:
-        return max([place.wait_s(priority, now) for place in self.places], default=0.0)
-
-    def door_s(self, priority: int, now: float) -> float:
-        """As `wait_s`, behind those that were admitted before and are still on their way."""
-        if not self.places:
-            return 0.0
-        return max([place.wait_s(priority, now, place.coming) for place in self.places])
-
-    def usual_s(self, now: float) -> float:
-        return self.share * (self.mean_s + self.wait_s(0, now))
-
-    def least_s(self, priority: int, now: float) -> float:
-        """What it surely takes: inputs differ, and a request is not refused for those of others."""
-        return self.sure_s + self.door_s(priority, now) if self.share >= _SURE else 0.0
-
-    @property
-    def alone_s(self) -> float:
-        """As `least_s`, where nobody waits."""
-        return self.sure_s if self.share >= _SURE else 0.0
-
-
 class Path:
     """The steps of one plan, and what they will take for one more request.
 
-    `before` says for each step which steps end before it begins; `places` where it may have to wait.
+    `before` says for each step which steps end before it begins; `places` where it may have to wait, and `met`
+    where steps may that only finished requests show: all those of a program.
     """
 
-    def __init__(self, before: Mapping[str, Iterable[str]], places: Mapping[str, Iterable[Place]]) -> None:
-        self._before = {name: tuple(earlier) for name, earlier in before.items()}
-        self._steps = {name: _Step(tuple(places.get(name, ()))) for name in self._before}
-        self._order = _ordered(self._before)
-        place = {name: index for index, name in enumerate(self._order)}
-        self._line = [  # the steps in order, each with the places in it of those before
-            (self._steps[name], tuple(place[each] for each in self._before[name] if each in place))
-            for name in self._order
-        ]
+    def __init__(
+        self,
+        before: Mapping[str, Iterable[str]],
+        places: Mapping[str, Iterable[Place]],
+        met: Met | None = None,
+    ) -> None:
+        self._steps = Steps(before, places, met)
         self._after: dict[str, float] = {}
         self._until = -math.inf
         self._seen = 0
         self._margin = Margin()
         self._try_at = math.nan  # when one more is let in to see, where all are refused
         self._alone_s = 0.0  # what one surely takes where nobody waits
-        self._first = _Step(())  # what one takes by itself to its first output
+        self._first = Step()  # what one takes by itself to its first output
         self._tail_s = 0.0  # from there to the end, in the mean
         self._sure: tuple[Place, ...] = ()  # where almost every request comes
-        self.waits = any(step.places for step in self._steps.values())
         self.learned = 0
+        self.knows = False  # enough to predict by
+        self.whole = False  # and there is no place where only some requests come
 
-    def learn(self, rows: Iterable[Row], start: float = 0.0, first: float = 0.0, end: float = 0.0) -> None:
+    def learn(self, rows: Sequence[Row], start: float = 0.0, first: float = 0.0, end: float = 0.0) -> None:
         """Take what one finished request took, step by step, and to its first output."""
         self._seen += 1
         if self._seen > LEARN_ALL and self._seen % LEARN_EACH:
             return
         self.learned += 1
-        spans: dict[str, list[float]] = {}
-        waits: dict[str, dict[str, float]] = {}
-        for name, cause, begin, end in rows:
-            base = name.partition("[")[0] if "[" in name else name
-            if base not in self._steps:
-                continue
-            if cause == VISIT:
-                span = spans.setdefault(base, [begin, end])
-                span[0], span[1] = min(span[0], begin), max(span[1], end)
-            elif cause in ("queue", "batch_wait"):
-                mine = waits.setdefault(base, {})
-                mine[name] = mine.get(name, 0.0) + end - begin
-        gain = max(GAIN, 1 / self.learned)
+        self._steps.learn(rows)
         if end:
             self._first.learn(max(0.0, first - start - waited_s(rows, first)))
-            self._tail_s += (max(0.0, end - first) - self._tail_s) * gain
-        for base, step in self._steps.items():
-            step.share += ((base in spans) - step.share) * gain
-            if base in spans:
-                # members of a map wait for one another: only what the luckiest waited was others' doing
-                waited = min(waits.get(base, _NO_WAITS).values())
-                step.learn(max(0.0, spans[base][1] - spans[base][0] - waited))
+            self._tail_s += (max(0.0, end - first) - self._tail_s) * max(GAIN, 1 / self.learned)
+        waiting = [step.sure for step in self._steps.named.values() if step.waits]
+        if not self.knows:
+            self._until = -math.inf
+        self.knows, self.whole = any(waiting), all(waiting)
 
     def ended(self, late: bool, now: float) -> None:
         """Widen predictions until hardly any that was admitted is late."""
@@ -161,32 +95,19 @@ class Path:
 
     def least_s(self, priority: int, now: float) -> float:
         """Seconds that one more request of that priority takes at the least; 0.0 before anything is known."""
-        if not self.learned:
+        if not self.knows:
             return 0.0
         if now >= self._until:
             self._refresh(now)
-        return self._longest([step.least_s(priority, now) for step, _ in self._line])
+        return self._steps.longest([step.least_s(priority, now) for step, _ in self._steps.line])
 
     def _refresh(self, now: float) -> None:
         self._until = now + REFRESH_S
-        self._alone_s = self._longest([step.alone_s for step, _ in self._line])
-        sure = [place for step in self._steps.values() if step.share >= _SURE for place in step.places]
+        steps = self._steps
+        self._alone_s = steps.longest([step.alone_s for step, _ in steps.line])
+        sure = [place for step, _ in steps.line if step.sure for place in step.places]
         self._sure = tuple(dict.fromkeys(sure))
-        after = dict.fromkeys(self._before, 0.0)
-        for name in reversed(self._order):
-            mine = after[name] + self._steps[name].usual_s(now)
-            for earlier in self._before[name]:
-                if earlier in after:
-                    after[earlier] = max(after[earlier], mine)
-        self._after = after
-
-    def _longest(self, takes: Iterable[float]) -> float:
-        """Seconds along the longest way, where the steps in order take so long."""
-        ends: list[float] = []
-        for (_, before), takes_s in zip(self._line, takes, strict=True):
-            begins = max([ends[each] for each in before]) if before else 0.0
-            ends.append(begins + takes_s)
-        return max(ends, default=0.0)
+        self._after = steps.after(now)
 
     def _wanted(self, aim: Aim, margin: float) -> tuple[tuple[float, float], ...]:
         """To the end and to the first output: (what one takes by itself, what it may take with waiting).
@@ -218,7 +139,7 @@ class Path:
             if self._may_try(left_s, now):
                 return False
             raise too_late("the request", needs_s, left_s, retry_after(needs_s, left_s))
-        if terms.aim is not ANY_TIME and self.learned:
+        if terms.aim is not ANY_TIME and self.knows:
             waits_s = max(0.0, least_s - self._alone_s)
             margin = 1.0 if terms.idle else margin  # it stands for what others add
             for own_s, want_s in self._wanted(terms.aim, margin):
@@ -227,25 +148,32 @@ class Path:
                     raise too_late("the request", needs_s, left_s, retry_after(needs_s, left_s))
         return True
 
-    def admit(self, request: Request, now: float, *, idle: bool = False) -> None:
-        """Raise Overloaded when the request would be too late; else hand its predictions down to it."""
-        if request.deadline != math.inf:
-            start, aim = request.trace.start, request.aim
-            terms = Terms(request.deadline - now, aim, now - start, request.lag_s, idle)
-            if not self.check(request.priority, terms, now):
-                self._try_at = now + max(TRY_S, self._alone_s)
-                self._seen = 0  # the next ones teach
-                return  # nothing is promised to it: deployments may refuse it
-            if not terms.left_s > 0.0:
-                return
-            if aim is not ANY_TIME:
-                (_, end_s), (_, first_s) = self._wanted(aim, self._margin.value)
-                request.target = start + min(end_s, first_s + self._tail_s)
-            request.after = self.after(now)
-            request.coming = set(self._sure)
-            for place in request.coming:
-                place.coming += 1
-        request.admitted = True
+    def admit(self, request: Request, now: float, *, idle: bool = False) -> bool:
+        """Raise Overloaded when the request would be too late; else hand its predictions down to it, and say
+        whether there are any. Where they are not for all places that it may come to, those may refuse it."""
+        if not self.knows or request.deadline == math.inf:
+            return False
+        start, aim = request.trace.start, request.aim
+        terms = Terms(request.deadline - now, aim, now - start, request.lag_s, idle)
+        if not self.check(request.priority, terms, now):
+            self._try_at = now + max(TRY_S, self._alone_s)
+            self._seen = 0  # the next ones teach
+            return False
+        if not terms.left_s > 0.0:
+            return False
+        if aim is not ANY_TIME:
+            (_, end_s), (_, first_s) = self._wanted(aim, self._margin.value)
+            request.target = start + min(end_s, first_s + self._tail_s)
+        request.after = self.after(now)
+        request.coming = set(self._sure)
+        for place in request.coming:
+            place.coming += 1
+        request.admitted = self.whole
+        return True
+
+    def foresaw(self, rows: Iterable[Row]) -> bool:
+        """Whether one waited only where it was known to come."""
+        return self.whole or all(self._steps.sure(row[0]) for row in rows if row[1] == "queue")
 
 
 def waited_s(rows: Iterable[Row], until: float) -> float:
@@ -268,24 +196,7 @@ def late_by_waiting(request: Request, now: float) -> bool:
     return False
 
 
-_NO_WAITS: dict[str, float] = {"": 0.0}
 _WAITS = frozenset({"queue", "batch_wait", "loop", "admission"})  # others are to blame for these
-
-
-def _ordered(before: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """The steps, each after those before it."""
-    found: dict[str, None] = {}
-
-    def visit(name: str) -> None:
-        if name in found or name not in before:
-            return
-        for earlier in before[name]:
-            visit(earlier)
-        found[name] = None
-
-    for name in before:
-        visit(name)
-    return list(found)
 
 
 def too_late(label: str, needs_s: float, left_s: float, retry_after_s: float) -> Overloaded:
@@ -297,19 +208,24 @@ def too_late(label: str, needs_s: float, left_s: float, retry_after_s: float) ->
     )
 
 
-def path_of(lowered: Lowered, deployments: Mapping[str, Mapping[str, Place]]) -> Path | None:
-    """The path of a drawn plan; None where no step waits for a deployment."""
+def path_of(lowered: Lowered | None, places: Met) -> Path | None:
+    """The path of a plan: drawn steps are known, those of a program are met as its requests end.
+
+    None where no step of a drawing waits for a deployment.
+    """
+    if lowered is None:
+        return Path({}, {}, places)
     names = [step.name for step in lowered.steps]
     before = {name: (*lowered.edges.get(name, ()), *lowered.order.get(name, ())) for name in names}
-    path = Path(before, {name: tuple(places.values()) for name, places in deployments.items()})
-    return path if path.waits else None
+    drawn = {name: [each for binding in places(name) for each in binding] for name in names}
+    return Path(before, drawn, places) if any(drawn.values()) else None
 
 
 class Door:
     """Where requests enter an engine: refused while it drains, when they would be late, or by a limit.
 
-    The limit bounds the memory of all, and adapts to those whose capacity is unknown: requests of plans that
-    are programs or have not been measured.
+    The limit bounds the memory of all, and adapts to those whose capacity is unknown: requests of plans of
+    which too few have ended.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -335,19 +251,20 @@ class Door:
         """The request's whole stay, as a context; entering it raises Overloaded or Unavailable."""
         return Passage(self, path, request)
 
-    def enter(self, path: Path | None, request: Request) -> None:
-        """Let a request in or refuse it."""
+    def enter(self, path: Path | None, request: Request) -> bool:
+        """Let a request in or refuse it; says whether it was predicted when it will end."""
         try:
             if request.lag_s or self.draining:
                 self._check_open(request.deadline - self.clock(), request.lag_s)
-            predicted = path is not None and path.learned > 0 and request.deadline != math.inf
+            predicted = path is not None and path.knows and request.deadline != math.inf
             self.limit.check(request.priority, predicted=predicted)
-            if path is not None:
-                path.admit(request, self.clock(), idle=not self.limit.running)
+            if predicted and path is not None:
+                predicted = path.admit(request, self.clock(), idle=not self.limit.running)
         except TautenError:
             self.refused += 1
             raise
         self.limit.count()
+        return predicted
 
     def _check_open(self, left_s: float, lag_s: float) -> None:
         """Refuse who was in time when he came, and has waited for the event loop since."""
@@ -362,16 +279,17 @@ class Door:
 class Passage:
     """One request's stay behind the door. `whole` says that it came to its end, and may teach."""
 
-    __slots__ = ("_door", "_path", "_request", "whole")
+    __slots__ = ("_door", "_path", "_predicted", "_request", "whole")
 
     def __init__(self, door: Door, path: Path | None, request: Request) -> None:
         self._door = door
         self._path = path
         self._request = request
+        self._predicted = False  # when it would end
         self.whole = False
 
     def enter(self) -> None:
-        self._door.enter(self._path, self._request)
+        self._predicted = self._door.enter(self._path, self._request)
 
     def leave(self, late: bool = False) -> None:
         request, path, door = self._request, self._path, self._door
@@ -382,8 +300,10 @@ class Passage:
             if self.whole:
                 first = request.trace.first_output
                 path.learn(request.trace.rows, began, now if first is None else first, now)
-            if request.admitted and deadline != math.inf:
-                path.ended(late or now >= deadline or late_by_waiting(request, now), now)
+            if self._predicted:
+                late = late or now >= deadline or late_by_waiting(request, now)
+                if not late or path.foresaw(request.trace.rows):
+                    path.ended(late, now)
         budget_s = deadline - began
         if self.whole or now < deadline:  # else it was late in any case
             budget_s = min(budget_s, request.aim.end_s)

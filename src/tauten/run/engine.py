@@ -83,6 +83,7 @@ class Engine:
             if workflow.graph is not None:
                 opened.lowered = lower(workflow.graph, plan)
                 await self._bind(opened, opened.lowered, opened.steps)
+            opened.path = path_of(opened.lowered, opened.steps.places)
             if self._known(workflow, plan):  # opened twice at once: the first stays
                 await self.deployments.release(opened.keys)
                 return plan.id
@@ -113,7 +114,6 @@ class Engine:
                 opened.bound[step.name] = await steps.bind(step)
         binder = Binder(lowered, opened.bound, steps)
         opened.operators = binder.operators(lowered.program)
-        opened.path = path_of(lowered, {name: each.deployments for name, each in opened.bound.items()})
         wanted = replace(lowered.graph.output, optional=False, stream=self._streams(lowered))
         opened.result = binder.getter(lowered.result, "", wanted)
         opened.slots = len(binder.slots)

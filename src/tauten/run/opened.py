@@ -43,9 +43,7 @@ class Opened:
     streams: bool = False
     bound: dict[str, BoundStep] = field(default_factory=dict)
     steps: PlanSteps | None = None
-    path: Path | None = (
-        None  # what its steps will take; None where nothing is queued for, or nothing is known
-    )
+    path: Path | None = None  # what its steps will take; None where a drawing queues for nothing
     keys: list[str] = field(default_factory=list)  # of the deployments it holds
     weight: float = 1.0
     requests: set[Request] = field(default_factory=set)  # that run it now

@@ -43,6 +43,11 @@ class PlanSteps(Dynamic):
         self._workers = workers
         self._bound: dict[tuple[Any, ...], BoundStep] = {}
         self._plain: dict[str, BoundStep] = {}  # calls that write no settings
+        self._places: dict[str, list[tuple[Deployment | SlotDeployment, ...]]] = {}
+
+    def places(self, name: str) -> list[tuple[Deployment | SlotDeployment, ...]]:
+        """Where a step waits: the deployments of each of its bindings, those to come included."""
+        return self._places.setdefault(name, [])
 
     def ready(self, name: str, kind: StageKind[..., Any], params: Mapping[str, Any]) -> BoundStep | None:
         if not params:
@@ -90,6 +95,9 @@ class PlanSteps(Dynamic):
         if kind.deployed:
             body = _body(kind, chosen, alone=not models)
             taken["body"] = await self._deployments.take(self._keys, body, {})
+        places, binding = self.places(name), tuple(taken.values())
+        if binding not in places:
+            places.append(binding)
         return BoundStep(name, kind, params, self._workers, taken, files)
 
 
