@@ -109,7 +109,8 @@ def bench(
     themselves, 3 this machine could not generate the load, 4 too few requests to say, 5 requests failed
     and there is no SLO.
     """
-    _check(clients, pid)
+    _check_at_least_0({"--clients": clients, "--rounds": rounds, "--deadline-ms": deadline_ms})
+    _check(timeout, max_errors, pid)
     kind = _arrivals(arrivals, recording, rate or rates or max_rate)
     listed = _rates(rates)
     _one_load(bool(rate), bool(listed), max_rate, bool(clients), kind.kind == "recorded")
@@ -139,9 +140,18 @@ def bench(
     return _answer(asked, json_file, html)
 
 
-def _check(clients: int, pid: int) -> None:
-    if clients < 0:
-        raise InputError(f"--clients {clients}", help="give 1 or more", code="E260")
+def _check_at_least_0(given: Mapping[str, float]) -> None:
+    """0 stands for a flag that was not given."""
+    for flag, value in given.items():
+        if not value >= 0:
+            raise InputError(f"{flag} {value:g}", help="give more than 0", code="E260")
+
+
+def _check(timeout_s: float, max_errors: float, pid: int) -> None:
+    if not timeout_s > 0:
+        raise InputError(f"--timeout {timeout_s:g}", help="give more than 0 seconds", code="E260")
+    if not 0 <= max_errors <= 1:
+        raise InputError(f"--max-errors {max_errors:g}", help="give a share, from 0 to 1", code="E260")
     if pid and not Path(f"/proc/{pid}").is_dir():
         raise InputError(f"--pid {pid}: no such process", help="give the server's process id", code="E260")
 
@@ -232,6 +242,12 @@ async def _sides(asked: Asked, kept: Recording | None) -> AsyncIterator[Opened]:
     """The targets, opened, with their requests encoded; all is given back at the end."""
     if not is_url(asked.target):
         check_scheme(asked.target)
+        if asked.url != UrlOptions():
+            raise InputError(
+                "--api, --header, --no-stream and --no-binary speak to a server",
+                help="give a URL, or leave them out: a workflow is called as it is",
+                code="E260",
+            )
         async with _workflow(asked, kept) as opened:
             yield opened
         return
