@@ -13,12 +13,23 @@ import tauten as tt
 from load.virtual_targets import virtually
 from tauten.describe.payload import Text
 from tauten.describe.slo import Slo
+from tauten.describe.stage import Role, stage
 from tauten.errors import Overloaded
 from tauten.improve.load.bench import Bencher, Side
 from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
+from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
 from tauten.run.engine import Engine
+
+TWENTY_MS = Plan(
+    stages={
+        "modelled": StagePlan(
+            roles={"model": ModelChoice(options={"ms_per_batch": 20.0}, batch=Batch(max=1))}
+        )
+    }
+)
+FEW = Load(rate_per_s=20.0, requests=120, seed=1)
 
 
 @tt.stage(pure=True)
@@ -46,14 +57,23 @@ def streamed(text: tt.Text) -> tt.Stream[tt.Text]:
     return spell(nap(text))
 
 
-def load(workflow: Any, texts: list[str], slo: Slo, **options: Any) -> Run:
+def load(
+    workflow: Any,
+    texts: list[str],
+    slo: Slo,
+    *,
+    plan: Plan | None = None,
+    own: Slo | None = None,
+    asked: Load = FEW,
+    **options: Any,
+) -> Run:
     async def main(clock: Any) -> Run:
         async with Engine(clock=clock) as engine:
-            target = WorkflowTarget(engine, workflow)
+            target = WorkflowTarget(engine, workflow, plan, own)
             await target.open()
             side = Side("naive", target, [target.prepare({"text": Text(text)}) for text in texts])
             bencher = Bencher([side], slo=slo, clock=clock, **options)
-            ((run,),) = await bencher.runs(Load(rate_per_s=20.0, requests=120, seed=1))
+            ((run,),) = await bencher.runs(asked)
             await target.close()
             return run
 
@@ -90,6 +110,32 @@ def test_refusals_and_deadlines_are_misses_and_leave_nothing_running() -> None:
     assert (run.requests.lost, run.requests.zombies) == (0, 0)
     assert run.goodput.share == pytest.approx(1 / 3)
     assert any(text.startswith("E402") for text in run.errors)
+
+
+@stage(roles={"model": Role("none", ("synthetic",))}, effects="pure")
+async def modelled(text: tt.Text, ctx: tt.Context) -> tt.Text:
+    return tt.Text(await ctx.infer("model", text.text))
+
+
+@tt.workflow
+def busy(text: tt.Text) -> tt.Text:
+    return modelled(text)  # type: ignore[return-value]
+
+
+@tt.workflow
+async def program(text: tt.Text) -> tt.Text:
+    return await modelled(text)
+
+
+@pytest.mark.parametrize("workflow", [busy, program])
+def test_without_a_deadline_overload_is_refused_by_the_slo_as_a_server_does(workflow: Any) -> None:
+    """Three times what one model answers: with the SLO almost all that are admitted are in time, else none is."""
+    slo, asked = Slo(p95_ms=200), Load(rate_per_s=150.0, requests=1500, seed=1)
+    run, blind = (load(workflow, ["a"], slo, plan=TWENTY_MS, own=own, asked=asked) for own in (slo, Slo()))
+    assert run.requests.refused > run.requests.ok > 400
+    assert run.goodput.share > 0.28
+    assert run.goodput.share * run.requests.sent > 0.95 * run.requests.ok, "late: those of the first moments"
+    assert blind.goodput.share < 0.1
 
 
 def test_a_client_that_gives_up_stops_the_work() -> None:

@@ -19,8 +19,9 @@ from tauten.errors import DeadlineExceeded, Overloaded
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
 from tauten.run.admission import late_by_waiting
 from tauten.run.engine import Engine
+from tauten.run.objective import LATE
 from tauten.run.request import Aim, Request
-from tauten.serve.service import LATE, Service
+from tauten.serve.service import Service
 
 LONG = pytest.mark.slow  # ten times the requests of the short run: over ten seconds of computing each
 

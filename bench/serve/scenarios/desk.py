@@ -23,9 +23,9 @@ from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
 from tauten.plan.plan import Batch, Plan
 from tauten.run.engine import Engine
+from tauten.run.objective import budget_of
 
 SLO = Slo(p95_ms=1500)
-LATE = 3.0  # times the SLO until a request is given up: what `tauten serve` gives one without a deadline
 OVER = 2.0  # times the highest rate: where shedding begins
 BATCH_WAITS: dict[str, Any] = {"no batches": None, "off": "off", "fixed 2 ms": 2.0, "slack": "slack"}
 
@@ -66,7 +66,7 @@ def _say(text: str) -> None:
 
 async def _side(engine: Engine, name: str, plan: Plan, inputs: Sequence[Any]) -> Side:
     """A plan that is open and warm."""
-    target = WorkflowTarget(engine, help_desk, plan)
+    target = WorkflowTarget(engine, help_desk, plan, SLO)
     await target.open()
     side = Side(name, target, [target.prepare(each) for each in inputs])
     await target.send(side.items[0], 60.0)  # first calls compile kernels
@@ -165,9 +165,9 @@ async def _searched(bencher: Bencher, load: Load, found: Result) -> float | None
 
 
 async def _shed(engine: Engine, side: Side, rate: float, settings: Settings, found: Result) -> None:
-    """Beyond its capacity, each request with the deadline that a server gives it."""
-    deadline_s = (SLO.p95_ms or 0.0) / 1e3 * LATE
-    bencher = Bencher([side], slo=SLO, timeout_s=deadline_s + 10.0, deadline_s=deadline_s, say=_say)
+    """Beyond its capacity: refused by the SLO and stopped at the deadline, as a server does it."""
+    deadline_s = budget_of(SLO)
+    bencher = Bencher([side], slo=SLO, timeout_s=deadline_s + 10.0, say=_say)
     load = Load(rate_per_s=rate, duration_s=settings.desk_point_s, seed=settings.seed + 7, warm_up_s=0.0)
     before = _refused(engine)
     samples, _ = await bencher.once(side, load)

@@ -272,14 +272,15 @@ async def _workflow(asked: Asked, kept: Recording | None) -> AsyncIterator[Opene
     requests = [fixed] if kept is None else [item.inputs for item in kept]
     plans: list[Plan | None] = [load_plan(path) for path in asked.plans] or [None]
     async with Engine() as engine:
-        targets = [WorkflowTarget(engine, workflow, plan) for plan in plans]
+        slo = asked.slo or workflow.slo
+        targets = [WorkflowTarget(engine, workflow, plan, slo) for plan in plans]
         twins = len({target.name for target in targets}) < len(targets)
         sides = []
         for number, target in enumerate(targets):
             await target.open()
             name = f"{target.name} {number + 1}" if twins else target.name
             sides.append(Side(name, target, [target.prepare(each) for each in requests]))
-        yield sides, workflow.name, "workflow", asked.slo or workflow.slo
+        yield sides, workflow.name, "workflow", slo
 
 
 async def _measure(bencher: Bencher, asked: Asked, found: Bench) -> None:

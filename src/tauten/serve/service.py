@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +12,9 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, NotFound, PlanError, StageError, Unavailable, suggest
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
-from tauten.run.request import ANY_TIME, Aim
+from tauten.run.objective import aim_of, budget_of
+from tauten.run.request import Aim
 from tauten.serve.kept.flights import shareable
-
-LATE = 3.0  # a request may take three times its objective before it is given up: late is not yet useless
-WITHOUT_SLO_S = 60.0  # a workflow that promises nothing: as long as most clients wait
 
 
 class NotReady(Unavailable):
@@ -97,16 +94,11 @@ class Service:
     @property
     def aim(self) -> Aim:
         """What a request that names no deadline is admitted for: the limits of the SLO."""
-        end_s, first_s = self._limit_s(), (self.slo.first_output_ms or math.inf) / 1e3
-        return Aim(end_s, first_s) if min(end_s, first_s) < math.inf else ANY_TIME
-
-    def _limit_s(self) -> float:
-        return (self.slo.p99_ms or self.slo.p95_ms or self.slo.p50_ms or math.inf) / 1e3
+        return aim_of(self.slo)
 
     def budget_s(self) -> float:
         """How long a request that names no deadline may take before its work is stopped."""
-        limit_s = self._limit_s()
-        return limit_s * LATE if limit_s < math.inf else WITHOUT_SLO_S
+        return budget_of(self.slo)
 
     def check(self) -> None:
         """Raise where requests cannot be taken now."""

@@ -3,28 +3,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
 from tauten.describe.payload import Payload
+from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.improve.load.target import Outcome, Response
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
+from tauten.run.objective import aim_of, budget_of
+from tauten.run.request import ANY_TIME, Request
 from tauten.run.trace import Trace
 
 
 class WorkflowTarget:
     """One plan of a workflow on an engine that the caller opened; several plans may share it, so that what
-    they agree on is in memory once and the idle one only waits."""
+    they agree on is in memory once and the idle one only waits.
+
+    Requests without a deadline are refused and stopped by the SLO (the workflow's own where none is given), as
+    a server does it.
+    """
 
     shares_loop = True
 
-    def __init__(self, engine: Engine, workflow: Workflow[..., Any], plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        workflow: Workflow[..., Any],
+        plan: Plan | None = None,
+        slo: Slo | None = None,
+    ) -> None:
         self.engine, self.workflow, self.plan = engine, workflow, plan
         self.name = plan.name if plan is not None and plan.name else "naive"
+        self.slo = slo or workflow.slo
         self._id = ""
 
     async def open(self) -> None:
@@ -35,10 +50,10 @@ class WorkflowTarget:
         return self.workflow.bind(**inputs)
 
     async def send(self, prepared: Any, budget_s: float) -> Response:
+        request = self._request(budget_s)
         if not self.engine.plans[self._id].streams:
-            return await self._whole(prepared, budget_s)
+            return await self._whole(prepared, request)
         outputs: list[float] = []
-        request = self.engine.request(deadline_ms=budget_s * 1e3)
         try:
             stream = self.engine.stream(prepared, plan=self._id, request=request)
             async with aclosing(stream) as values:
@@ -48,9 +63,14 @@ class WorkflowTarget:
             return Response(_outcome(error), outputs=tuple(outputs), error=_words(error))
         return Response(outputs=tuple(outputs), tokens=_tokens(request.trace))
 
-    async def _whole(self, prepared: Any, budget_s: float) -> Response:
+    def _request(self, budget_s: float) -> Request:
+        if budget_s < math.inf:
+            return self.engine.request(deadline_ms=budget_s * 1e3, aim=ANY_TIME)
+        return self.engine.request(deadline_ms=budget_of(self.slo) * 1e3, aim=aim_of(self.slo))
+
+    async def _whole(self, prepared: Any, request: Request) -> Response:
         try:
-            answer = await self.engine.run(prepared, plan=self._id, deadline_ms=budget_s * 1e3)
+            answer = await self.engine.run(prepared, plan=self._id, request=request)
         except TautenError as error:
             return Response(_outcome(error), error=_words(error))
         return Response(tokens=_tokens(answer.trace))
