@@ -157,7 +157,9 @@ def test_the_command_makes_lists_and_revokes(file: Path, capsys: pytest.CaptureF
     assert Keys(file).find(token) is None
 
 
-@pytest.mark.parametrize("scope", ["--rate=-1", "--burst=0", "--concurrent=-1", "--priority=9"])
+@pytest.mark.parametrize(
+    "scope", ["--rate=-1", "--burst=0", "--concurrent=-1", "--priority=9", "--tenant=a b"]
+)
 def test_the_command_refuses_scopes_that_cannot_be(
     scope: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

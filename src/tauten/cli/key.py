@@ -30,15 +30,16 @@ def new(
     burst: Annotated[int | None, typer.Option(help="Requests at once; a second's worth.")] = None,
     concurrent: Annotated[int, typer.Option(help="Requests at a time; 0: no bound.")] = 0,
     timing: Annotated[bool, typer.Option("--timing", help="May see Server-Timing.")] = False,
-    admin: Annotated[bool, typer.Option("--admin", help="May swap plans.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="May swap plans and read errors whole.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Make a key and print it, once."""
-    from tauten.serve.safety.keys import new_key
+    from tauten.serve.safety.keys import is_name, new_key
 
     _check("--rate", rate, rate is None or rate > 0, "more than 0 requests a second")
     _check("--burst", burst, burst is None or burst >= 1, "1 request or more")
     _check("--concurrent", concurrent, concurrent >= 0, "0 or more; 0: no bound")
+    _check("--tenant", repr(tenant), not tenant or is_name(tenant), "1 to 64 letters, digits, - and _")
     _check("--priority", priority, LOWEST <= priority <= HIGHEST, f"{LOWEST} to {HIGHEST}")
     today = datetime.now(UTC).date().isoformat()
     scopes: dict[str, Any] = {"rate_per_s": rate, "burst": burst, "concurrent": concurrent}

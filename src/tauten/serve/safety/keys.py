@@ -114,9 +114,14 @@ def read_keys(path: Path) -> dict[str, Key]:
     return keys
 
 
+def is_name(text: str) -> bool:
+    """Whether keys and tenants may be called so: it stands in files, logs and metrics."""
+    return _NAME.fullmatch(text) is not None
+
+
 def new_key(path: Path, name: str, *, created: str, **scopes: Any) -> str:
     """Add a key to a file (made where there is none) and return the key itself, for the only time."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InputError(f"a key called {name!r}", help="1 to 64 letters, digits, - and _", code="E267")
     with _locked(path):
         keys = read_keys(path) if path.exists() else {}
@@ -178,7 +183,7 @@ def _faults(key: Key) -> Iterator[tuple[str, bool]]:
     yield "rate_per_s is not above 0", key.rate_per_s is not None and not key.rate_per_s > 0
     yield "burst is below 1", key.burst is not None and key.burst < 1
     yield "concurrent is below 0", key.concurrent < 0
-    yield "tenant is not a name", bool(key.tenant) and not _NAME.fullmatch(key.tenant)
+    yield "tenant is not a name", bool(key.tenant) and not is_name(key.tenant)
 
 
 @contextmanager
