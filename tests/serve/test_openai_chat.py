@@ -136,8 +136,20 @@ async def pictured(question: str) -> tt.Image:
     return tt.Image.from_array(np.zeros((4, 4, 3), np.uint8))
 
 
+@tt.workflow
+async def measuring(photo: tt.Image) -> str:
+    return f"{photo.size_bytes} bytes of picture"
+
+
+@tt.workflow
+async def counting(n: int) -> str:
+    return "one " * n
+
+
 ALL = (
     shouting,
+    measuring,
+    counting,
     looking,
     listening,
     remembering,
@@ -376,6 +388,8 @@ def test_pictures_go_to_image_inputs_in_order_and_the_rest_to_a_list(client: ope
         said(client, "looking", [{"type": "text", "text": "what"}, *parts]) == f"what|{one}|[{other}, {one}]"
     )
     assert said(client, "looking", "nothing") == "nothing|None|[]"
+    assert said(client, "measuring", parts[:1]) == f"{one} bytes of picture", "no words are needed"
+    assert refused(client, "measuring", "words").param == "messages"
 
 
 def test_sound_goes_to_an_audio_input(client: openai.OpenAI) -> None:
@@ -505,6 +519,9 @@ def test_unknown_models_and_unfit_models_are_refused(client: openai.OpenAI) -> N
     assert "parrot" in error.message
     unfit = refused(client, "pictured")
     assert (unfit.status_code, unfit.code) == (400, "unsupported_model")
+    deaf = refused(client, "counting")
+    assert (deaf.status_code, deaf.code) == (400, "unsupported_model")
+    assert "takes n: int, which is no conversation" in deaf.message
 
 
 def test_media_that_cannot_be_read_or_fetched_are_refused(client: openai.OpenAI) -> None:

@@ -110,8 +110,8 @@ def check(asked: ChatRequest, service: Service, inputs: Inputs) -> None:
         raise Refused(
             "an answer other than text", help="speak the text with /v1/audio/speech", param="modalities"
         )
-    if not inputs.whole and not inputs.takes_text() and not any(map(inputs.takes_media, (Media,))):
-        shared.check_gives(service, (), "conversation")
+    if not inputs.whole and not inputs.takes_a_message():
+        raise shared.unfit(service, inputs.listed, "conversation", does="takes")
     shared.check_gives(service, (str, Text, Json, ToolCall, int, float, msgspec.Struct), "text")
     wanted = asked.response_format
     needs = {

@@ -54,6 +54,10 @@ class Inputs:
     def takes_text(self) -> bool:
         return any(_accepts(port, Text) for port in self.ports.values())
 
+    def takes_a_message(self) -> bool:
+        """Whether a user's message, its text or media, has any place."""
+        return self.takes_text() or any(map(self.takes_media, _MEDIA))
+
     def list_of_texts(self) -> str:
         """The input that takes many texts at once, or ""."""
         lists = (n for n, p in self.ports.items() if p.many and (str in p.kinds or Text in p.kinds))
@@ -106,11 +110,15 @@ class Inputs:
         elif not self.whole:
             raise self._no_place("text")
 
+    @property
+    def listed(self) -> str:
+        """The inputs with their types, as a message names them."""
+        return ", ".join(f"{name}: {port}" for name, port in self.ports.items()) or "nothing"
+
     def _no_place(self, what: str) -> Refused:
-        takes = ", ".join(f"{name}: {port}" for name, port in self.ports.items()) or "nothing"
         return Refused(
             f"'{self.workflow.name}' has no free input for the {what} of the last user message",
-            help=f"its inputs are {takes}",
+            help=f"its inputs are {self.listed}",
             param="messages",
             code="E271",
         )

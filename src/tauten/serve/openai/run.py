@@ -50,10 +50,10 @@ def check_gives(service: Service, kinds: Iterable[type], what: str) -> None:
         raise unfit(service, f"{service.workflow.output}", what)
 
 
-def unfit(service: Service, seen: str, what: str) -> Refused:
-    """The model gives something else than this endpoint's result."""
+def unfit(service: Service, seen: str, what: str, *, does: str = "gives") -> Refused:
+    """The model gives something else than this endpoint's result, or takes something else than is said to it."""
     return Refused(
-        f"the model '{service.name}' gives {seen}, which is no {what}",
+        f"the model '{service.name}' {does} {seen}, which is no {what}",
         help=f"ask another model; /v1/models names them, /v1/workflows/{service.name} says what this one takes",
         param="model",
         says="unsupported_model",
