@@ -70,6 +70,9 @@ Rounds = Annotated[int, typer.Option(help="Split the run into so many; 5 for two
 DeadlineMs = Annotated[
     float, typer.Option(help="Each request's deadline, told to the target.", show_default=False)
 ]
+SloText = Annotated[
+    str, typer.Option(help="As p95<800ms,first<400ms; else the workflow's own, which a URL does not tell.")
+]
 Pid = Annotated[
     int, typer.Option(help="The server's process: its CPU and memory are shown.", show_default=False)
 ]
@@ -87,7 +90,7 @@ def bench(
     duration: Annotated[float, typer.Option(help="Seconds to measure, after a warm-up.")] = 30.0,
     requests: Count = 0,
     warm_up: WarmUp = -1.0,
-    slo: Annotated[str, typer.Option(help="As p95<800ms,first<400ms; else the workflow's own.")] = "",
+    slo: SloText = "",
     recording: Annotated[Path | None, typer.Option(help="Send the requests of this recording.")] = None,
     plan: Annotated[list[Path] | None, typer.Option(help="A plan file; give two to compare.")] = None,
     rounds: Rounds = 0,
