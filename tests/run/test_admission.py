@@ -27,6 +27,10 @@ class Busy:
         self.wait = wait_s
         self.coming = 0
 
+    @property
+    def waiting(self) -> int:
+        return round(self.wait * 1e6)  # who waits longer waits behind more
+
     def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
         return self.wait
 
@@ -306,6 +310,19 @@ def test_a_stall_that_makes_hundreds_late_is_one_piece_of_evidence() -> None:
     assert margin.value < 1.1
     margin.late(1.0 + 2 * EVENT_S)
     assert margin.value == pytest.approx(1.0 + 2 * STEP)
+
+
+def test_late_batches_are_paid_for_in_full_before_the_margin_narrows() -> None:
+    """Three batches of eight: 200 answers in time for each, else the margin is lost before the next ones."""
+    margin = Margin()
+    for event in range(3):
+        for _ in range(8):
+            margin.late(event * 2 * EVENT_S)
+    for _ in range(24 * 200):
+        margin.in_time()
+    assert margin.value == pytest.approx(1.0 + 3 * STEP)
+    margin.in_time()
+    assert margin.value < 1.0 + 3 * STEP
 
 
 def test_a_margin_is_forgotten_where_nobody_is_late() -> None:

@@ -47,9 +47,11 @@ def spoken(text: tt.Text) -> tt.Stream[tt.Text]:
     return speak(text)
 
 
-def batches(ms_per_batch: float, ms_per_item: float = 4.0, sigma: float = 0.1) -> Plan:
-    options = {"ms_per_batch": ms_per_batch, "ms_per_item": ms_per_item, "sigma": sigma}
-    role = ModelChoice(options=options, batch=Batch(max=8))
+def batches(
+    ms_per_batch: float, ms_per_item: float = 4.0, sigma: float = 0.1, *, replicas: int = 1, seed: int = 0
+) -> Plan:
+    options = {"ms_per_batch": ms_per_batch, "ms_per_item": ms_per_item, "sigma": sigma, "seed": seed}
+    role = ModelChoice(options=options, replicas=replicas, batch=Batch(max=8))
     return Plan(stages={"model": StagePlan(roles={"model": role})})
 
 
@@ -145,6 +147,27 @@ def test_without_a_deadline_the_slo_is_what_overload_is_refused_by(slo: Slo, sec
     admitted = [end.took_s for end in over.ends if end.how != "Overloaded"]
     assert quantile(admitted, 0.99) <= limit_s
     assert len(over.of("Overloaded")) > len(over.ends) / 2
+
+
+@pytest.mark.parametrize(
+    ("replicas", "seconds"),
+    [(1, 12.0), pytest.param(1, 120.0, marks=LONG), pytest.param(2, 120.0, marks=LONG)],
+)
+def test_runs_that_differ_by_a_fifth_break_no_promise(replicas: int, seconds: float) -> None:
+    """Two replicas run twice as long, with the same draws: what is late is late sixteen at a time, and the
+    margin is found later."""
+    plan = batches(40.0 * replicas, 4.0 * replicas, 0.2, replicas=replicas, seed=1)
+    slo_s = 0.2 * replicas
+
+    def at(times: float) -> tuple[float, list[float]]:
+        server = served(plan, Slo(p99_ms=slo_s * 1e3), times * CAPACITY, seconds)
+        admitted = [end.took_s for end in server.ends if end.how != "Overloaded"]
+        return sum(took_s <= slo_s for took_s in admitted) / seconds, admitted
+
+    peak = max(at(times)[0] for times in (0.9, 1.0))
+    goodput, admitted = at(3.0)
+    assert goodput >= 0.9 * peak
+    assert quantile(admitted, 0.99) <= slo_s
 
 
 def test_low_priorities_are_refused_first() -> None:

@@ -10,7 +10,7 @@ from tauten.errors import Overloaded
 MISSES = 0.005  # of the admitted may be late: half of what a p99 allows
 STEP, MOST = 0.05, 2.0  # of the margin: a late one widens it by a twentieth, at most to twice the prediction
 EVENT_S = 0.1  # a stall makes hundreds late at once, and is one piece of evidence
-OWED = 10  # late ones that are paid for at most: a stall's hundreds would narrow it never again
+OWED = 32  # late ones that are paid for at most: full batches of two replicas; a stall's hundreds would narrow it never again
 FORGET_S = 5.0  # without a late one halve it: where all are refused, none could show that times are better
 
 IN_FLIGHT = 4096  # requests in an engine: four full queues; more is memory spent on hopeless waiting
