@@ -50,6 +50,7 @@ class Step:
         "never",
         "seen",
         "share",
+        "sure",
         "sure_s",
         "sure_turns",
         "turns",
@@ -65,6 +66,7 @@ class Step:
         self.turns = self.sure_turns = 1.0
         self.seen = 0
         self.share = 0.0  # of the requests come here; others skip it
+        self.sure = False  # that one more comes here, for all that is known
 
     def learn(self, seconds: float, turns: int = 1) -> None:
         self.seen += 1
@@ -77,11 +79,6 @@ class Step:
         self.deviation_s += (abs(error) - self.deviation_s) * gain if self.seen > 1 else 0.0
         usual_s = max(0.0, self.mean_s - 1.5 * self.deviation_s)
         self.sure_s = min(turn_s, usual_s, self.sure_s + (usual_s - self.sure_s) * gain)
-
-    @property
-    def sure(self) -> bool:
-        """Whether one more request comes here for all that is known."""
-        return self.share >= _SURE and self.seen >= self.enough
 
     @property
     def waits(self) -> bool:
@@ -148,6 +145,7 @@ class Steps:
             step.share += ((stay is not None) - step.share) * gain
             if stay is not None:
                 step.learn(stay.own_s, len(stay.visits))
+            step.sure = step.share >= _SURE and step.seen >= step.enough
         if len(self.named) > self._drawn and (self._compare(came) or met):
             self._arrange()
 
