@@ -34,6 +34,10 @@ class Busy:
         self.wait = wait_s
         self.coming = 0
 
+    @property
+    def waiting(self) -> int:
+        return round(self.wait * 1e6)  # who waits longer waits behind more
+
     def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
         return self.wait
 

@@ -155,7 +155,7 @@ def test_small_helpers() -> None:
 class Item:
     def __init__(self, due: float, priority: int = 0, tenant: str = "", cost: float = 1.0) -> None:
         self.due, self.priority, self.tenant, self.cost = due, priority, tenant, cost
-        self.future: asyncio.Future[None] = asyncio.Future(loop=_LOOP)
+        self.waiter: asyncio.Future[None] = asyncio.Future(loop=_LOOP)
 
 
 _LOOP = asyncio.new_event_loop()  # futures need one; it never runs
@@ -190,7 +190,7 @@ def test_everything_pushed_comes_out_once_in_the_order_of_its_lane(steps: list[A
         pushed.append(item)
         waiting.push(item)
         if leaves:
-            item.future.cancel()
+            item.waiter.cancel()
             waiting.left()
             left.add(item)
         for _ in range(pops):

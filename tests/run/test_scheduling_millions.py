@@ -26,7 +26,7 @@ def run_s(count: int) -> float:
 
 
 class Item:
-    """One request; it is its own future: `done` once it has left."""
+    """One request; it is its own waiter: `done` once it has left."""
 
     __slots__ = ("came", "cost", "due", "end", "priority", "tenant")
 
@@ -36,7 +36,7 @@ class Item:
         self.end = ""
 
     @property
-    def future(self) -> Any:
+    def waiter(self) -> Any:
         return self
 
     def done(self) -> bool:

@@ -22,10 +22,20 @@ from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.run.scheduling import retry_after
 from tauten.run.trace import Row
 
+SPARE = 32  # requests that one look at the queues serves, where there is time for as many more: a full batch
 REFRESH_S = 0.01  # how old a prediction of the path may be: queues move by a batch or two meanwhile
 LEARN_ALL, LEARN_EACH = 16, 8  # requests: the first ones teach, then one in eight; the rest is free
 TRY_S = 0.1  # between requests that are let in to see whether what was learned still holds
 SLOW = 1.25  # times its own work, waiting included, is what one gets whose work alone is longer than its aim
+
+
+class Roughly(NamedTuple):
+    """What requests of a priority and above take at most, until an instant or a crowd in the queues."""
+
+    until: float
+    crowd: int
+    priority: int
+    seconds: float
 
 
 class Terms(NamedTuple):
@@ -61,6 +71,7 @@ class Path:
         self._first = Step()  # what one takes by itself to its first output
         self._tail_s = 0.0  # from there to the end, in the mean
         self._sure: tuple[Place, ...] = ()  # where almost every request comes
+        self._roughly = Roughly(-math.inf, 0, 0, 0.0)
         self.learned = 0
         self.knows = False  # enough to predict by
         self.whole = False  # and there is no place where only some requests come
@@ -93,13 +104,16 @@ class Path:
             self._refresh(now)
         return self._after
 
-    def least_s(self, priority: int, now: float) -> float:
-        """Seconds that one more request of that priority takes at the least; 0.0 before anything is known."""
+    def least_s(self, priority: int, now: float, spare: int = 0) -> float:
+        """Seconds that one more request of that priority takes at the least; 0.0 before anything is known.
+
+        With `spare` as if so many more were to come before it.
+        """
         if not self.knows:
             return 0.0
         if now >= self._until:
             self._refresh(now)
-        return self._steps.longest([step.least_s(priority, now) for step, _ in self._steps.line])
+        return self._steps.longest([step.least_s(priority, now, spare) for step, _ in self._steps.line])
 
     def _refresh(self, now: float) -> None:
         self._until = now + REFRESH_S
@@ -132,21 +146,44 @@ class Path:
         left_s, lag_s = terms.left_s, terms.lag_s
         if not left_s > 0.0:
             return True  # it is late already, which its own timer says
-        least_s = self.least_s(priority, now)
+        if not self.knows:
+            return True
         margin = self._margin.at(now)
+        if self._missed(self._most_s(priority, now), terms, margin) is None:
+            return True  # with room to spare: not worth a closer look
+        least_s = self.least_s(priority, now)
+        if least_s * margin + lag_s > left_s and self._may_try(left_s, now):
+            return False
+        missed = self._missed(least_s, terms, margin)
+        if missed is not None:
+            raise too_late("the request", *missed, retry_after(*missed))
+        return True
+
+    def _missed(self, least_s: float, terms: Terms, margin: float) -> tuple[float, float] | None:
+        """(seconds it needs, seconds it has) where it would be too late, if it takes so long at the least."""
+        left_s, lag_s = terms.left_s, terms.lag_s
         needs_s = least_s * margin + lag_s
         if needs_s > left_s:
-            if self._may_try(left_s, now):
-                return False
-            raise too_late("the request", needs_s, left_s, retry_after(needs_s, left_s))
-        if terms.aim is not ANY_TIME and self.knows:
+            return needs_s, left_s
+        if terms.aim is not ANY_TIME:
             waits_s = max(0.0, least_s - self._alone_s)
             margin = 1.0 if terms.idle else margin  # it stands for what others add
             for own_s, want_s in self._wanted(terms.aim, margin):
                 needs_s, left_s = (own_s + waits_s) * margin + lag_s, want_s - terms.spent_s
                 if needs_s > left_s:
-                    raise too_late("the request", needs_s, left_s, retry_after(needs_s, left_s))
-        return True
+                    return needs_s, left_s
+        return None
+
+    def _most_s(self, priority: int, now: float) -> float:
+        """No less than `least_s`, for as many more as are worth one look: who is in time by this is in time."""
+        crowd = sum([place.waiting + place.coming for place in self._sure])
+        known = self._roughly
+        if now < known.until and crowd <= known.crowd and priority >= known.priority:
+            return known.seconds
+        self._roughly = known = Roughly(
+            now + REFRESH_S / 2, crowd + SPARE, priority, self.least_s(priority, now, SPARE)
+        )
+        return known.seconds
 
     def admit(self, request: Request, now: float, *, idle: bool = False) -> bool:
         """Raise Overloaded when the request would be too late; else hand its predictions down to it, and say
@@ -188,6 +225,8 @@ def waited_s(rows: Iterable[Row], until: float) -> float:
 def late_by_waiting(request: Request, now: float) -> bool:
     """Whether one that came to its end missed its aim, and would not have without its waiting."""
     trace, aim = request.trace, request.aim
+    if aim is ANY_TIME:
+        return False
     first = now if trace.first_output is None else trace.first_output
     for at, want_s in ((now, aim.end_s), (first, aim.first_s)):
         took_s = at - trace.start

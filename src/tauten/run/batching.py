@@ -295,7 +295,7 @@ class Batching(Queued):
         now = self.clock()
         for job in batch:
             again = (
-                getattr(job.error, "dead", False) and self.pure and not job.retried and not job.future.done()
+                getattr(job.error, "dead", False) and self.pure and not job.retried and not job.waiter.done()
             )
             if (
                 again

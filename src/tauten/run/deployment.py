@@ -15,6 +15,7 @@ from typing import Any
 
 from tauten.errors import TautenError, Unavailable
 from tauten.run.batching import Batching
+from tauten.run.fair_queue import Waiter
 from tauten.run.queueing import ZOMBIE_S, View
 from tauten.run.replica import REOPEN_S, Job, Replica
 from tauten.run.request import Request
@@ -83,13 +84,27 @@ class Deployment(Batching):
         Raises Overloaded when the queue is full or the deadline could not be met, and what the backend
         raises.
         """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        job = self.submit(request, step, item, future)
+        try:
+            await future
+        except BaseException:
+            self.leave(job)
+            raise
+        return self.result(request, step, job, cause)
+
+    def submit(self, request: Request, step: str, item: Any, waiter: Waiter) -> Job:
+        """Let one item wait for its batch; `waiter` is told when it is over, and then reads `result`.
+
+        A waiter that is done before calls `leave`. Raises Overloaded as `infer`.
+        """
         backend = self._backend
         if backend is None or not self._alive or self.closed:
             raise self._not_there()
         now = self.clock()
         if self.queue.live >= self.bound:  # those that leave at the end of this turn hold no place
             self._check_room(request, self.bound + len(self._idle) * self.max_batch)
-        job = Job(item, backend.weight(item), request, now)
+        job = Job(item, backend.weight(item), request, now, waiter)
         if request.deadline != _NEVER:
             self._check_deadline(request, step, job, now)
         if self.max_batch > 1:
@@ -97,11 +112,10 @@ class Deployment(Batching):
         elif self._idle and not self._armed:
             self._arm()
         self.queue.push(job)
-        try:
-            await job.future
-        except BaseException:
-            self._left(job)
-            raise
+        return job
+
+    def result(self, request: Request, step: str, job: Job, cause: str = "compute") -> Any:
+        """What an item gave, its rows written; raises what it failed with."""
         trace = request.trace
         rows, started, ended = trace.rows, job.started, job.ended
         if job.held >= 0.0:
@@ -199,8 +213,8 @@ class Deployment(Batching):
             self._gap_s = gap_s if self._gap_s == math.inf else self._gap_s + (gap_s - self._gap_s) / 4
         family.last = now
 
-    def _left(self, job: Job) -> None:
-        """Its request ended: a waiting item goes at once, the result of a running one is thrown away."""
+    def leave(self, job: Job) -> None:
+        """Its request ended before it: a waiting item goes at once, the result of a running one is thrown away."""
         now = self.clock()
         if now >= job.deadline:
             self._was_late()

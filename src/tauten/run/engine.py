@@ -146,7 +146,7 @@ class Engine:
         Pass a `request` (of `Engine.request`) to be able to stop it. Raises Overloaded before work begins
         where the deadline could not be met, Unavailable while the door drains.
         """
-        opened = self._pick(plan)
+        opened = self.pick(plan)
         request = request or self.request(
             deadline_ms=deadline_ms, session=session, id=request_id, priority=priority, tenant=tenant
         )
@@ -227,7 +227,7 @@ class Engine:
         tenant: str = "",
     ) -> AsyncGenerator[Any, None]:
         """Yield a request's increments as they come; closing it stops the work. Else as `run`."""
-        opened = self._pick(plan)
+        opened = self.pick(plan)
         request = request or self.request(
             deadline_ms=deadline_ms, session=session, id=request_id, priority=priority, tenant=tenant
         )
@@ -356,9 +356,9 @@ class Engine:
 
     def draw(self) -> str:
         """The id of a plan for one more request, drawn by weight; pass it as `plan`."""
-        return self._pick("").id
+        return self.pick("").id
 
-    def _pick(self, plan: str) -> Opened:
+    def pick(self, plan: str) -> Opened:
         """The named plan, or one drawn by weight."""
         if plan:
             if plan not in self.plans:

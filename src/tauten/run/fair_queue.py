@@ -7,7 +7,6 @@ equal shares of the predicted cost (virtual time), and those that are about even
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from bisect import insort
 from collections.abc import Iterator
@@ -20,15 +19,22 @@ KEPT = 1024  # tenants whose account is remembered while they are away
 _SWEEP = 64  # items that left and lie in a heap are not worth a sweep
 
 
+class Waiter(Protocol):
+    """Who is told that a piece of work is over: a future, or what needs no task to wait for it."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: None, /) -> None: ...
+
+
 class Waiting(Protocol):
-    """What waits. One whose future is done left by itself, and is only to be dropped."""
+    """What waits. One whose waiter is done left by itself, and is only to be dropped."""
 
     __slots__ = ()
     due: float
     cost: float
     priority: int
     tenant: str
-    future: asyncio.Future[None]
+    waiter: Waiter
 
 
 T = TypeVar("T", bound=Waiting)
@@ -144,7 +150,7 @@ class FairQueue(Generic[T]):
         while self._size:
             cls, index = self._turn()
             item = cls.lanes[index][2].heap[0][2]
-            if not item.future.done():
+            if not item.waiter.done():
                 return item
             self._take(cls, index, charge=False)
         return None
@@ -156,14 +162,14 @@ class FairQueue(Generic[T]):
             while sole:
                 item = heappop(sole)[2]
                 self._size -= 1
-                if not item.future.done():
+                if not item.waiter.done():
                     self.live -= 1
                     return item
             return None
         while self._size:
             cls, index = self._turn()
             item = self._take(cls, index, charge=True)
-            if not item.future.done():
+            if not item.waiter.done():
                 self.live -= 1
                 return item
         return None
@@ -180,7 +186,7 @@ class FairQueue(Generic[T]):
         time, order, lane = cls.lanes[index]
         item = heappop(lane.heap)[2]
         self._size -= 1
-        charge = charge and not item.future.done()
+        charge = charge and not item.waiter.done()
         cost = item.cost if charge else 0.0
         if cost and len(self._classes) > 1:
             cls.time += cost / _share(cls.priority)
@@ -223,7 +229,7 @@ class FairQueue(Generic[T]):
         for cls in list(self._classes):
             for index in range(len(cls.lanes) - 1, -1, -1):
                 heap = cls.lanes[index][2].heap
-                heap[:] = [entry for entry in heap if not entry[2].future.done()]
+                heap[:] = [entry for entry in heap if not entry[2].waiter.done()]
                 heapify(heap)
                 if not heap:
                     self._close(cls, index, 0.0)
@@ -234,7 +240,7 @@ class FairQueue(Generic[T]):
         for cls in self._classes:
             for _, _, lane in cls.lanes:
                 for _, _, item in lane.heap:
-                    if not item.future.done():
+                    if not item.waiter.done():
                         yield item
 
     def __len__(self) -> int:
@@ -272,7 +278,7 @@ class FairQueue(Generic[T]):
     def lowest(self) -> T | None:
         """The least urgent item of the lowest priority: whom to shed first."""
         for cls in reversed(self._classes):
-            items = [item for _, _, lane in cls.lanes for _, _, item in lane.heap if not item.future.done()]
+            items = [item for _, _, lane in cls.lanes for _, _, item in lane.heap if not item.waiter.done()]
             if items:
                 return max(items, key=_due)
         return None

@@ -27,6 +27,9 @@ class Place(Protocol):
 
     coming: int  # requests that were admitted and have yet to come here
 
+    @property
+    def waiting(self) -> int: ...
+
     def wait_s(self, priority: int, now: float, coming: int = 0) -> float: ...
 
 
@@ -93,13 +96,13 @@ class Step:
         """Seconds a turn, where it goes to the binding that is free first."""
         return min([_longest(places, priority, now) for places in self.bindings], default=0.0)
 
-    def door_s(self, priority: int, now: float) -> float:
-        """As `wait_s`, behind those that were admitted before and are still on their way."""
+    def door_s(self, priority: int, now: float, spare: int = 0) -> float:
+        """As `wait_s`, behind those that were admitted before and are still on their way, and `spare` others."""
         if not self.bindings:
             return 0.0
         return min(
             [
-                max([place.wait_s(priority, now, place.coming) for place in places], default=0.0)
+                max([place.wait_s(priority, now, place.coming + spare) for place in places], default=0.0)
                 for places in self.bindings
             ]
         )
@@ -107,9 +110,9 @@ class Step:
     def usual_s(self, now: float) -> float:
         return self.share * self.turns * (self.mean_s + self.wait_s(0, now))
 
-    def least_s(self, priority: int, now: float) -> float:
+    def least_s(self, priority: int, now: float, spare: int = 0) -> float:
         """What it surely takes: inputs differ, and a request is not refused for those of others."""
-        return self.sure_turns * (self.sure_s + self.door_s(priority, now)) if self.sure else 0.0
+        return self.sure_turns * (self.sure_s + self.door_s(priority, now, spare)) if self.sure else 0.0
 
     @property
     def alone_s(self) -> float:

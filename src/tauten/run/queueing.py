@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import msgspec
 from tauten.clock import Clock, in_ms
 from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
 from tauten.run.admission import too_late
-from tauten.run.fair_queue import SHARE, FairQueue
+from tauten.run.fair_queue import SHARE, FairQueue, Waiter
 from tauten.run.feedback import Margin
 from tauten.run.request import Request
 from tauten.run.scheduling import retry_after
@@ -36,7 +35,6 @@ class Entry:
         "due",
         "ended",
         "error",
-        "future",
         "left",
         "priority",
         "queued",
@@ -44,9 +42,10 @@ class Entry:
         "taken",
         "target",
         "tenant",
+        "waiter",
     )
 
-    def __init__(self, request: Request, cost: float, queued: float) -> None:
+    def __init__(self, request: Request, cost: float, queued: float, waiter: Waiter) -> None:
         self.deadline = deadline = request.deadline
         # when it ought to be done, which is no later than when it must be
         self.target = target = request.target if request.target < deadline else deadline
@@ -60,11 +59,11 @@ class Entry:
         self.taken = False  # by a replica or a slot
         self.left = 0.0  # when its request ended while this ran
         self.error: BaseException | None = None
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiter = waiter
 
     def settle(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+        if not self.waiter.done():
+            self.waiter.set_result(None)
 
     def fail(self, error: BaseException) -> None:
         """End it while it waits."""

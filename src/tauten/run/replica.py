@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from tauten.clock import Clock, VirtualLoop
 from tauten.errors import BackendError, Cancelled
 from tauten.run.contracts import BatchBackend
+from tauten.run.fair_queue import Waiter
 from tauten.run.queueing import Entry
 from tauten.run.request import Request
 from tauten.run.scheduling import halves
@@ -38,8 +39,8 @@ class Job(Entry):
         "weight",
     )
 
-    def __init__(self, item: Any, weight: float, request: Request, queued: float) -> None:
-        Entry.__init__(self, request, weight or 1.0, queued)
+    def __init__(self, item: Any, weight: float, request: Request, queued: float, waiter: Waiter) -> None:
+        Entry.__init__(self, request, weight or 1.0, queued, waiter)
         self.item = item
         self.weight = weight
         self.group: Any = None

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import math
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tauten.clock import Clock, real
 from tauten.describe.ports import Session
@@ -35,6 +35,12 @@ class Aim(NamedTuple):
 
 
 ANY_TIME = Aim()  # until the deadline
+
+
+class Worker(Protocol):
+    """What runs a request and can be stopped: a task, or what stands in for one."""
+
+    def cancel(self) -> object: ...
 
 
 class Request:
@@ -95,7 +101,7 @@ class Request:
         self.plan = ""  # the one that runs it, once it runs
         self.cancelled = False
         self.failure: TautenError | None = None  # why it was stopped from our side
-        self.task: asyncio.Task[object] | None = None  # that runs it now; None while its reader is slow
+        self.task: Worker | None = None  # that runs it now; None while its reader is slow
         self.tasks: list[asyncio.Task[object]] = []  # its streamed edges
         self.armed: list[Any] | None = None  # its place among the deadlines of its loop
         self.admitted = False  # at the door, for its whole path

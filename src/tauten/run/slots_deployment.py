@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -86,7 +87,8 @@ class SlotDeployment(Queued):
         after_s = 0.0
         if request.after:
             after_s = request.after.get(step.partition("[")[0] if "[" in step else step, 0.0)
-        entry = Entry(request, own_s or 1.0, now)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = Entry(request, own_s or 1.0, now, turn)
         entry.after, entry.due = after_s, entry.due - own_s - after_s
         if request.deadline != math.inf and own_s and not request.admitted and self._known(now):
             self._check_time(request, entry, own_s, now)
@@ -98,7 +100,7 @@ class SlotDeployment(Queued):
         self._check_room(request, self.bound)
         self.queue.push(entry)
         try:
-            await entry.future
+            await turn
         except BaseException:
             if entry.taken:
                 self._leave(entry)  # the turn came as the request left: pass it on

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from tauten.clock import real
 from tauten.describe.payload import OPENS_FILES
-from tauten.errors import TautenError
+from tauten.errors import InternalError, TautenError
 from tauten.serve import apis
-from tauten.serve.door import Call, Door, new_id, refusal_headers
+from tauten.serve.door import ANYONE, Call, Door, refusal
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send, failure
+from tauten.serve.http.cycle import Express
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.kept.idempotency import Idempotency
 from tauten.serve.kept.traces import Traces, server_timing
@@ -57,6 +58,29 @@ class Site:
         )
         self.in_flight = 0  # exchanges and sockets that are open now
 
+    def finished(
+        self, exchange: Exchange, call: Call | None, problem: BaseException | None, seconds: float
+    ) -> None:
+        """An exchange is over: who waits for that is called, and the observers are told."""
+        exchange.close()
+        for observer in self.observers:
+            observer.finished(exchange, call, problem, seconds)
+        if problem is not None and exchange.status >= 400:
+            problem.__traceback__ = None  # of frames that hold it: each refusal would wait for the collector
+
+
+PLAIN = frozenset(  # headers that mean the same each time they come; others take the longer way
+    (
+        *(b"host", b"user-agent", b"accept", b"connection", b"content-type", b"content-length"),
+        *(b"authorization", b"x-api-key", b"x-tauten-deadline-ms", b"x-tauten-priority"),
+        b"inference-header-content-length",
+    )
+)
+
+
+async def _nothing(*_: Any) -> Any:
+    raise InternalError("a head was read from, or written to")
+
 
 class App:
     """The ASGI application of a site."""
@@ -70,6 +94,19 @@ class App:
             (route for api in self.apis.values() for route in api.routes()),
             [path for api in self.apis.values() for path in getattr(api, "roots", ())],
         )
+
+    def express(self, scope: Scope) -> Express | None:
+        """What answers requests with exactly this head without a task, where the route has such a way."""
+        if any(name not in PLAIN for name, _ in scope["headers"]) or scope["query_string"]:
+            return None
+        exchange = Exchange(scope, _nothing, _nothing)
+        try:
+            route, params = self.router.find(exchange.method, exchange.path)
+            if route.express is None or self.site.door.meet(exchange) is not None or exchange.extra:
+                return None
+            return route.express(Call(self.site.door, exchange, route, params, ANYONE))
+        except TautenError:  # the request itself will be told
+            return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -112,17 +149,11 @@ class App:
         except Exception as error:  # every request gets an answer
             problem = error
             if not exchange.left and not exchange.started:
-                await exchange.reply(self._refusal(exchange, failed, told(error, call)))
+                await exchange.reply(refusal(exchange, failed, told(error, call)))
             elif not exchange.left:
                 raise  # a stream broke half-way: the server drops the connection
         finally:
-            exchange.close()
-            for observer in self.site.observers:
-                observer.finished(exchange, call, problem, clock() - began)
-            if problem is not None and exchange.status >= 400:
-                problem.__traceback__ = (
-                    None  # of frames that hold it: each refusal would wait for the collector
-                )
+            self.site.finished(exchange, call, problem, clock() - began)
 
     def _handled(self, call: Call) -> Awaitable[Reply]:
         """The handler's reply, or an earlier one where an idempotency key asks for it."""
@@ -136,13 +167,6 @@ class App:
         """Say where the time went, to a caller that may know."""
         if call.request is not None and isinstance(reply.body, bytes):
             call.exchange.extra.append(("server-timing", server_timing(call.request.trace)))
-
-    @staticmethod
-    def _refusal(exchange: Exchange, failed: Callable[[Any], Reply], error: TautenError) -> Reply:
-        if not any(name == "x-request-id" for name, _ in exchange.extra):
-            exchange.extra.append(("x-request-id", new_id()))
-        exchange.extra += refusal_headers(error)
-        return failed(error)
 
     async def _websocket(self, socket: Socket) -> None:
         clock = real  # uvloop tells its own time in whole milliseconds
@@ -165,11 +189,9 @@ class App:
             if socket.accepted:
                 await socket.fail(ours)
             else:
-                await socket.refuse(self._refusal(socket, failed, ours))
+                await socket.refuse(refusal(socket, failed, ours))
         finally:
-            socket.close()
-            for observer in self.site.observers:
-                observer.finished(socket, call, problem, clock() - began)
+            self.site.finished(socket, call, problem, clock() - began)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """For servers that start the application: open on start, close on stop."""

@@ -100,6 +100,16 @@ class Call:
         self.service: Service | None = None  # that it is for, once it is known
         self.error: BaseException | None = None  # what ended the work, told inside a stream or not
 
+    def again(self, exchange: Exchange) -> Call:
+        """One more request with the same head, and so with the same wishes; its caller is yet to be asked for."""
+        new = Call.__new__(Call)
+        new.door, new.route, new.params, new.caller = self.door, self.route, self.params, self.caller
+        new.deadline_ms, new.timed, new.priority = self.deadline_ms, self.timed, self.priority
+        new.exchange, new.parent, new.spent_s = exchange, self.parent, 0.0
+        new.id = new_id()
+        new.request = new.service = new.error = None
+        return new
+
     # -- what came ----------------------------------------------------------------------------------------
 
     async def body(self) -> bytes:
@@ -265,11 +275,15 @@ class Door:
 
     def enter(self, exchange: Exchange, route: Route, params: dict[str, str]) -> Call:
         """Check who asks and what for; raises the errors of bad headers and missing keys."""
-        caller = ANYONE if route.open or self._identify is None else self._identify(exchange)
+        caller = self.identify(exchange, route)
         OPENS_FILES.set(False)  # from here on no string opens a file, whichever API it came by
         call = Call(self, exchange, route, params, caller)
         exchange.extra.append(("x-request-id", call.id))
         return call
+
+    def identify(self, exchange: Exchange, route: Route) -> Caller:
+        """Who asks, counted in until the exchange is over; raises Unauthorized or Overloaded."""
+        return ANYONE if route.open or self._identify is None else self._identify(exchange)
 
 
 def new_id() -> str:
@@ -292,6 +306,14 @@ def check_depth(body: bytes) -> None:
                 )
         elif token in (b"]", b"}"):
             depth -= 1
+
+
+def refusal(exchange: Exchange, failed: Callable[[Any], Reply], error: TautenError) -> Reply:
+    """An error as a reply in the API's own form, with an id and what the standards ask beside a status."""
+    if not any(name == "x-request-id" for name, _ in exchange.extra):
+        exchange.extra.append(("x-request-id", new_id()))
+    exchange.extra += refusal_headers(error)
+    return failed(error)
 
 
 def refusal_headers(error: TautenError) -> list[tuple[str, str]]:

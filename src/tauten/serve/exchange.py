@@ -13,6 +13,7 @@ import msgspec
 from tauten.clock import real
 from tauten.errors import Cancelled, InputError, TautenError
 from tauten.serve.http.arrival import ARRIVED
+from tauten.serve.http.departure import LEAVING, Departure
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -112,6 +113,17 @@ class Exchange:
         self.extra: list[tuple[str, str]] = []  # headers of the door: the request's id, who may read it
         self._watch: asyncio.Task[None] | None = None
 
+    def again(self, cycle: Departure, waited_s: float) -> Exchange:
+        """One more request with the same head, on its way without an ASGI scope of its own."""
+        new = Exchange.__new__(Exchange)
+        new.scope = {"client": self.scope.get("client"), "extensions": {LEAVING: cycle}}
+        new.method, new.path, new.headers = self.method, self.path, self.headers
+        new.lag_s, new.left, new.started, new.status = waited_s, False, False, 0
+        new._held, new._first, new._whole, new._watch = b"", None, True, None
+        new._receive, new._send = self._receive, self._send
+        new._leaving, new._closing, new.extra = [], [], []
+        return new
+
     def query(self) -> dict[str, str]:
         """Parameters of the query string; of a name given twice the last."""
         raw: bytes = self.scope.get("query_string", b"")
@@ -166,7 +178,7 @@ class Exchange:
             callback()
             return
         self._leaving.append(callback)
-        extension = self.scope.get("extensions", {}).get("tauten.disconnect")
+        extension = self.scope.get("extensions", {}).get(LEAVING)
         if extension is not None:
             if len(self._leaving) == 1:
                 extension.add_callback(self._gone)
@@ -201,10 +213,7 @@ class Exchange:
 
     async def reply(self, reply: Reply) -> None:
         """Send a reply; a stream that fails half-way leaves the connection broken, never a false end."""
-        body = reply.body
-        headers = [(b"content-type", reply.media_type.encode("latin-1"))]
-        for name, value in self._all(reply.headers) if reply.headers else self.extra:
-            headers.append((name.encode("latin-1"), value.encode("latin-1")))
+        body, headers = reply.body, self.lines(reply)
         whole = isinstance(body, bytes | bytearray | memoryview)
         if whole:
             headers.append((b"content-length", str(len(body)).encode()))  # type: ignore[arg-type]
@@ -214,6 +223,13 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": body})
             return
         await self._stream(body, reply.beat)  # type: ignore[arg-type]
+
+    def lines(self, reply: Reply) -> list[tuple[bytes, bytes]]:
+        """The headers of a reply, with the door's."""
+        headers = [(b"content-type", reply.media_type.encode("latin-1"))]
+        for name, value in self._all(reply.headers) if reply.headers else self.extra:
+            headers.append((name.encode("latin-1"), value.encode("latin-1")))
+        return headers
 
     async def _stream(self, body: AsyncIterator[bytes], beat: bytes) -> None:
         pulse = _Pulse(self._send, beat) if beat else None

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from tauten.describe.payload import Tensor
 from tauten.describe.stage import Context, Role, StageKind
 from tauten.describe.workflow import Workflow
-from tauten.errors import BackendError, InputError, StoreError, suggest
+from tauten.errors import BackendError, InputError, StoreError, TautenError, suggest
 from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.deployment import Deployment
 from tauten.run.engine import Engine
+from tauten.run.request import Request
 from tauten.run.signature import Signature, TensorInfo, parse
+from tauten.run.single import Ended, Single
 from tauten.serve.service import Service
 
 if TYPE_CHECKING:
@@ -88,6 +90,19 @@ class TensorService(Service):
         deployment = opened.bound[STAGE].deployments[STAGE]
         return deployment.max_batch if isinstance(deployment, Deployment) else 0
 
+    def begin(self, request: Request, feed: Feed, ended: Ended) -> None:
+        """Run one request without a task of its own: what its stage does, from the deployment's turn to its end.
+
+        `feed` has been found to fit. Raises what admission raises; else `ended` is called once, later, with an
+        error as the engine says it (see `refusal`).
+        """
+        opened = self.engine.pick("")
+        deployment = opened.bound[STAGE].deployments[STAGE]
+        assert isinstance(deployment, Deployment)  # raw models have no slots
+        request.trace.spent.append((STAGE, "rows", rows_of(feed)))
+
+        Single(self.engine.door, opened, STAGE, deployment, request, ended).start(feed)
+
     def fitted(self, given: Mapping[str, Any]) -> Feed:
         """Arrays in the model's order; raises InputError E296 where they are not what it takes."""
         signature = self.signature
@@ -122,14 +137,13 @@ def _workflow(name: str, model: str, backend: str, fits: list[Fit]) -> Workflow[
     async def infer(ctx: Context, tensors: Tensors) -> Tensors:
         if tensors.__class__ is not Feed:  # from an API that knows nothing of tensors
             tensors = fits[0](tensors)
-        first = next(iter(tensors.values()), None)
-        ctx.spend("rows", float(len(first)) if first is not None and first.ndim else 1.0)
+        ctx.spend("rows", rows_of(tensors))
         try:
             answer: Tensors = await ctx.infer(STAGE, tensors)
         except BackendError as error:
-            if error.code != _REFUSED:
+            if (told := refusal(error)) is error:
                 raise
-            raise InputError(error.message, help=error.help, code="E296") from error
+            raise told from error
         return answer
 
     role = Role(base, (backend,), variant, {"rows": True})
@@ -140,6 +154,17 @@ def _workflow(name: str, model: str, backend: str, fits: list[Fit]) -> Workflow[
         return answer
 
     return Workflow(body, name=name)
+
+
+def rows_of(tensors: Tensors) -> float:
+    """How many items a request brings: the length of its first axis."""
+    first = next(iter(tensors.values()), None)
+    return float(len(first)) if first is not None and first.ndim else 1.0
+
+
+def refusal(error: TautenError) -> TautenError:
+    """What the caller is told: inputs that the engine does not take are the caller's mistake."""
+    return InputError(error.message, help=error.help, code="E296") if error.code == _REFUSED else error
 
 
 def _default_plan(workflow: Workflow[..., Any], threads: int) -> Plan:

@@ -14,10 +14,13 @@ from tauten.errors import TautenError
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
 from tauten.serve.oip import calls, generate, rest
+from tauten.serve.oip.express import Express, express
 from tauten.serve.oip.models import Model, Models
 from tauten.serve.oip.openapi import paths
 from tauten.serve.oip.parameters import honour
 from tauten.serve.routes import Route
+from tauten.serve.service import Service
+from tauten.serve.tensor_model import TensorService
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
@@ -59,6 +62,7 @@ class Api:
                 functools.partial(self._infer, service.name),
                 failure,
                 "oip-infer",
+                express=functools.partial(self._express, service),
             )
             for service in self.site.services
             if _PLAIN.fullmatch(service.name)
@@ -174,6 +178,10 @@ class Api:
         reply = rest.written(model.service.name, head, results)
         calls.coded(call, taken - began, time.monotonic() - answered)
         return rest.encoded(reply, headers["accept-encoding"]) if "accept-encoding" in headers else reply
+
+    def _express(self, service: Service, call: Call) -> Express | None:
+        """A way without a task, for models alone."""
+        return express(self.site, call, service) if isinstance(service, TensorService) else None
 
     # -- text ---------------------------------------------------------------------------------------------
 

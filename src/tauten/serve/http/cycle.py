@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from tauten.errors import InternalError
+from tauten.serve.http.departure import Departure
 from tauten.serve.http.wire import Head
 
 Message = MutableMapping[str, Any]
@@ -19,45 +20,6 @@ Asgi = Callable[
 BODILESS = frozenset((204, 304))
 PLAIN, CHUNKED, NOTHING = range(3)  # how an answer's body is written
 SEPARATE = 32 * 1024  # above this copying head and body together costs more than a second buffer
-
-
-class Departure:
-    """Tells, from the event loop, that the client has left; ``scope["extensions"]["tauten.disconnect"]``."""
-
-    # Class attributes hold the start of what most requests never touch: an instance then costs half as much.
-    gone = False
-    _callbacks: list[Callable[[], object]] | None = None
-
-    def add_callback(self, callback: Callable[[], object]) -> None:
-        """Call back once, when the client leaves before its answer is whole; soon, when it has left already.
-
-        Who watches decides what stops: the server then leaves the app's task alone.
-        """
-        if self._callbacks is None:
-            self._callbacks = []
-        self._callbacks.append(callback)
-        if self.gone:
-            asyncio.get_running_loop().call_soon(self._tell)
-
-    def remove_callback(self, callback: Callable[[], object]) -> None:
-        """Forget a callback; one that is not there is no error."""
-        if self._callbacks and callback in self._callbacks:
-            self._callbacks.remove(callback)
-
-    @property
-    def watched(self) -> bool:
-        """Whether anybody ever asked to be told."""
-        return self._callbacks is not None
-
-    def _tell(self) -> None:
-        """Each callback once; one that raises goes to the loop's handler and stops no other."""
-        callbacks, self._callbacks = self._callbacks or [], [] if self.watched else None
-        for callback in callbacks:
-            try:
-                callback()
-            except Exception as error:  # noqa: BLE001  # a watcher's mistake is not the connection's
-                context = {"message": "a disconnect callback raised", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
 
 
 class Shared(Protocol):
@@ -85,6 +47,14 @@ class Wire(Protocol):
     def over(self, cycle: Cycle) -> None: ...
 
 
+class Express(Protocol):
+    """What an application may give for a head that comes again and again; see `Hub.express`."""
+
+    def take(self, cycle: Cycle, body: bytes, waited_s: float) -> bool:
+        """Answer one more request with that head by `Cycle.respond`, now or later; False: the app shall."""
+        ...
+
+
 class Cycle(Departure):
     """One request: filled by the connection's parser, emptied by the app."""
 
@@ -105,9 +75,9 @@ class Cycle(Departure):
     _started = False  # the head has been written
     _form = PLAIN
 
-    def __init__(self, wire: Wire, scope: MutableMapping[str, Any], length: int | None) -> None:
+    def __init__(self, wire: Wire, scope: MutableMapping[str, Any] | None, length: int | None) -> None:
         self.wire = wire
-        self.scope: MutableMapping[str, Any] | None = scope  # handed over at the start: keeps no circle
+        self.scope = scope  # handed over at the start: keeps no circle
         self.length = length  # of the body; None: chunked
         self.chunks: list[bytes] = []
 
@@ -123,15 +93,19 @@ class Cycle(Departure):
             await app(scope, self.receive, self.send)
             if not self.answered and not self.gone:
                 raise InternalError("the app returned before its answer was whole", help="send the last body")
-            if not self.answered:  # the client had left: what is half-closed is closed now
-                self.answered = True
-                self.wire.cut(self, 499)
+            self._end_unanswered()
         except asyncio.CancelledError as error:
             self._broke(error)
         except Exception as error:  # noqa: BLE001  # the server outlives every app; the wire logs it
             self._broke(error)
         finally:
             self.wire.over(self)
+
+    def _end_unanswered(self) -> None:
+        """The client had left: what is half-closed is closed now."""
+        if not self.answered:
+            self.answered = True
+            self.wire.cut(self, 499)
 
     def _broke(self, error: BaseException) -> None:
         """An app that failed: an answer if there is none yet, a cut connection otherwise."""
@@ -214,6 +188,18 @@ class Cycle(Departure):
         else:
             raise InternalError(f"the app sent {kind!r}, expected http.response.start or http.response.body")
 
+    def respond(self, head: Head, body: bytes) -> None:
+        """The whole answer of one that runs in no task of its own; it is over with that."""
+        if not self.lost:
+            self._head = head
+            self._body(body, more=False)
+        self.over()
+
+    def over(self) -> None:
+        """One that runs in no task of its own has ended, answered or left by its client."""
+        self._end_unanswered()
+        self.wire.over(self)
+
     def _body(self, body: bytes, more: bool) -> None:
         if self.answered or self._head is None:
             raise InternalError(
@@ -233,6 +219,8 @@ class Cycle(Departure):
                 write(body)
         if not more:
             self.answered = True
+            if self._callbacks:
+                self._callbacks = []  # nobody need be told any more, and watchers know this object
             if self._waiter is not None:
                 self.wake()
             self.wire.answered(self)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import httptools
 
+from tauten.serve.http.cycle import Express
 from tauten.serve.http.limits import HttpLimits
 from tauten.serve.http.wire import Headers, Refusal, split_target, valid_host
 
@@ -24,6 +25,31 @@ class Taker(Protocol):
     ) -> None: ...
     def body(self, body: bytes) -> None: ...
     def ended(self) -> None: ...
+
+
+class Known:
+    """A head that came again: what it means, and what answers it in a quicker way, if anything does."""
+
+    __slots__ = ("_scope", "_size", "express", "head", "length")
+
+    def __init__(self, head: bytes, scope: dict[str, Any], length: int) -> None:
+        self.head = head
+        self.length = length
+        self.express: Express | None = None
+        self._scope = scope
+        self._size = len(head)
+
+    def body(self, data: bytes) -> bytes | None:
+        """The body of a whole request with this head; the parser, between requests, never sees it."""
+        if len(data) - self._size != self.length or not data.startswith(self.head):
+            return None
+        return data[self._size :]
+
+    def scope(self) -> dict[str, Any]:
+        """A scope for one more request."""
+        scope = self._scope.copy()
+        scope["headers"] = scope["headers"].copy()
+        return scope
 
 
 class Reader:
@@ -43,7 +69,7 @@ class Reader:
         self._skip = False  # the head in the parser is one of ours
         self._good_host = b""  # the last one that was checked
         self._sight = b""  # the last head that came whole in one read
-        self.known: tuple[bytes, dict[str, Any], int] | None = None  # and what it means, once seen twice
+        self.known: Known | None = None  # and what it means, once seen twice
         self._head = taker.head
         self.on_message_begin: Callable[[], None] = taker.begun
         self.on_body: Callable[[bytes], None] = taker.body
@@ -70,27 +96,18 @@ class Reader:
 
     # -- heads that repeat: a client on one connection sends the same bytes again and again ----------------
 
-    def learn(self, data: bytes, scope: MutableMapping[str, Any] | None, length: int) -> None:
-        """Remember the head of a request that is all of `data`; seen twice, it becomes a template."""
+    def learn(self, data: bytes, scope: MutableMapping[str, Any] | None, length: int) -> Known | None:
+        """Remember the head of a request that is all of `data`; seen twice, it becomes a template: returned once."""
         if scope is None or self.wants:
-            return
+            return None
         head = data[: len(data) - length]
         if head != self._sight:
             whole = data.find(END) + len(END) == len(head)
             self._sight, self.known = head if whole else b"", None
         elif head and self.known is None:
-            self.known = (head, {**scope, "headers": list(scope["headers"])}, length)
-
-    def repeat(self, data: bytes) -> tuple[dict[str, Any], bytes] | None:
-        """(scope, body) of a whole request with the known head; the parser, between requests, never sees it."""
-        if self.known is None:
-            return None
-        head, template, length = self.known
-        if len(data) - len(head) != length or not data.startswith(head):
-            return None
-        scope = template.copy()
-        scope["headers"] = template["headers"].copy()
-        return scope, data[len(head) :]
+            self.known = Known(head, {**scope, "headers": list(scope["headers"])}, length)
+            return self.known
+        return None
 
     # -- callbacks of llhttp ------------------------------------------------------------------------------
 

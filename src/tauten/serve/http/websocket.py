@@ -16,7 +16,8 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from tauten.errors import InternalError
-from tauten.serve.http.cycle import Departure, Message
+from tauten.serve.http.cycle import Message
+from tauten.serve.http.departure import Departure
 from tauten.serve.http.wire import Head, refusal
 
 if TYPE_CHECKING:

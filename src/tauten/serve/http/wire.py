@@ -26,6 +26,9 @@ _lines: dict[
 ] = {}  # headers that were checked already: an app sends few different ones
 KNOWN_LINES = 1024  # then it starts anew: values that never repeat must not pile up
 KNOWN_LINE_BYTES = 128  # longer ones seldom repeat
+ONCE = frozenset(
+    (b"x-request-id", b"x-tauten-session", b"server-timing", b"retry-after-ms")
+)  # these never do
 SERVER = b"server: tauten\r\n"
 
 
@@ -103,6 +106,13 @@ class Head:
             parts.append(self._line(*header) if line is None else line)
         self.text = b"".join(parts)
 
+    @classmethod
+    def ready(cls, status: int, lines: bytes) -> Head:
+        """One whose header lines are our own, made once: nothing of them is looked at."""
+        head = cls(status, ())
+        head.text += lines
+        return head
+
     def _line(self, name: bytes, value: bytes) -> bytes:
         """One header on the wire. Framing is the server's: what the app says of it is read, not copied."""
         lowered = name.lower()
@@ -125,7 +135,7 @@ class Head:
         if lowered in (b"date", b"server"):
             self.own_date = self.own_date or lowered == b"date"
             self.own_server = self.own_server or lowered == b"server"
-        elif len(line) <= KNOWN_LINE_BYTES:
+        elif len(line) <= KNOWN_LINE_BYTES and lowered not in ONCE:
             if len(_lines) >= KNOWN_LINES:
                 _lines.clear()
             _lines[name, value] = line

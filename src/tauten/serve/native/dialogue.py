@@ -228,10 +228,7 @@ class Dialogue:
             await self._fail(run, error)
         finally:
             self._over(run)
-            run.turn.close()
-            seconds = real() - began
-            for observer in self.site.observers:
-                observer.finished(run.turn, run.call, problem, seconds)
+            self.site.finished(run.turn, run.call, problem, real() - began)
 
     async def _reply(self, run: _Run, call: Call, given: Mapping[str, Any]) -> Reply:
         """The messages of this request, or of the first one with its key."""

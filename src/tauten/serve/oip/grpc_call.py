@@ -113,7 +113,4 @@ class One:
         self.site.in_flight -= 1
         if self.problem is None:
             self.exchange.status = 200
-        self.exchange.close()
-        seconds = time.monotonic() - self._began
-        for observer in self.site.observers:
-            observer.finished(self.exchange, self.call, self.problem, seconds)
+        self.site.finished(self.exchange, self.call, self.problem, time.monotonic() - self._began)

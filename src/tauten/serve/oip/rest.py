@@ -7,7 +7,7 @@ import asyncio
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -90,9 +90,11 @@ class Result(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
+D = TypeVar("D", bound=dict[str, Any])
+
 _heads = msgspec.json.Decoder(Head)
 _encoder = msgspec.json.Encoder()
-_layouts: dict[bytes, _Layout] = {}
+_layouts: dict[bytes, Layout] = {}
 _texts: dict[tuple[Any, ...], bytes] = {}
 _KNOWN = 256  # heads kept: shapes and models of a server's clients, a few hundred bytes each
 _KNOWN_BYTES = 2048  # a longer head is more than names and shapes
@@ -105,9 +107,9 @@ def read(body: bytes, head_length: str | None) -> tuple[Head, dict[str, Array]]:
     """The head and its tensors; raises InputError E295 where they do not hold together."""
     end = len(body) if head_length is None else _length(head_length, len(body))
     text = body if head_length is None else body[:end]
-    layout = _layouts.get(text) if end <= _KNOWN_BYTES else None
-    if layout is not None and len(body) == end + layout.size:
-        return layout.head, layout.tensors(body, end)
+    layout = layout_of(body, end)
+    if layout is not None:
+        return layout.head, layout.tensors(body, {})
     head = _decode(text)
     tensors: dict[str, Array] = {}
     at = end
@@ -137,26 +139,35 @@ def _decode(text: bytes) -> Head:
     return head
 
 
-class _Layout:
+class Layout:
     """Where the tensors of a head lie that was read before: clients send the same one again and again."""
 
-    __slots__ = ("head", "parts", "size")
+    __slots__ = ("fits", "head", "parts", "raw", "size", "start")
 
-    def __init__(self, head: Head, size: int) -> None:
+    def __init__(self, head: Head, start: int, size: int) -> None:
         self.head = head
+        self.start = start
         self.size = size
+        self.raw = raw_names(head)  # the outputs that it asks for, where all are raw
+        self.fits: Any = None  # the signature that its tensors were found to fit
         self.parts: list[tuple[str, Any, tuple[int, ...], int, int]] = []
-        at = 0
+        at = start
         for given in head.inputs:
             dtype, count = DTYPES[given.datatype], math.prod(given.shape)
             self.parts.append((given.name, dtype, tuple(given.shape), count, at))
             at += count * dtype.itemsize
 
-    def tensors(self, body: bytes, start: int) -> dict[str, Array]:
-        return {
-            name: aligned(np.frombuffer(body, dtype, count, start + at)).reshape(shape)
-            for name, dtype, shape, count, at in self.parts
-        }
+    def tensors(self, body: bytes, into: D) -> D:
+        """The tensors of a body, put into a mapping by their names."""
+        for name, dtype, shape, count, at in self.parts:
+            into[name] = aligned(np.frombuffer(body, dtype, count, at)).reshape(shape)
+        return into
+
+
+def layout_of(body: bytes, end: int) -> Layout | None:
+    """The layout of a body with a head of `end` bytes, where that was read before."""
+    layout = _layouts.get(body[:end]) if end <= _KNOWN_BYTES else None
+    return layout if layout is not None and len(body) == end + layout.size else None
 
 
 def _remember(text: bytes, head: Head, size: int) -> None:
@@ -167,7 +178,7 @@ def _remember(text: bytes, head: Head, size: int) -> None:
             return
     if len(_layouts) >= _KNOWN:
         _layouts.clear()
-    _layouts[text] = _Layout(head, size)
+    _layouts[text] = Layout(head, len(text), size)
 
 
 def _length(text: str, most: int) -> int:
@@ -252,11 +263,12 @@ def _bomb(limit_bytes: int) -> TooLarge:
 
 def written(model: str, head: Head, results: Mapping[str, Array]) -> Reply:
     """The answer: the wanted outputs in the wanted order, raw where that was asked."""
-    binary = head.parameters is not None and head.parameters.binary_data_output
-    if binary and not (head.outputs or head.id):
-        quick = _all_raw(model, results)
-        if quick is not None:
-            return quick
+    names = None if head.id else raw_names(head)
+    quick = None if names is None else all_raw(model, names, results)
+    if quick is not None:
+        text, body = quick
+        return Reply(body, media_type=RAW, headers=[(HEAD_LENGTH, str(len(text)))])
+    binary = bool(head.parameters is not None and head.parameters.binary_data_output)
     tensors: list[ResultTensor] = []
     raws: list[Any] = [b""]
     for name, as_raw in _wanted(head.outputs, results, binary):
@@ -276,25 +288,48 @@ def written(model: str, head: Head, results: Mapping[str, Array]) -> Reply:
     return Reply(b"".join(raws), media_type=RAW, headers=[(HEAD_LENGTH, str(len(text)))])
 
 
-def _all_raw(model: str, results: Mapping[str, Array]) -> Reply | None:
-    """Every output raw, under a head that is only written once for its shapes; None where one is BYTES."""
+def raw_names(head: Head) -> tuple[str, ...] | None:
+    """The outputs that are wanted where all of them are wanted raw, () for all there are; else None."""
+    binary = bool(head.parameters is not None and head.parameters.binary_data_output)
+    for each in head.outputs or ():
+        wishes = each.parameters
+        if wishes is None:
+            if not binary:
+                return None
+        elif (
+            wishes.shared_memory_region is not None
+            or wishes.classification
+            or not (binary if wishes.binary_data is None else wishes.binary_data)
+        ):
+            return None
+    if not head.outputs:
+        return () if binary else None
+    return tuple(each.name for each in head.outputs)
+
+
+def all_raw(model: str, names: Sequence[str], results: Mapping[str, Array]) -> tuple[bytes, bytes] | None:
+    """(JSON head, whole body) with those outputs raw, under a head that is only written once for its shapes.
+
+    None where one is BYTES, or is not there.
+    """
     key: list[Any] = [model]
     parts: list[Any] = [b""]
-    for name, array in results.items():
-        dtype = array.dtype.char
-        if dtype == "O":
+    for name in names or results:
+        array = results.get(name)
+        if array is None or (dtype := array.dtype.char) == "O":
             return None
         key.append((name, dtype, array.shape))
         parts.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
     known = tuple(key)
-    text = parts[0] = _texts.get(known) or _text_of(model, results, known)
-    return Reply(b"".join(parts), media_type=RAW, headers=[(HEAD_LENGTH, str(len(text)))])
+    text = parts[0] = _texts.get(known) or _text_of(model, names or tuple(results), results, known)
+    return text, b"".join(parts)
 
 
-def _text_of(model: str, results: Mapping[str, Array], key: tuple[Any, ...]) -> bytes:
+def _text_of(model: str, names: Sequence[str], results: Mapping[str, Array], key: tuple[Any, ...]) -> bytes:
     tensors = [
         ResultTensor(name, datatype_of(array), array.shape, ResultParameters(array.nbytes))
-        for name, array in results.items()
+        for name in names
+        for array in (results[name],)
     ]
     if len(_texts) >= _KNOWN:
         _texts.clear()
