@@ -75,7 +75,7 @@ class Server:
 
     async def one(self, priority: int = 0) -> End:
         engine, service = self.engine, self.service
-        request = engine.request(deadline_ms=service.budget_s() * 1e3, aim=service.aim, priority=priority)
+        request = engine.request(deadline_ms=service.budget_s * 1e3, aim=service.aim, priority=priority)
         how = "done"
         try:
             await engine.run(self.inputs, request=request)
@@ -223,7 +223,7 @@ def test_what_a_service_asks_of_admission() -> None:
         return Service(flow, slo=slo)
 
     assert service(Slo(p95_ms=200, p50_ms=100)).aim == Aim(0.2)
-    assert service(Slo(p95_ms=200)).budget_s() == pytest.approx(LATE * 0.2)
+    assert service(Slo(p95_ms=200)).budget_s == pytest.approx(LATE * 0.2)
     assert service(Slo(first_output_ms=50)).aim == Aim(first_s=0.05)
     assert service(Slo()).aim == Aim()
     assert Aim(1.0, 0.5).less(0.2) == Aim(0.8, 0.3)

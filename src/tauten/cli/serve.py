@@ -173,7 +173,7 @@ def _services(
         from tauten.serve.tensor_model import tensor_model
 
         raw = tensor_model(Path(place) if first.endswith(".onnx") else place, name=name, plan=plan)
-        raw.slo = slo or raw.slo
+        raw.promise(slo or raw.slo)
         return [raw]
     if Path(place).is_file() and not _is_model(place):
         raise InputError(

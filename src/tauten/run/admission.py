@@ -18,12 +18,13 @@ from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Lowered
 from tauten.run.feedback import AdaptiveLimit, Margin
 from tauten.run.known_steps import GAIN, Met, Place, Step, Steps
-from tauten.run.request import ANY_TIME, Aim, Request
+from tauten.run.request import ANY_TIME, Aim, Asked
 from tauten.run.scheduling import retry_after
 from tauten.run.trace import Row
 
 SPARE = 32  # requests that one look at the queues serves, where there is time for as many more: a full batch
 REFRESH_S = 0.01  # how old a prediction of the path may be: queues move by a batch or two meanwhile
+LEARN_S = 0.005  # between those that teach: who has more requests than that has no need of more teachers
 LEARN_ALL, LEARN_EACH = 16, 8  # requests: the first ones teach, then one in eight; the rest is free
 TRY_S = 0.1  # between requests that are let in to see whether what was learned still holds
 SLOW = 1.25  # times its own work, waiting included, is what one gets whose work alone is longer than its aim
@@ -69,6 +70,7 @@ class Path:
         self._try_at = math.nan  # when one more is let in to see, where all are refused
         self._alone_s = 0.0  # what one surely takes where nobody waits
         self._first = Step()  # what one takes by itself to its first output
+        self._taught = -math.inf  # when one taught last
         self._tail_s = 0.0  # from there to the end, in the mean
         self._sure: tuple[Place, ...] = ()  # where almost every request comes
         self._roughly = Roughly(-math.inf, 0, 0, 0.0)
@@ -76,11 +78,16 @@ class Path:
         self.knows = False  # enough to predict by
         self.whole = False  # and there is no place where only some requests come
 
+    def wants(self, now: float) -> bool:
+        """Whether the request that ends now is one to learn from."""
+        self._seen += 1
+        if self._seen > LEARN_ALL and (self._seen % LEARN_EACH or now - self._taught < LEARN_S):
+            return False
+        self._taught = now
+        return True
+
     def learn(self, rows: Sequence[Row], start: float = 0.0, first: float = 0.0, end: float = 0.0) -> None:
         """Take what one finished request took, step by step, and to its first output."""
-        self._seen += 1
-        if self._seen > LEARN_ALL and self._seen % LEARN_EACH:
-            return
         self.learned += 1
         self._steps.learn(rows)
         if end:
@@ -185,12 +192,12 @@ class Path:
         )
         return known.seconds
 
-    def admit(self, request: Request, now: float, *, idle: bool = False) -> bool:
+    def admit(self, request: Asked, now: float, *, idle: bool = False) -> bool:
         """Raise Overloaded when the request would be too late; else hand its predictions down to it, and say
         whether there are any. Where they are not for all places that it may come to, those may refuse it."""
         if not self.knows or request.deadline == math.inf:
             return False
-        start, aim = request.trace.start, request.aim
+        start, aim = request.start, request.aim
         terms = Terms(request.deadline - now, aim, now - start, request.lag_s, idle)
         if not self.check(request.priority, terms, now):
             self._try_at = now + max(TRY_S, self._alone_s)
@@ -222,11 +229,12 @@ def waited_s(rows: Iterable[Row], until: float) -> float:
     return total
 
 
-def late_by_waiting(request: Request, now: float) -> bool:
+def late_by_waiting(request: Asked, now: float) -> bool:
     """Whether one that came to its end missed its aim, and would not have without its waiting."""
-    trace, aim = request.trace, request.aim
-    if aim is ANY_TIME:
+    aim = request.aim
+    if now - request.start < min(aim):
         return False
+    trace = request.trace
     first = now if trace.first_output is None else trace.first_output
     for at, want_s in ((now, aim.end_s), (first, aim.first_s)):
         took_s = at - trace.start
@@ -286,11 +294,11 @@ class Door:
             self.refused += 1
             raise
 
-    def through(self, path: Path | None, request: Request) -> Passage:
+    def through(self, path: Path | None, request: Asked) -> Passage:
         """The request's whole stay, as a context; entering it raises Overloaded or Unavailable."""
         return Passage(self, path, request)
 
-    def enter(self, path: Path | None, request: Request) -> bool:
+    def enter(self, path: Path | None, request: Asked) -> bool:
         """Let a request in or refuse it; says whether it was predicted when it will end."""
         try:
             if request.lag_s or self.draining:
@@ -320,7 +328,7 @@ class Passage:
 
     __slots__ = ("_door", "_path", "_predicted", "_request", "whole")
 
-    def __init__(self, door: Door, path: Path | None, request: Request) -> None:
+    def __init__(self, door: Door, path: Path | None, request: Asked) -> None:
         self._door = door
         self._path = path
         self._request = request
@@ -334,11 +342,12 @@ class Passage:
         request, path, door = self._request, self._path, self._door
         for place in request.coming:
             place.coming -= 1  # it never came there
-        now, began, deadline = door.clock(), request.trace.start, request.deadline
+        now, began, deadline = door.clock(), request.start, request.deadline
         if path is not None:
-            if self.whole:
-                first = request.trace.first_output
-                path.learn(request.trace.rows, began, now if first is None else first, now)
+            if self.whole and path.wants(now):
+                trace = request.trace
+                first = now if trace.first_output is None else trace.first_output
+                path.learn(trace.rows, began, first, now)
             if self._predicted:
                 late = late or now >= deadline or late_by_waiting(request, now)
                 if not late or path.foresaw(request.trace.rows):

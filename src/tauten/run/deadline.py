@@ -14,7 +14,7 @@ from typing import Any
 
 from tauten.clock import in_ms
 from tauten.errors import DeadlineExceeded
-from tauten.run.request import Request
+from tauten.run.request import Asked, Request
 
 
 async def stoppable(request: Request, work: Any) -> Any:
@@ -43,7 +43,7 @@ async def stoppable(request: Request, work: Any) -> Any:
     return value
 
 
-def arm(request: Request) -> None:
+def arm(request: Asked) -> None:
     """Let the deadline stop the request from now on; one that has passed fails it at once."""
     if request.deadline == math.inf:
         return
@@ -55,7 +55,7 @@ def arm(request: Request) -> None:
     (_alarms.get(loop) or _alarm_of(loop)).add(request, left, loop)
 
 
-def disarm(request: Request) -> None:
+def disarm(request: Asked) -> None:
     """The deadline stops nothing any more."""
     armed = request.armed
     if armed is not None:
@@ -75,7 +75,7 @@ class _Alarm:
         self._due = math.inf  # when the timer fires
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, request: Request, left: float, loop: asyncio.AbstractEventLoop) -> None:
+    def add(self, request: Asked, left: float, loop: asyncio.AbstractEventLoop) -> None:
         when = loop.time() + left
         self._count = count = self._count + 1
         request.armed = place = [when, count, request, self]
@@ -126,8 +126,8 @@ def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
     return _alarms.setdefault(loop, _Alarm())
 
 
-def _late(request: Request) -> DeadlineExceeded:
-    budget_s = request.deadline - request.trace.start
+def _late(request: Asked) -> DeadlineExceeded:
+    budget_s = request.deadline - request.start
     return DeadlineExceeded(
         f"the deadline of {in_ms(budget_s)} ms passed", help="allow more time, or tighten the plan"
     )

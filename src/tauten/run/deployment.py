@@ -18,7 +18,8 @@ from tauten.run.batching import Batching
 from tauten.run.fair_queue import Waiter
 from tauten.run.queueing import ZOMBIE_S, View
 from tauten.run.replica import REOPEN_S, Job, Replica
-from tauten.run.request import Request
+from tauten.run.request import Asked
+from tauten.run.trace import Trace
 
 
 class Deployment(Batching):
@@ -78,7 +79,7 @@ class Deployment(Batching):
 
     # -- a request's way -------------------------------------------------------------------------------------
 
-    async def infer(self, request: Request, step: str, item: Any, cause: str = "compute") -> Any:
+    async def infer(self, request: Asked, step: str, item: Any, cause: str = "compute") -> Any:
         """Run one item; records queue, batch_wait, `cause` and loop rows.
 
         Raises Overloaded when the queue is full or the deadline could not be met, and what the backend
@@ -91,42 +92,51 @@ class Deployment(Batching):
         except BaseException:
             self.leave(job)
             raise
-        return self.result(request, step, job, cause)
+        return self.result(request.trace, step, job, cause)
 
-    def submit(self, request: Request, step: str, item: Any, waiter: Waiter) -> Job:
+    def submit(self, request: Asked, step: str, item: Any, waiter: Waiter) -> Job:
         """Let one item wait for its batch; `waiter` is told when it is over, and then reads `result`.
 
         A waiter that is done before calls `leave`. Raises Overloaded as `infer`.
         """
         backend = self._backend
-        if backend is None or not self._alive or self.closed:
+        if backend is None:
             raise self._not_there()
-        now = self.clock()
+        job = Job(item, backend.weight(item), request, self.clock(), waiter)
+        if self.max_batch > 1:
+            job.group = backend.group(item)
+        self.push(request, step, job)
+        return job
+
+    def push(self, request: Asked, step: str, job: Job) -> None:
+        """As `submit`, of an item whose weight and group are known."""
+        if not self._alive or self.closed:
+            raise self._not_there()
+        now = job.queued
         if self.queue.live >= self.bound:  # those that leave at the end of this turn hold no place
             self._check_room(request, self.bound + len(self._idle) * self.max_batch)
-        job = Job(item, backend.weight(item), request, now, waiter)
         if request.deadline != _NEVER:
             self._check_deadline(request, step, job, now)
         if self.max_batch > 1:
-            self._enter_group(request, step, job, backend.group(item), now)
+            self._enter_group(request, step, job, now)
         elif self._idle and not self._armed:
             self._arm()
         self.queue.push(job)
-        return job
 
-    def result(self, request: Request, step: str, job: Job, cause: str = "compute") -> Any:
+    def kin(self, item: Any) -> tuple[float, Any]:
+        """An item's weight, and the group that it may share a batch with."""
+        backend = self._backend
+        if backend is None:
+            raise self._not_there()
+        return backend.weight(item), backend.group(item)
+
+    def result(self, trace: Trace, step: str, job: Job, cause: str = "compute") -> Any:
         """What an item gave, its rows written; raises what it failed with."""
-        trace = request.trace
-        rows, started, ended = trace.rows, job.started, job.ended
-        if job.held >= 0.0:
-            rows.append((step, "queue", job.queued, job.held))
-            rows.append((step, "batch_wait", job.held, started))
-        else:
-            rows.append((step, "queue", job.queued, started))
-        rows.append((step, cause, started, ended))
-        rows.append((step, "loop", ended, self.clock()))
-        trace.spent.append((step, "replica_seconds", job.seconds))
-        trace.batches.append((step, job.size, job.reason))
+        job.write(trace, step, cause, self.clock())
+        return self.outcome(job)
+
+    def outcome(self, job: Job) -> Any:
+        """What an item gave; raises what it failed with."""
         if job.error is not None:
             raise self.as_error(job.error)
         if self._margin.value > 1.0:
@@ -140,7 +150,7 @@ class Deployment(Batching):
             f"{self.label}: no replica is alive", help="retry later", retry_after_s=REOPEN_S[2]
         )
 
-    def _check_deadline(self, request: Request, step: str, job: Job, now: float) -> None:
+    def _check_deadline(self, request: Asked, step: str, job: Job, now: float) -> None:
         """An item with a deadline: ordered by what is left of it, refused when that is too little.
 
         Who was admitted for a whole path is not asked again: it is late, or not, by its own deadline.
@@ -162,7 +172,7 @@ class Deployment(Batching):
                 request, durations.expected(self.max_batch) / self.max_batch / max(self._alive, 1), now
             )
 
-    def _check_ends(self, request: Request, job: Job, own_s: float, now: float) -> None:
+    def _check_ends(self, request: Asked, job: Job, own_s: float, now: float) -> None:
         """Refuse what would be late; whoever has time enough behind all that wait, in a full batch, is not
         worth a closer look."""
         durations = self.durations
@@ -177,10 +187,9 @@ class Deployment(Batching):
         elif job.due > self._latest:
             self._latest = job.due
 
-    def _enter_group(self, request: Request, step: str, job: Job, group: Any, now: float) -> None:
+    def _enter_group(self, request: Asked, step: str, job: Job, now: float) -> None:
         """An item that may share a batch; wakes the release when it changes what was decided."""
-        job.group = group
-        groups = self._groups
+        groups, group = self._groups, job.group
         groups[group] = groups.get(group, 0) + 1
         if self.wait == "slack":
             self.arrivals.came(now)
@@ -201,7 +210,7 @@ class Deployment(Batching):
         elif self._prepares and self.queue.live + 1 >= self.max_batch:
             self._arm()
 
-    def _join(self, request: Request, step: str, job: Job, now: float) -> None:
+    def _join(self, request: Asked, step: str, job: Job, now: float) -> None:
         """Note that a member of a map came."""
         family = request.families.get(step.partition("[")[0] if "[" in step else step)
         if family is None or family.active < 2:

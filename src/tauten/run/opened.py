@@ -11,7 +11,7 @@ from tauten.plan.lower import Lowered
 from tauten.plan.plan import Plan
 from tauten.run.admission import Path
 from tauten.run.bound import BoundStep
-from tauten.run.request import Request
+from tauten.run.request import Asked
 from tauten.run.slots import Getter, Operator
 from tauten.run.steps import PlanSteps
 from tauten.run.trace import Trace
@@ -46,7 +46,7 @@ class Opened:
     path: Path | None = None  # what its steps will take; None where a drawing queues for nothing
     keys: list[str] = field(default_factory=list)  # of the deployments it holds
     weight: float = 1.0
-    requests: set[Request] = field(default_factory=set)  # that run it now
+    requests: set[Asked] = field(default_factory=set)  # that run it now
 
     @property
     def running(self) -> int:

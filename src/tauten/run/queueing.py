@@ -15,7 +15,7 @@ from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenErro
 from tauten.run.admission import too_late
 from tauten.run.fair_queue import SHARE, FairQueue, Waiter
 from tauten.run.feedback import Margin
-from tauten.run.request import Request
+from tauten.run.request import Asked
 from tauten.run.scheduling import retry_after
 
 QUEUE_BOUND = 1024  # requests: at 10 ms each a wait of 10 s, beyond any deadline worth keeping
@@ -45,7 +45,7 @@ class Entry:
         "waiter",
     )
 
-    def __init__(self, request: Request, cost: float, queued: float, waiter: Waiter) -> None:
+    def __init__(self, request: Asked, cost: float, queued: float, waiter: Waiter) -> None:
         self.deadline = deadline = request.deadline
         # when it ought to be done, which is no later than when it must be
         self.target = target = request.target if request.target < deadline else deadline
@@ -153,7 +153,7 @@ class Queued(ABC):
     def _was_in_time(self) -> None:
         self._margin.in_time()
 
-    def _note(self, request: Request, unit_s: float, now: float) -> None:
+    def _note(self, request: Asked, unit_s: float, now: float) -> None:
         """Count the work that a priority brings; only done once several came."""
         work_s, when = self._work.get(request.priority, (0.0, now))
         self._work[request.priority] = (work_s * math.exp((when - now) / WORK_S) + unit_s, now)
@@ -169,7 +169,7 @@ class Queued(ABC):
 
     # -- the door ---------------------------------------------------------------------------------------------
 
-    def _check_room(self, request: Request, places: int) -> None:
+    def _check_room(self, request: Asked, places: int) -> None:
         """Refuse when the queue is full, unless somebody of a lower priority can be shed."""
         if self.queue.live < places:
             return
@@ -193,13 +193,13 @@ class Queued(ABC):
             ),
         )
 
-    def came(self, request: Request) -> None:
+    def came(self, request: Asked) -> None:
         """A request that was admitted for its path is here."""
         if self in request.coming:
             request.coming.remove(self)
             self.coming -= 1
 
-    def _check_time(self, request: Request, entry: Entry, own_s: float, now: float) -> None:
+    def _check_time(self, request: Asked, entry: Entry, own_s: float, now: float) -> None:
         """Refuse what would be late."""
         left_s = request.deadline - now - entry.after
         ahead = self.queue.ahead(entry.priority, entry.tenant)

@@ -15,9 +15,10 @@ from tauten.errors import BackendError, Cancelled
 from tauten.run.contracts import BatchBackend
 from tauten.run.fair_queue import Waiter
 from tauten.run.queueing import Entry
-from tauten.run.request import Request
+from tauten.run.request import Asked
 from tauten.run.scheduling import halves
 from tauten.run.siblings import Family
+from tauten.run.trace import Trace
 from tauten.run.workers import wake
 
 REOPEN_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # pauses before a dead backend is opened again; the last one goes on
@@ -39,7 +40,7 @@ class Job(Entry):
         "weight",
     )
 
-    def __init__(self, item: Any, weight: float, request: Request, queued: float, waiter: Waiter) -> None:
+    def __init__(self, item: Any, weight: float, request: Asked, queued: float, waiter: Waiter) -> None:
         Entry.__init__(self, request, weight or 1.0, queued, waiter)
         self.item = item
         self.weight = weight
@@ -51,6 +52,37 @@ class Job(Entry):
         self.retried = False
         self.result: Any = None
         self.family: Family | None = None
+
+    def forget(self) -> None:
+        """It is over and read: what it was about goes, when and with whom it ran stays."""
+        self.item = self.result = None
+        self.waiter = _NOBODY
+
+    def write(self, trace: Trace, step: str, cause: str, back: float) -> None:
+        """Where its time went, as rows; `back` is when its request had it."""
+        rows, started, ended = trace.rows, self.started, self.ended
+        if self.held >= 0.0:
+            rows.append((step, "queue", self.queued, self.held))
+            rows.append((step, "batch_wait", self.held, started))
+        else:
+            rows.append((step, "queue", self.queued, started))
+        rows.append((step, cause, started, ended))
+        rows.append((step, "loop", ended, back))
+        trace.spent.append((step, "replica_seconds", self.seconds))
+        trace.batches.append((step, self.size, self.reason))
+
+
+class _Nobody:
+    """Who waits for what is over."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: None, /) -> None:
+        return
+
+
+_NOBODY = _Nobody()
 
 
 class Owner(Protocol):

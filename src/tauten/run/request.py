@@ -18,9 +18,9 @@ from tauten.run.trace import Trace
 LOWEST, HIGHEST = -8, 8  # priorities: sixteen to the eighth still counts exactly in fair shares
 _PREFIX = os.urandom(4).hex()
 _count = itertools.count(1)
-_NOTHING: dict[str, float] = {}
-_NOWHERE: set[Any] = set()  # never written to
-_NOBODY: dict[str, Family] = {}  # never written to
+NOTHING: dict[str, float] = {}  # never written to, as the next two
+NOWHERE: set[Any] = set()
+NOBODY: dict[str, Family] = {}
 
 
 class Aim(NamedTuple):
@@ -41,6 +41,31 @@ class Worker(Protocol):
     """What runs a request and can be stopped: a task, or what stands in for one."""
 
     def cancel(self) -> object: ...
+
+
+class Asked(Protocol):
+    """A request as admission, deadlines and deployments see it; the fields are those of `Request`."""
+
+    start: float
+    lag_s: float
+    deadline: float
+    aim: Aim
+    target: float
+    priority: int
+    tenant: str
+    admitted: bool
+    after: dict[str, float]
+    coming: set[Any]
+    families: dict[str, Family]
+    armed: list[Any] | None
+    failure: TautenError | None
+
+    @property
+    def trace(self) -> Trace: ...
+
+    def left(self) -> float: ...
+
+    def fail(self, error: TautenError, /) -> None: ...
 
 
 class Request:
@@ -66,6 +91,7 @@ class Request:
         "plan",
         "priority",
         "session",
+        "start",
         "target",
         "task",
         "tasks",
@@ -95,7 +121,8 @@ class Request:
         self.priority = priority if LOWEST <= priority <= HIGHEST else (LOWEST if priority < 0 else HIGHEST)
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
         now = clock()
-        self.trace = Trace(now - lag_s)
+        self.start = now - lag_s  # its arrival
+        self.trace = Trace(self.start)
         if lag_s:
             self.trace.rows.append(("", "loop", now - lag_s, now))
         self.plan = ""  # the one that runs it, once it runs
@@ -105,9 +132,9 @@ class Request:
         self.tasks: list[asyncio.Task[object]] = []  # its streamed edges
         self.armed: list[Any] | None = None  # its place among the deadlines of its loop
         self.admitted = False  # at the door, for its whole path
-        self.after: dict[str, float] = _NOTHING  # step -> predicted seconds from its end to the request's
-        self.coming: set[Any] = _NOWHERE  # deployments that expect it
-        self.families: dict[str, Family] = _NOBODY  # step -> members of its map that run
+        self.after: dict[str, float] = NOTHING  # step -> predicted seconds from its end to the request's
+        self.coming: set[Any] = NOWHERE  # deployments that expect it
+        self.families: dict[str, Family] = NOBODY  # step -> members of its map that run
 
     def family(self, step: str) -> Family:
         """The members of the map that `step` runs for this request."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tauten.clock import real
 from tauten.describe.payload import OPENS_FILES
@@ -22,6 +22,9 @@ from tauten.serve.safety.discreet import told
 from tauten.serve.service import Service, Services
 from tauten.serve.socket import Socket
 
+if TYPE_CHECKING:
+    from tauten.serve.oip.express import Ride
+
 
 class Api(Protocol):
     """What ``apis/`` holds: the class named ``Api`` of each file, or of another package by an entry point.
@@ -35,7 +38,10 @@ class Api(Protocol):
 
 
 class Observer(Protocol):
-    """Told of each exchange once it is over: metrics, traces, logs."""
+    """Told of each exchange once it is over: metrics, traces, logs.
+
+    One with a method `answered(ride, seconds)` is told by it of those that ran in no task and went well.
+    """
 
     def finished(
         self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
@@ -65,6 +71,21 @@ class Site:
         exchange.close()
         for observer in self.observers:
             observer.finished(exchange, call, problem, seconds)
+        self._forget(exchange, problem)
+
+    def answered(self, ride: Ride, seconds: float) -> None:
+        """One that ran in no task was answered as it should: observers that need no more than that are told so."""
+        call: Call | None = None
+        for observer in self.observers:
+            told = getattr(observer, "answered", None)
+            if told is not None:
+                told(ride, seconds)
+                continue
+            call = call or ride.call()
+            observer.finished(call.exchange, call, None, seconds)
+
+    @staticmethod
+    def _forget(exchange: Exchange, problem: BaseException | None) -> None:
         if problem is not None and exchange.status >= 400:
             problem.__traceback__ = None  # of frames that hold it: each refusal would wait for the collector
 

@@ -100,13 +100,13 @@ class Call:
         self.service: Service | None = None  # that it is for, once it is known
         self.error: BaseException | None = None  # what ended the work, told inside a stream or not
 
-    def again(self, exchange: Exchange) -> Call:
-        """One more request with the same head, and so with the same wishes; its caller is yet to be asked for."""
+    def again(self, exchange: Exchange, id: str) -> Call:
+        """One more request with the same head, and so with the same wishes."""
         new = Call.__new__(Call)
         new.door, new.route, new.params, new.caller = self.door, self.route, self.params, self.caller
         new.deadline_ms, new.timed, new.priority = self.deadline_ms, self.timed, self.priority
         new.exchange, new.parent, new.spent_s = exchange, self.parent, 0.0
-        new.id = new_id()
+        new.id = id
         new.request = new.service = new.error = None
         return new
 
@@ -129,7 +129,7 @@ class Call:
     # -- running ------------------------------------------------------------------------------------------
 
     def _budget_ms(self, service: Service) -> float:
-        return service.budget_s() * 1e3 if self.deadline_ms == math.inf else self.deadline_ms
+        return service.budget_s * 1e3 if self.deadline_ms == math.inf else self.deadline_ms
 
     def _aim(self, service: Service) -> Aim:
         return ANY_TIME if self.timed else service.aim.less(self.spent_s)
@@ -165,7 +165,7 @@ class Call:
             lag_s=lag_s,
             aim=self._aim(service),
         )
-        self.exchange.on_leave(lambda: request.fail(_left()))
+        self.exchange.on_leave(lambda: request.fail(client_left()))
         return request
 
     def session(self, service: Service) -> Session | None:
@@ -333,7 +333,8 @@ def _open(service: Service, plan: str) -> str:
     return plan if plan in service.engine.plans else ""
 
 
-def _left() -> Cancelled:
+def client_left() -> Cancelled:
+    """Why work stops whose client is gone."""
     return Cancelled("the client left", help="its work was stopped; send the request again")
 
 

@@ -13,7 +13,7 @@ import msgspec
 from tauten.clock import real
 from tauten.errors import Cancelled, InputError, TautenError
 from tauten.serve.http.arrival import ARRIVED
-from tauten.serve.http.departure import LEAVING, Departure
+from tauten.serve.http.departure import LEAVING
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -54,6 +54,11 @@ class Reply:
         self.status = status
         self.media_type = media_type
         self.headers = headers or []
+
+    def whole(self) -> bytes:
+        """The body of one that is no stream."""
+        assert isinstance(self.body, bytes)
+        return self.body
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: list[tuple[str, str]] | None = None) -> Reply:
@@ -113,15 +118,15 @@ class Exchange:
         self.extra: list[tuple[str, str]] = []  # headers of the door: the request's id, who may read it
         self._watch: asyncio.Task[None] | None = None
 
-    def again(self, cycle: Departure, waited_s: float) -> Exchange:
-        """One more request with the same head, on its way without an ASGI scope of its own."""
+    def again(self, waited_s: float, closing: list[Callable[[], None]]) -> Exchange:
+        """One more request with the same head, its body taken; `closing` is to be called at its end."""
         new = Exchange.__new__(Exchange)
-        new.scope = {"client": self.scope.get("client"), "extensions": {LEAVING: cycle}}
+        new.scope = self.scope
         new.method, new.path, new.headers = self.method, self.path, self.headers
         new.lag_s, new.left, new.started, new.status = waited_s, False, False, 0
         new._held, new._first, new._whole, new._watch = b"", None, True, None
         new._receive, new._send = self._receive, self._send
-        new._leaving, new._closing, new.extra = [], [], []
+        new._leaving, new._closing, new.extra = [], closing, []
         return new
 
     def query(self) -> dict[str, str]:
@@ -199,6 +204,11 @@ class Exchange:
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call back once when the exchange is over, however it ended."""
         self._closing.append(callback)
+
+    def hand_over(self) -> list[Callable[[], None]]:
+        """What was to be called at its end, for another's: a head that is asked for each request that repeats it."""
+        callbacks, self._closing = self._closing, []
+        return callbacks
 
     def close(self) -> None:
         """The exchange is over: nobody watches the client any more."""

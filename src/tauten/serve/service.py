@@ -37,7 +37,7 @@ class Service:
     ) -> None:
         self.workflow = workflow
         self.name = name or workflow.name
-        self.slo = slo or workflow.slo
+        self.promise(slo or workflow.slo)
         self.samples = samples  # real inputs; they warm the service up before it is ready
         self.made_up = made_up  # harmless ones, in place of them
         self.unfit = ""  # what a made-up input failed with
@@ -91,14 +91,11 @@ class Service:
         self.ready = False
         await self.engine.close()
 
-    @property
-    def aim(self) -> Aim:
-        """What a request that names no deadline is admitted for: the limits of the SLO."""
-        return aim_of(self.slo)
-
-    def budget_s(self) -> float:
-        """How long a request that names no deadline may take before its work is stopped."""
-        return budget_of(self.slo)
+    def promise(self, slo: Slo) -> None:
+        """Serve by an SLO from now on."""
+        self.slo = slo
+        self.aim: Aim = aim_of(slo)  # what a request that names no deadline is admitted for
+        self.budget_s = budget_of(slo)  # and how long it may take before its work is stopped
 
     def check(self) -> None:
         """Raise where requests cannot be taken now."""

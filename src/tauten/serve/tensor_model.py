@@ -14,9 +14,8 @@ from tauten.errors import BackendError, InputError, StoreError, TautenError, sug
 from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.deployment import Deployment
 from tauten.run.engine import Engine
-from tauten.run.request import Request
 from tauten.run.signature import Signature, TensorInfo, parse
-from tauten.run.single import Ended, Single
+from tauten.run.single import Station
 from tauten.serve.service import Service
 
 if TYPE_CHECKING:
@@ -64,6 +63,7 @@ class TensorService(Service):
     """A service that knows which tensors it takes and gives; `signature` is there once it is open."""
 
     signature = Signature((), ())
+    _station: Station | None = None  # the last one used
     _dtypes: Mapping[str, Any] = {}  # what each input must be
 
     async def open(self) -> None:
@@ -90,18 +90,15 @@ class TensorService(Service):
         deployment = opened.bound[STAGE].deployments[STAGE]
         return deployment.max_batch if isinstance(deployment, Deployment) else 0
 
-    def begin(self, request: Request, feed: Feed, ended: Ended) -> None:
-        """Run one request without a task of its own: what its stage does, from the deployment's turn to its end.
-
-        `feed` has been found to fit. Raises what admission raises; else `ended` is called once, later, with an
-        error as the engine says it (see `refusal`).
-        """
+    def station(self) -> Station:
+        """Where a request runs without a task of its own: what its stage does is to run the model, and no more."""
         opened = self.engine.pick("")
-        deployment = opened.bound[STAGE].deployments[STAGE]
-        assert isinstance(deployment, Deployment)  # raw models have no slots
-        request.trace.spent.append((STAGE, "rows", rows_of(feed)))
-
-        Single(self.engine.door, opened, STAGE, deployment, request, ended).start(feed)
+        found = self._station
+        if found is None or found.opened is not opened:
+            deployment = opened.bound[STAGE].deployments[STAGE]
+            assert isinstance(deployment, Deployment)  # raw models have no slots
+            found = self._station = Station(self.engine.door, opened, STAGE, deployment)
+        return found
 
     def fitted(self, given: Mapping[str, Any]) -> Feed:
         """Arrays in the model's order; raises InputError E296 where they are not what it takes."""

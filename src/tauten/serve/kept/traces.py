@@ -15,12 +15,14 @@ from tauten.errors import NotFound
 from tauten.explain.account import Account, Header, account
 from tauten.explain.exports import perfetto
 from tauten.run.attribution import attribute
+from tauten.run.single import Single, trace_of
 from tauten.run.trace import SOURCES, Trace
 from tauten.serve.kept.kept import Kept
 
 if TYPE_CHECKING:
     from tauten.serve.door import Call
     from tauten.serve.exchange import Exchange
+    from tauten.serve.oip.express import Ride
 
 MOST = 1000  # some minutes of a busy server; a trace takes a few kilobytes
 MOST_ROWS = 20_000  # a trace that is longer (hours of tokens) is not kept: it would outweigh all others
@@ -33,7 +35,11 @@ class Finished(NamedTuple):
     tenant: str
     workflow: str
     plan: str
-    trace: Trace
+    kept: Trace | Single
+
+    @property
+    def trace(self) -> Trace:
+        return trace_of(self.kept)
 
     def account(self) -> Account:
         """Where its time went."""
@@ -69,6 +75,11 @@ class Traces:
         plan = request.plan or service.plan_id
         done = Finished(call.id, call.caller.tenant, service.name, plan, request.trace)
         self._kept.put(call.caller.tenant, call.id, done)
+
+    def answered(self, ride: Ride, seconds: float) -> None:
+        """As `finished`, of one that ran in no task and went well."""
+        done = Finished(ride.id, ride.tenant, ride.way.service.name, ride.plan, ride)
+        self._kept.put(ride.tenant, ride.id, done)
 
     def find(self, tenant: str, id: str) -> Finished:
         """A tenant's request; of another's nothing is told, not even that it was there."""

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import msgspec
 
@@ -28,6 +28,9 @@ from tauten.serve.door import Call
 from tauten.serve.exchange import Exchange
 from tauten.serve.observe.outcome import error_of, outcome_of, reason_of, status_of, went_well
 from tauten.serve.safety.limits import Bucket
+
+if TYPE_CHECKING:
+    from tauten.serve.oip.express import Ride
 
 Form = Literal["json", "text"]
 
@@ -87,6 +90,15 @@ class Logs:
             self.dropped += 1
             return
         self._write(self._line(exchange, call, ended, status, outcome, seconds))
+
+    def answered(self, ride: Ride, seconds: float) -> None:
+        """As `finished`, of one that ran in no task and went well."""
+        if self.sample >= 1.0 or self._random.random() < self.sample:
+            call = ride.call()
+            if self._bucket.take(self._clock()):
+                self.dropped += 1
+            else:
+                self._write(self._line(call.exchange, call, None, 200, "ok", seconds))
 
     def _line(
         self,

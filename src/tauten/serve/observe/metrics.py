@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tauten.clock import Clock, real
 from tauten.run.attribution import attribute
+from tauten.run.single import Single, trace_of
 from tauten.run.trace import Trace
 from tauten.serve import probes
 from tauten.serve.door import Call
@@ -30,6 +31,7 @@ from tauten.version import __version__
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
+    from tauten.serve.oip.express import Ride
 
 Scrape = Callable[[str], tuple[Iterator[bytes], str]]
 
@@ -46,7 +48,7 @@ class Metrics:
     def __init__(self, site: Site, *, clock: Clock = real) -> None:
         self.site = site
         self._clock = clock
-        self._waiting: deque[tuple[str, Trace]] = deque()
+        self._waiting: deque[tuple[str, Trace | Single]] = deque()
         by_plan = ("workflow", "plan")
         self.requests = Histograms(
             "tauten_request_seconds", "From arrival to the last byte.", (*by_plan, "outcome")
@@ -103,6 +105,17 @@ class Metrics:
         if len(self._waiting) < KEPT and len(trace.rows) <= MOST_ROWS:
             self._waiting.append((workflow, trace))
 
+    def answered(self, ride: Ride, seconds: float) -> None:
+        """As `finished`, of one that ran in no task and went well."""
+        workflow, plan = ride.way.service.name, ride.plan
+        self.responses.add((ride.way.call.route.name, "200"))
+        self.requests.at((workflow, plan, "ok")).observe(seconds)
+        self.first_outputs.at((workflow, plan)).observe(ride.end - ride.start)
+        if ride.tenant:
+            self.by_tenant.add((ride.tenant, "ok"))
+        if len(self._waiting) < KEPT:
+            self._waiting.append((workflow, ride))
+
     # -- later --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -127,7 +140,8 @@ class Metrics:
         """Work on what waits for at most `seconds`, at least on one."""
         until = self._clock() + seconds
         while self._waiting:
-            self._attributed(*self._waiting.popleft())
+            workflow, kept = self._waiting.popleft()
+            self._attributed(workflow, trace_of(kept))
             if self._clock() >= until:
                 return
 

@@ -1,32 +1,36 @@
 """Raw inference without a task: a head that a client repeats is answered by callbacks, only its tensors are new.
 
-Everything that a request goes through on the longer way holds here too, and by the same objects: the caller and
-his bounds, the door, the deadline, the departure of the client, the observers. What a head may ask beside that
-(another coding, an idempotency key, a session) takes the longer way.
+Everything that a request goes through on the longer way holds here too: the caller and his bounds, the door, the
+deadline, the departure of the client, the observers. What a head may ask beside that (another coding, an
+idempotency key, a session) takes the longer way, and so does a request whose JSON was not seen before.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tauten.clock import real
 from tauten.errors import TautenError
-from tauten.serve.door import Call, refusal
-from tauten.serve.exchange import Reply
+from tauten.run.request import ANY_TIME, Request
+from tauten.run.single import Item, Single
+from tauten.run.trace import Trace
+from tauten.serve.door import Call, Caller, client_left, new_id, refusal
 from tauten.serve.http.cycle import Cycle
 from tauten.serve.http.wire import Head
 from tauten.serve.kept.traces import server_timing
-from tauten.serve.oip import calls, rest
+from tauten.serve.oip import rest
 from tauten.serve.oip.parameters import Parameters
+from tauten.serve.oip.statistics import CODING_IN, CODING_OUT
 from tauten.serve.safety.discreet import told
-from tauten.serve.tensor_model import Feed, TensorService
+from tauten.serve.tensor_model import Feed, TensorService, rows_of
 from tauten.serve.tensor_model import refusal as of_engine
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
 
 _DIGITS = 9  # of a length: a longer one is an error, which the longer way tells
+_SHAPES = 64  # of one head's JSON: it has the same length for all
 _RAW_OUTPUTS = Parameters(binary_data_output=True)
 
 
@@ -39,123 +43,177 @@ def express(site: Site, call: Call, service: TensorService) -> Express | None:
 
 
 class Express:
-    """Requests to one model under one head. `call` is the first of them: what its head says, all say."""
+    """Requests to one model under one head. `call` stands for them all: what its head says, each of them says."""
 
     def __init__(self, site: Site, call: Call, service: TensorService, head_length: int) -> None:
         self.site = site
         self.service = service
         self.call = call
         self._end = head_length
-        self._lines: dict[int, bytes] = {}  # headers of an answer by the length of its JSON
+        self._items: dict[rest.Layout, tuple[object, Item]] = {}  # what the items of a layout have in common
+        self._lines: dict[int, bytes] = {}  # of an answer's head, by the length of its JSON
 
     def take(self, cycle: Cycle, body: bytes, waited_s: float) -> bool:
         """Begin one request; False where its JSON was not seen before, or asks for more than tensors."""
+        began = real()
         layout = rest.layout_of(body, self._end)
-        if layout is None or layout.raw is None or not _plain(layout.head):
+        if layout is None or layout.raw is None or not self.service.ready:
             return False
-        _Ride(self, cycle, layout, waited_s).begin(body)
+        asked = layout.head.parameters
+        if asked is not None and asked != _RAW_OUTPUTS:
+            return False
+        self.site.in_flight += 1
+        call = self.call
+        try:
+            caller = call.door.identify(call.exchange, call.route)
+        except TautenError as error:
+            first = call.exchange.again(waited_s, call.exchange.hand_over())
+            self.refuse(cycle, call.again(first, new_id()), error, began)
+        else:
+            Ride(self, cycle, layout, waited_s, caller, began).begin(body)
         return True
 
-    def lines(self, text: bytes) -> bytes:
-        """The headers that answers with a JSON of that length share."""
+    def refuse(self, cycle: Cycle, call: Call, error: Exception, began: float) -> None:
+        """Say why there is no answer, to a client that is there, and to the observers."""
+        exchange = call.exchange
+        if exchange.left:
+            cycle.over()
+        else:
+            reply = refusal(exchange, call.route.failed, told(error, call))
+            exchange.status = reply.status
+            cycle.respond(Head(reply.status, exchange.lines(reply)), reply.whole())
+        self.site.in_flight -= 1
+        self.site.finished(exchange, call, error, real() - began)
+
+    def item(self, ride: Ride, body: bytes) -> Item:
+        """The tensors of a body as the model runs them; raises InputError where they do not fit it."""
+        layout, service = ride.layout, self.service
+        feed = layout.tensors(body, Feed())
+        known = self._items.get(layout)
+        if known is not None and known[0] is service.signature:
+            item = known[1]
+            return Item(feed, item.weight, item.group, item.rows)
+        feed = service.fitted(feed)
+        order = list(feed)  # the model's
+        layout.parts.sort(key=lambda part: order.index(part[0]))
+        weight, group = ride.station.deployment.kin(feed)
+        item = Item(feed, weight, group, rows_of(feed))
+        if len(self._items) >= _SHAPES:
+            self._items.clear()
+        self._items[layout] = (service.signature, item._replace(value=None))
+        return item
+
+    def head(self, text: bytes, ride: Ride) -> Head:
+        """The head of an answer with that JSON."""
         size = len(text)
-        found = self._lines.get(size)
-        if found is None:
-            found = self._lines[size] = f"content-type: {rest.RAW}\r\n{rest.HEAD_LENGTH}: {size}\r\n".encode(
-                "ascii"
-            )
-        return found
+        lines = self._lines.get(size)
+        if lines is None:
+            lines = f"content-type: {rest.RAW}\r\n{rest.HEAD_LENGTH}: {size}\r\nx-request-id: ".encode()
+            self._lines[size] = lines
+        lines = b"%b%b\r\n" % (lines, ride.id.encode())
+        if ride.caller.timing:
+            lines += f"server-timing: {server_timing(ride.trace)}\r\n".encode()
+        return Head.ready(200, lines)
 
 
-def _plain(head: rest.Head) -> bool:
-    """Whether its parameters ask for nothing but raw outputs."""
-    asked = head.parameters
-    return asked is None or asked == _RAW_OUTPUTS
-
-
-class _Ride:
+class Ride(Single):
     """One request on its way."""
 
-    __slots__ = ("_began", "_call", "_cycle", "_layout", "_read_s", "_way")
+    input_s = output_s = 0.0  # that its tensors took to be read and written
+    gone = False  # its client
 
-    def __init__(self, way: Express, cycle: Cycle, layout: rest.Layout, waited_s: float) -> None:
-        self._way = way
-        self._cycle = cycle
-        self._layout = layout
-        self._began = real()
-        self._read_s = 0.0
-        self._call = way.call.again(way.call.exchange.again(cycle, waited_s))
+    def __init__(
+        self, way: Express, cycle: Cycle, layout: rest.Layout, waited_s: float, caller: Caller, began: float
+    ) -> None:
+        call, service = way.call, way.service
+        self.way = way
+        self.cycle = cycle
+        self.layout = layout
+        self.caller = caller
+        self.came = began
+        self.id = new_id()
+        self._closing = call.exchange.hand_over()  # to be called at its end
+        timed = call.timed
+        Single.__init__(
+            self,
+            service.station(),
+            budget_s=call.deadline_ms / 1e3 if timed else service.budget_s,
+            aim=ANY_TIME if timed else service.aim,
+            priority=min(call.priority, caller.priority),
+            tenant=caller.tenant,
+            lag_s=waited_s,
+        )
+
+    @property
+    def plan(self) -> str:
+        return self.station.opened.id
 
     def begin(self, body: bytes) -> None:
-        way, call = self._way, self._call
-        way.site.in_flight += 1
-        exchange = call.exchange
+        """Let it in, or answer why not."""
+        cycle = self.cycle
         try:
-            call.caller = call.door.identify(exchange, call.route)
-            exchange.extra.append(("x-request-id", call.id))
-            request = call.begin(way.service)
-            feed = self._feed(body)
-            way.service.begin(request, feed, self._ended)
+            began = real()
+            item = self.way.item(self, body)
+            self.input_s = real() - began
+            cycle.add_callback(self._leave_client)
+            self.enter(item)
         except Exception as error:  # noqa: BLE001  # every request gets an answer
             self._fail(error)
 
-    def _feed(self, body: bytes) -> Feed:
-        layout, service = self._layout, self._way.service
-        began = real()
-        feed = layout.tensors(body, Feed())
-        if layout.fits is not service.signature:
-            feed = service.fitted(feed)
-            order = list(feed)  # the model's
-            layout.parts.sort(key=lambda part: order.index(part[0]))
-            layout.fits = service.signature
-        self._read_s = real() - began
-        return feed
+    def _leave_client(self) -> None:
+        self.gone = True
+        self.fail(client_left())
 
-    def _ended(self, value: Any, error: TautenError | None) -> None:
-        """The model has run, or will not."""
+    def ended(self, value: Any, error: TautenError | None) -> None:
         try:
             if error is not None:
-                self._call.error = error = of_engine(error)
-                raise error
+                raise of_engine(error)
             self._answer(value)
         except Exception as problem:  # noqa: BLE001  # every request gets an answer
             self._fail(problem)
 
     def _answer(self, results: Any) -> None:
         began = real()
-        layout, call, way = self._layout, self._call, self._way
-        raw = rest.all_raw(way.service.name, layout.raw or (), results)
+        way, layout, cycle = self.way, self.layout, self.cycle
+        name = way.service.name
+        raw = rest.all_raw(name, layout.raw or (), results)
         if raw is None:  # an output that is no plain tensor
-            reply = rest.written(way.service.name, layout.head, results)
-            calls.coded(call, self._read_s, real() - began)
-            self._respond(reply)
+            reply = rest.written(name, layout.head, results)
+            self.output_s = real() - began
+            exchange = self.call().exchange
+            cycle.respond(Head(reply.status, exchange.lines(reply)), reply.whole())
         else:
             text, body = raw
-            calls.coded(call, self._read_s, real() - began)
-            lines = way.lines(text)
-            if call.caller.timing and call.request is not None:
-                lines += b"server-timing: %b\r\n" % server_timing(call.request.trace).encode()
-            self._send(Head.ready(200, b"%bx-request-id: %b\r\n" % (lines, call.id.encode())), body)
-        self._close(None)
-
-    def _respond(self, reply: Reply) -> None:
-        assert isinstance(reply.body, bytes)
-        self._send(Head(reply.status, self._call.exchange.lines(reply)), reply.body)
-
-    def _send(self, head: Head, body: bytes) -> None:
-        exchange = self._call.exchange
-        exchange.status, exchange.started = head.status, True
-        self._cycle.respond(head, body)
+            self.output_s = real() - began
+            cycle.respond(way.head(text, self), body)
+        way.site.in_flight -= 1
+        for callback in self._closing:
+            callback()
+        self._closing = []
+        del self.cycle  # whose client may stay long
+        way.site.answered(self, real() - self.came)
 
     def _fail(self, error: Exception) -> None:
-        call = self._call
-        if call.exchange.left:
-            self._cycle.over()
-        elif not call.exchange.started:
-            self._respond(refusal(call.exchange, call.route.failed, told(error, call)))
-        self._close(error)
+        call, cycle = self.call(), self.cycle
+        call.exchange.status = 0
+        del self.cycle
+        self.way.refuse(cycle, call, error, self.came)
 
-    def _close(self, problem: BaseException | None) -> None:
-        way = self._way
-        way.site.in_flight -= 1
-        way.site.finished(self._call.exchange, self._call, problem, real() - self._began)
+    # -- for those who ask for more than that it went well ---------------------------------------------------
+
+    def call(self) -> Call:
+        """The same request as one that ran in a task."""
+        exchange = self.way.call.exchange.again(self.lag_s, self._closing)
+        exchange.status, exchange.left = 200, self.gone
+        exchange.extra.append(("x-request-id", self.id))
+        call = self.way.call.again(exchange, self.id)
+        call.caller, call.service = self.caller, self.way.service
+        if self.began:  # else it was refused before anything was begun
+            call.request = cast(Request, self)  # whose plan, trace and failure are all that is looked at
+        return call
+
+    @property
+    def trace(self) -> Trace:
+        trace = super().trace
+        trace.spent += [("", CODING_IN, self.input_s), ("", CODING_OUT, self.output_s)]
+        return trace

@@ -21,6 +21,7 @@ from tauten.serve.oip.models import VERSION
 if TYPE_CHECKING:
     from tauten.serve.door import Call
     from tauten.serve.exchange import Exchange
+    from tauten.serve.oip.express import Ride
     from tauten.serve.service import Service
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
@@ -69,6 +70,40 @@ class ModelStatistics:
             if self._rows >= TOGETHER:
                 self.count()
 
+    def answered(self, ride: Ride) -> None:
+        """Count one that was an item of a batch and nothing else; the same as by its trace, without one."""
+        whole = self.outcomes["success"]
+        whole[0] += 1
+        whole[1] += ride.end - ride.start
+        self.last_s = time.time()
+        job = ride.job
+        assert job is not None  # it was answered
+        queued, started, ended = job.queued, job.started, job.ended
+        run_s, door_s = ended - started, ride.began - ride.start - ride.lag_s
+        back_s = ride.end - ended
+        self._cause("loop", ride.lag_s + back_s)
+        self._cause("admission", door_s)
+        if job.held >= 0.0:
+            self._cause("queue", job.held - queued)
+            self._cause("batch_wait", started - job.held)
+        else:
+            self._cause("queue", started - queued)
+        self._cause("compute", run_s)
+        self._cause("user", max(0.0, queued - ride.began))
+        parts = [door_s + started - queued, ride.input_s, run_s, ride.output_s]
+        seconds_of = self.seconds
+        for index in range(_NO_PART):
+            seconds_of[index] += parts[index]
+        self._executed(parts, ride.rows, _share(job.seconds, run_s))
+
+    def _cause(self, cause: str, seconds: float) -> None:
+        known = self.causes.get(cause)
+        if known is None:
+            self.causes[cause] = [1.0, seconds]
+        else:
+            known[0] += 1
+            known[1] += seconds
+
     def refused(self, seconds: float) -> None:
         """Count a request for which nothing was begun."""
         whole = self.outcomes["fail"]
@@ -83,13 +118,9 @@ class ModelStatistics:
 
     def _count(self, trace: Trace) -> None:
         owned = _owned(trace)
-        parts, causes = [0.0, 0.0, 0.0, 0.0, 0.0], self.causes
+        parts = [0.0, 0.0, 0.0, 0.0, 0.0]
         for cause, seconds in owned.items():
-            known = causes.get(cause)
-            if known is None:
-                known = causes[cause] = [0.0, 0.0]
-            known[0] += 1
-            known[1] += seconds
+            self._cause(cause, seconds)
             parts[_PART.get(cause, _NO_PART)] += seconds
         rows = busy_s = 0.0
         for _, unit, amount in trace.spent:
@@ -162,6 +193,10 @@ class Statistics:
         else:
             outcome = "success" if failure is None else "fail"
         self._of[call.service.name].add(request.trace, outcome)
+
+    def answered(self, ride: Ride, seconds: float) -> None:
+        """As `finished`, of one that ran in no task and went well."""
+        self._of[ride.way.service.name].answered(ride)
 
     def shown(self, service: Service) -> dict[str, Any]:
         """One entry of ``model_stats``, with ours beside Triton's."""

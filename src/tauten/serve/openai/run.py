@@ -75,7 +75,7 @@ def bound_by_client(call: Call, service: Service) -> None:
     """A client that says when it stops waiting has said its deadline; a stream may take longer than that."""
     text = call.exchange.headers.get(_CLIENT_TIMEOUT, "")
     if call.deadline_ms == math.inf and text.replace(".", "", 1).isdigit():
-        call.deadline_ms = min(float(text), service.budget_s()) * 1e3
+        call.deadline_ms = min(float(text), service.budget_s) * 1e3
 
 
 class Budget:
@@ -85,7 +85,7 @@ class Budget:
         self._call = call
         self._clock = asyncio.get_running_loop().time
         self._total_ms = min(
-            call.deadline_ms, service.budget_s() * 1e3 if call.deadline_ms == math.inf else math.inf
+            call.deadline_ms, service.budget_s * 1e3 if call.deadline_ms == math.inf else math.inf
         )
         self._began = self._clock()
 
