@@ -153,9 +153,7 @@ def test_stalls_of_the_machine_do_not_make_a_short_item_long() -> None:
     async def body(deployment: Deployment, made: list[Noting]) -> None:
         for number in range(64):
             await ask(deployment, INLINE_S / 2 if number % 8 else INLINE_S * 20)
-        durations = deployment.durations
-        assert durations.of_weight(1.0) > INLINE_S > durations.usual_of(1.0)
-        assert made[0].ran[-1] == (True, 1)
+        assert [here for here, _ in made[0].ran[-16:]] == [True] * 16
 
     deployed(body)
 

@@ -313,6 +313,27 @@ class Door:
         self.limit.count()
         return predicted
 
+    def leave(
+        self, path: Path | None, request: Asked, *, predicted: bool, whole: bool, late: bool = False
+    ) -> None:
+        """Let a request out: `whole` where it came to its end and may teach; `predicted` as `enter` said."""
+        for place in request.coming:
+            place.coming -= 1  # it never came there
+        now, began, deadline = self.clock(), request.start, request.deadline
+        if path is not None:
+            if whole and path.wants(now):
+                trace = request.trace
+                first = now if trace.first_output is None else trace.first_output
+                path.learn(trace.rows, began, first, now)
+            if predicted:
+                late = late or now >= deadline or late_by_waiting(request, now)
+                if not late or path.foresaw(request.trace.rows):
+                    path.ended(late, now)
+        budget_s = deadline - began
+        if whole or now < deadline:  # else it was late in any case
+            budget_s = min(budget_s, request.aim.end_s)
+        self.limit.leave(began, now, budget_s, whole=whole)
+
     def _check_open(self, left_s: float, lag_s: float) -> None:
         """Refuse who was in time when he came, and has waited for the event loop since."""
         if left_s <= 0.0 < left_s + lag_s:
@@ -339,23 +360,7 @@ class Passage:
         self._predicted = self._door.enter(self._path, self._request)
 
     def leave(self, late: bool = False) -> None:
-        request, path, door = self._request, self._path, self._door
-        for place in request.coming:
-            place.coming -= 1  # it never came there
-        now, began, deadline = door.clock(), request.start, request.deadline
-        if path is not None:
-            if self.whole and path.wants(now):
-                trace = request.trace
-                first = now if trace.first_output is None else trace.first_output
-                path.learn(trace.rows, began, first, now)
-            if self._predicted:
-                late = late or now >= deadline or late_by_waiting(request, now)
-                if not late or path.foresaw(request.trace.rows):
-                    path.ended(late, now)
-        budget_s = deadline - began
-        if self.whole or now < deadline:  # else it was late in any case
-            budget_s = min(budget_s, request.aim.end_s)
-        door.limit.leave(began, now, budget_s, whole=self.whole)
+        self._door.leave(self._path, self._request, predicted=self._predicted, whole=self.whole, late=late)
 
     def __enter__(self) -> None:
         self.enter()

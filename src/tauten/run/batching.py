@@ -18,6 +18,7 @@ from tauten.run.queueing import QUEUE_BOUND, Queued
 from tauten.run.replica import Job, Replica
 from tauten.run.scheduling import Queue, Release, Wait, fit, queue_wait, release, runs_inline
 
+HERE = 0.6  # before it is known: a thread's run ends when it has the interpreter again, a short one twice as late
 LOOK_PAST = 64  # items of other groups that are passed over for one batch: a bound on the work of a release
 
 
@@ -61,6 +62,7 @@ class Batching(Queued):
         self._hold_due = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._groups: dict[Any, int] = {}  # waiting items by group
+        self._here = HERE  # times what a thread takes for a run is what the loop takes
         self._gap_s = math.inf  # between members of maps as they come
         self._prepares = False
         self._sizes: Sequence[int] = ()
@@ -236,9 +238,9 @@ class Batching(Queued):
         weight = first.weight if size == 1 else sum([job.weight for job in batch])
         durations = self.durations
         now = self.clock()
-        usual_s = durations.usual_of(weight)
-        if replica.inline and durations.fresh(now) and runs_inline(usual_s, size, self.queue.live):
-            first.reason = "inline"
+        if replica.inline and durations.fresh(now):
+            if runs_inline(self._here * durations.usual_of(weight), size, self.queue.live):
+                first.reason = "inline"
         self.batches += 1
         self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
         self.reasons[first.reason] = self.reasons.get(first.reason, 0) + 1
@@ -270,6 +272,10 @@ class Batching(Queued):
         if replica.bisected:
             self.bisected += replica.bisected
             replica.bisected = 0
+        elif first.reason == "inline":
+            usual_s = durations.usual_of(first.weight)
+            if first.error is None and usual_s > 0.0:
+                self._here += (min((first.ended - first.started) / usual_s, 2.0) - self._here) / 8
         elif first.error is None and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
             weight = first.weight if size == 1 else sum([job.weight for job in batch])
             durations.observe(size, weight or size, first.ended - first.started, now)

@@ -8,12 +8,13 @@ them: admission and deadlines see a request in it, the deployment sees who waits
 
 from __future__ import annotations
 
+import asyncio
 import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from tauten.errors import Cancelled, DeadlineExceeded, TautenError
-from tauten.run.admission import Door, Passage
+from tauten.run.admission import Door
 from tauten.run.deadline import arm, disarm
 from tauten.run.deployment import Deployment
 from tauten.run.opened import Opened
@@ -23,13 +24,28 @@ from tauten.run.siblings import Family
 from tauten.run.trace import VISIT, Trace
 
 
-class Station(NamedTuple):
+class Station:
     """Where singles go: the only step of an opened plan, which does nothing but run items of `deployment`."""
 
-    door: Door
-    opened: Opened
-    step: str
-    deployment: Deployment
+    __slots__ = ("_settling", "deployment", "door", "opened", "step")
+
+    def __init__(self, door: Door, opened: Opened, step: str, deployment: Deployment) -> None:
+        self.door = door
+        self.opened = opened
+        self.step = step
+        self.deployment = deployment
+        self._settling: list[Single] = []
+
+    def settle(self, single: Single) -> None:
+        """Let one be settled once all of its batch are answered: the next one's client waits, the books do not."""
+        if not self._settling:
+            asyncio.get_running_loop().call_soon(self._settle)
+        self._settling.append(single)
+
+    def _settle(self) -> None:
+        settling, self._settling = self._settling, []
+        for single in settling:
+            single.settle()
 
 
 class Item(NamedTuple):
@@ -50,7 +66,7 @@ class Single(ABC):
     """One request through a station.
 
     What `Engine.run` does for others is done here: the door, the deadline, the rows of its trace, the drain of its
-    plan. `ended` is called once, on the loop, and never before `enter` has returned.
+    plan. `answer` or `refuse` is called once, on the loop, and never before `enter` has returned.
     """
 
     # what most never touch has its value in the class: an instance then costs half as much
@@ -64,6 +80,7 @@ class Single(ABC):
     rows = 1.0
     began = 0.0  # when its stage did
     end = 0.0
+    predicted = False  # when it would end
     over = False
     told = False  # by its deployment
     answered = False  # it came to its end as it should
@@ -88,14 +105,18 @@ class Single(ABC):
         self.tenant = tenant
 
     @abstractmethod
-    def ended(self, value: Any, error: TautenError | None) -> None:
-        """It is over: with a value, or why there is none."""
+    def answer(self, value: Any) -> None:
+        """It came to its end as it should. What can wait is done in `settle`, a turn later."""
+
+    @abstractmethod
+    def refuse(self, error: TautenError) -> None:
+        """It came to its end otherwise."""
 
     def enter(self, item: Item) -> None:
         """Let it in; raises what admission, its deployment, or a deadline that has passed raise."""
-        door, opened, step, deployment = self.station
-        self._passage = Passage(door, opened.path, self)
-        self._passage.enter()
+        station = self.station
+        door, opened = station.door, station.opened
+        self.predicted = door.enter(opened.path, self)
         try:
             arm(self)
             if self.failure is not None:
@@ -105,23 +126,31 @@ class Single(ABC):
             opened.requests.add(self)
             job = Job(item.value, item.weight, self, now, self)
             job.group = item.group
-            deployment.push(self, step, job)
+            station.deployment.push(self, station.step, job)
             self.job = job
         except BaseException as error:
             self.over = True
             self._leave(error)
             raise
 
+    def settle(self) -> None:
+        """Give back what it held, and let others learn from it, after its answer has left."""
+        self._leave(None)
+
     def _leave(self, error: BaseException | None) -> None:
         """What is given back at the end, however it came."""
-        disarm(self)
-        self.end = self.station.door.clock()
-        self.answered = error is None
-        self.station.opened.requests.discard(self)
-        passage = self._passage
-        passage.whole = error is None
-        passage.leave(isinstance(error, DeadlineExceeded))
-        del self._passage  # which knows this object
+        station = self.station
+        if error is not None:
+            disarm(self)
+            self.end = station.door.clock()
+        station.opened.requests.discard(self)
+        station.door.leave(
+            station.opened.path,
+            self,
+            predicted=self.predicted,
+            whole=error is None,
+            late=isinstance(error, DeadlineExceeded),
+        )
 
     # -- as its deployment sees it -------------------------------------------------------------------------
 
@@ -134,20 +163,22 @@ class Single(ABC):
         self.over = self.told = True
         job = self.job
         assert job is not None  # items end in later turns of the loop than they are given in
+        station = self.station
         try:
-            value = self.station.deployment.outcome(job)
+            value = station.deployment.outcome(job)
         except TautenError as error:
-            self._finish(None, error)
+            self._end_badly(error)
         else:
-            self._finish(value, None)
+            disarm(self)
+            self.end = station.door.clock()
+            self.answered = True
+            self.answer(value)
+            station.settle(self)
+        job.forget()
 
-    def _finish(self, value: Any, error: TautenError | None) -> None:
+    def _end_badly(self, error: TautenError) -> None:
         self._leave(error)
-        self.ended(value, error)
-        if self.told and self.job is not None:
-            self.job.forget()
-        else:
-            self.job = None  # it may still run, for others' sake
+        self.refuse(error)
 
     # -- as deadlines and whoever stops it see it ----------------------------------------------------------
 
@@ -156,14 +187,15 @@ class Single(ABC):
         return self.deadline - self.station.door.clock()
 
     def fail(self, error: TautenError) -> None:
-        """Stop the work: `ended` is told why."""
+        """Stop the work: `refuse` is told why."""
         if self.over:
             return
         self.failure = error
         self.over = True
         if self.job is not None:
             self.station.deployment.leave(self.job)
-        self._finish(None, error)
+            self.job = None  # it may still run, for others' sake
+        self._end_badly(error)
 
     def cancel(self) -> None:
         """Stop the work for no reason of its own."""

@@ -19,9 +19,17 @@ class Inbox:
     __slots__ = ("_socket",)
 
     def __init__(self, transport: asyncio.BaseTransport) -> None:
-        sock = transport.get_extra_info("socket")
-        tcp = sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6)
-        self._socket = sock if tcp and _INFO else None
+        theirs = transport.get_extra_info("socket")
+        tcp = theirs is not None and theirs.family in (socket.AF_INET, socket.AF_INET6)
+        self._socket: socket.socket | None = None
+        if tcp and _INFO:  # one of our own: a transport's asks the kernel anew what it is at each call
+            self._socket = socket.socket(theirs.family, theirs.type, theirs.proto, theirs.fileno())
+
+    def close(self) -> None:
+        """The transport closes what is its own; its number may be another connection's from then on."""
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
 
     def waited_s(self) -> float:
         """Seconds; 0.0 where that is not known, or not worth a mention."""

@@ -81,6 +81,7 @@ class Connection(Outflow):
         self.current = self._incoming = None
         self.resume_writing()
         self._reader.release()
+        self._inbox.close()
 
     def eof_received(self) -> bool:
         """The client stopped sending: work for it stops, yet an answer on its way is still written."""

@@ -107,10 +107,10 @@ class Head:
         self.text = b"".join(parts)
 
     @classmethod
-    def ready(cls, status: int, lines: bytes) -> Head:
-        """One whose header lines are our own, made once: nothing of them is looked at."""
-        head = cls(status, ())
-        head.text += lines
+    def ready(cls, lines: bytes) -> Head:
+        """One whose status line and headers are our own: nothing of them is looked at."""
+        head = cls(200, ())
+        head.text = lines
         return head
 
     def _line(self, name: bytes, value: bytes) -> bytes:

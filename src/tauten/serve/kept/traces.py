@@ -8,6 +8,7 @@ code said when it failed.
 from __future__ import annotations
 
 import copy
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tauten.clock import Clock, real
@@ -56,8 +57,10 @@ class Traces:
 
     def __init__(self, most: int = MOST, *, clock: Clock = real) -> None:
         self._kept: Kept[Finished] = Kept(most, clock=clock)
+        self._new: dict[str, deque[Ride]] = {}  # by tenant: under load most go unasked for, and cost nothing
 
     def __len__(self) -> int:
+        self._index()
         return len(self._kept)
 
     def finished(
@@ -78,11 +81,23 @@ class Traces:
 
     def answered(self, ride: Ride, seconds: float) -> None:
         """As `finished`, of one that ran in no task and went well."""
-        done = Finished(ride.id, ride.tenant, ride.way.service.name, ride.plan, ride)
-        self._kept.put(ride.tenant, ride.id, done)
+        new = self._new.get(ride.tenant)
+        if new is None:
+            self._index()  # so that many tenants cannot keep many rides
+            new = self._new[ride.tenant] = deque(maxlen=self._kept.most)
+        new.append(ride)
+
+    def _index(self) -> None:
+        """Make what was put aside findable."""
+        rides, self._new = self._new, {}
+        for tenant, each in rides.items():
+            for ride in each:
+                done = Finished(ride.id, tenant, ride.way.service.name, ride.plan, ride)
+                self._kept.put(tenant, ride.id, done)
 
     def find(self, tenant: str, id: str) -> Finished:
         """A tenant's request; of another's nothing is told, not even that it was there."""
+        self._index()
         done = self._kept.get(tenant, id)
         if done is None:
             raise NotFound(

@@ -48,6 +48,7 @@ class Metrics:
     def __init__(self, site: Site, *, clock: Clock = real) -> None:
         self.site = site
         self._clock = clock
+        self._rides: list[tuple[Ride, float]] = []  # to be counted
         self._waiting: deque[tuple[str, Trace | Single]] = deque()
         by_plan = ("workflow", "plan")
         self.requests = Histograms(
@@ -106,17 +107,32 @@ class Metrics:
             self._waiting.append((workflow, trace))
 
     def answered(self, ride: Ride, seconds: float) -> None:
-        """As `finished`, of one that ran in no task and went well."""
-        workflow, plan = ride.way.service.name, ride.plan
-        self.responses.add((ride.way.call.route.name, "200"))
-        self.requests.at((workflow, plan, "ok")).observe(seconds)
-        self.first_outputs.at((workflow, plan)).observe(ride.end - ride.start)
-        if ride.tenant:
-            self.by_tenant.add((ride.tenant, "ok"))
-        if len(self._waiting) < KEPT:
-            self._waiting.append((workflow, ride))
+        """As `finished`, of one that ran in no task and went well: counted together with others."""
+        self._rides.append((ride, seconds))
+        if len(self._rides) >= KEPT:
+            self.count()
 
     # -- later --------------------------------------------------------------------------------------------
+
+    def count(self) -> None:
+        """Count the rides that were put aside: those of one kind by one look at its series."""
+        rides, self._rides = self._rides, []
+        kinds: dict[tuple[object, str, str], list[tuple[Ride, float]]] = {}
+        for each in rides:
+            ride = each[0]
+            kinds.setdefault((ride.way, ride.plan, ride.tenant), []).append(each)
+        for (_, plan, tenant), members in kinds.items():
+            way = members[0][0].way
+            workflow = way.service.name
+            self.responses.add((way.call.route.name, "200"), len(members))
+            self.requests.at((workflow, plan, "ok")).observe_all([seconds for _, seconds in members])
+            self.first_outputs.at((workflow, plan)).observe_all(
+                [ride.end - ride.start for ride, _ in members]
+            )
+            if tenant:
+                self.by_tenant.add((tenant, "ok"), len(members))
+            room = KEPT - len(self._waiting)
+            self._waiting.extend((workflow, ride) for ride, _ in members[:room])
 
     async def run(self) -> None:
         """Look at finished requests between others, and at the loop's lag; until cancelled."""
@@ -138,6 +154,7 @@ class Metrics:
 
     def slice(self, seconds: float) -> None:
         """Work on what waits for at most `seconds`, at least on one."""
+        self.count()
         until = self._clock() + seconds
         while self._waiting:
             workflow, kept = self._waiting.popleft()
@@ -158,6 +175,7 @@ class Metrics:
 
     def shown(self, page: Exposition) -> Iterator[str]:
         """All families as text, in pieces."""
+        self.count()
         counted = (self.requests, self.first_outputs, self.stages, self.lag, self.responses, self.refusals)
         for each in (*counted, self.by_tenant, self.tokens, self.looked_at):
             yield from each.shown(page)

@@ -103,23 +103,24 @@ class Express:
         self._items[layout] = (service.signature, item._replace(value=None))
         return item
 
-    def head(self, text: bytes, ride: Ride) -> Head:
-        """The head of an answer with that JSON."""
-        size = len(text)
+    def lines(self, size: int, ride: Ride) -> bytes:
+        """The head of an answer whose JSON is so long."""
         lines = self._lines.get(size)
         if lines is None:
-            lines = f"content-type: {rest.RAW}\r\n{rest.HEAD_LENGTH}: {size}\r\nx-request-id: ".encode()
-            self._lines[size] = lines
+            lines = self._lines[size] = (
+                f"HTTP/1.1 200 OK\r\ncontent-type: {rest.RAW}\r\n{rest.HEAD_LENGTH}: {size}\r\nx-request-id: "
+            ).encode()
         lines = b"%b%b\r\n" % (lines, ride.id.encode())
         if ride.caller.timing:
             lines += f"server-timing: {server_timing(ride.trace)}\r\n".encode()
-        return Head.ready(200, lines)
+        return lines
 
 
 class Ride(Single):
     """One request on its way."""
 
     input_s = output_s = 0.0  # that its tensors took to be read and written
+    seconds = 0.0  # from its arrival until its answer was written
     gone = False  # its client
 
     def __init__(
@@ -164,34 +165,46 @@ class Ride(Single):
         self.gone = True
         self.fail(client_left())
 
-    def ended(self, value: Any, error: TautenError | None) -> None:
+    def refuse(self, error: TautenError) -> None:
+        self._fail(of_engine(error))
+
+    def answer(self, value: Any) -> None:
         try:
-            if error is not None:
-                raise of_engine(error)
-            self._answer(value)
+            self._reply(value)
         except Exception as problem:  # noqa: BLE001  # every request gets an answer
             self._fail(problem)
 
-    def _answer(self, results: Any) -> None:
+    def _reply(self, results: Any) -> None:
         began = real()
         way, layout, cycle = self.way, self.layout, self.cycle
         name = way.service.name
         raw = rest.all_raw(name, layout.raw or (), results)
-        if raw is None:  # an output that is no plain tensor
+        if raw is not None:
+            text, body = raw
+            lines = way.lines(len(text), self)
+            self.output_s = real() - began
+            self._release()
+            cycle.respond_at_once(lines, body)
+        else:  # an output that is no plain tensor
             reply = rest.written(name, layout.head, results)
             self.output_s = real() - began
-            exchange = self.call().exchange
-            cycle.respond(Head(reply.status, exchange.lines(reply)), reply.whole())
-        else:
-            text, body = raw
-            self.output_s = real() - began
-            cycle.respond(way.head(text, self), body)
-        way.site.in_flight -= 1
+            head = Head(reply.status, self.call().exchange.lines(reply))
+            self._release()
+            cycle.respond(head, reply.whole())
+        del self.cycle  # whose client may stay long
+        self.seconds = real() - self.came
+
+    def _release(self) -> None:
+        """Count it out before its client can know that it is over."""
+        self.way.site.in_flight -= 1
         for callback in self._closing:
             callback()
         self._closing = []
-        del self.cycle  # whose client may stay long
-        way.site.answered(self, real() - self.came)
+
+    def settle(self) -> None:
+        super().settle()
+        if self.seconds:
+            self.way.site.answered(self, self.seconds)
 
     def _fail(self, error: Exception) -> None:
         call, cycle = self.call(), self.cycle

@@ -55,6 +55,7 @@ class ModelStatistics:
         self.items = 0.0
         self.executions = 0.0
         self.last_s = 0.0  # on the wall's clock
+        self._rides: list[Ride] = []  # not counted yet
         self._new: list[Trace] = []  # of successful requests, not counted yet
         self._rows = 0  # of these
 
@@ -71,37 +72,55 @@ class ModelStatistics:
                 self.count()
 
     def answered(self, ride: Ride) -> None:
-        """Count one that was an item of a batch and nothing else; the same as by its trace, without one."""
-        whole = self.outcomes["success"]
-        whole[0] += 1
-        whole[1] += ride.end - ride.start
-        self.last_s = time.time()
-        job = ride.job
-        assert job is not None  # it was answered
-        queued, started, ended = job.queued, job.started, job.ended
-        run_s, door_s = ended - started, ride.began - ride.start - ride.lag_s
-        back_s = ride.end - ended
-        self._cause("loop", ride.lag_s + back_s)
-        self._cause("admission", door_s)
-        if job.held >= 0.0:
-            self._cause("queue", job.held - queued)
-            self._cause("batch_wait", started - job.held)
-        else:
-            self._cause("queue", started - queued)
-        self._cause("compute", run_s)
-        self._cause("user", max(0.0, queued - ride.began))
-        parts = [door_s + started - queued, ride.input_s, run_s, ride.output_s]
-        seconds_of = self.seconds
-        for index in range(_NO_PART):
-            seconds_of[index] += parts[index]
-        self._executed(parts, ride.rows, _share(job.seconds, run_s))
+        """Count one that was an item of a batch and nothing else: with others, and without a trace."""
+        self._rides.append(ride)
+        if len(self._rides) >= TOGETHER:
+            self.count()
 
-    def _cause(self, cause: str, seconds: float) -> None:
+    def _count_rides(self) -> None:
+        """The same as by their traces, summed up by their fields."""
+        rides, self._rides = self._rides, []
+        if not rides:
+            return
+        self.last_s = time.time() - (time.monotonic() - rides[-1].end)
+        loop_s = door_s = queue_s = held_s = run_all_s = user_s = whole_s = 0.0
+        held = 0
+        for ride in rides:
+            job, lag_s, began, end = ride.job, ride.lag_s, ride.began, ride.end
+            assert job is not None  # it was answered
+            queued, started, ended = job.queued, job.started, job.ended
+            run_s, own_door_s = ended - started, began - ride.start - lag_s
+            whole_s += end - ride.start
+            loop_s += lag_s + end - ended
+            door_s += own_door_s
+            user_s += queued - began
+            run_all_s += run_s
+            if job.held >= 0.0:
+                held += 1
+                held_s += started - job.held
+                queue_s += job.held - queued
+            else:
+                queue_s += started - queued
+            parts = [own_door_s + started - queued, ride.input_s, run_s, ride.output_s]
+            self._executed(parts, ride.rows, _share(job.seconds, run_s))
+            for index, part_s in enumerate(parts):
+                self.seconds[index] += part_s
+        count, whole = len(rides), self.outcomes["success"]
+        whole[0] += count
+        whole[1] += whole_s
+        for cause, seconds in (("loop", loop_s), ("admission", door_s), ("queue", queue_s)):
+            self._cause(cause, seconds, count)
+        if held:
+            self._cause("batch_wait", held_s, held)
+        self._cause("compute", run_all_s, count)
+        self._cause("user", user_s, count)
+
+    def _cause(self, cause: str, seconds: float, count: int = 1) -> None:
         known = self.causes.get(cause)
         if known is None:
-            self.causes[cause] = [1.0, seconds]
+            self.causes[cause] = [float(count), seconds]
         else:
-            known[0] += 1
+            known[0] += count
             known[1] += seconds
 
     def refused(self, seconds: float) -> None:
@@ -112,6 +131,7 @@ class ModelStatistics:
 
     def count(self) -> None:
         """Count what has finished since it was last asked."""
+        self._count_rides()
         new, self._new, self._rows = self._new, [], 0
         for trace in new:
             self._count(trace)
