@@ -238,9 +238,9 @@ class Batching(Queued):
         weight = first.weight if size == 1 else sum([job.weight for job in batch])
         durations = self.durations
         now = self.clock()
-        if replica.inline and durations.fresh(now):
-            if runs_inline(self._here * durations.usual_of(weight), size, self.queue.live):
-                first.reason = "inline"
+        usual_s = self._here * durations.usual_of(weight)
+        if replica.inline and durations.fresh(now) and runs_inline(usual_s, size, self.queue.live):
+            first.reason = "inline"
         self.batches += 1
         self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
         self.reasons[first.reason] = self.reasons.get(first.reason, 0) + 1
