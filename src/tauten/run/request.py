@@ -43,6 +43,11 @@ class Worker(Protocol):
     def cancel(self) -> object: ...
 
 
+def clipped(priority: int) -> int:
+    """The nearest priority that there is."""
+    return priority if LOWEST <= priority <= HIGHEST else (LOWEST if priority < 0 else HIGHEST)
+
+
 class Asked(Protocol):
     """A request as admission, deadlines and deployments see it; the fields are those of `Request`."""
 
@@ -118,7 +123,7 @@ class Request:
         self.id = id or f"{_PREFIX}{next(_count):08x}"
         self.session = session
         self.tenant = tenant
-        self.priority = priority if LOWEST <= priority <= HIGHEST else (LOWEST if priority < 0 else HIGHEST)
+        self.priority = clipped(priority)
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
         now = clock()
         self.start = now - lag_s  # its arrival

@@ -19,7 +19,7 @@ from tauten.run.deadline import arm, disarm
 from tauten.run.deployment import Deployment
 from tauten.run.opened import Opened
 from tauten.run.replica import Job
-from tauten.run.request import ANY_TIME, NOBODY, NOTHING, NOWHERE, Aim
+from tauten.run.request import ANY_TIME, NOBODY, NOTHING, NOWHERE, Aim, clipped
 from tauten.run.siblings import Family
 from tauten.run.trace import VISIT, Trace
 
@@ -101,7 +101,7 @@ class Single(ABC):
         self.lag_s = lag_s
         self.deadline = start + budget_s
         self.aim = aim
-        self.priority = priority
+        self.priority = clipped(priority)
         self.tenant = tenant
 
     @abstractmethod

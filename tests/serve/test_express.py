@@ -1,0 +1,474 @@
+"""Requests whose head repeats: answered without a task, and in everything else as any other."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve.kit_asgi import site
+from serve.kit_http import Peer, run, up
+from serve.kit_onnx import linear
+from tauten.describe.slo import Slo
+from tauten.errors import Cancelled, DeadlineExceeded, InputError, Overloaded
+from tauten.run.backends.onnx import OnnxBackend
+from tauten.run.single import Single
+from tauten.serve.app import App
+from tauten.serve.door import Call, Caller, Door
+from tauten.serve.exchange import Exchange
+from tauten.serve.observe.metrics import Metrics
+from tauten.serve.oip.express import Express
+from tauten.serve.oip.statistics import Statistics
+from tauten.serve.safety.guard import Guard
+from tauten.serve.safety.limits import Allowance
+from tauten.serve.tensor_model import TensorService, tensor_model
+
+X = np.arange(8, dtype=np.float32).reshape(2, 4)
+WEIGHT = np.add.outer(np.arange(4), np.arange(3)).astype(np.float32)
+LOOP = ("", "loop")  # what a task waits for its turns; the quicker way has none
+LEARNING = 2  # requests until a head is known
+
+
+class Watch:
+    """An observer that keeps what it is told of all exchanges, however they went."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Exchange, Call | None, BaseException | None, float]] = []
+
+    def finished(
+        self, exchange: Exchange, call: Call | None, error: BaseException | None, seconds: float
+    ) -> None:
+        self.seen.append((exchange, call, error, seconds))
+
+
+class Taken:
+    """How many requests went the quicker way."""
+
+    count = 0
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
+    found, take = Taken(), Express.take
+
+    def counted(self: Express, *given: Any) -> bool:
+        answer = take(self, *given)
+        found.count += answer
+        return answer
+
+    monkeypatch.setattr(Express, "take", counted)
+    return found
+
+
+class Gate:
+    """Runs of the model wait until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.open = threading.Event()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Shut once `entered` was cleared after the model's warm-up; open before."""
+    found, execute = Gate(), OnnxBackend._execute
+    found.open.set()
+
+    def held(self: OnnxBackend, inputs: dict[str, Any]) -> dict[str, Any]:
+        found.entered.set()
+        assert found.open.wait(20)
+        return execute(self, inputs)
+
+    monkeypatch.setattr(OnnxBackend, "_execute", held)
+    monkeypatch.setattr(OnnxBackend, "inline", False)  # the loop shall not wait at the gate
+    return found
+
+
+@asynccontextmanager
+async def listening(app: App) -> AsyncIterator[int]:
+    server = await up(app)
+    try:
+        yield server.port
+    finally:
+        await server.close()
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, door: Door | None = None, slo: Slo | None = None
+) -> AsyncIterator[tuple[App, Peer]]:
+    """The linear model, and one client of it."""
+    service = tensor_model(linear(folder), threads=1)
+    if slo is not None:
+        service.promise(slo)
+    async with site(service, door=door, apis=["oip", "native"]) as app, listening(app) as port:
+        peer = await Peer.of(port)
+        try:
+            yield app, peer
+        finally:
+            await peer.close()
+
+
+def request(array: Any = X, headers: dict[str, str] | None = None, **more: Any) -> bytes:
+    """Bytes of one inference with raw tensors both ways."""
+    given = {"name": "x", "shape": list(array.shape), "datatype": "FP32"}
+    asked = {
+        "inputs": [{**given, "parameters": {"binary_data_size": array.nbytes}}],
+        "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
+        **more,
+    }
+    text = json.dumps(asked).encode()
+    body = text + array.tobytes()
+    lines = {
+        "Host": "localhost",
+        "Content-Length": str(len(body)),
+        "Inference-Header-Content-Length": str(len(text)),
+        **(headers or {}),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST /v2/models/linear/infer HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+async def asked(peer: Peer, data: bytes) -> tuple[int, dict[str, str], bytes]:
+    await peer.say(data)
+    return await peer.answer()
+
+
+async def repeated(peer: Peer, data: bytes, times: int) -> list[tuple[int, dict[str, str], bytes]]:
+    return [await asked(peer, data) for _ in range(times)]
+
+
+def service_of(app: App) -> TensorService:
+    service = app.site.services.find("linear")
+    assert isinstance(service, TensorService)
+    return service
+
+
+async def empty(app: App) -> None:
+    """Wait until nothing runs: what is left open then is left open for ever."""
+    (opened,) = service_of(app).engine.plans.values()
+    while opened.requests or app.site.in_flight:
+        await asyncio.sleep(0.001)
+
+
+# -- what is answered ----------------------------------------------------------------------------------------
+
+
+def test_both_ways_give_the_same_answer(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (_, peer):
+            answers = await repeated(peer, request(), 6)
+            assert taken.count == 6 - LEARNING
+            plain = [
+                (status, {name: value for name, value in headers.items() if name not in ("date", "x-request-id")}, body)
+                for status, headers, body in answers
+            ]
+            assert plain == [plain[0]] * 6
+            status, headers, body = answers[-1]
+            text = int(headers["inference-header-content-length"])
+            assert status == 200
+            np.testing.assert_allclose(np.frombuffer(body[text:], np.float32).reshape(2, 3), X @ WEIGHT)
+            assert len({headers["x-request-id"] for _, headers, _ in answers}) == 6
+
+    run(main)
+
+
+def test_each_request_has_its_own_tensors(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (_, peer):
+            for number in range(6):
+                array = X + number
+                _, headers, body = await asked(peer, request(array))
+                text = int(headers["inference-header-content-length"])
+                found = np.frombuffer(body[text:], np.float32).reshape(2, 3)
+                np.testing.assert_allclose(found, array @ WEIGHT)
+            assert taken.count == 6 - LEARNING
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("headers", "more"),
+    [
+        ({"Idempotency-Key": "k"}, {}),
+        ({"Accept-Encoding": "gzip"}, {}),
+        ({"X-Request-Id": "mine"}, {}),
+        ({"Traceparent": "00-11111111111111111111111111111111-2222222222222222-01"}, {}),
+        ({}, {"id": "7"}),
+        ({}, {"parameters": {"timeout": 5_000_000}}),
+        ({}, {"outputs": [{"name": "y"}]}),
+    ],
+)
+def test_who_asks_for_more_takes_the_longer_way(
+    tmp_path: Path, taken: Taken, headers: dict[str, str], more: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (_, peer):
+            answers = await repeated(peer, request(headers=headers, **more), 4)
+            assert [status for status, _, _ in answers] == [200] * 4
+            assert taken.count == 0
+
+    run(main)
+
+
+def test_tensors_that_do_not_fit_are_refused_alike(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            answers = await repeated(peer, request(X[:, :3].copy()), 5)
+            assert taken.count == 5 - LEARNING
+            assert {(status, body) for status, _, body in answers} == {(400, answers[0][2])}
+            assert b"E296" in answers[0][2]
+            await empty(app)
+
+    run(main)
+
+
+def test_a_model_that_is_not_ready_says_so(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            await repeated(peer, request(), 4)
+            service_of(app).ready = False
+            status, headers, _ = await asked(peer, request())
+            assert (status, headers["retry-after"]) == (503, "1")
+            service_of(app).ready = True
+            assert (await asked(peer, request()))[0] == 200
+
+    run(main)
+
+
+def test_a_new_plan_takes_over(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            watch = Watch()
+            app.site.observers.append(watch)
+            await repeated(peer, request(), 4)
+            service = service_of(app)
+            (opened,) = service.engine.plans.values()
+            plan = opened.plan
+            stages = {"model": plan.stages["model"].__class__(threads=2)}
+            new = await service.swap(plan.__class__(graph=plan.graph, stages=stages))
+            assert (await asked(peer, request()))[0] == 200
+            await empty(app)
+            plans = [call.request.plan for _, call, _, _ in watch.seen if call is not None and call.request]
+            assert plans == [opened.id] * 4 + [new]
+            assert taken.count == 5 - LEARNING
+
+    run(main)
+
+
+# -- who may, and how much -----------------------------------------------------------------------------------
+
+
+def test_bounds_of_the_caller_hold(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        guard = Guard()
+        async with serving(tmp_path, Door(identify=guard.identify, meet=guard.meet, share=False)) as (app, peer):
+            await repeated(peer, request(), 4)
+            guard._keyless = Allowance(Caller(name="slow", rate_per_s=1e-3, burst=2), guard._clock())
+            answers = await repeated(peer, request(), 3)
+            assert [status for status, _, _ in answers] == [200, 200, 429]
+            assert int(answers[-1][1]["retry-after"]) > 100
+            assert taken.count == 7 - LEARNING
+            await empty(app)
+            assert guard.running == 0
+            assert guard._keyless.running == 0
+
+    run(main)
+
+
+def test_what_cannot_be_in_time_is_refused_before_it_runs(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, slo=Slo(p95_ms=200.0)) as (app, peer):
+            watch, statistics = Watch(), Statistics()
+            await repeated(peer, request(), 4)
+            app.site.observers += [watch, statistics]
+            door = service_of(app).engine.door
+
+            def full(*_: Any) -> bool:
+                raise Overloaded("it would be late", help="retry later", retry_after_s=2.0)
+
+            door.enter = full  # type: ignore[method-assign,assignment]
+            status, headers, body = await asked(peer, request())
+            assert (status, headers["retry-after"], headers["retry-after-ms"]) == (429, "2", "2000")
+            assert b"E402" in body
+            [(exchange, call, error, _)] = watch.seen
+            assert (exchange.status, isinstance(error, Overloaded)) == (429, True)
+            assert call is not None
+            assert call.request is None, "nothing was begun for it"
+            assert statistics.shown(service_of(app))["inference_stats"]["fail"]["count"] == 1
+            assert app.site.in_flight == 0
+
+    run(main)
+
+
+def test_a_deadline_stops_the_waiting_and_frees_what_was_held(tmp_path: Path, taken: Taken, gate: Gate) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            watch = Watch()
+            data = request(headers={"X-Tauten-Deadline-Ms": "100"})
+            await repeated(peer, data, 4)
+            app.site.observers.append(watch)
+            gate.open.clear()
+            status, _, body = await asked(peer, data)
+            assert (status, b"E401" in body) == (504, True)
+            assert taken.count == 5 - LEARNING
+            [(exchange, call, error, _)] = watch.seen
+            assert (exchange.status, isinstance(error, DeadlineExceeded)) == (504, True)
+            assert call is not None
+            assert call.request is not None
+            await empty(app)
+            gate.open.set()
+            assert (await asked(peer, request(headers={"X-Tauten-Deadline-Ms": "9999"})))[0] == 200
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half"])
+def test_who_leaves_is_not_waited_for(tmp_path: Path, taken: Taken, gate: Gate, how: str) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            watch = Watch()
+            await repeated(peer, request(), 4)
+            app.site.observers.append(watch)
+            gate.entered.clear()
+            gate.open.clear()
+            await peer.say(request())
+            await asyncio.to_thread(gate.entered.wait, 10)
+            peer.go(how)
+            await empty(app)
+            [(exchange, _, error, _)] = watch.seen
+            assert (exchange.left, isinstance(error, Cancelled)) == (True, True)
+            gate.open.set()
+            assert await peer.rest() == b""
+
+    run(main)
+
+
+# -- who watches ---------------------------------------------------------------------------------------------
+
+
+def test_traces_of_both_ways_tell_the_same(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            answers = await repeated(peer, request(), 5)
+            traces = [app.site.traces.find("", headers["x-request-id"]).trace for _, headers, _ in answers]
+            told = [
+                (
+                    [(step, cause) for step, cause, _, _ in trace.rows if (step, cause) != LOOP],
+                    sorted((step, unit) for step, unit, _ in trace.spent),
+                    [(step, size) for step, size, _ in trace.batches],
+                    trace.edges,
+                    trace.outputs,
+                )
+                for trace in traces
+            ]
+            assert taken.count == 5 - LEARNING
+            assert told == [told[0]] * 5
+            for trace in traces:
+                assert trace.first_output is not None
+                assert trace.start < trace.first_output <= trace.end
+                assert all(trace.start <= begin <= end <= trace.end for _, _, begin, end in trace.rows)
+
+    run(main)
+
+
+def test_counts_are_exact(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            metrics, statistics = Metrics(app.site), Statistics()
+            await repeated(peer, request(), LEARNING)
+            app.site.observers += [metrics, statistics]
+            await repeated(peer, request(), 9)
+            await empty(app)
+            told = statistics.shown(service_of(app))
+            assert (told["inference_count"], told["execution_count"]) == (18, 9)
+            parts = told["inference_stats"]
+            assert parts["success"]["count"] == 9
+            assert 0 < parts["compute_infer"]["ns"] < parts["success"]["ns"]
+            assert sum(each["ns"] for each in told["tauten"]["causes"].values()) == pytest.approx(
+                parts["success"]["ns"], rel=1e-6
+            )
+            assert told["batch_stats"][0]["batch_size"] == 2
+            metrics.count()
+            assert sum(each.count for each in metrics.requests.series.values()) == 9
+            assert metrics.responses.series == {("oip-infer", "200"): 9}
+            metrics.slice(10.0)
+            assert metrics.looked_at.series == {("linear",): 9}
+
+    run(main)
+
+
+def test_observers_that_know_nothing_of_it_see_an_exchange(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            watch = Watch()
+            app.site.observers.append(watch)
+            answers = await repeated(peer, request(), 4)
+            await empty(app)
+            assert [exchange.status for exchange, _, _, _ in watch.seen] == [200] * 4
+            ids = [call.id for _, call, _, _ in watch.seen if call is not None]
+            assert ids == [headers["x-request-id"] for _, headers, _ in answers]
+            assert all(call is not None and call.service is service_of(app) for _, call, _, _ in watch.seen)
+
+    run(main)
+
+
+def test_nothing_of_a_request_stays_in_a_circle(tmp_path: Path, taken: Taken) -> None:
+    import gc
+    import weakref
+
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            await repeated(peer, request(), 4)
+            await empty(app)
+            seen: list[weakref.ref[Any]] = []
+            enter = Single.enter
+
+            def noted(self: Single, item: Any) -> None:
+                seen.append(weakref.ref(self))
+                enter(self, item)
+
+            Single.enter = noted  # type: ignore[method-assign]
+            gc.disable()
+            try:
+                await repeated(peer, request(), 3)
+                await repeated(peer, request(X[:, :3].copy()), 4)
+                await empty(app)
+                app.site.traces._new.clear()
+                app.site.apis["oip"].statistics.shown(service_of(app))
+                assert len(seen) >= 3
+                assert [each() for each in seen] == [None] * len(seen)
+            finally:
+                gc.enable()
+                Single.enter = enter  # type: ignore[method-assign]
+
+    run(main)
+
+
+def test_inputs_that_the_engine_refuses_are_the_callers_mistake(
+    tmp_path: Path, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            watch = Watch()
+            await repeated(peer, request(), 3)
+            app.site.observers.append(watch)
+
+            def refuses(*_: Any) -> Any:
+                raise ValueError("bad shape")
+
+            monkeypatch.setattr(OnnxBackend, "_execute", refuses)
+            status, _, body = await asked(peer, request())
+            assert (status, b"E296" in body) == (400, True)
+            [(_, _, error, _)] = watch.seen
+            assert isinstance(error, InputError)
+
+    run(main)
