@@ -168,7 +168,11 @@ def test_both_ways_give_the_same_answer(tmp_path: Path, taken: Taken) -> None:
             answers = await repeated(peer, request(), 6)
             assert taken.count == 6 - LEARNING
             plain = [
-                (status, {name: value for name, value in headers.items() if name not in ("date", "x-request-id")}, body)
+                (
+                    status,
+                    {name: value for name, value in headers.items() if name not in ("date", "x-request-id")},
+                    body,
+                )
                 for status, headers, body in answers
             ]
             assert plain == [plain[0]] * 6
@@ -200,8 +204,7 @@ def test_each_request_has_its_own_tensors(tmp_path: Path, taken: Taken) -> None:
     [
         ({"Idempotency-Key": "k"}, {}),
         ({"Accept-Encoding": "gzip"}, {}),
-        ({"X-Request-Id": "mine"}, {}),
-        ({"Traceparent": "00-11111111111111111111111111111111-2222222222222222-01"}, {}),
+        ({"X-Unknown-To-Us": "anything"}, {}),
         ({}, {"id": "7"}),
         ({}, {"parameters": {"timeout": 5_000_000}}),
         ({}, {"outputs": [{"name": "y"}]}),
@@ -215,6 +218,55 @@ def test_who_asks_for_more_takes_the_longer_way(
             answers = await repeated(peer, request(headers=headers, **more), 4)
             assert [status for status, _, _ in answers] == [200] * 4
             assert taken.count == 0
+
+    run(main)
+
+
+def test_ids_deadlines_and_traces_are_each_requests_own(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            watch = Watch()
+            app.site.observers.append(watch)
+            for number in range(1, 7):
+                own = {
+                    "X-Request-Id": f"mine-{number}",
+                    "x-tauten-deadline-ms": f"{number}5000",
+                    "traceparent": f"00-{number:032x}-{number:016x}-01",
+                }
+                status, headers, _ = await asked(peer, request(headers=own))
+                assert (status, headers["x-request-id"]) == (200, f"mine-{number}")
+            await empty(app)
+            assert taken.count == 6 - LEARNING
+            calls = [call for _, call, _, _ in watch.seen if call is not None]
+            assert [call.id for call in calls] == [f"mine-{number}" for number in range(1, 7)]
+            assert [call.deadline_ms for call in calls] == [number * 1e4 + 5e3 for number in range(1, 7)]
+            assert [call.parent and call.parent.span_id for call in calls] == [
+                f"{number:016x}" for number in range(1, 7)
+            ]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"X-Request-Id": "not an id"},
+        {"X-Request-Id": "not/an/id"},
+        {"X-Tauten-Deadline-Ms": "soon"},
+        {"X-Tauten-Deadline-Ms": "1\tx"},
+        {"X-Request-Id": ""},
+    ],
+)
+def test_what_varies_is_checked_as_in_any_head(tmp_path: Path, taken: Taken, own: dict[str, str]) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (_, peer):
+            good = {"X-Request-Id": "good", "X-Tauten-Deadline-Ms": "9000"}
+            await repeated(peer, request(headers=good), 4)
+            status, _, body = await asked(peer, request(headers=good | own))
+            empty_id = own == {"X-Request-Id": ""}
+            assert (status, b"E291" in body) == ((200, False) if empty_id else (400, True))
+            assert taken.count == 4 - LEARNING
+            assert (await asked(peer, request(headers=good)))[0] == 200
 
     run(main)
 
@@ -270,7 +322,10 @@ def test_a_new_plan_takes_over(tmp_path: Path, taken: Taken) -> None:
 def test_bounds_of_the_caller_hold(tmp_path: Path, taken: Taken) -> None:
     async def main() -> None:
         guard = Guard()
-        async with serving(tmp_path, Door(identify=guard.identify, meet=guard.meet, share=False)) as (app, peer):
+        async with serving(tmp_path, Door(identify=guard.identify, meet=guard.meet, share=False)) as (
+            app,
+            peer,
+        ):
             await repeated(peer, request(), 4)
             guard._keyless = Allowance(Caller(name="slow", rate_per_s=1e-3, burst=2), guard._clock())
             answers = await repeated(peer, request(), 3)
@@ -309,7 +364,9 @@ def test_what_cannot_be_in_time_is_refused_before_it_runs(tmp_path: Path, taken:
     run(main)
 
 
-def test_a_deadline_stops_the_waiting_and_frees_what_was_held(tmp_path: Path, taken: Taken, gate: Gate) -> None:
+def test_a_deadline_stops_the_waiting_and_frees_what_was_held(
+    tmp_path: Path, taken: Taken, gate: Gate
+) -> None:
     async def main() -> None:
         async with serving(tmp_path) as (app, peer):
             watch = Watch()

@@ -14,6 +14,7 @@ from tauten.serve import apis
 from tauten.serve.door import ANYONE, Call, Door, refusal
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send, failure
 from tauten.serve.http.cycle import Express
+from tauten.serve.http.known import VARYING
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.kept.idempotency import Idempotency
 from tauten.serve.kept.traces import Traces, server_timing
@@ -94,7 +95,7 @@ PLAIN = frozenset(  # headers that mean the same each time they come; others tak
     (
         *(b"host", b"user-agent", b"accept", b"connection", b"content-type", b"content-length"),
         *(b"authorization", b"x-api-key", b"x-tauten-deadline-ms", b"x-tauten-priority"),
-        b"inference-header-content-length",
+        *(b"inference-header-content-length", *VARYING),
     )
 )
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -90,15 +90,26 @@ class Call:
         self.params = params
         self.caller = caller
         headers = exchange.headers
+        self._read(headers)
         self.id = _id_of(headers.get("x-request-id", "")) or new_id()
-        self.deadline_ms = _number(headers, "x-tauten-deadline-ms", math.inf)
-        self.timed = self.deadline_ms < math.inf  # what is wanted; a client's own timeout does not say it
         self.spent_s = 0.0  # by earlier requests to the engine for the same call
         self.priority = int(_number(headers, "x-tauten-priority", 0))
-        self.parent = _parent_of(headers.get("traceparent", ""))
         self.request: Request | None = None  # what runs for it, once it runs
         self.service: Service | None = None  # that it is for, once it is known
         self.error: BaseException | None = None  # what ended the work, told inside a stream or not
+
+    def _read(self, headers: Mapping[str, str]) -> None:
+        """What of a request's head is likely to be its own."""
+        self.deadline_ms = _number(headers, "x-tauten-deadline-ms", math.inf)
+        self.timed = self.deadline_ms < math.inf  # what is wanted; a client's own timeout does not say it
+        self.parent = _parent_of(headers.get("traceparent", ""))
+
+    def told(self, given: Iterable[tuple[bytes, bytes]]) -> Call:
+        """One more request, whose head differs in these; raises InputError as the first would have."""
+        headers = {name.decode("ascii"): value.decode("ascii") for name, value in given}
+        new = self.again(self.exchange, _id_of(headers.get("x-request-id", "")))
+        new._read(headers)
+        return new
 
     def again(self, exchange: Exchange, id: str) -> Call:
         """One more request with the same head, and so with the same wishes."""

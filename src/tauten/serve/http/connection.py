@@ -11,6 +11,7 @@ import httptools
 
 from tauten.serve.http.arrival import Inbox
 from tauten.serve.http.cycle import Cycle, Express
+from tauten.serve.http.known import Given
 from tauten.serve.http.outflow import Outflow
 from tauten.serve.http.reader import END, Reader
 from tauten.serve.http.wire import Refusal, refusal
@@ -116,13 +117,14 @@ class Connection(Outflow):
     def _repeat(self, data: bytes) -> bool:
         """Take a request whose head is byte for byte the last one's, without parsing it again."""
         known = self._reader.known
-        if self.phase != IDLE or known is None or (body := known.body(data)) is None:
+        if self.phase != IDLE or known is None or (found := known.read(data)) is None:
             return False
+        body, given = found
         cycle = Cycle(self, None, known.length)
         cycle.whole = True
-        if known.express is not None and self._hasten(known.express, cycle, body):
+        if known.express is not None and self._hasten(known.express, cycle, body, given):
             return True
-        scope = cycle.scope = known.scope()
+        scope = cycle.scope = known.scope(given)
         cycle.head_only = scope["method"] == "HEAD"
         if body:
             cycle.size = cycle.waiting = len(body)
@@ -132,13 +134,13 @@ class Connection(Outflow):
             self._hold()
         return True
 
-    def _hasten(self, express: Express, cycle: Cycle, body: bytes) -> bool:
+    def _hasten(self, express: Express, cycle: Cycle, body: bytes, given: Given) -> bool:
         """Let a request be answered without a task, where it is the next one and that can be done."""
         if self.current is not None or self.queue or self.stalled:
             return False
         self.current = cycle
         self.hub.running.add(cycle)
-        if express.take(cycle, body, self._inbox.waited_s()):
+        if express.take(cycle, body, given, self._inbox.waited_s()):
             self.hub.requests += 1
             return True
         self.current = None
@@ -268,7 +270,7 @@ class Connection(Outflow):
             if self._whole_read and not (cycle.close or cycle.old or cycle.length is None):
                 known = self._reader.learn(self._whole_read, cycle.scope, cycle.length)
                 if known is not None:
-                    known.express = self.hub.express(known.scope())
+                    known.express = self.hub.express(known.scope(()))
             self._offer(cycle)
 
     # -- requests in order --------------------------------------------------------------------------------

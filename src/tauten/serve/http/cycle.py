@@ -50,8 +50,13 @@ class Wire(Protocol):
 class Express(Protocol):
     """What an application may give for a head that comes again and again; see `Hub.express`."""
 
-    def take(self, cycle: Cycle, body: bytes, waited_s: float) -> bool:
-        """Answer one more request with that head by `Cycle.respond`, now or later; False: the app shall."""
+    def take(
+        self, cycle: Cycle, body: bytes, given: tuple[tuple[bytes, bytes], ...], waited_s: float
+    ) -> bool:
+        """Answer one more request with that head by `Cycle.respond`, now or later; False: the app shall.
+
+        `given` are the headers whose values are its own, in lower case.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import httptools
 
-from tauten.serve.http.cycle import Express
+from tauten.serve.http.known import Known, outline
 from tauten.serve.http.limits import HttpLimits
 from tauten.serve.http.wire import Headers, Refusal, split_target, valid_host
 
@@ -25,31 +25,6 @@ class Taker(Protocol):
     ) -> None: ...
     def body(self, body: bytes) -> None: ...
     def ended(self) -> None: ...
-
-
-class Known:
-    """A head that came again: what it means, and what answers it in a quicker way, if anything does."""
-
-    __slots__ = ("_scope", "_size", "express", "head", "length")
-
-    def __init__(self, head: bytes, scope: dict[str, Any], length: int) -> None:
-        self.head = head
-        self.length = length
-        self.express: Express | None = None
-        self._scope = scope
-        self._size = len(head)
-
-    def body(self, data: bytes) -> bytes | None:
-        """The body of a whole request with this head; the parser, between requests, never sees it."""
-        if len(data) - self._size != self.length or not data.startswith(self.head):
-            return None
-        return data[self._size :]
-
-    def scope(self) -> dict[str, Any]:
-        """A scope for one more request."""
-        scope = self._scope.copy()
-        scope["headers"] = scope["headers"].copy()
-        return scope
 
 
 class Reader:
@@ -101,9 +76,9 @@ class Reader:
         if scope is None or self.wants:
             return None
         head = data[: len(data) - length]
-        if head != self._sight:
+        if (sight := outline(head)) != self._sight:
             whole = data.find(END) + len(END) == len(head)
-            self._sight, self.known = head if whole else b"", None
+            self._sight, self.known = sight if whole else b"", None
         elif head and self.known is None:
             self.known = Known(head, {**scope, "headers": list(scope["headers"])}, length)
             return self.known

@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from tauten.clock import real
-from tauten.errors import TautenError
+from tauten.errors import InputError, TautenError
 from tauten.run.request import ANY_TIME, Request
 from tauten.run.single import Item, Single
 from tauten.run.trace import Trace
 from tauten.serve.door import Call, Caller, client_left, new_id, refusal
 from tauten.serve.http.cycle import Cycle
+from tauten.serve.http.known import Given
 from tauten.serve.http.wire import Head
 from tauten.serve.kept.traces import server_timing
 from tauten.serve.oip import rest
@@ -49,11 +50,12 @@ class Express:
         self.site = site
         self.service = service
         self.call = call
+        call.id = ""  # it stands for others
         self._end = head_length
         self._items: dict[rest.Layout, tuple[object, Item]] = {}  # what the items of a layout have in common
         self._lines: dict[int, bytes] = {}  # of an answer's head, by the length of its JSON
 
-    def take(self, cycle: Cycle, body: bytes, waited_s: float) -> bool:
+    def take(self, cycle: Cycle, body: bytes, given: Given, waited_s: float) -> bool:
         """Begin one request; False where its JSON was not seen before, or asks for more than tensors."""
         began = real()
         layout = rest.layout_of(body, self._end)
@@ -62,15 +64,20 @@ class Express:
         asked = layout.head.parameters
         if asked is not None and asked != _RAW_OUTPUTS:
             return False
-        self.site.in_flight += 1
         call = self.call
+        if given:
+            try:
+                call = call.told(given)
+            except InputError:
+                return False  # the longer way says what is wrong
+        self.site.in_flight += 1
         try:
             caller = call.door.identify(call.exchange, call.route)
         except TautenError as error:
             first = call.exchange.again(waited_s, call.exchange.hand_over())
-            self.refuse(cycle, call.again(first, new_id()), error, began)
+            self.refuse(cycle, call.again(first, call.id or new_id()), error, began)
         else:
-            Ride(self, cycle, layout, waited_s, caller, began).begin(body)
+            Ride(self, call, cycle, layout, waited_s, caller, began).begin(body)
         return True
 
     def refuse(self, cycle: Cycle, call: Call, error: Exception, began: float) -> None:
@@ -124,15 +131,23 @@ class Ride(Single):
     gone = False  # its client
 
     def __init__(
-        self, way: Express, cycle: Cycle, layout: rest.Layout, waited_s: float, caller: Caller, began: float
+        self,
+        way: Express,
+        call: Call,
+        cycle: Cycle,
+        layout: rest.Layout,
+        waited_s: float,
+        caller: Caller,
+        began: float,
     ) -> None:
-        call, service = way.call, way.service
+        service = way.service
         self.way = way
+        self.first = call  # one whose head says the same
         self.cycle = cycle
         self.layout = layout
         self.caller = caller
         self.came = began
-        self.id = new_id()
+        self.id = call.id or new_id()
         self._closing = call.exchange.hand_over()  # to be called at its end
         timed = call.timed
         Single.__init__(
@@ -216,10 +231,10 @@ class Ride(Single):
 
     def call(self) -> Call:
         """The same request as one that ran in a task."""
-        exchange = self.way.call.exchange.again(self.lag_s, self._closing)
+        exchange = self.first.exchange.again(self.lag_s, self._closing)
         exchange.status, exchange.left = 200, self.gone
         exchange.extra.append(("x-request-id", self.id))
-        call = self.way.call.again(exchange, self.id)
+        call = self.first.again(exchange, self.id)
         call.caller, call.service = self.caller, self.way.service
         if self.began:  # else it was refused before anything was begun
             call.request = cast(Request, self)  # whose plan, trace and failure are all that is looked at

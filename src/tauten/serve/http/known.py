@@ -1,0 +1,61 @@
+"""A head that came again: a client on one connection sends the same bytes again and again, or nearly so."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tauten.serve.http.cycle import Express
+
+VARYING = (b"x-request-id", b"x-tauten-deadline-ms", b"traceparent")  # of each request its own
+_FIELDS = re.compile(rb"(?<=\r\n)(%b)(: ?)[!-~]+(?=\r\n)" % b"|".join(VARYING), re.IGNORECASE)
+_VALUE = rb"([!-~]{1,200})"  # what needs no second look: whatever else comes goes through the parser
+
+Given = tuple[tuple[bytes, bytes], ...]
+"""Names in lower case, and values."""
+
+
+def outline(head: bytes) -> bytes:
+    """A head without the values that vary."""
+    return _FIELDS.sub(rb"\1\2", head)
+
+
+class Known:
+    """What such a head means, and what answers it in a quicker way, if anything does."""
+
+    __slots__ = ("_names", "_pattern", "_scope", "_size", "express", "head", "length")
+
+    def __init__(self, head: bytes, scope: dict[str, Any], length: int) -> None:
+        self.head = head
+        self.length = length  # of the body
+        self.express: Express | None = None
+        self._scope = scope
+        self._size = len(head)
+        self._names = tuple(found[1].lower() for found in _FIELDS.finditer(head))
+        self._pattern: re.Pattern[bytes] | None = None
+        if self._names:
+            parts = _FIELDS.sub(rb"\1\2\0", head).split(b"\0")
+            self._pattern = re.compile(_VALUE.join(re.escape(part) for part in parts))
+
+    def read(self, data: bytes) -> tuple[bytes, Given] | None:
+        """The body, and what varies, of a whole request with this head; the parser never sees it."""
+        if self._pattern is None:
+            if len(data) - self._size != self.length or not data.startswith(self.head):
+                return None
+            return data[self._size :], ()
+        found = self._pattern.match(data)
+        if found is None or len(data) - found.end() != self.length:
+            return None
+        return data[found.end() :], tuple(zip(self._names, found.groups(), strict=True))
+
+    def scope(self, given: Given) -> dict[str, Any]:
+        """A scope for one more request."""
+        scope = self._scope.copy()
+        headers = scope["headers"] = scope["headers"].copy()
+        if given:
+            values = iter(given)
+            for index, (name, _) in enumerate(headers):
+                if name in VARYING:
+                    headers[index] = next(values)
+        return scope
