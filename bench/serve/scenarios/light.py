@@ -21,6 +21,7 @@ class Link(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.buffer, self.wanted, self.status = b"", 0, 0
+        self.last = False  # the server closes after this answer
         self.transport: asyncio.Transport | None = None
         self.answer: asyncio.Future[bytes] | None = None
 
@@ -34,6 +35,7 @@ class Link(asyncio.Protocol):
             if end < 0:
                 return
             self.status, size = int(data[9:12]), content_length(data[:end])
+            self.last = b"\r\nconnection: close" in data[:end].lower()
             self.wanted = end + 4 + size
         if len(data) >= self.wanted:
             body, self.buffer, self.wanted = data[: SHOWN * 8], b"", 0
@@ -92,7 +94,7 @@ class LightTarget:
             return Response("failed", error=f"cut: {error}", lost=True)
         finally:
             link.answer = None
-            if whole and link.transport is not None:
+            if whole and link.transport is not None and not link.last:
                 self.free.append(link)
             else:
                 self._drop(link)
