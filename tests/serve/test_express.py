@@ -185,6 +185,17 @@ def test_both_ways_give_the_same_answer(tmp_path: Path, taken: Taken) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("headers", [{"Accept-Encoding": "gzip, deflate"}, {"X-Tauten-Priority": "3"}])
+def test_what_changes_nothing_holds_nobody_up(tmp_path: Path, taken: Taken, headers: dict[str, str]) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (_, peer):
+            answers = await repeated(peer, request(headers=headers), 5)
+            assert [status for status, _, _ in answers] == [200] * 5
+            assert taken.count == 5 - LEARNING
+
+    run(main)
+
+
 def test_each_request_has_its_own_tensors(tmp_path: Path, taken: Taken) -> None:
     async def main() -> None:
         async with serving(tmp_path) as (_, peer):

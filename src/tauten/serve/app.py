@@ -94,6 +94,7 @@ class Site:
 PLAIN = frozenset(  # headers that mean the same each time they come; others take the longer way
     (
         *(b"host", b"user-agent", b"accept", b"connection", b"content-type", b"content-length"),
+        b"accept-encoding",  # routes that code their answers look at it
         *(b"authorization", b"x-api-key", b"x-tauten-deadline-ms", b"x-tauten-priority"),
         *(b"inference-header-content-length", *VARYING),
     )

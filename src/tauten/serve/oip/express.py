@@ -37,9 +37,12 @@ _RAW_OUTPUTS = Parameters(binary_data_output=True)
 
 def express(site: Site, call: Call, service: TensorService) -> Express | None:
     """The quicker way for requests with the head of `call`; None where they are not tensors as they lie."""
-    size = call.exchange.headers.get(rest.HEAD_LENGTH, "")
+    headers = call.exchange.headers
+    size = headers.get(rest.HEAD_LENGTH, "")
     if not (size.isascii() and size.isdigit()) or len(size) > _DIGITS:
         return None
+    if headers.get("accept-encoding", "") in rest.CODINGS:
+        return None  # it asks for a compressed answer
     return Express(site, call, service, int(size))
 
 

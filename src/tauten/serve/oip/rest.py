@@ -33,7 +33,7 @@ HEAD_LENGTH = "inference-header-content-length"
 RAW = "application/octet-stream"
 _WORTH_BYTES = 1024  # smaller answers fit one packet as they are
 _STEP_BYTES = 256 * 1024  # of an encoded body at a time: the loop is free again within a millisecond
-_WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's words for the two containers
+CODINGS = {"gzip": 31, "deflate": 15}  # zlib's words for the two containers
 
 
 class InputParameters(msgspec.Struct, gc=False):
@@ -217,11 +217,11 @@ async def decoded(body: bytes, encoding: str, limit_bytes: int) -> bytes:
     """A compressed body as it was; raises TooLarge before it holds more than `limit_bytes`."""
     if encoding in ("", "identity"):
         return body
-    if encoding not in _WINDOWS:
+    if encoding not in CODINGS:
         raise InputError(
             f"content-encoding {encoding[:40]!r}", help="send gzip, deflate or neither", code="E299"
         )
-    machine = zlib.decompressobj(_WINDOWS[encoding])
+    machine = zlib.decompressobj(CODINGS[encoding])
     parts: list[bytes] = []
     size = 0
     for start in range(0, len(body), _STEP_BYTES):
@@ -377,9 +377,9 @@ def encoded(reply: Reply, accepted: str) -> Reply:
     them costs more than sending.
     """
     body = reply.body
-    if accepted not in _WINDOWS or not isinstance(body, bytes) or len(body) < _WORTH_BYTES:
+    if accepted not in CODINGS or not isinstance(body, bytes) or len(body) < _WORTH_BYTES:
         return reply
-    machine = zlib.compressobj(1, zlib.DEFLATED, _WINDOWS[accepted])  # 1: five times faster than the default
+    machine = zlib.compressobj(1, zlib.DEFLATED, CODINGS[accepted])  # 1: five times faster than the default
     headers = [*reply.headers, ("content-encoding", accepted)]
     return Reply(
         machine.compress(body) + machine.flush(),
