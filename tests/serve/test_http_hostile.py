@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from serve.kit_http import GET, Gate, Peer, ask, echo, run, say, until, up
+from tauten.serve.http.framing import Framing
 from tauten.serve.http.limits import HttpLimits
 
 H = b"Host: here\r\n"
@@ -204,6 +205,31 @@ def test_a_body_beyond_the_limit_is_413_however_it_comes() -> None:
             ] == 200
 
     run(main)
+
+
+def test_the_read_that_ends_a_chunked_body_does_not_count_as_the_next_head() -> None:
+    async def main() -> None:
+        async with await up(echo, HttpLimits(header_bytes=1000)) as server:
+            peer = await Peer.of(server.port)
+            await peer.say(TE + b"Expect: 100-continue\r\n\r\n")
+            assert (await peer.answer())[0] == 100  # what follows is a read of its own
+            await peer.say(b"1388\r\n" + bytes(5000) + b"\r\n0\r\n\r\n" + GET[:8])
+            assert (await peer.answer())[0] == 200
+            await peer.say(GET[8:])
+            assert (await peer.answer())[0] == 200
+            await peer.close()
+
+    run(main)
+
+
+def test_framing_counts_every_read_of_a_head_but_the_first() -> None:
+    framing = Framing(header_bytes=100)
+    framing.piece = 60
+    assert [framing.part_of_head() for _ in range(2)] == [None, None]
+    assert (refused := framing.part_of_head()) is not None
+    assert refused.status == 431
+    framing.whole_head()
+    assert (framing.before, framing.part_of_head()) == (0, None)
 
 
 CODES = {400: "E416", 408: "E417", 413: "E288", 414: "E419", 417: "E416", 431: "E418", 503: "E422"}

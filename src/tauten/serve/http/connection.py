@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from tauten.serve.http.websocket import WebSocket
 
 IDLE, HEAD, BODY, LINGER, UPGRADED, CLOSED = range(6)
-CHUNK_SLACK_BYTES = (
-    64 * 1024
-)  # framing of a chunked body beyond its size: extensions and trailers of a sane client
-CHUNK_FRAMING = 8  # and bytes of framing for each byte of body: one-byte chunks have five
 
 
 class Connection(Outflow):
@@ -46,7 +42,6 @@ class Connection(Outflow):
         self._inbox: Inbox
         self._timed = IDLE  # the phase that `due` belongs to
         self._incoming: Cycle | None = None  # the one whose body is being received
-        self._raw = 0  # bytes of the head, or of a chunked body with its framing
         self._handshake: Cycle | None = None  # a request to become a WebSocket
         self._unfed = b""  # read, and not parsed yet: the queue is full
         self._last = False  # no request is taken any more: what still comes is dropped
@@ -176,8 +171,9 @@ class Connection(Outflow):
             at = end
 
     def _parse(self, data: bytes | memoryview) -> None:
-        reader, size = self._reader, len(data)
-        reader.piece = size
+        reader = self._reader
+        framing = reader.framing
+        framing.piece = len(data)
         try:
             reader.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -188,26 +184,13 @@ class Connection(Outflow):
                 # llhttp's words name the rule that was broken, never the bytes
                 self._refuse(reader.cause or Refusal(400, f"malformed request: {error}"))
             return
-        phase = self.phase
-        if phase == HEAD:
-            self._count_head(size)
-        elif phase == BODY and self._incoming is not None and self._incoming.length is None:
-            self._count_chunked(size, self._incoming)
-
-    def _count_head(self, size: int) -> None:
-        """Bound a head that comes in several reads; the first may hold other requests too and is not counted."""
-        reader = self._reader
-        if self._raw:
-            reader.before += size
-            if reader.before > self.limits.header_bytes:
-                self._refuse(Refusal(431, "the head is too large"))
-        self._raw = 1
-
-    def _count_chunked(self, size: int, incoming: Cycle) -> None:
-        """Bound the framing of a chunked body: extensions, trailers and tiny chunks cost us, not the sender."""
-        self._raw += size
-        if self._raw > CHUNK_SLACK_BYTES + (CHUNK_FRAMING + 1) * incoming.size:
-            self._refuse(Refusal(400, "the chunked body is nearly all framing"))
+        excess: Refusal | None = None
+        if self.phase == HEAD:
+            excess = framing.part_of_head()
+        elif self.phase == BODY and self._incoming is not None and self._incoming.length is None:
+            excess = framing.part_of_chunked(self._incoming.size)
+        if excess is not None:
+            self._refuse(excess)
 
     def begun(self) -> None:
         """The first byte of a request."""
@@ -223,7 +206,7 @@ class Connection(Outflow):
         if scope["method"] == "HEAD":
             cycle.head_only = True
         self.phase = BODY
-        self._raw = self._reader.before = 0
+        self._reader.framing.whole_head()
         self._incoming = cycle
         if expect or (length is not None and length > self.limits.buffered_body_bytes):
             cycle.expect = expect

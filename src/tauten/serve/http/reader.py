@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import httptools
 
+from tauten.serve.http.framing import Framing
 from tauten.serve.http.known import Known, outline
 from tauten.serve.http.limits import HttpLimits
 from tauten.serve.http.wire import Headers, Refusal, split_target, valid_host
@@ -34,8 +35,7 @@ class Reader:
         self.limits = limits
         self.cause: Refusal | None = None
         self.wants = b""  # the protocol that the request in hand would switch to
-        self.before = 0  # bytes of the head that earlier reads brought
-        self.piece = 0  # bytes now in the parser
+        self.framing = Framing(limits.header_bytes)
         self._common = scope
         self._url = b""
         self._lines: Headers = []
@@ -160,7 +160,8 @@ class Reader:
             raise self.stop(
                 414, f"the target has {len(self._url)} bytes, at most {limits.target_bytes} are taken"
             )
-        if self.before + self.piece > limits.header_bytes:
+        framing = self.framing
+        if framing.before + framing.piece > limits.header_bytes:
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > limits.header_bytes:
                 raise self.stop(431, "the head is too large")
