@@ -34,9 +34,14 @@ class Known:
         self._size = len(head)
         self._names = tuple(found[1].lower() for found in _FIELDS.finditer(head))
         self._pattern: re.Pattern[bytes] | None = None
-        if self._names:
+        if self._names and self.sure:
             parts = _FIELDS.sub(rb"\1\2\0", head).split(b"\0")
             self._pattern = re.compile(_VALUE.join(re.escape(part) for part in parts))
+
+    @property
+    def sure(self) -> bool:
+        """Whether all that may vary was recognised: of what is written oddly each request goes through the parser."""
+        return self._names == tuple(name for name, _ in self._scope["headers"] if name in VARYING)
 
     def read(self, data: bytes) -> tuple[bytes, Given] | None:
         """The body, and what varies, of a whole request with this head; the parser never sees it."""

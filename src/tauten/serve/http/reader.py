@@ -80,8 +80,10 @@ class Reader:
             whole = data.find(END) + len(END) == len(head)
             self._sight, self.known = sight if whole else b"", None
         elif head and self.known is None:
-            self.known = Known(head, {**scope, "headers": list(scope["headers"])}, length)
-            return self.known
+            known = Known(head, {**scope, "headers": list(scope["headers"])}, length)
+            if known.sure:
+                self.known = known
+                return known
         return None
 
     # -- callbacks of llhttp ------------------------------------------------------------------------------
