@@ -20,6 +20,7 @@ from serve.kit_onnx import linear
 from tauten.describe.slo import Slo
 from tauten.errors import Cancelled, DeadlineExceeded, InputError, Overloaded
 from tauten.run.backends.onnx import OnnxBackend
+from tauten.run.deployment import Deployment
 from tauten.run.single import Single
 from tauten.serve.app import App
 from tauten.serve.door import Call, Caller, Door
@@ -103,10 +104,10 @@ async def listening(app: App) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, door: Door | None = None, slo: Slo | None = None
+    folder: Path, door: Door | None = None, slo: Slo | None = None, axis: str = "n"
 ) -> AsyncIterator[tuple[App, Peer]]:
     """The linear model, and one client of it."""
-    service = tensor_model(linear(folder), threads=1)
+    service = tensor_model(linear(folder, axis=axis), threads=1)
     if slo is not None:
         service.promise(slo)
     async with site(service, door=door, apis=["oip", "native"]) as app, listening(app) as port:
@@ -282,6 +283,41 @@ def test_what_varies_is_checked_as_in_any_head(tmp_path: Path, taken: Taken, own
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("own", "status", "id"),
+    [
+        ({"X-Request-Id": "one", "x-request-id": "an other"}, 400, None),
+        ({"X-Request-Id": "one", "x-request-id": "other"}, 200, "other"),
+        ({"X-Request-Id": " spaced"}, 200, "spaced"),
+        ({"x-request-id": "", "X-Request-Id": "last"}, 200, "last"),
+    ],
+)
+def test_what_varies_may_be_written_oddly(
+    tmp_path: Path, own: dict[str, str], status: int, id: str | None
+) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (_, peer):
+            answers = await repeated(peer, request(headers=own), 5)
+            assert [found for found, _, _ in answers] == [status] * 5
+            assert id is None or [headers["x-request-id"] for _, headers, _ in answers] == [id] * 5
+
+    run(main)
+
+
+def test_a_deadline_that_is_written_oddly_holds_beside_what_varies(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            watch = Watch()
+            app.site.observers.append(watch)
+            for number in range(5):
+                own = {"X-Tauten-Deadline-Ms": " 20000", "X-Request-Id": f"mine-{number}"}
+                assert (await asked(peer, request(headers=own)))[0] == 200
+            await empty(app)
+            assert [call and call.deadline_ms for _, call, _, _ in watch.seen] == [2e4] * 5
+
+    run(main)
+
+
 def test_tensors_that_do_not_fit_are_refused_alike(tmp_path: Path, taken: Taken) -> None:
     async def main() -> None:
         async with serving(tmp_path) as (app, peer):
@@ -307,6 +343,43 @@ def test_a_model_that_is_not_ready_says_so(tmp_path: Path, taken: Taken) -> None
     run(main)
 
 
+def test_a_model_without_a_plan_says_so(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            await repeated(peer, request(), 4)
+            plans = service_of(app).engine.plans
+            kept = dict(plans)
+            plans.clear()
+            assert (await asked(peer, request()))[0] == 500
+            plans.update(kept)
+            assert (await asked(peer, request()))[0] == 200
+            await empty(app)
+            assert taken.count == 5 - LEARNING
+
+    run(main)
+
+
+@pytest.mark.parametrize("axis", ["n", "other"])
+def test_an_item_is_of_its_own_group(
+    tmp_path: Path, taken: Taken, monkeypatch: pytest.MonkeyPatch, axis: str
+) -> None:
+    groups: list[tuple[Any, Any, Any]] = []  # with the items, so that none has the place of an earlier one
+    push = Deployment.push
+
+    def noted(self: Deployment, asks: Any, step: str, job: Any) -> None:
+        groups.append((job.group, self.kin(job.item)[1], job.item))
+        push(self, asks, step, job)
+
+    async def main() -> None:
+        async with serving(tmp_path, axis=axis) as (_, peer):
+            monkeypatch.setattr(Deployment, "push", noted)
+            await repeated(peer, request(), 6)
+            assert taken.count == 6 - LEARNING
+            assert [found for found, _, _ in groups] == [right for _, right, _ in groups]
+
+    run(main)
+
+
 def test_a_new_plan_takes_over(tmp_path: Path, taken: Taken) -> None:
     async def main() -> None:
         async with serving(tmp_path) as (app, peer):
@@ -327,6 +400,80 @@ def test_a_new_plan_takes_over(tmp_path: Path, taken: Taken) -> None:
     run(main)
 
 
+# -- whom the mistakes of others do not concern ---------------------------------------------------------------
+
+
+class Broken:
+    """An observer that raises."""
+
+    def finished(self, *_: Any) -> None:
+        raise RuntimeError("an observer broke")
+
+
+@asynccontextmanager
+async def crowd(app: App, count: int) -> AsyncIterator[list[Peer]]:
+    """More clients."""
+    async with listening(app) as port:
+        peers = [await Peer.of(port) for _ in range(count)]
+        try:
+            yield peers
+        finally:
+            for each in peers:
+                await each.close()
+
+
+def deployments_of(app: App) -> list[Deployment]:
+    (opened,) = service_of(app).engine.plans.values()
+    return [each for each in opened.bound["model"].deployments.values() if isinstance(each, Deployment)]
+
+
+async def together(deployment: Deployment, gate: Gate, first: Peer, others: list[Peer]) -> None:
+    """While one runs, let others wait; then let all run."""
+    gate.entered.clear()
+    gate.open.clear()
+    await first.say(request())
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    for each in others:
+        await each.say(request())
+    while deployment.waiting < len(others):
+        await asyncio.sleep(0.001)
+    gate.open.set()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_observer_that_raises_holds_up_nobody(
+    tmp_path: Path, taken: Taken, gate: Gate, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    async def main() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with serving(tmp_path) as (app, peer), crowd(app, 3) as peers:
+            for each in (peer, *peers):
+                await repeated(each, request(), 3)
+            count = taken.count
+            await empty(app)
+            app.site.observers.append(Broken())
+            (deployment,) = deployments_of(app)
+            execute = OnnxBackend._execute
+
+            def refuses(self: OnnxBackend, inputs: dict[str, Any]) -> dict[str, Any]:
+                execute(self, inputs)
+                raise ValueError("bad shape")
+
+            if fails:
+                monkeypatch.setattr(OnnxBackend, "_execute", refuses)
+            await together(deployment, gate, peer, peers)
+            answers = [await each.answer() for each in (peer, *peers)]
+            assert {status for status, _, _ in answers} == {400 if fails else 200}
+            await empty(app)
+            assert taken.count == count + 4
+            assert deployment.batch_sizes[3] >= 1
+            assert [str(context["exception"]) for context in told] == ["an observer broke"] * 4
+            assert service_of(app).engine.door.limit.running == 0
+
+    run(main)
+
+
 # -- who may, and how much -----------------------------------------------------------------------------------
 
 
@@ -337,11 +484,16 @@ def test_bounds_of_the_caller_hold(tmp_path: Path, taken: Taken) -> None:
             app,
             peer,
         ):
+            watch = Watch()
+            app.site.observers.append(watch)
             await repeated(peer, request(), 4)
             guard._keyless = Allowance(Caller(name="slow", rate_per_s=1e-3, burst=2), guard._clock())
             answers = await repeated(peer, request(), 3)
             assert [status for status, _, _ in answers] == [200, 200, 429]
             assert int(answers[-1][1]["retry-after"]) > 100
+            [call] = [call for exchange, call, _, _ in watch.seen if exchange.status == 429]
+            assert call is not None
+            assert call.id == answers[-1][1]["x-request-id"], "the log names what the client was told"
             assert taken.count == 7 - LEARNING
             await empty(app)
             assert guard.running == 0

@@ -45,7 +45,10 @@ class Station:
     def _settle(self) -> None:
         settling, self._settling = self._settling, []
         for single in settling:
-            single.settle()
+            try:
+                single.settle()
+            except Exception as mistake:  # noqa: BLE001  # the others are to be settled, too
+                _tell(mistake)
 
 
 class Item(NamedTuple):
@@ -172,13 +175,19 @@ class Single(ABC):
             disarm(self)
             self.end = station.door.clock()
             self.answered = True
-            self.answer(value)
+            try:
+                self.answer(value)
+            except Exception as mistake:  # noqa: BLE001  # the others of its batch are to be answered, too
+                _tell(mistake)
             station.settle(self)
         job.forget()
 
     def _end_badly(self, error: TautenError) -> None:
-        self._leave(error)
-        self.refuse(error)
+        try:
+            self._leave(error)
+            self.refuse(error)
+        except Exception as mistake:  # noqa: BLE001  # others whom the same has ended are to be told, too
+            _tell(mistake)
 
     # -- as deadlines and whoever stops it see it ----------------------------------------------------------
 
@@ -229,3 +238,9 @@ class Single(ABC):
         trace.end = end
         if self.answered:
             trace.first_output = end
+
+
+def _tell(mistake: Exception) -> None:
+    """One that is ours, in what comes after the end: the loop's handler says so, and the work of others goes on."""
+    context = {"message": "the end of a request raised", "exception": mistake}
+    asyncio.get_running_loop().call_exception_handler(context)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tauten.clock import real
 from tauten.errors import InputError, TautenError
 from tauten.run.request import ANY_TIME, Request
-from tauten.run.single import Item, Single
+from tauten.run.single import Item, Single, Station
 from tauten.run.trace import Trace
 from tauten.serve.door import Call, Caller, client_left, new_id, refusal
 from tauten.serve.http.cycle import Cycle
@@ -73,27 +73,34 @@ class Express:
                 call = call.told(given)
             except InputError:
                 return False  # the longer way says what is wrong
+        try:
+            station = self.service.station()
+        except TautenError:  # no plan is open: the longer way says so
+            return False
         self.site.in_flight += 1
         try:
             caller = call.door.identify(call.exchange, call.route)
         except TautenError as error:
-            first = call.exchange.again(waited_s, call.exchange.hand_over())
-            self.refuse(cycle, call.again(first, call.id or new_id()), error, began)
+            first, id = call.exchange.again(waited_s, call.exchange.hand_over()), call.id or new_id()
+            first.extra.append(("x-request-id", id))
+            self.refuse(cycle, call.again(first, id), error, began)
         else:
-            Ride(self, call, cycle, layout, waited_s, caller, began).begin(body)
+            Ride(self, call, station, cycle, layout, waited_s, caller, began).begin(body)
         return True
 
     def refuse(self, cycle: Cycle, call: Call, error: Exception, began: float) -> None:
         """Say why there is no answer, to a client that is there, and to the observers."""
         exchange = call.exchange
-        if exchange.left:
-            cycle.over()
-        else:
-            reply = refusal(exchange, call.route.failed, told(error, call))
-            exchange.status = reply.status
-            cycle.respond(Head(reply.status, exchange.lines(reply)), reply.whole())
         self.site.in_flight -= 1
-        self.site.finished(exchange, call, error, real() - began)
+        try:
+            if exchange.left:
+                cycle.over()
+            else:
+                reply = refusal(exchange, call.route.failed, told(error, call))
+                exchange.status = reply.status
+                cycle.respond(Head(reply.status, exchange.lines(reply)), reply.whole())
+        finally:
+            self.site.finished(exchange, call, error, real() - began)
 
     def item(self, ride: Ride, body: bytes) -> Item:
         """The tensors of a body as the model runs them; raises InputError where they do not fit it."""
@@ -102,7 +109,8 @@ class Express:
         known = self._items.get(layout)
         if known is not None and known[0] is service.signature:
             item = known[1]
-            return Item(feed, item.weight, item.group, item.rows)
+            group = item.group if service.signature.batch_axis else ride.station.deployment.kin(feed)[1]
+            return Item(feed, item.weight, group, item.rows)
         feed = service.fitted(feed)
         order = list(feed)  # the model's
         layout.parts.sort(key=lambda part: order.index(part[0]))
@@ -137,6 +145,7 @@ class Ride(Single):
         self,
         way: Express,
         call: Call,
+        station: Station,
         cycle: Cycle,
         layout: rest.Layout,
         waited_s: float,
@@ -155,7 +164,7 @@ class Ride(Single):
         timed = call.timed
         Single.__init__(
             self,
-            service.station(),
+            station,
             budget_s=call.deadline_ms / 1e3 if timed else service.budget_s,
             aim=ANY_TIME if timed else service.aim,
             priority=min(call.priority, caller.priority),
@@ -188,29 +197,33 @@ class Ride(Single):
 
     def answer(self, value: Any) -> None:
         try:
-            self._reply(value)
+            head, body = self._written(value)
         except Exception as problem:  # noqa: BLE001  # every request gets an answer
             self._fail(problem)
+            return
+        cycle = self.cycle
+        self._release()
+        if isinstance(head, bytes):
+            cycle.respond_at_once(head, body)
+        else:
+            cycle.respond(head, body)
+        del self.cycle  # whose client may stay long
+        self.seconds = real() - self.came
 
-    def _reply(self, results: Any) -> None:
+    def _written(self, results: Any) -> tuple[bytes | Head, bytes]:
+        """The answer, its head as bytes where all of that is ours."""
         began = real()
-        way, layout, cycle = self.way, self.layout, self.cycle
+        way, layout = self.way, self.layout
         name = way.service.name
         raw = rest.all_raw(name, layout.raw or (), results)
         if raw is not None:
             text, body = raw
             lines = way.lines(len(text), self)
             self.output_s = real() - began
-            self._release()
-            cycle.respond_at_once(lines, body)
-        else:  # an output that is no plain tensor
-            reply = rest.written(name, layout.head, results)
-            self.output_s = real() - began
-            head = Head(reply.status, self.call().exchange.lines(reply))
-            self._release()
-            cycle.respond(head, reply.whole())
-        del self.cycle  # whose client may stay long
-        self.seconds = real() - self.came
+            return lines, body
+        reply = rest.written(name, layout.head, results)  # an output is no plain tensor
+        self.output_s = real() - began
+        return Head(reply.status, self.call().exchange.lines(reply)), reply.whole()
 
     def _release(self) -> None:
         """Count it out before its client can know that it is over."""
