@@ -20,7 +20,9 @@ from serve.kit_workflows import Order
 from tauten.clock import run_virtual
 from tauten.errors import InputError
 from tauten.run.engine import Engine
+from tauten.run.trace import Trace
 from tauten.serve.door import Caller, Door
+from tauten.serve.kept.traces import usage
 from tauten.serve.service import Service
 
 PNG = tt.Image.from_array(np.zeros((2, 3, 3), np.uint8)).data
@@ -555,3 +557,10 @@ def test_a_result_that_json_cannot_hold_is_an_error_in_words() -> None:
                 assert b"done" not in client.body
 
     run(main)
+
+
+def test_usage_is_told_without_the_noise_of_a_sum() -> None:
+    trace = Trace(0.0)
+    for unit, amount in [("replica_seconds", 0.1), ("replica_seconds", 0.2), ("output_tokens", 7.0)]:
+        trace.spend("say", unit, amount)
+    assert str(usage(trace)) == "{'replica_seconds': 0.3, 'output_tokens': 7}"

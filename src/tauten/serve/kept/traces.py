@@ -123,12 +123,18 @@ def server_timing(trace: Trace) -> str:
     return ", ".join([*parts, f"total;dur={_ms(trace.end - trace.start):g}"])
 
 
+_PLACES = 9  # of an amount: nanoseconds are below every clock's noise, more digits are a sum's
+
+
 def usage(trace: Trace) -> dict[str, float]:
     """What a request spent, by unit: input_tokens, output_tokens, core_seconds, cents ..."""
     spent: dict[str, float] = {}
     for _, unit, amount in trace.spent:
         spent[unit] = spent.get(unit, 0) + amount
-    return {unit: int(amount) if amount == int(amount) else amount for unit, amount in spent.items()}
+    return {
+        unit: int(amount) if amount == int(amount) else round(amount, _PLACES)
+        for unit, amount in spent.items()
+    }
 
 
 _FIVE = ("model", "preparation", "network", "contention", "io")
