@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from typing import Any
 
 import numpy as np
+import pytest
 
 import tauten as tt
 from serve.kit_asgi import ask, site
-from serve.kit_stream import Talk
+from serve.kit_stream import Talk, settle
 from serve.kit_workflows import endless
 from tauten.serve.door import Caller, Door
 from tauten.serve.native.dialogue import FEED
+from tauten.serve.observe.logs import Logs
+from tauten.serve.observe.metrics import Metrics
 from tauten.serve.service import Service
 
 WAV = tt.Audio.from_array(np.zeros(160, np.float32), 16000).data
@@ -256,6 +261,65 @@ def test_a_message_beyond_the_bound_is_refused() -> None:
             talk.say({"inputs": {"text": "x" * 100}})
             assert "--max-body-mb" in (await talk.hear())["error"]["help"]
             await talk.leave()
+
+    asyncio.run(main())
+
+
+class Hasty(Talk):
+    """A client that closes while the last word to it is on its way."""
+
+    async def _out_put(self, message: Any) -> None:
+        await super()._out_put(message)
+        if any(f'"type":"{last}"' in message.get("text", "") for last in ("done", "error")):
+            self._in.put_nowait({"type": "websocket.disconnect", "code": 1000})
+            await settle()
+
+
+async def ends(kind: type[Talk], text: str, *heard: str) -> tuple[list[tuple[int, str]], list[Any]]:
+    """How a request and its socket end in the log, and what counts as refused."""
+    out = io.StringIO()
+    async with site(Service(spell), apis=["native", "operations"]) as app:
+        metrics = Metrics(app.site)
+        app.site.observers += [Logs(sample=1.0, out=out), metrics]
+        talk = kind(app, "/v1/workflows/spell/ws")
+        assert await talk.hear() == "websocket.accept"
+        talk.say({"inputs": {"text": text}})
+        assert tuple([(await talk.hear())["type"] for _ in heard]) == heard
+        await talk.leave()
+        refused = list(metrics.refusals.series)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    return [(line["status"], line["outcome"]) for line in lines], refused
+
+
+@pytest.mark.parametrize("kind", [Talk, Hasty])
+def test_a_client_that_closes_after_its_last_answer_has_cancelled_nothing(kind: type[Talk]) -> None:
+    told, refused = asyncio.run(ends(kind, "a", "started", "output", "done"))
+    assert told == [(200, "ok"), (101, "ok")]
+    assert refused == []
+
+
+def test_a_client_that_closes_on_a_refusal_was_refused() -> None:
+    told, refused = asyncio.run(ends(Hasty, 7, "error"))  # type: ignore[arg-type]
+    assert told == [(400, "refused"), (101, "ok")]
+    assert refused == [("", "input")]
+
+
+def test_a_client_that_closes_while_its_request_runs_has_left() -> None:
+    told, refused = asyncio.run(ends(Talk, "a?", "started", "output"))
+    assert told == [(499, "cancelled"), (499, "cancelled")]
+    assert sorted(refused) == [("", "client_left"), ("spell", "client_left")]
+
+
+def test_a_socket_that_the_server_refuses_is_no_client_that_left() -> None:
+    async def main() -> None:
+        out = io.StringIO()
+        async with site(Service(spell), apis=["native"]) as app:
+            app.site.observers.append(Logs(out=out))
+            talk = Talk(app, "/v1/workflows/spill/ws")
+            assert await talk.hear() == "websocket.close"
+            await talk.task
+        line = json.loads(out.getvalue())
+        assert (line["status"], line["outcome"], line["reason"]) == (404, "refused", "not_found")
 
     asyncio.run(main())
 

@@ -13,16 +13,18 @@ from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
 
 _CLOSED_BY_POLICY = 1008  # RFC 6455 section 7.4.1
 _BROKEN = 1011
+_SWITCHED = 101  # what the handshake was answered with
 
 
 class Socket(Exchange):
     """Messages both ways; `left` once the other side is gone."""
 
-    __slots__ = ("accepted",)
+    __slots__ = ("accepted", "closed")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__({**scope, "method": "WEBSOCKET"}, receive, send)
         self.accepted = False
+        self.closed = False  # by us
 
     async def accept(self) -> None:
         """Finish the handshake."""
@@ -47,6 +49,16 @@ class Socket(Exchange):
         for callback in callbacks:
             callback()
 
+    def _gone(self) -> None:
+        if not self.closed:  # else it goes because we did
+            super()._gone()
+
+    def part(self) -> None:
+        """The other side closed while nothing of its was under way: the end of a dialogue, nothing cut off."""
+        self.left = False
+        self.closed = True
+        self.status = _SWITCHED
+
     async def messages(self) -> AsyncIterator[str | bytes]:
         """What the client sends, until it leaves."""
         while True:
@@ -59,7 +71,7 @@ class Socket(Exchange):
 
     async def send(self, message: str | bytes) -> None:
         """Send one message; raises Cancelled when the other side is gone."""
-        if self.left:
+        if self.left or self.closed:
             raise Cancelled("the client left", help="its work was stopped")
         key = "text" if isinstance(message, str) else "bytes"
         await self._send({"type": "websocket.send", key: message})
@@ -69,9 +81,9 @@ class Socket(Exchange):
 
     async def end(self, code: int = 1000) -> None:
         """Close in order."""
-        if not self.left:
+        if not self.left and not self.closed:
+            self.closed = True
             await self._send({"type": "websocket.close", "code": code})
-            self.left = True
 
     async def fail(self, error: TautenError) -> None:
         """Say what went wrong, then close."""
@@ -123,8 +135,13 @@ class Turn(Exchange):
             self.socket.on_leave(self._gone)
         self._leaving.append(callback)
 
-    def close(self) -> None:
-        """This request is over: it no longer asks who leaves."""
+    def unwatch(self) -> None:
+        """Its last word goes: whoever leaves from here on leaves nothing undone."""
+        self._leaving.clear()
         if self._gone in self.socket._leaving:
             self.socket._leaving.remove(self._gone)
+
+    def close(self) -> None:
+        """This request is over."""
+        self.unwatch()
         super().close()

@@ -124,11 +124,13 @@ class Dialogue:
         self._run: _Run | None = None
         self._session = ""
         self._count = 0
+        self._parted = False  # the client left, and no request ran
 
     async def talk(self) -> None:
         """Until the client leaves; what still runs then is stopped."""
         await self.socket.accept()
         self.socket.settle()
+        self.socket.on_leave(self._left)
         task: asyncio.Task[None] | None = None
         try:
             async for message in self.socket.messages():
@@ -142,6 +144,11 @@ class Dialogue:
                 if not self.socket.left:
                     task.cancel()
                 await asyncio.wait([task])
+        if self._parted:
+            self.socket.part()
+
+    def _left(self) -> None:
+        self._parted = self._run is None
 
     async def _take(self, message: str | bytes) -> None:
         if len(message) > self.first.door.body_bytes:
@@ -290,6 +297,7 @@ class Dialogue:
 
     def _over(self, run: _Run) -> None:
         """The socket is free for the next request: said before the last message goes, which invites it."""
+        run.turn.unwatch()
         for feed in run.feeds.values():
             feed.leave()
         if self._run is run:
