@@ -250,6 +250,6 @@ def missing(name: str) -> MachineError:
     """A server that was asked for and is not installed."""
     return MachineError(
         f"the server {name!r} is not installed",
-        help=f"pip install {name}, or use server='thin'",
+        help=f"pip install {name}, or use --server thin (or server='thin')",
         code="E343",
     )
