@@ -257,6 +257,33 @@ def test_the_warm_up_is_enough_to_see_that_requests_are_wrong(capsys: pytest.Cap
     assert "tauten: E248 each of the first " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (("--requests", "0"), "--requests 0"),
+        (("--requests", "-5"), "--requests -5"),
+        (("--warm-up", "-3"), "--warm-up -3"),
+        (("--warm-up", "-1"), "--warm-up -1"),
+        (("--warm-up", "nan"), "--warm-up nan"),
+        (("--warm-up", "inf"), "--warm-up inf"),
+    ],
+)
+def test_a_length_that_cannot_be_is_named_and_is_no_default(
+    flow: Path, words: tuple[str, ...], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(flow, "text=hi", "--rate", "1", *words) == 2
+    assert f"tauten: E260 {flag}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "warm"), [((), 10), (("--warm-up", "0"), 0)])
+def test_without_a_warm_up_given_it_is_a_tenth(
+    flow: Path, tmp_path: Path, words: tuple[str, ...], warm: int
+) -> None:
+    figures = tmp_path / "b.json"
+    bench(flow, "text=hi", "--rate", "1000", "--requests", "100", *words, "--json", figures)
+    assert document(figures)["runs"][0]["warm_up"]["n"] == warm
+
+
 # -- what cannot be asked for --------------------------------------------------------------------------------
 
 

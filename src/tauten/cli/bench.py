@@ -62,9 +62,11 @@ Rate = Annotated[float, typer.Option(help="Requests a second.", show_default=Fal
 Clients = Annotated[
     int, typer.Option(help="A closed loop of so many clients; no latency claim.", show_default=False)
 ]
-Count = Annotated[int, typer.Option(help="Requests to measure, in place of a duration.", show_default=False)]
+Count = Annotated[
+    int | None, typer.Option(help="Requests to measure, in place of a duration.", show_default=False)
+]
 WarmUp = Annotated[
-    float, typer.Option(help="Seconds before; a tenth of the run when absent.", show_default=False)
+    float | None, typer.Option(help="Seconds before; a tenth of the run when absent.", show_default=False)
 ]
 Rounds = Annotated[int, typer.Option(help="Split the run into so many; 5 for two plans.", show_default=False)]
 DeadlineMs = Annotated[
@@ -88,8 +90,8 @@ def bench(
     clients: Clients = 0,
     arrivals: Annotated[str, typer.Option(help="poisson, gamma:4, constant, recorded, bursts:10x5/30.")] = "",
     duration: Annotated[float, typer.Option(help="Seconds to measure, after a warm-up.")] = 30.0,
-    requests: Count = 0,
-    warm_up: WarmUp = -1.0,
+    requests: Count = None,
+    warm_up: WarmUp = None,
     slo: SloText = "",
     recording: Annotated[Path | None, typer.Option(help="Send the requests of this recording.")] = None,
     plan: Annotated[list[Path] | None, typer.Option(help="A plan file; give two to compare.")] = None,
@@ -113,6 +115,7 @@ def bench(
     and there is no SLO.
     """
     _check_at_least_0({"--clients": clients, "--rounds": rounds, "--deadline-ms": deadline_ms})
+    _check_length(requests, warm_up)
     _check(timeout, max_errors, pid)
     kind = _arrivals(arrivals, recording, rate or rates or max_rate)
     listed = _rates(rates)
@@ -150,6 +153,16 @@ def _check_at_least_0(given: Mapping[str, float]) -> None:
             raise InputError(f"{flag} {value:g}", help="give more than 0", code="E260")
 
 
+def _check_length(requests: int | None, warm_up_s: float | None) -> None:
+    """A flag that is absent takes its default; a number that cannot be is no way to ask for that."""
+    if requests is not None and requests < 1:
+        help = "give 1 or more, or leave it out to measure for a --duration"
+        raise InputError(f"--requests {requests}", help=help, code="E260")
+    if warm_up_s is not None and not 0 <= warm_up_s < math.inf:
+        help = "give seconds, 0 for none, or leave it out for a tenth of the run"
+        raise InputError(f"--warm-up {warm_up_s:g}", help=help, code="E260")
+
+
 def _check(timeout_s: float, max_errors: float, pid: int) -> None:
     if not timeout_s > 0:
         raise InputError(f"--timeout {timeout_s:g}", help="give more than 0 seconds", code="E260")
@@ -159,13 +172,13 @@ def _check(timeout_s: float, max_errors: float, pid: int) -> None:
         raise InputError(f"--pid {pid}: no such process", help="give the server's process id", code="E260")
 
 
-def _split(load: Load, turns: int, duration_s: float, requests: int, warm_up_s: float) -> Load:
+def _split(load: Load, turns: int, duration_s: float, requests: int | None, warm_up_s: float | None) -> Load:
     """One round of so many: the whole run is as long as was asked for."""
     return msgspec.structs.replace(
         load,
         duration_s=duration_s / turns,
-        requests=math.ceil(requests / turns),
-        warm_up_s=warm_up_s if warm_up_s < 0 else warm_up_s / turns,
+        requests=math.ceil((requests or 0) / turns),
+        warm_up_s=-1.0 if warm_up_s is None else warm_up_s / turns,
     )
 
 
