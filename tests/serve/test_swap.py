@@ -13,18 +13,41 @@ import aiohttp
 from serve.kit_process import Running, counted, post, ran, serving, summary
 from tauten.serve.safety.keys import new_key
 
+PATIENCE_S = 60.0  # a test that waits longer hangs
+
 
 def plan(mark: str) -> str:
     return f'tauten = "plan/1"\nname = "p{len(mark)}"\n[stage.shout]\nmark = "{mark}"\n'
 
 
-async def hammered(
-    client: aiohttp.ClientSession, server: Running, ended: asyncio.Event
-) -> list[tuple[int, Any]]:
-    answers = []
-    while not ended.is_set():
-        answers.append(await ran(client, server))
-    return answers
+class Hammer:
+    """Clients that ask again and again, and what they were told."""
+
+    def __init__(self, client: aiohttp.ClientSession, server: Running) -> None:
+        self.answers: list[tuple[int, Any]] = []
+        self.ended = False
+        self._client, self._server = client, server
+        self._told = asyncio.Condition()
+        self._clients = [asyncio.create_task(self._ask()) for _ in range(4)]
+
+    async def _ask(self) -> None:
+        while not self.ended:
+            answer = await ran(self._client, self._server)
+            async with self._told:
+                self.answers.append(answer)
+                self._told.notify_all()
+
+    async def answered_by(self, plan: str, times: int = 12) -> None:
+        """Wait until a plan has answered somebody, and a few more."""
+        async with asyncio.timeout(PATIENCE_S), self._told:
+            await self._told.wait_for(
+                lambda: sum(said.get("plan") == plan for _, said in self.answers) >= times
+            )
+
+    async def end(self) -> list[tuple[int, Any]]:
+        self.ended = True
+        await asyncio.gather(*self._clients)
+        return self.answers
 
 
 def test_swaps_under_load_cost_no_request_and_mix_no_plans(tmp_path: Path) -> None:
@@ -35,24 +58,23 @@ def test_swaps_under_load_cost_no_request_and_mix_no_plans(tmp_path: Path) -> No
             aiohttp.ClientSession() as client,
         ):
             first = server.said["workflows"][0]["plan"]
-            ended = asyncio.Event()
-            clients = [asyncio.create_task(hammered(client, server, ended)) for _ in range(4)]
+            hammer = Hammer(client, server)
             stream = asyncio.create_task(counted(client, server, 15))
             marks = {first: "!"}
             for mark in ["!!", "!!!"]:
-                await asyncio.sleep(0.2)
+                await hammer.answered_by(list(marks)[-1])
                 body = {"workflow": "flow", "plan": plan(mark)}
                 status, said = await post(client, f"{server.url}/v1/admin/swap", body)
                 assert (status, said["was"]) == (200, list(marks)[-1])
                 marks[said["plan"]] = mark
+            await hammer.answered_by(list(marks)[-1])
             (tmp_path / "flow.toml").write_text(plan("!!!!"))
             server.signal(signal.SIGHUP)
             while not (swaps := [line for line in server.logged() if line["event"] == "plan"]):
                 await asyncio.sleep(0.01)
             marks[swaps[0]["plan"]] = "!!!!"
-            await asyncio.sleep(0.2)
-            ended.set()
-            answers = [each for done in clients for each in await done]
+            await hammer.answered_by(swaps[0]["plan"])
+            answers = await hammer.end()
             assert len(answers) > 40
             assert {status for status, _ in answers} == {200}, next(
                 each for each in answers if each[0] != 200
