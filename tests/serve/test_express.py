@@ -29,6 +29,7 @@ from tauten.serve.observe.metrics import Metrics
 from tauten.serve.oip.express import Express
 from tauten.serve.oip.statistics import Statistics
 from tauten.serve.safety.guard import Guard
+from tauten.serve.safety.keys import Keys, new_key, revoke_key
 from tauten.serve.safety.limits import Allowance
 from tauten.serve.tensor_model import TensorService, tensor_model
 
@@ -498,6 +499,70 @@ def test_bounds_of_the_caller_hold(tmp_path: Path, taken: Taken) -> None:
             await empty(app)
             assert guard.running == 0
             assert guard._keyless.running == 0
+
+    run(main)
+
+
+def test_a_key_that_is_taken_back_opens_nothing(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        file = tmp_path / "keys.toml"
+        tokens = [new_key(file, name, created="2026-01-01", tenant=name) for name in ("shop", "lab")]
+        keys = Keys(file)
+        guard = Guard(keys)
+        async with serving(tmp_path, Door(identify=guard.identify, meet=guard.meet, share=False)) as (
+            app,
+            peer,
+        ):
+            shop, lab = [request(headers={"Authorization": f"Bearer {token}"}) for token in tokens]
+            answers = await repeated(peer, shop, 4) + await repeated(peer, lab, 4)
+            assert taken.count == 8 - 2 * LEARNING
+            owners = [
+                [
+                    bool(app.site.traces._kept.get(tenant, headers["x-request-id"]))
+                    for tenant in ("shop", "lab")
+                ]
+                for _, headers, _ in answers
+                if len(app.site.traces)
+            ]
+            assert owners == [[True, False]] * 4 + [[False, True]] * 4
+            revoke_key(file, "lab")
+            keys.refresh()
+            status, headers, body = await asked(peer, lab)
+            assert (status, b"E262" in body) == (401, True)
+            assert headers["www-authenticate"].startswith("Bearer")
+            assert (await asked(peer, shop))[0] == 200
+            await empty(app)
+            assert guard.running == 0
+
+    run(main)
+
+
+def test_a_drain_waits_for_the_answer_and_a_close_does_not(tmp_path: Path, taken: Taken, gate: Gate) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, _):
+            for waits in (True, False):
+                server = await up(app)
+                peer = await Peer.of(server.port)
+                await repeated(peer, request(), 3)
+                count = taken.count
+                gate.entered.clear()
+                gate.open.clear()
+                await peer.say(request())
+                assert await asyncio.to_thread(gate.entered.wait, 10)
+                draining = asyncio.create_task(server.drain(10.0 if waits else 0.01))
+                await asyncio.sleep(0.05)
+                if waits:
+                    gate.open.set()
+                    status, headers, _ = await peer.answer()
+                    assert (status, headers["connection"], await draining) == (200, "close", 0)
+                else:
+                    assert await draining == 1
+                await server.close()
+                await empty(app)
+                gate.open.set()
+                assert taken.count == count + 1
+                assert await peer.rest() == b""
+                await peer.close()
 
     run(main)
 
