@@ -22,6 +22,7 @@ from tauten.errors import Cancelled, DeadlineExceeded, InputError, Overloaded
 from tauten.run.backends.onnx import OnnxBackend
 from tauten.run.deployment import Deployment
 from tauten.run.single import Single
+from tauten.run.trace import Trace
 from tauten.serve.app import App
 from tauten.serve.door import Call, Caller, Door
 from tauten.serve.exchange import Exchange
@@ -661,6 +662,23 @@ def test_traces_of_both_ways_tell_the_same(tmp_path: Path, taken: Taken) -> None
                 assert trace.first_output is not None
                 assert trace.start < trace.first_output <= trace.end
                 assert all(trace.start <= begin <= end <= trace.end for _, _, begin, end in trace.rows)
+
+    run(main)
+
+
+def test_of_equal_ids_the_last_is_kept(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            own = {"X-Request-Id": "again"}
+            await repeated(peer, request(headers=own), 4)
+            await empty(app)
+            assert (await asked(peer, request(headers=own | {"Accept-Encoding": "identity"})))[0] == 200
+            await empty(app)
+            assert taken.count == 4 - LEARNING
+            assert isinstance(app.site.traces.find("", "again").kept, Trace)
+            await repeated(peer, request(headers=own), 3)
+            await empty(app)
+            assert isinstance(app.site.traces.find("", "again").kept, Single)
 
     run(main)
 

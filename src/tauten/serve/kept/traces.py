@@ -76,8 +76,10 @@ class Traces:
         if request is None or service is None or len(request.trace.rows) > MOST_ROWS:
             return
         plan = request.plan or service.plan_id
-        done = Finished(call.id, call.caller.tenant, service.name, plan, request.trace)
-        self._kept.put(call.caller.tenant, call.id, done)
+        tenant = call.caller.tenant
+        if tenant in self._new:
+            self._index()  # before it come those that ended before it: one of them may have its id
+        self._kept.put(tenant, call.id, Finished(call.id, tenant, service.name, plan, request.trace))
 
     def answered(self, ride: Ride, seconds: float) -> None:
         """As `finished`, of one that ran in no task and went well."""
