@@ -21,7 +21,7 @@ from tauten.plan.plan import Plan
 from tauten.run.ambient import run_async
 from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.contracts import ModelSpec
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
 from tauten.run.engine import Engine
 from tauten.run.request import Request
 

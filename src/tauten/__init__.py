@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from tauten.improve.analyze import analyze
     from tauten.improve.quality import metric
     from tauten.plan.plan import Plan, load_plan
+    from tauten.run.decode.fetch import fetch
     from tauten.run.engine import Engine
-    from tauten.run.fetch import fetch
     from tauten.run.here import cancelled, deadline_left, gather
-    from tauten.run.index import index
+    from tauten.run.retrieval.index import index
     from tauten.run.wrap import wrap
 
 _WHERE = {
@@ -71,9 +71,9 @@ _WHERE = {
     "improve.quality": "metric",
     "plan.plan": "Plan load_plan",
     "run.engine": "Engine",
-    "run.fetch": "fetch",
+    "run.decode.fetch": "fetch",
     "run.here": "cancelled deadline_left gather",
-    "run.index": "index",
+    "run.retrieval.index": "index",
     "run.wrap": "wrap",
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tauten.describe.passages import Document
-from tauten.run.lexical import words
-from tauten.run.ranking import IndexSettings
+from tauten.run.retrieval.lexical import words
+from tauten.run.retrieval.ranking import IndexSettings
 
 DIM = 32
 SETTINGS = IndexSettings(model="bag", variant="", dim=DIM)

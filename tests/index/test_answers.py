@@ -18,8 +18,8 @@ from tauten.describe.stages.quote import answer, chosen, confidence, quote
 from tauten.describe.stages.retrieve import retrieve
 from tauten.describe.stages.store import store
 from tauten.errors import InputError, NotFound
-from tauten.run.building import build
-from tauten.run.index import Index
+from tauten.run.retrieval.building import build
+from tauten.run.retrieval.index import Index
 
 MINILM = msgspec.structs.replace(SETTINGS, model="minilm-l6-v2")
 

@@ -20,9 +20,9 @@ from tauten.describe.markup import sentences
 from tauten.describe.passages import Answer, Found, Passage
 from tauten.describe.stages.ingest import read_documents
 from tauten.describe.stages.quote import answer
-from tauten.run.building import KnownVectors, build
-from tauten.run.embedder import embedder
-from tauten.run.index import Index
+from tauten.run.retrieval.building import KnownVectors, build
+from tauten.run.retrieval.embedder import embedder
+from tauten.run.retrieval.index import Index
 
 DESK = Path(tauten.__file__).parent / "examples" / "help_desk"
 QUESTIONS: list[dict[str, Any]] = tomllib.loads((DESK / "questions_dev.toml").read_text())["question"]

@@ -18,10 +18,10 @@ import pytest
 from index.kit_index import DOCUMENTS, SETTINGS, BagOfWords
 from tauten.describe.passages import Document, Found, open_index
 from tauten.errors import InputError, MachineError, NotFound
-from tauten.run import generations
-from tauten.run.building import KnownVectors, build
-from tauten.run.index import Index, list_indexes, remove_index
-from tauten.run.indexes import home, locate
+from tauten.run.retrieval import generations
+from tauten.run.retrieval.building import KnownVectors, build
+from tauten.run.retrieval.index import Index, list_indexes, remove_index
+from tauten.run.retrieval.indexes import home, locate
 
 
 @pytest.fixture(autouse=True)
@@ -239,7 +239,7 @@ def test_a_failed_write_leaves_the_old_version(monkeypatch: pytest.MonkeyPatch) 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tauten.run.index.write_words", full)
+    monkeypatch.setattr("tauten.run.retrieval.index.write_words", full)
     with pytest.raises(OSError, match="No space"):
         index.remove("glossary.rst")
     monkeypatch.undo()
@@ -252,7 +252,7 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_version(tmp_path: Path) ->
     index = made()
     script = textwrap.dedent("""
         import sys, time
-        import tauten.run.index as module
+        import tauten.run.retrieval.index as module
         def stop(*_):
             print("half written", flush=True)
             time.sleep(60)

@@ -16,7 +16,7 @@ from tauten.cli.main import run
 @pytest.fixture(autouse=True)
 def manuals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TAUTEN_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr("tauten.run.embedder.embedder", lambda *_, **__: BagOfWords())
+    monkeypatch.setattr("tauten.run.retrieval.embedder.embedder", lambda *_, **__: BagOfWords())
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "problems.rst").write_text(RST)

@@ -7,9 +7,9 @@ import doctest
 
 import pytest
 
-from tauten.run import lexical, ranking
-from tauten.run.lexical import words
-from tauten.run.ranking import (
+from tauten.run.retrieval import lexical, ranking
+from tauten.run.retrieval.lexical import words
+from tauten.run.retrieval.ranking import (
     Candidate,
     IndexSettings,
     agreement,

@@ -15,7 +15,7 @@ from tauten.errors import BackendError, DeadlineExceeded, Overloaded
 from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.contracts import ModelSpec
 from tauten.run.deadline import arm, disarm, stoppable
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
 from tauten.run.request import Request
 
 WAYS_OUT = (Overloaded, DeadlineExceeded, BackendError)

@@ -15,9 +15,9 @@ from tauten.clock import run_virtual
 from tauten.describe.stage import Role, stage
 from tauten.errors import DeadlineExceeded, Overloaded, Unavailable
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
-from tauten.run.admission import Door, Path
+from tauten.run.door.admission import Door, Path
+from tauten.run.door.feedback import EVENT_S, STEP, AdaptiveLimit, Margin
 from tauten.run.engine import Engine
-from tauten.run.feedback import EVENT_S, STEP, AdaptiveLimit, Margin
 from tauten.run.request import Request
 from tauten.run.trace import VISIT
 

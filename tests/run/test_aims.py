@@ -17,9 +17,9 @@ from tauten.describe.slo import Slo
 from tauten.describe.stage import Role, stage
 from tauten.errors import DeadlineExceeded, Overloaded
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
-from tauten.run.admission import late_by_waiting
+from tauten.run.door.admission import late_by_waiting
+from tauten.run.door.objective import LATE
 from tauten.run.engine import Engine
-from tauten.run.objective import LATE
 from tauten.run.request import Aim, Request
 from tauten.serve.service import Service
 

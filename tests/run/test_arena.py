@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tauten.errors import InternalError, MachineError
-from tauten.run import arena as module
-from tauten.run.arena import Arena
+from tauten.run.decode import arena as module
+from tauten.run.decode.arena import Arena
 
 
 def open_files() -> int:

@@ -19,12 +19,12 @@ from PIL import ImageOps
 from media import make
 from tauten.describe.payload import Audio, Image, Text, Video, sniff
 from tauten.errors import InputError, MachineError, MediaError, PlanError, TautenError
-from tauten.run import containers
 from tauten.run.codecs.frames import FramesCodec
 from tauten.run.codecs.pixels import MAX_PAGES, PixelsCodec
 from tauten.run.codecs.samples import SamplesCodec
 from tauten.run.contracts import find, names
-from tauten.run.media import shrink
+from tauten.run.decode import containers
+from tauten.run.decode.media import shrink
 
 STILLS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 

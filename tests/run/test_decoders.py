@@ -19,9 +19,10 @@ from media import make
 from tauten.describe.payload import Audio, Image, Video
 from tauten.describe.view import Frames, Pixels, Samples, View
 from tauten.errors import BackendError, MachineError, MediaError, Overloaded, PlanError
-from tauten.run import contracts, decoders
-from tauten.run.arena import Arena
-from tauten.run.decoders import Decoders
+from tauten.run import contracts
+from tauten.run.decode import decoders
+from tauten.run.decode.arena import Arena
+from tauten.run.decode.decoders import Decoders
 
 PICTURE = Image(make.encode(make.drawing(), "PNG"))
 

@@ -18,10 +18,10 @@ from tauten.clock import run_virtual
 from tauten.errors import BackendError, Overloaded, PlanError
 from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.contracts import Chunk, ModelSpec
-from tauten.run.cpu_sets import cpu_sets
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.cpu_sets import cpu_sets
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.request import Request
-from tauten.run.slots_deployment import SlotDeployment
 
 
 class Told(SyntheticBackend):

@@ -12,8 +12,8 @@ from tauten.errors import DeadlineExceeded
 from tauten.run.backends.synthetic_slots import SyntheticSlotsBackend
 from tauten.run.contracts import ModelSpec
 from tauten.run.deadline import arm, disarm, stoppable
+from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.request import Request
-from tauten.run.slots_deployment import SlotDeployment
 
 STEP_S = 3.0  # one step of the engine: longer than every deadline below
 WITHIN_S = 0.005

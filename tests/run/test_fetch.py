@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from tauten.errors import InputError, MachineError, MediaError, TautenError
-from tauten.run.fetch import fetch, is_public
+from tauten.run.decode.fetch import fetch, is_public
 
 CLOSED = [
     *("127.0.0.1", "127.255.255.254", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1"),
@@ -221,7 +221,7 @@ def test_redirects_are_followed_and_checked_anew() -> None:
 
 def test_a_redirect_to_loopback_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first hop counts as public, so that a redirect to a really closed address can be seen."""
-    from tauten.run import fetch as module
+    from tauten.run.decode import fetch as module
 
     real = module.is_public
 

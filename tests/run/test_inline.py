@@ -12,9 +12,9 @@ import pytest
 
 from tauten.clock import real
 from tauten.errors import BackendError
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.scheduling import INLINE_S, runs_inline
 from tauten.run.request import Request
-from tauten.run.scheduling import INLINE_S, runs_inline
 
 SETTLING = 4  # runs until a deployment trusts what it measured
 

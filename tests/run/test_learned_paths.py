@@ -16,9 +16,9 @@ from run.kit_load import quantile
 from tauten.describe.stage import Role, stage
 from tauten.errors import DeadlineExceeded, Overloaded
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
-from tauten.run.admission import Path
+from tauten.run.door.admission import Path
+from tauten.run.door.known_steps import ENOUGH, stays
 from tauten.run.engine import Engine
-from tauten.run.known_steps import ENOUGH, stays
 from tauten.run.request import Aim
 from tauten.run.trace import BODY, VISIT, Row
 

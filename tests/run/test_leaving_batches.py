@@ -13,7 +13,7 @@ import pytest
 from tauten.clock import real, run_virtual
 from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.contracts import ModelSpec
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
 from tauten.run.request import Request
 
 LIMIT_S = 20.0  # a hang is a failure; no test comes near it

@@ -13,8 +13,8 @@ import pytest
 from tauten.clock import run_virtual
 from tauten.run.backends.synthetic_slots import SyntheticSlotsBackend
 from tauten.run.contracts import ModelSpec
+from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.request import Request
-from tauten.run.slots_deployment import SlotDeployment
 
 PREFILL_S, TOKEN_S = 0.5, 0.1
 OPTIONS = {

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tauten.run.estimates import Arrivals, Durations
-from tauten.run.fair_queue import FairQueue
-from tauten.run.scheduling import (
+from tauten.run.deploy.estimates import Arrivals, Durations
+from tauten.run.deploy.fair_queue import FairQueue
+from tauten.run.deploy.scheduling import (
     WAIT_OF_BUDGET,
     WAIT_OF_RUN,
     Forecast,

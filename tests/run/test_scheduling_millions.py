@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tauten.run.fair_queue import FairQueue
-from tauten.run.scheduling import WAIT_OF_BUDGET, WAIT_OF_RUN, Forecast, Queue, release
+from tauten.run.deploy.fair_queue import FairQueue
+from tauten.run.deploy.scheduling import WAIT_OF_BUDGET, WAIT_OF_RUN, Forecast, Queue, release
 
 MOST, REPLICAS = 16, 2
 FIXED_S, ITEM_S = 0.003, 0.0002

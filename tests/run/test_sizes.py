@@ -13,7 +13,7 @@ import pytest
 from tauten.clock import run_virtual
 from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.contracts import ModelSpec
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
 from tauten.run.request import Request
 
 SIZES = (1, 2, 4, 8)

@@ -20,7 +20,7 @@ from serve.kit_onnx import linear
 from tauten.describe.slo import Slo
 from tauten.errors import Cancelled, DeadlineExceeded, InputError, Overloaded
 from tauten.run.backends.onnx import OnnxBackend
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
 from tauten.run.single import Single
 from tauten.run.trace import Trace
 from tauten.serve.app import App

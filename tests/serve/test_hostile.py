@@ -21,8 +21,8 @@ import pytest
 import tauten as tt
 from serve.kit_asgi import Answered, ask, site
 from tauten.errors import InputError
-from tauten.run import fetch as fetching
 from tauten.run.codecs import pixels
+from tauten.run.decode import fetch as fetching
 from tauten.serve.app import App
 from tauten.serve.door import Door
 from tauten.serve.safety.guard import Guard

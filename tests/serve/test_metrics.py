@@ -17,7 +17,7 @@ import tauten as tt
 from serve.kit_asgi import ask, site
 from tauten.describe.stage import Context, Role
 from tauten.run.attribution import attribute
-from tauten.run.queueing import View
+from tauten.run.deploy.queueing import View
 from tauten.run.trace import VISIT, Trace
 from tauten.serve.app import App
 from tauten.serve.door import Caller, Door

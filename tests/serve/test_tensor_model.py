@@ -15,7 +15,7 @@ from serve.kit_asgi import ask, site
 from serve.kit_onnx import linear, pick, two, write
 from tauten.errors import InputError, StoreError
 from tauten.plan.plan import Batch, Plan, StagePlan
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
 from tauten.serve.app import App, Site
 from tauten.serve.oip.calls import statistics_of
 from tauten.serve.tensor_model import STAGE, TensorService, tensor_model

@@ -22,8 +22,8 @@ from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
 from tauten.plan.plan import Batch, Plan
+from tauten.run.door.objective import budget_of
 from tauten.run.engine import Engine
-from tauten.run.objective import budget_of
 
 SLO = Slo(p95_ms=1500)
 OVER = 2.0  # times the highest rate: where shedding begins

@@ -12,8 +12,8 @@ from tauten.errors import InputError
 
 if TYPE_CHECKING:
     from tauten.describe.passages import Found
-    from tauten.run.building import Progress
-    from tauten.run.ranking import IndexSettings
+    from tauten.run.retrieval.building import Progress
+    from tauten.run.retrieval.ranking import IndexSettings
 
 app = typer.Typer(help="Build, query, list and remove retrieval indexes.", no_args_is_help=True)
 
@@ -43,8 +43,8 @@ def build_index(
 ) -> None:
     """Make an index of documents (.rst .md .txt), or bring it up to date: only what changed is embedded."""
     from tauten.describe.stages.ingest import read_documents
-    from tauten.run.building import build
-    from tauten.run.embedder import embedder
+    from tauten.run.retrieval.building import build
+    from tauten.run.retrieval.embedder import embedder
 
     chosen = _settings(settings)
     documents = read_documents(paths, url=url)
@@ -69,7 +69,7 @@ def _settings(path: Path | None) -> IndexSettings | None:
         return None
     import msgspec
 
-    from tauten.run.ranking import IndexSettings
+    from tauten.run.retrieval.ranking import IndexSettings
 
     try:
         return msgspec.toml.decode(path.read_bytes(), type=IndexSettings)
@@ -93,8 +93,8 @@ def query_index(
     as_json: AsJson = False,
 ) -> None:
     """Search an index; says so when nothing fits."""
-    from tauten.run.embedder import embedder
-    from tauten.run.index import Index
+    from tauten.run.retrieval.embedder import embedder
+    from tauten.run.retrieval.index import Index
 
     opened = Index.open(name)
     embed = embedder(opened.settings.model, opened.settings.variant, backend, threads)
@@ -119,7 +119,7 @@ def _show(found: Found) -> None:
 @app.command("list")
 def list_all(as_json: AsJson = False) -> None:
     """Every named index."""
-    from tauten.run.index import list_indexes
+    from tauten.run.retrieval.index import list_indexes
 
     infos = list_indexes()
     if as_json:
@@ -140,7 +140,7 @@ def list_all(as_json: AsJson = False) -> None:
 @app.command("rm")
 def remove(name: Name, as_json: AsJson = False) -> None:
     """Delete an index."""
-    from tauten.run.index import remove_index
+    from tauten.run.retrieval.index import remove_index
 
     remove_index(name)
     if as_json:

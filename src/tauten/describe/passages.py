@@ -156,7 +156,7 @@ class IndexReport(msgspec.Struct, frozen=True):
 
 
 class Searchable(Protocol):
-    """What `retrieve` and `store` need of an index; `run.index.Index` is one."""
+    """What `retrieve` and `store` need of an index; `run.retrieval.index.Index` is one."""
 
     @property
     def name(self) -> str: ...
@@ -182,7 +182,7 @@ _opener: list[Opener] = []
 
 
 def set_opener(opener: Opener) -> None:
-    """Say who opens an index by its name (`run.index` does, when it is imported)."""
+    """Say who opens an index by its name (`run.retrieval.index` does, when it is imported)."""
     _opener[:] = [opener]
 
 
@@ -191,5 +191,5 @@ def open_index(index: Any) -> Searchable:
     if not isinstance(index, str | Path):
         return index  # type: ignore[no-any-return]
     if not _opener:
-        raise InternalError(f"index {str(index)!r} was named before tauten.run.index was imported")
+        raise InternalError(f"index {str(index)!r} was named before tauten.run.retrieval.index was imported")
     return _opener[0](index)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tauten.describe.stage import StageKind
-from tauten.run.decoders import Decoders
-from tauten.run.deployment import Deployment
+from tauten.run.decode.decoders import Decoders
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.request import Request
-from tauten.run.slots_deployment import SlotDeployment
 from tauten.run.workers import Workers
 
 DecodeMode = Literal["thread", "process"]

@@ -23,10 +23,10 @@ from tauten.describe.ports import Session
 from tauten.describe.stage import AMBIENT, OURS, StageKind, caller_place
 from tauten.errors import InternalError, PlanError, WorkflowError, suggest
 from tauten.run.bound import BoundStep, Dynamic
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.request import Request
 from tauten.run.siblings import gather_members
-from tauten.run.slots_deployment import SlotDeployment
 from tauten.run.staging import fitted, run_simple, run_stage, stream_stage
 from tauten.run.trace import BODY
 from tauten.run.values import join

@@ -25,13 +25,13 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import Cancelled, InternalError, PlanError, suggest
 from tauten.plan.lower import Lowered, lower
 from tauten.plan.plan import Plan
-from tauten.run.admission import Door, path_of
 from tauten.run.binding import Binder
 from tauten.run.bound import BoundStep
 from tauten.run.context import Running, StepContext, within
 from tauten.run.deadline import arm, disarm, stoppable
-from tauten.run.decoders import Decoders
-from tauten.run.deployments import Deployments, Models
+from tauten.run.decode.decoders import Decoders
+from tauten.run.deploy.deployments import Deployments, Models
+from tauten.run.door.admission import Door, path_of
 from tauten.run.opened import Answer, Opened
 from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.run.siblings import cancel_all

@@ -9,8 +9,8 @@ from typing import Any
 from tauten.describe.workflow import Workflow
 from tauten.plan.lower import Lowered
 from tauten.plan.plan import Plan
-from tauten.run.admission import Path
 from tauten.run.bound import BoundStep
+from tauten.run.door.admission import Path
 from tauten.run.request import Asked
 from tauten.run.slots import Getter, Operator
 from tauten.run.steps import PlanSteps

@@ -14,11 +14,11 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from tauten.errors import Cancelled, DeadlineExceeded, TautenError
-from tauten.run.admission import Door
 from tauten.run.deadline import arm, disarm
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.replica import Job
+from tauten.run.door.admission import Door
 from tauten.run.opened import Opened
-from tauten.run.replica import Job
 from tauten.run.request import ANY_TIME, NOBODY, NOTHING, NOWHERE, Aim, clipped
 from tauten.run.siblings import Family
 from tauten.run.trace import VISIT, Trace

@@ -16,8 +16,8 @@ from tauten.describe.view import View
 from tauten.errors import StageError, TautenError
 from tauten.run.bound import BoundStep, DecodeMode, Dynamic
 from tauten.run.contracts import find
-from tauten.run.decoders import Decoders
-from tauten.run.deployment import Deployment
+from tauten.run.decode.decoders import Decoders
+from tauten.run.deploy.deployment import Deployment
 from tauten.run.request import Request
 from tauten.run.trace import VISIT
 from tauten.run.values import unwrapped

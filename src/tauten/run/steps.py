@@ -15,11 +15,11 @@ from tauten.plan.lower import Step, model_choices, step_params
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
 from tauten.run.bound import BoundStep, Dynamic
 from tauten.run.contracts import find
-from tauten.run.decoders import Decoders
-from tauten.run.deployment import Deployment
-from tauten.run.deployments import Deployments
+from tauten.run.decode.decoders import Decoders
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.deployments import Deployments
+from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.request import Request
-from tauten.run.slots_deployment import SlotDeployment
 from tauten.run.workers import Workers
 
 FUNCTION_THREADS = 2  # one waits for a disk or a peer while the other computes; a plan may say more or less

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tauten.run.queueing import View
+    from tauten.run.deploy.queueing import View
     from tauten.serve.app import Site
     from tauten.serve.service import Service
 

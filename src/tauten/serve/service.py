@@ -11,8 +11,8 @@ from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, NotFound, PlanError, StageError, Unavailable, suggest
 from tauten.plan.plan import Plan
+from tauten.run.door.objective import aim_of, budget_of
 from tauten.run.engine import Engine
-from tauten.run.objective import aim_of, budget_of
 from tauten.run.request import Aim
 from tauten.serve.kept.flights import shareable
 

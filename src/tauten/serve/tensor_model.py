@@ -12,7 +12,7 @@ from tauten.describe.stage import Context, Role, StageKind
 from tauten.describe.workflow import Workflow
 from tauten.errors import BackendError, InputError, StoreError, TautenError, suggest
 from tauten.plan.plan import Batch, Plan, StagePlan
-from tauten.run.deployment import Deployment
+from tauten.run.deploy.deployment import Deployment
 from tauten.run.engine import Engine
 from tauten.run.signature import Signature, TensorInfo, parse
 from tauten.run.single import Station

@@ -20,9 +20,9 @@ from tauten.describe.stages.store import store
 from tauten.errors import MachineError, NotFound
 from tauten.plan.plan import Batch, Plan
 from tauten.run.ambient import run_async
-from tauten.run.building import KnownVectors
 from tauten.run.engine import Engine
-from tauten.run.index import Index, remove_index
+from tauten.run.retrieval.building import KnownVectors
+from tauten.run.retrieval.index import Index, remove_index
 
 NAME = "python-docs"
 HERE = Path(__file__).parent

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tauten.describe.payload import Payload, Video, sniff
 from tauten.describe.view import Frames, Pixels
 from tauten.errors import MachineError, MediaError, PlanError
-from tauten.run.containers import Clip, Track, read_clip
-from tauten.run.media import check_pixels, check_seconds, checked_params, damaged, decoding, shrink
+from tauten.run.decode.containers import Clip, Track, read_clip
+from tauten.run.decode.media import check_pixels, check_seconds, checked_params, damaged, decoding, shrink
 
 if TYPE_CHECKING:
     import numpy as np

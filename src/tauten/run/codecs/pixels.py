@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tauten.describe.payload import Image, Payload, sniff
 from tauten.describe.view import Pixels
 from tauten.errors import MediaError
-from tauten.run.media import check_pixels, checked_params, decoding, shrink
+from tauten.run.decode.media import check_pixels, checked_params, decoding, shrink
 
 if TYPE_CHECKING:
     import numpy as np

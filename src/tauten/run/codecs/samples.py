@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tauten.describe.payload import Audio, Payload, Video, sniff
 from tauten.describe.view import Samples
 from tauten.errors import MachineError, MediaError, PlanError
-from tauten.run.containers import opus_as_ogg, read_clip
-from tauten.run.media import check_seconds, checked_params, damaged, decoding
+from tauten.run.decode.containers import opus_as_ogg, read_clip
+from tauten.run.decode.media import check_seconds, checked_params, damaged, decoding
 
 if TYPE_CHECKING:
     import numpy as np

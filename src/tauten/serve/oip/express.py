@@ -64,6 +64,8 @@ class Express:
         layout = rest.layout_of(body, self._end)
         if layout is None or layout.raw is None or not self.service.ready:
             return False
+        if len(body) > self.call.door.body_bytes:
+            return False
         asked = layout.head.parameters
         if asked is not None and asked != _RAW_OUTPUTS:
             return False

@@ -142,14 +142,13 @@ def _decode(text: bytes) -> Head:
 class Layout:
     """Where the tensors of a head lie that was read before: clients send the same one again and again."""
 
-    __slots__ = ("fits", "head", "parts", "raw", "size", "start")
+    __slots__ = ("head", "parts", "raw", "size", "start")
 
     def __init__(self, head: Head, start: int, size: int) -> None:
         self.head = head
         self.start = start
         self.size = size
         self.raw = raw_names(head)  # the outputs that it asks for, where all are raw
-        self.fits: Any = None  # the signature that its tensors were found to fit
         self.parts: list[tuple[str, Any, tuple[int, ...], int, int]] = []
         at = start
         for given in head.inputs:

@@ -1,6 +1,6 @@
 """Media that a request names by address: fetched from public addresses only, within caps of size and time.
 
-What stops a request from reaching into this network is in `run/fetch.py`: every address of a name is checked
+What stops a request from reaching into this network is in `run/decode/fetch.py`: every address of a name is checked
 after it was resolved, the connection goes to the checked address, and each redirect is checked anew.
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -8,7 +8,7 @@ after it was resolved, the connection goes to the checked address, and each redi
 from __future__ import annotations
 
 from tauten.errors import InputError, MachineError
-from tauten.run.fetch import MAX_BYTES, Resolver, fetch
+from tauten.run.decode.fetch import MAX_BYTES, Resolver, fetch
 
 BYTES = min(32 * 1024 * 1024, MAX_BYTES)  # as much as a body may bring
 TIMEOUT_S = 10.0  # of a request's own budget; a server that is slower would make every answer late

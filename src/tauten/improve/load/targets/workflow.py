@@ -14,8 +14,8 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.improve.load.target import Outcome, Response
 from tauten.plan.plan import Plan
+from tauten.run.door.objective import aim_of, budget_of
 from tauten.run.engine import Engine
-from tauten.run.objective import aim_of, budget_of
 from tauten.run.request import ANY_TIME, Request
 from tauten.run.trace import Trace
 

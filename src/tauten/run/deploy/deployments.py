@@ -15,11 +15,11 @@ from tauten.clock import Clock
 from tauten.errors import PlanError
 from tauten.plan.plan import ModelChoice
 from tauten.run.contracts import ModelSpec, find
-from tauten.run.cpu_sets import cpu_sets
-from tauten.run.deployment import Deployment
-from tauten.run.queueing import View
-from tauten.run.scheduling import Wait
-from tauten.run.slots_deployment import SlotDeployment
+from tauten.run.deploy.cpu_sets import cpu_sets
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.queueing import View
+from tauten.run.deploy.scheduling import Wait
+from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.workers import in_thread
 
 

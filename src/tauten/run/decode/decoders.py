@@ -22,9 +22,9 @@ import msgspec
 
 from tauten import errors
 from tauten.errors import BackendError, MachineError, MediaError, Overloaded, TautenError
-from tauten.run.arena import Arena
 from tauten.run.codecs import _worker
 from tauten.run.contracts import find
+from tauten.run.decode.arena import Arena
 from tauten.run.workers import in_thread
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tauten.errors import MediaError
-from tauten.run.media import damaged
+from tauten.run.decode.media import damaged
 
 MAX_PARTS = 1_000_000  # boxes, elements and packets walked: an hour of 20 ms Opus packets has 180,000
 _DEPTH = 8  # nested boxes on the way to a sample table: 5 in a healthy file

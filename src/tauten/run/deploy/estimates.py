@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from tauten.run.scheduling import Forecast
+from tauten.run.deploy.scheduling import Forecast
 
 MEMORY = 0.98  # of older runs' weight a run: about the last 50 count
 RATIOS = 128  # runs whose spread is kept: the 99th percentile is the largest but one

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tauten.describe.passages import Chunk
-from tauten.run.vectors import mapped
+from tauten.run.retrieval.vectors import mapped
 
 _TABLE = np.dtype([("key", "<u8"), ("start", "<u8"), ("end", "<u8")])
 

@@ -16,10 +16,10 @@ from typing import NamedTuple
 from tauten.clock import Clock, in_ms
 from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Lowered
-from tauten.run.feedback import AdaptiveLimit, Margin
-from tauten.run.known_steps import GAIN, Met, Place, Step, Steps
+from tauten.run.deploy.scheduling import retry_after
+from tauten.run.door.feedback import AdaptiveLimit, Margin
+from tauten.run.door.known_steps import GAIN, Met, Place, Step, Steps
 from tauten.run.request import ANY_TIME, Aim, Asked
-from tauten.run.scheduling import retry_after
 from tauten.run.trace import Row
 
 SPARE = 32  # requests that one look at the queues serves, where there is time for as many more: a full batch

@@ -10,8 +10,8 @@ from typing import Any
 
 from tauten.clock import Clock
 from tauten.run.contracts import Chunk, SlotBackend
-from tauten.run.estimates import Streams
-from tauten.run.queueing import QUEUE_BOUND, ZOMBIE_S, Entry, Queued, View
+from tauten.run.deploy.estimates import Streams
+from tauten.run.deploy.queueing import QUEUE_BOUND, ZOMBIE_S, Entry, Queued, View
 from tauten.run.request import Request
 
 CHARACTERS_A_TOKEN = 4.0  # of a prompt, about; only ratios between prompts matter

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from tauten.clock import Clock, VirtualLoop
 from tauten.errors import BackendError, Cancelled
 from tauten.run.contracts import BatchBackend
-from tauten.run.fair_queue import Waiter
-from tauten.run.queueing import Entry
+from tauten.run.deploy.fair_queue import Waiter
+from tauten.run.deploy.queueing import Entry
+from tauten.run.deploy.scheduling import halves
 from tauten.run.request import Asked
-from tauten.run.scheduling import halves
 from tauten.run.siblings import Family
 from tauten.run.trace import Trace
 from tauten.run.workers import wake

@@ -13,10 +13,10 @@ from typing import Any
 
 from tauten.clock import Clock
 from tauten.run.contracts import BatchBackend
-from tauten.run.estimates import Arrivals, Durations
-from tauten.run.queueing import QUEUE_BOUND, Queued
-from tauten.run.replica import Job, Replica
-from tauten.run.scheduling import Queue, Release, Wait, fit, queue_wait, release, runs_inline
+from tauten.run.deploy.estimates import Arrivals, Durations
+from tauten.run.deploy.queueing import QUEUE_BOUND, Queued
+from tauten.run.deploy.replica import Job, Replica
+from tauten.run.deploy.scheduling import Queue, Release, Wait, fit, queue_wait, release, runs_inline
 
 HERE = 0.6  # before it is known: a thread's run ends when it has the interpreter again, a short one twice as late
 LOOK_PAST = 64  # items of other groups that are passed over for one batch: a bound on the work of a release

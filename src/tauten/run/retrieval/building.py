@@ -13,10 +13,10 @@ from tauten.describe.passages import Chunk, Document, IndexReport
 from tauten.describe.stages.chunk import chunks_of
 from tauten.describe.stages.clean import sections_of
 from tauten.errors import InputError
-from tauten.run import generations
-from tauten.run.index import Index
-from tauten.run.indexes import locate
-from tauten.run.ranking import IndexSettings
+from tauten.run.retrieval import generations
+from tauten.run.retrieval.index import Index
+from tauten.run.retrieval.indexes import locate
+from tauten.run.retrieval.ranking import IndexSettings
 
 Embed = Callable[[list[str]], NDArray[np.float32]]
 Progress = Callable[[int, int], None]

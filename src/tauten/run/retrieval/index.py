@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from tauten.describe import passages
 from tauten.describe.passages import Chunk, Found, IndexReport, Passage
 from tauten.errors import InputError, MachineError, NotFound, suggest
-from tauten.run import generations
-from tauten.run.chunkfile import Catalogue, ChunkFile, write_chunks
-from tauten.run.indexes import damaged, home, locate, unpack
-from tauten.run.lexical import Lexical, link_words, words, write_words
-from tauten.run.ranking import Candidate, IndexSettings, exception_names, fuse, is_generic, refusal
-from tauten.run.vectors import Vectors, write_vectors
+from tauten.run.retrieval import generations
+from tauten.run.retrieval.chunkfile import Catalogue, ChunkFile, write_chunks
+from tauten.run.retrieval.indexes import damaged, home, locate, unpack
+from tauten.run.retrieval.lexical import Lexical, link_words, words, write_words
+from tauten.run.retrieval.ranking import Candidate, IndexSettings, exception_names, fuse, is_generic, refusal
+from tauten.run.retrieval.vectors import Vectors, write_vectors
 
 FORMAT = "tauten.index/1"
 _CATALOGUE, _INFO, _WORDS = "catalogue.msgpack", "info.json", "words"

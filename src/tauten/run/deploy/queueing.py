@@ -12,11 +12,11 @@ import msgspec
 
 from tauten.clock import Clock, in_ms
 from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
-from tauten.run.admission import too_late
-from tauten.run.fair_queue import SHARE, FairQueue, Waiter
-from tauten.run.feedback import Margin
+from tauten.run.deploy.fair_queue import SHARE, FairQueue, Waiter
+from tauten.run.deploy.scheduling import retry_after
+from tauten.run.door.admission import too_late
+from tauten.run.door.feedback import Margin
 from tauten.run.request import Asked
-from tauten.run.scheduling import retry_after
 
 QUEUE_BOUND = 1024  # requests: at 10 ms each a wait of 10 s, beyond any deadline worth keeping
 NO_DEADLINE_S = 60.0  # a request without a deadline is ordered as if it had this long: it never starves

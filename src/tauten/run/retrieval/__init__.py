@@ -1,0 +1,2 @@
+"""Indexes of documents: built, kept, asked."""
+# SPDX-License-Identifier: Apache-2.0
