@@ -161,7 +161,7 @@ class Bencher:
             raise InputError("no SLO to hold", help='give --slo "p95<800ms"', code="E260")
         side = self.sides[0]
         last: dict[int, Run] = {}
-        alone_s = await self._alone_s(side)
+        alone_s, in_time = await self._alone_s(side)
 
         async def attempt(rate: float, seed: int) -> Trial:
             n = trial_size(rate, limits, load.requests)
@@ -171,7 +171,7 @@ class Bencher:
             samples, costs = await self.once(side, at_rate, stop=stop)
             run = self._run(0, at_rate, [samples], [costs])
             last[seed] = run
-            if run.answer != "met":
+            if run.answer != "met" and in_time:
                 await self._calm(side, alone_s)
             return _trial(run, seed)
 
@@ -179,18 +179,22 @@ class Bencher:
         found = await find_max_rate(attempt, start=start, seed=load.seed)
         return found, last.get(found.trials[-1].seed) if found.rate_per_s else None
 
-    async def _alone_s(self, side: Side) -> float:
-        """The median time of one request with nobody else there; raises InputError when none is answered."""
+    async def _alone_s(self, side: Side) -> tuple[float, bool]:
+        """The median time of one request with nobody else there, and whether that was in time for an answer.
+
+        Raises InputError when none is answered for a reason of its own.
+        """
         self.say(f"{side.name}: {PROBES} requests one after another")
         samples, _ = await self.once(side, Load(clients=1, requests=PROBES))
         good = [sample.service for sample in samples.measured if sample.good]
-        if not good:
+        late = [sample.service for sample in samples.measured if sample.outcome in ("refused", "timed_out")]
+        if not (good or late):
             raise InputError(
                 f"not one of {len(samples.measured)} requests was answered: {_first_error(samples)}",
                 help="send one with `tauten run` or curl, and mend that first",
                 code="E260",
             )
-        return percentile(good, 0.5)
+        return percentile(good or late, 0.5), bool(good)
 
     async def _calm(self, side: Side, alone_s: float) -> None:
         """Wait until what an overloading trial left behind is done: a lone request is fast again."""
