@@ -37,12 +37,6 @@ class Aim(NamedTuple):
 ANY_TIME = Aim()  # until the deadline
 
 
-class Worker(Protocol):
-    """What runs a request and can be stopped: a task, or what stands in for one."""
-
-    def cancel(self) -> object: ...
-
-
 def clipped(priority: int) -> int:
     """The nearest priority that there is."""
     return priority if LOWEST <= priority <= HIGHEST else (LOWEST if priority < 0 else HIGHEST)
@@ -133,7 +127,7 @@ class Request:
         self.plan = ""  # the one that runs it, once it runs
         self.cancelled = False
         self.failure: TautenError | None = None  # why it was stopped from our side
-        self.task: Worker | None = None  # that runs it now; None while its reader is slow
+        self.task: asyncio.Task[object] | None = None  # that runs it now; None while its reader is slow
         self.tasks: list[asyncio.Task[object]] = []  # its streamed edges
         self.armed: list[Any] | None = None  # its place among the deadlines of its loop
         self.admitted = False  # at the door, for its whole path

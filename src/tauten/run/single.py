@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-from tauten.errors import Cancelled, DeadlineExceeded, TautenError
+from tauten.errors import DeadlineExceeded, TautenError
 from tauten.run.deadline import arm, disarm
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.replica import Job
@@ -205,10 +205,6 @@ class Single(ABC):
             self.station.deployment.leave(self.job)
             self.job = None  # it may still run, for others' sake
         self._end_badly(error)
-
-    def cancel(self) -> None:
-        """Stop the work for no reason of its own."""
-        self.fail(Cancelled("the request was cancelled", help="send it again"))
 
     # -- as whoever asks where its time went sees it -------------------------------------------------------
 
