@@ -11,6 +11,7 @@ import pytest
 
 import tauten as tt
 from kit.virtual import virtual
+from run.kit_path import Busy, visit
 from tauten.clock import run_virtual
 from tauten.describe.stage import Role, stage
 from tauten.errors import DeadlineExceeded, Overloaded, Unavailable
@@ -19,24 +20,6 @@ from tauten.run.door.admission import Door, Path
 from tauten.run.door.feedback import EVENT_S, STEP, AdaptiveLimit, Margin
 from tauten.run.engine import Engine
 from tauten.run.request import Request
-from tauten.run.trace import VISIT
-
-
-class Busy:
-    def __init__(self, wait_s: float = 0.0) -> None:
-        self.wait = wait_s
-        self.coming = 0
-
-    @property
-    def waiting(self) -> int:
-        return round(self.wait * 1e6)  # who waits longer waits behind more
-
-    def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
-        return self.wait
-
-
-def visit(step: str, start: float, end: float, waited: float = 0.0) -> list[tuple[str, str, float, float]]:
-    return [(step, "queue", start, start + waited), (step, VISIT, start, end)]
 
 
 def test_a_path_adds_what_follows_and_takes_the_longest_branch() -> None:

@@ -13,6 +13,7 @@ import pytest
 import tauten as tt
 from kit.virtual import virtual
 from run.kit_load import quantile
+from run.kit_path import Busy, visit
 from tauten.describe.stage import Role, stage
 from tauten.errors import DeadlineExceeded, Overloaded
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
@@ -20,30 +21,11 @@ from tauten.run.door.admission import Path
 from tauten.run.door.known_steps import ENOUGH, stays
 from tauten.run.engine import Engine
 from tauten.run.request import Aim
-from tauten.run.trace import BODY, VISIT, Row
+from tauten.run.trace import BODY, Row
 
 MODEL = {"model": Role("none", ("synthetic",))}
 SLO_S = 1.2
 LONG = pytest.mark.slow
-
-
-class Busy:
-    """A place with a wait."""
-
-    def __init__(self, wait_s: float = 0.0) -> None:
-        self.wait = wait_s
-        self.coming = 0
-
-    @property
-    def waiting(self) -> int:
-        return round(self.wait * 1e6)  # who waits longer waits behind more
-
-    def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
-        return self.wait
-
-
-def visit(step: str, start: float, end: float, waited: float = 0.0) -> list[Row]:
-    return [(step, "queue", start, start + waited), (step, VISIT, start, end)]
 
 
 def learned(*rows: list[Row], places: dict[str, list[list[Busy]]] | None = None, times: int = ENOUGH) -> Path:

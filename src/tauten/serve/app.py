@@ -72,7 +72,8 @@ class Site:
         exchange.close()
         for observer in self.observers:
             observer.finished(exchange, call, problem, seconds)
-        self._forget(exchange, problem)
+        if problem is not None and exchange.status >= 400:
+            problem.__traceback__ = None  # of frames that hold it: each refusal would wait for the collector
 
     def answered(self, ride: Ride, seconds: float) -> None:
         """One that ran in no task was answered as it should: observers that need no more than that are told so."""
@@ -85,17 +86,12 @@ class Site:
             call = call or ride.call()
             observer.finished(call.exchange, call, None, seconds)
 
-    @staticmethod
-    def _forget(exchange: Exchange, problem: BaseException | None) -> None:
-        if problem is not None and exchange.status >= 400:
-            problem.__traceback__ = None  # of frames that hold it: each refusal would wait for the collector
-
 
 PLAIN = frozenset(  # headers that mean the same each time they come; others take the longer way
     (
         *(b"host", b"user-agent", b"accept", b"connection", b"content-type", b"content-length"),
         b"accept-encoding",  # routes that code their answers look at it
-        *(b"authorization", b"x-api-key", b"x-tauten-deadline-ms", b"x-tauten-priority"),
+        *(b"authorization", b"x-api-key", b"x-tauten-priority"),
         *(b"inference-header-content-length", *VARYING),
     )
 )
