@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 
 import pytest
@@ -13,6 +14,7 @@ from tauten.clock import real
 from tauten.improve.load.meter import Meter, generator_cost_s
 from tauten.improve.load.timer import KernelTimer, LoopTimer, Timer, timer
 from tauten.run.ambient import new_loop
+from tauten.run.kernel import tree_seconds
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the books of a Linux kernel")
 
@@ -39,6 +41,29 @@ def test_a_server_is_metered_by_its_process() -> None:
     assert costs.generator_cores > 0
     assert costs.target_cores is not None
     assert costs.other_cores is not None
+
+
+@linux
+def test_a_server_that_we_started_is_no_generator() -> None:
+    program = (
+        "import sys, time\nsys.stdin.readline()\nwhile time.process_time() < 0.4: pass\nsys.stdin.read()"
+    )
+
+    async def main() -> Meter:
+        with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as child:
+            assert child.stdin is not None
+            async with Meter(pid=child.pid) as meter:
+                child.stdin.write(b"\n")
+                child.stdin.flush()
+                while (tree_seconds(child.pid) or 0.0) < 0.3:
+                    await asyncio.sleep(0.02)
+            child.stdin.close()
+        return meter
+
+    costs = asyncio.run(main()).costs
+    assert costs.generator_cores is not None
+    assert costs.target_cores is not None
+    assert costs.target_cores > 2 * costs.generator_cores  # 0.2 s or more against some looks at /proc
 
 
 @linux

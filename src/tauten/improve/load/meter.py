@@ -14,7 +14,7 @@ from tauten.clock import real
 from tauten.improve.load.generator import Generator
 from tauten.improve.load.schedule import Schedule
 from tauten.improve.load.target import Response
-from tauten.run.kernel import busy_seconds, core_seconds, tree_bytes, tree_seconds, waited_seconds
+from tauten.run.kernel import busy_seconds, core_seconds, tree, tree_bytes, tree_seconds, waited_seconds
 from tauten.statistics import Interval
 from tauten.statistics.trend import slope_interval
 
@@ -53,12 +53,13 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 class Meter:
     """Reads the machine while a run goes on; use as ``async with``. `costs` is there afterwards.
 
-    `pid` is the server's process (with its children). With `cost_s`, what one request costs the generator,
+    `pid` is the server's process (with its children), which may be one that we started. With `cost_s`, what one request costs the generator,
     the target is this very process; otherwise this process is the generator alone.
     """
 
     def __init__(self, *, pid: int = 0, cost_s: float | None = None) -> None:
         self.pid, self.cost_s = pid, cost_s
+        self._started = pid not in (0, os.getpid()) and pid in tree(os.getpid())
         self.sent = 0
         self.costs = Costs()
         self._memory: list[tuple[float, float]] = []
@@ -76,7 +77,8 @@ class Meter:
 
     def _read(self) -> tuple[float, float, float | None, float | None, float | None]:
         target = tree_seconds(self.pid) if self.pid else None
-        return real(), core_seconds(), target, busy_seconds(), waited_seconds()
+        own = core_seconds() - (target if self._started and target else 0.0)
+        return real(), own, target, busy_seconds(), waited_seconds()
 
     async def _sample(self) -> None:
         while True:
@@ -92,7 +94,7 @@ class Meter:
     def _costs(self) -> Costs:
         after = self._read()
         wall_s = max(1e-9, after[0] - self._before[0])
-        own = (after[1] - self._before[1]) / wall_s
+        own = max(0.0, after[1] - self._before[1]) / wall_s
         target = _rate(self._before[2], after[2], wall_s)
         busy = _rate(self._before[3], after[3], wall_s)
         generator = own
