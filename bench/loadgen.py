@@ -145,10 +145,10 @@ def judge(target: Target, items: Sequence[Any], loop: asyncio.AbstractEventLoop,
     return Verdict(valid, summary, referee.queries, referee.failed)
 
 
-async def ours(target: Target, items: Sequence[Any], asked: Settings) -> Run:
-    """The same scenario by our own generator."""
+async def ours(target: Target, items: Sequence[Any], asked: Settings, pid: int = 0) -> Run:
+    """The same scenario by our own generator; `pid` is the server's process, where it is on this machine."""
     slo = Slo(**{f"p{asked.percentile * 100:g}_ms": asked.latency_ms})  # type: ignore[arg-type]
-    bencher = Bencher([Side(asked.scenario, target, items)], slo=slo)
+    bencher = Bencher([Side(asked.scenario, target, items)], slo=slo, pid=pid)
     count = max(asked.queries, math.ceil(asked.seconds * asked.qps))
     if asked.scenario == "server":
         load = Load(rate_per_s=asked.qps, requests=count, seed=asked.seed)

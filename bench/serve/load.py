@@ -74,9 +74,10 @@ def parse(output: str) -> dict[str, Any]:
     raise LoadFailed(f"the client printed no figures: {output[-200:]!r}")
 
 
-def _children_cpu_s() -> float:
+def own_cpu_s() -> float:
+    """CPU seconds of this process and of all that it started and that has ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return used.ru_utime + used.ru_stime + time.process_time()
 
 
 def run(server: Server, point: Point, client: str, seed: int) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def run(server: Server, point: Point, client: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="tb-load-") as name:
         folder = Path(name)
         command = _wrk(server, point, folder) if which == "wrk" else _own(server, point, folder, seed)
-        client_s = -_children_cpu_s() - time.process_time()
+        client_s = -own_cpu_s()
         with processes.watch(server.pids()) as usage:
             try:
                 done = subprocess.run(
@@ -93,7 +94,7 @@ def run(server: Server, point: Point, client: str, seed: int) -> dict[str, Any]:
                 )
             except subprocess.TimeoutExpired as error:
                 raise LoadFailed(f"no end after {error.timeout:.0f} s") from error
-        client_s += _children_cpu_s() + time.process_time()
+        client_s += own_cpu_s()
     if done.returncode:
         raise LoadFailed(f"the client ended with {done.returncode}: {done.stderr[-200:].strip()}")
     return summarize(parse(done.stdout), usage, client_s, point, which)

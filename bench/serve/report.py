@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from bench.serve import figures
+from bench.serve import figures, machine
+from bench.serve.missed import Missed
 from bench.serve.table import OURS, open_name
 
 BAR_HEIGHT, LABEL_WIDTH, BARS_WIDTH = 20, 210, 260
@@ -151,9 +152,8 @@ def _table(document: Mapping[str, Any], model: str) -> str:
                 f'<td class="reason" colspan="{len(columns) + 2}">did not run: {escape(row["reason"])}</td>'
             )
         else:
-            name = name.replace(
-                "</td>", "".join(f"<small>{escape(x)}</small>" for x in row["failed_points"]) + "</td>"
-            )
+            said = "".join(f"<small>{escape(words)}</small>" for words in _troubles(row))
+            name = name.replace("</td>", f"{said}</td>")
             others = "".join(f"<td>{_share(row[key])}</td>" for key in ("foreign_share", "steal_share"))
             cells = others + "".join(_cell(row, column) for column in columns)
         ours = ' class="ours-row"' if row["server"] == OURS else ""
@@ -161,6 +161,19 @@ def _table(document: Mapping[str, Any], model: str) -> str:
     body = "".join(lines)
     names = "<th>server</th><th>foreign CPU</th><th>stolen by the host</th>"
     return f'<div class="wide"><table><tr>{names}{head}</tr>{body}</table></div>'
+
+
+def _troubles(row: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of a row before its figures: how many rounds, and what went wrong in them."""
+    rounds = row["rounds"]
+    counted = {
+        "failed starts": row["failed_starts"],
+        "requests without a good answer": row["errors"],
+        "open-loop points with a late client": row["late_points"],
+    }
+    said = [f"{rounds} round{'s' if rounds != 1 else ''}"]
+    said += [f"{count} {words}" for words, count in counted.items() if count]
+    return [*said, *row["failed_points"]]
 
 
 def _share(spread: Mapping[str, Any] | None) -> str:
@@ -204,7 +217,7 @@ def _targets(document: Mapping[str, Any]) -> str:
     lines = []
     for one in document["targets"]:
         sign = "≥" if one["at_least"] else "≤"
-        more = "; ".join([*one.get("lost", []), *filter(None, [one.get("note")])])
+        more = "; ".join([*one["lost"], *filter(None, [one.get("note")])])
         lines.append(
             f"<tr><td>{escape(one['target'])}</td><td>{number(one['seen'])}</td>"
             f"<td>{sign} {number(one['bound'])}</td><td>{words[one['met']]}</td>"
@@ -224,7 +237,8 @@ def _bare(document: Mapping[str, Any], model: str) -> str:
         for kind, words in (("t2", "two threads"), ("p2", "two processes"))
     )
     return (
-        f"<p>Bare engine, rows a second at batch 1 / 8 / 32: {rates}. One row alone, p50: {show('one_p50_ms')} ms. "
+        f"<p>Bare engine, rows a second at batch 1 / 8 / 32: {rates}; the best of them {show('best_items_s')}. "
+        f"One row alone, p50: {show('one_p50_ms')} ms. "
         f"Open-loop capacity used: {number(document['open_loop_capacity_rps'].get(model))} req/s.</p>"
     )
 
@@ -255,12 +269,47 @@ def _notes(document: Mapping[str, Any]) -> str:
     return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The whole page."""
-    machine, chosen = document["machine"], document["settings"]
+def missed_table(found: Sequence[Missed]) -> str:
+    """Every figure that is not met, of both halves, each with its reason."""
+    if not found:
+        return "<h2>Figures missed</h2><p>None.</p>"
+    lines = "".join(
+        f"<tr><td>{escape(one.where)}</td><td class=reason>{escape(one.name)}</td>"
+        f"<td>{value(one.seen, one.unit)}</td><td>{_bound(one)}</td>"
+        f"<td class=reason>{escape(one.reason)}</td></tr>"
+        for one in found
+    )
+    head = "<tr><th></th><th>figure</th><th>seen</th><th>bound</th><th>reason</th></tr>"
+    return f'<h2>Figures missed</h2><div class="wide"><table>{head}{lines}</table></div>'
+
+
+def missed_text(found: Sequence[Missed]) -> str:
+    """The same for the terminal."""
+    lines = [
+        f"   {one.where}: {one.name}: {value(one.seen, one.unit)}, {_bound(one)}: {one.reason}"
+        for one in found
+    ]
+    return "\n".join([f"figures missed: {len(found) or 'none'}", *lines])
+
+
+def _bound(one: Missed) -> str:
+    return "–" if one.bound is None else f"{'≥' if one.at_least else '≤'} {value(one.bound, one.unit)}"
+
+
+def value(value: float | None, unit: str) -> str:
+    if value is None or unit == "share":
+        return number(value, unit)
+    shown = f"{value:.0f}" if float(value).is_integer() else number(value)
+    return f"{shown} {unit}".strip()
+
+
+def comparison(document: Mapping[str, Any]) -> str:
+    """The first half of the page: all servers side by side."""
+    about, chosen = document["machine"], document["settings"]
     facts = (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; began {document['began']}, "
-        f"{document['minutes']} minutes; {chosen['rounds']} rounds of {chosen['seconds']:g} s a point."
+        f"{about['cpu']}, {about['cores']} cores, {about['system']}; began {document['began']}, "
+        f"{document['minutes']} minutes; {chosen['rounds']} rounds of {chosen['seconds']:g} s a point were asked for; "
+        f"{machine.words(about)}."
     )
     sections = "".join(
         f"<h2>{escape(name)}: {escape(facts_of['purpose'])}</h2>{_bare(document, name)}"
@@ -268,10 +317,16 @@ def page(document: Mapping[str, Any]) -> str:
         for name, facts_of in document["models"].items()
     )
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Model servers side by side</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f"<style>{STYLE}</style><h1>Model servers side by side</h1><p class=soft>{escape(facts)}</p>"
-        f"<h2>What was to be shown</h2>{_targets(document)}{sections}<h2>How to read it</h2>{_notes(document)}</html>\n"
+        f"<h1>Model servers side by side</h1><p class=soft>{escape(facts)}</p>"
+        f"<h2>What was to be shown</h2>{_targets(document)}{sections}<h2>How to read it</h2>{_notes(document)}"
+    )
+
+
+def page(body: str) -> str:
+    """A whole page around what it holds."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>make bench-serve</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>{body}</html>\n'
     )
 
 

@@ -7,9 +7,6 @@ A quick look: --rounds 1 --seconds 1 --only mosec,tauten --models heavy. The ful
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import signal
 import sys
 import time
@@ -17,7 +14,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.serve import bare, environments, figures, load, models, peers, processes, quiet, report, table
+from bench.serve import (
+    bare,
+    environments,
+    figures,
+    files,
+    load,
+    machine,
+    missed,
+    models,
+    peers,
+    processes,
+    quiet,
+    report,
+    table,
+)
 
 CLIENTS = (1, 8, 32, 128)
 LEVELS = (0.2, 0.5, 0.7, 0.9)  # of capacity; 0.2 beside those of the claim: most peers are outrun at 0.5
@@ -44,6 +55,7 @@ class Run:
         self.bare: dict[str, list[dict[str, float]]] = {name: [] for name in asked.models}
         self.capacity: dict[str, float] = {}
         self.began = time.time()
+        self.machine = machine.facts()
 
     @staticmethod
     def _record(row: peers.Row) -> dict[str, Any]:
@@ -151,10 +163,9 @@ class Run:
         columns = table.columns(self.asked.clients, sorted(self.asked.levels))
         chosen = {key: value for key, value in vars(self.asked).items() if key not in ("out", "install_only")}
         return {
-            "format": "tauten-bench-serve/1",
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
             "minutes": round((time.time() - self.began) / 60, 1),
-            "machine": machine(),
+            "machine": {**self.machine, "at_end": machine.state()},
             "settings": chosen,
             "closed_loop_client": self.client,
             "models": {
@@ -171,29 +182,8 @@ class Run:
         }
 
     def write(self) -> None:
-        """Both files, after every server: a run that is stopped still shows what it has."""
-        document = self.document()
-        out: Path = self.asked.out
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(document, indent=1) + "\n")
-        out.with_suffix(".html").write_text(report.page(document))
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    info = Path("/proc/cpuinfo").read_text()
-    name = next(
-        (line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), ""
-    )
-    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    return {
-        "cpu": name,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "governor": governor.read_text().strip() if governor.exists() else "not visible",
-        "load_1min_at_start": os.getloadavg()[0],
-    }
+        """The file and its page, after every server: a run that is stopped still shows what it has."""
+        files.write_comparison(self.asked.out, self.document())
 
 
 def _names(text: str) -> list[str]:
@@ -217,9 +207,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--client", choices=["auto", "wrk", "own"], default="auto", help="of the closed loop")
     parser.add_argument("--minutes", type=float, default=90.0, help="time box: no server starts after it")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/bench-serve.json"), help="the page lies beside it"
-    )
+    parser.add_argument("--out", type=Path, default=files.OUT, help="the page lies beside it")
     parser.add_argument("--install-only", action="store_true", help="make the peers' environments, then stop")
     return parser.parse_args(words)
 
@@ -250,7 +238,9 @@ def main() -> int:
         print(f"stopped: {stopped or 'interrupted'}", file=sys.stderr)
         status = 1
     run.write()
-    print(report.text(run.document()))
+    document = run.document()
+    print(report.text(document))
+    print(report.missed_text(missed.missed(document, missed.read_reasons())))
     return status
 
 

@@ -25,7 +25,10 @@ NAMES = (
     "client",
     "environments",
     "figures",
+    "files",
     "load",
+    "machine",
+    "missed",
     "models",
     "peers",
     "processes",
@@ -35,8 +38,11 @@ NAMES = (
     "table",
     "wire",
 )
-client, environments, figures, load, models, peers, processes, quiet, report, run, table, wire = (
-    importlib.import_module(f"bench.serve.{name}") for name in NAMES
+client, environments, figures, files, load, machine, missed, models = (
+    importlib.import_module(f"bench.serve.{name}") for name in NAMES[:8]
+)
+peers, processes, quiet, report, run, table, wire = (
+    importlib.import_module(f"bench.serve.{name}") for name in NAMES[8:]
 )
 
 
@@ -391,6 +397,21 @@ def test_the_table_ranks_compares_with_bare_and_keeps_reasons(summary: dict[str,
     assert ray["ranks"] == {}
 
 
+def test_a_column_in_which_only_a_peer_has_a_figure_is_lost() -> None:
+    rows = [
+        _row("tauten", "heavy", [_round(n, 3400, 9.0, outrun=True) for n in range(5)]),
+        _row("mosec", "heavy", [_round(n, 2900, 18.0) for n in range(5)]),
+    ]
+    found = table.summarize(rows, table.columns(run.CLIENTS, run.LEVELS))["targets"]
+    first = found[0]
+    assert (first["met"], first["seen"]) == (False, len(run.LEVELS))
+    assert "heavy open70_p99_ms: no figure" in first["lost"]
+    (below,) = (one for one in found if one["target"].endswith("below every peer's, heavy, ms"))
+    assert (below["met"], below["seen"]) == (False, None)
+    alone = table.summarize(rows[1:], table.columns(run.CLIENTS, run.LEVELS))["targets"][0]
+    assert (alone["met"], alone["lost"]) == (None, [])  # ours was not asked for
+
+
 def test_targets_say_met_missed_or_no_figure(summary: dict[str, object]) -> None:
     met = {one["target"]: one["met"] for one in summary["targets"]}
     assert met["columns in which ours is not first"] is True
@@ -418,11 +439,12 @@ class _Seen(HTMLParser):
         self.words += data
 
 
-def test_the_page_is_whole_and_refers_to_nothing_outside(summary: dict[str, object]) -> None:
-    document = {
+@pytest.fixture
+def document(summary: dict[str, object]) -> dict[str, object]:
+    return {
         "began": "2026-01-01T00:00:00Z",
         "minutes": 1,
-        "machine": {"cpu": "some", "cores": 2, "system": "Linux"},
+        "machine": machine.facts(),
         "settings": {"rounds": 5, "seconds": 1.0, "levels": list(run.LEVELS), "open_cap": 8000.0},
         "closed_loop_client": "own",
         "models": {name: {"purpose": models.SHAPES[name].purpose} for name in models.SHAPES},
@@ -430,18 +452,127 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(summary: dict[str, obje
         "bare": {"heavy": figures.merge([{"p2_b32_items_s": 4000.0}])},
         **summary,
     }
-    page = report.page(document)
+
+
+def test_the_page_is_whole_and_refers_to_nothing_outside(document: dict[str, object]) -> None:
+    page = files.whole(document, {})
     seen = _Seen()
     seen.feed(page)
     assert seen.references == []
     assert "script" not in seen.tags
     assert "http" not in page.replace("HTTP", "")
-    assert seen.tags.count("table") == 4
+    assert seen.tags.count("table") == 5
     assert seen.tags.count("polyline") >= 2
     assert "did not run: ended & <gone>" in seen.words
     assert "saturated" in seen.words
+    assert seen.words.count("float32") >= 6  # the precision of every row that ran
+    assert "foreign CPU" in seen.words
+    assert "governor" in seen.words
+    assert "two threads" in seen.words
+    assert "two processes" in seen.words
+    assert "5 rounds" in seen.words
     assert "nan" not in page.lower().replace("finance", "")
     assert "did not run" in report.text(document)
+
+
+def test_the_columns_are_those_of_the_claim() -> None:
+    titles = {column.title: column for column in table.columns(run.CLIENTS, run.LEVELS)}
+    for count in (8, 32, 128):
+        assert {f"{count} clients, rate", f"{count} clients, p99"} <= titles.keys()
+    for wanted in (
+        *("p50 over bare, 1 client", "share of bare, 32 clients", "share of bare, 128 clients"),
+        *("open loop 50%, p99", "open loop 70%, p99", "open loop 90%, p99"),
+        *("CPU a request, 32 clients", "memory (PSS)", "cold start"),
+    ):
+        assert titles[wanted].models == ("small", "heavy"), wanted
+    assert titles["100 KB, 32 clients, p99"].models == ("wide",)
+
+
+# what was missed, and why
+
+
+def test_what_is_missed_is_on_top_of_the_page_with_its_reason(document: dict[str, object]) -> None:
+    name = "share of bare at 128 clients, heavy"
+    shown = {one.name: one.reason for one in missed.missed(document, {"comparison": {name: "two <cores>"}})}
+    assert shown[name] == "two <cores>"
+    assert "share of bare at 32 clients, heavy" not in shown  # it is met
+    page = files.whole(document, {"comparison": {name: "two <cores>"}})
+    assert page.index("two &lt;cores&gt;") < page.index("Model servers side by side")
+    assert missed.UNSTATED not in page
+    assert missed.UNSTATED in files.whole(document, {})
+    assert f"{name}: 0.851, ≥ 0.900: two <cores>" in report.missed_text(
+        missed.missed(document, {"comparison": {name: "two <cores>"}})
+    )
+    assert "None." in files.whole({}, {})
+
+
+def test_every_reason_of_the_comparison_is_that_of_a_target() -> None:
+    reasons = missed.read_reasons()
+    assert all(text.strip() for stated in reasons.values() for text in stated.values())
+    assert reasons.get(missed.COMPARISON, {}).keys() <= {one["target"] for one in table.targets([])}
+
+
+def test_both_halves_are_in_one_file_and_on_one_page(
+    document: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "out" / "bench.json"
+    stress = {
+        "began": "then",
+        "minutes": 1,
+        "machine": machine.facts(),
+        "settings": {"quick": True},
+        "scenarios": [],
+    }
+    files.write_stress(file, stress)
+    assert "Our server under stress" in file.with_suffix(".html").read_text()
+    files.write_comparison(file, document)
+    files.write_comparison(file, document)
+    page = file.with_suffix(".html").read_text()
+    assert (page.count("Our server under stress"), page.count("Model servers side by side")) == (1, 1)
+    assert page.count("</html>") == 1
+    found = files.read(file)
+    assert found["stress"] == stress
+    assert found["rows"] == document["rows"]
+    file.with_suffix(".html").unlink()
+    monkeypatch.setattr(sys, "argv", ["files", str(file)])
+    assert files.main() == 0  # a page is drawn again from the figures alone
+    assert file.with_suffix(".html").read_text() == page
+    monkeypatch.setattr(sys, "argv", ["files", str(tmp_path / "none.json")])
+    assert files.main() == 2
+    assert "no figures" in capsys.readouterr().err
+
+
+# the machine
+
+
+def test_the_machine_tells_governor_clocks_and_heat_where_they_are_to_be_seen(tmp_path: Path) -> None:
+    def write(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    write("proc/cpuinfo", "model name\t: A Processor\ncpu MHz\t\t: 2100.5\ncpu MHz\t\t: 3000\n")
+    hidden = machine.facts(tmp_path)
+    assert hidden["cpu"] == "A Processor"
+    assert [hidden[key] for key in ("governor", "turbo", "numa_nodes")] == [machine.NOT_VISIBLE] * 3
+    assert hidden["at_start"]["hottest_c"] == machine.NOT_VISIBLE
+    for core in (0, 1):
+        folder = f"sys/devices/system/cpu/cpu{core}"
+        write(f"{folder}/cpufreq/scaling_governor", "powersave\n")
+        write(f"{folder}/thermal_throttle/core_throttle_count", "2\n")
+    write("sys/devices/system/cpu/intel_pstate/no_turbo", "0\n")
+    write("sys/devices/system/node/node0/cpulist", "0-1\n")
+    write("sys/class/thermal/thermal_zone0/temp", "41000\n")
+    shown = machine.facts(tmp_path)
+    assert (shown["governor"], shown["turbo"], shown["numa_nodes"]) == ("powersave", "on", 1)
+    assert shown["at_start"] == {"clock_mhz": [2100.5, 3000.0], "hottest_c": 41.0, "throttled": 4}
+    write("sys/class/thermal/thermal_zone0/temp", "52000\n")
+    words = machine.words({**shown, "at_end": machine.state(tmp_path)})
+    assert "governor powersave; turbo on; NUMA nodes 1; clock 2100–3000 MHz" in words
+    assert "hottest sensor 41.0 → 52.0 °C; throttled 4 times" in words
 
 
 def test_a_quick_run_is_described_by_its_options() -> None:

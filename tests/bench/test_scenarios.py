@@ -19,10 +19,22 @@ from tauten.plan.plan import parse_plan
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
-NAMES = ("batching", "books", "desk", "drive", "light", "outcome", "overload", "run_scenarios", "section")
-batching, books, desk, drive, light, outcome, overload, run_scenarios, section = (
+NAMES = (
+    "batching",
+    "books",
+    "desk",
+    "drive",
+    "light",
+    "outcome",
+    "overheads",
+    "overload",
+    "run_scenarios",
+    "section",
+)
+batching, books, desk, drive, light, outcome, overheads, overload, run_scenarios, section = (
     importlib.import_module(f"bench.serve.scenarios.{name}") for name in NAMES
 )
+missed = importlib.import_module("bench.serve.missed")
 
 METRICS = """# HELP tauten_request_seconds x
 # TYPE tauten_request_seconds histogram
@@ -178,28 +190,74 @@ def test_a_scenario_passes_when_every_check_has_a_number_and_meets_it() -> None:
     assert not outcome.Result("x", "x", "x").passed, "what checks nothing shows nothing"
 
 
-def test_the_section_is_put_on_the_page_once(tmp_path: Path) -> None:
-    page = tmp_path / "out" / "page.html"
-    run = run_scenarios.Run(run_scenarios.QUICK, tmp_path / "out" / "scenarios.json", page)
-    run.results = [result()]
+def test_the_scenarios_are_on_the_page_with_what_was_missed(tmp_path: Path) -> None:
+    run = run_scenarios.Run(run_scenarios.QUICK, tmp_path / "out" / "bench.json")
+    broken = outcome.Result("two", "Two", "", error="no port")
+    run.results = [result(), broken]
+    run.results[0].foreign_share = 0.034
     run.write()
-    alone = page.read_text()
-    assert "One &lt;scenario&gt;" in alone
-    assert "<script" not in alone
-    assert "http" not in alone.replace("http-equiv", "")
-    page.write_text("<!doctype html><html><h1>first half</h1></html>\n")
-    run.write()
-    run.write()
-    text = page.read_text()
-    assert (text.count("first half"), text.count("One &lt;scenario&gt;</h2>"), text.count("</html>")) == (
-        1,
-        1,
-        1,
-    )
-    document = json.loads((tmp_path / "out" / "scenarios.json").read_text())
+    page = (tmp_path / "out" / "bench.html").read_text()
+    assert page.count("One &lt;scenario&gt;</h2>") == 1
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "3.4%" in page  # foreign CPU
+    document = json.loads((tmp_path / "out" / "bench.json").read_text())["stress"]
     assert (document["passed"], document["scenarios"][0]["name"]) == (False, "one")
     assert "missed" in run_scenarios.text(run.results)
     assert section.flat(result().figures)[-1] == ("plain", [1, 2])
+    reasons = {"one": {"lost": "it was told to"}}
+    found = [(one.where, one.name, one.reason) for one in missed.missed({"stress": document}, reasons)]
+    assert found == [
+        ("One <scenario>", "lost", "it was told to"),
+        ("One <scenario>", "p99", missed.UNSTATED),
+        ("Two", "did not run", "no port"),
+    ]
+
+
+def test_what_was_shed_is_said_with_its_reasons() -> None:
+    run = samples((1, 0.1, "ok"), (2, 0.6, "ok"), (3, 0.1, "refused"))
+    run.errors["E210: the queue needs 700 ms"] += 1
+    words = drive.said(drive.summary(run, 0.5))
+    assert "2 ok, 1 refused, 0 timed out, 0 failed; 1 of the answers late" in words
+    assert "1 × E" in words
+    assert "the queue needs N ms" in words
+
+
+def test_overheads_with_a_bound_are_checks() -> None:
+    rows = {
+        "a deployment hop": {"us": 16.0, "bound_us": 15.0},
+        "a streaming hop": {"us": 6.0, "bound_us": 30.0},
+        "floor": {"us": 0.4, "bound_us": math.inf},
+    }
+    found = overheads.judged(rows)
+    assert [(check.name, check.met) for check in found.checks] == [
+        ("a deployment hop", False),
+        ("a streaming hop", True),
+    ]
+    assert found.figures == {"floor": 0.4}
+
+
+def test_the_bounds_of_the_overheads_are_those_that_were_promised() -> None:
+    overhead = importlib.import_module("bench.overhead")
+    us = dict.fromkeys(
+        (
+            *("chain", "single", "observed", "observed single", "diamond side by side", "diamond in turn"),
+            *("one stream", "two streams", "hop", "floor"),
+        ),
+        1.0,
+    )
+    found = {row: figures["bound_us"] for row, figures in overhead.report(us).items()}
+    assert (found["a deployment hop"], found["a streaming hop"]) == (15.0, 30.0)
+
+
+def test_the_referee_asks_as_mlperf_does() -> None:
+    referee = importlib.import_module("bench.serve.scenarios.referee")
+    settings = run_scenarios.Settings()
+    asked = {name: referee.asked(name, 800.0, settings) for name in referee.loadgen.SCENARIOS}
+    assert set(asked) == {"single-stream", "server", "offline"}
+    assert (asked["single-stream"].percentile, asked["server"].percentile) == (0.9, 0.99)
+    assert (asked["server"].qps, asked["server"].queries) == (400.0, 662)
+    assert asked["server"].latency_ms == referee.SUBJECT.slo_s * 1e3
 
 
 def test_every_scenario_that_is_named_can_be_run() -> None:
@@ -234,8 +292,9 @@ def test_a_scenario_that_breaks_is_told_and_the_others_run(
 
     monkeypatch.setattr(overload, "measure", broken)
     monkeypatch.setattr(batching, "measure", lambda settings: [result()])
-    run = run_scenarios.Run(run_scenarios.QUICK, tmp_path / "s.json", tmp_path / "p.html")
+    run = run_scenarios.Run(run_scenarios.QUICK, tmp_path / "s.json")
     run.scenario("overload")
     run.scenario("batching")
     assert [each.error for each in run.results] == ["RuntimeError: no port", ""]
+    assert all(each.foreign_share is not None and each.steal_share is not None for each in run.results)
     assert run_scenarios.chosen(run_scenarios.arguments(["--quick", "--steady-s", "5"])).steady_s == 5

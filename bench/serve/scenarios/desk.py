@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from bench.serve.scenarios.drive import admitted, goodput, grouped, p_ms, run, summary
+from bench.serve.scenarios.drive import admitted, goodput, p_ms, run, said, summary
 from bench.serve.scenarios.outcome import Line, Result
 from bench.serve.scenarios.settings import Settings
 
@@ -179,12 +179,13 @@ async def _shed(engine: Engine, side: Side, rate: float, settings: Settings, fou
         0,
     )
     found.check("zombie work", engine.zombies(), 0)
+    over = summary(samples, deadline_s)
+    found.notes.append(said(over))
     found.figures["overloaded"] = {
         "rate_per_s": rate,
-        **summary(samples, deadline_s),
+        **over,
         "within_slo_per_s": goodput(samples, (SLO.p95_ms or 0.0) / 1e3),
         "admitted_p95_ms": p_ms(admitted(samples), 0.95),
-        "why": grouped(samples.errors),
         "by_deployment": {
             label: {word: value - before.get(label, {}).get(word, 0) for word, value in words.items()}
             for label, words in after.items()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -146,6 +146,13 @@ def summary(samples: Samples, slo_s: float) -> dict[str, Any]:
         "send_lag_p99_ms": percentile(lags, 0.99) * 1e3 if lags else None,
         "errors": grouped(samples.errors),
     }
+
+
+def said(run: Mapping[str, Any]) -> str:
+    """A summary in a sentence: what was given up, and why."""
+    ended = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in run["ended"].items())
+    why = "; ".join(f"{count} × {text}" for text, count in run["errors"].items())
+    return f"At {run['offered_rps']:.3g}/s: {ended}; {run['late']} of the answers late. Why: {why or 'nothing was left out'}."
 
 
 def grouped(errors: Counter[str], most: int = 6) -> dict[str, int]:

@@ -18,7 +18,6 @@ class Check:
     bound: float
     unit: str = ""
     at_least: bool = False
-    note: str = ""
 
     @property
     def met(self) -> bool | None:
@@ -48,6 +47,8 @@ class Result:
     notes: list[str] = field(default_factory=list)
     took_s: float = 0.0
     error: str = ""
+    foreign_share: float | None = None  # of the cores, used by others meanwhile
+    steal_share: float | None = None  # of the cores, taken by the host meanwhile
 
     def check(self, name: str, seen: float | None, bound: float, unit: str = "", **more: Any) -> None:
         self.checks.append(Check(name, seen, bound, unit, **more))

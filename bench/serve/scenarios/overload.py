@@ -21,6 +21,7 @@ from bench.serve.scenarios.drive import (
     p_ms,
     rows,
     run,
+    said,
     summary,
     texts,
     workflow_target,
@@ -138,10 +139,12 @@ async def _over(scene: _Scene, curve: Sequence[Samples]) -> Result:
     _all_ended(found, over, watched)
     balance = books.balance(driven.sent, after.since(before), subject.name)
     found.check("requests that only one side knows", balance["missing"], 0)
+    shown = summary(over, subject.slo_s)
+    found.notes.append(said(shown))
     found.figures = {
         "peak_goodput_rps": peak,
         "below": [summary(each, subject.slo_s) for each in curve],
-        "over": summary(over, subject.slo_s),
+        "over": shown,
         "books": balance,
         "most": watched.most,
         "shed": shed(after.since(before)),

@@ -1,4 +1,4 @@
-"""The second half of `make bench-serve`: every scenario, written as JSON and onto the page of the first half.
+"""The second half of `make bench-serve`: every scenario, written into the file of the first half and onto its page.
 
     python -m bench.serve.scenarios.run_scenarios [--quick] [--only overload,steady]
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import json
 import signal
 import sys
 import time
@@ -20,58 +19,60 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.serve import bare, processes
-from bench.serve.run import machine
+from bench.serve import bare, files, load, machine, missed, processes, report
 from bench.serve.scenarios import section
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.settings import QUICK, Settings
 
 SCENARIOS = (
-    *("batching", "desk", "overload", "slow", "leaving", "killing", "loading", "sharing"),
-    "steady",
+    *("overheads", "batching", "desk", "overload", "slow", "leaving", "killing", "loading", "sharing"),
+    *("referee", "steady"),
 )
 
 
 class Run:
     """What was found so far, and where it is written."""
 
-    def __init__(self, settings: Settings, out: Path, page: Path) -> None:
-        self.settings, self.out, self.page = settings, out, page
+    def __init__(self, settings: Settings, out: Path) -> None:
+        self.settings, self.out = settings, out
         self.results: list[Result] = []
         self.began = time.time()
-        self.machine = machine()
+        self.machine = machine.facts()
 
     def scenario(self, name: str) -> None:
         """One scenario; what goes wrong in it is its result, and the others still run."""
         print(name, file=sys.stderr, flush=True)
-        began = time.monotonic()
-        try:
-            found = importlib.import_module(f"bench.serve.scenarios.{name}").measure(self.settings)
-        except Exception as error:  # noqa: BLE001  # told on the page, with the others
-            traceback.print_exc()
-            found = [Result(name, name, "", error=f"{type(error).__name__}: {error}"[:400])]
+        own_s = -load.own_cpu_s()
+        with processes.watch([]) as usage:
+            found = self._measured(name)
+        own_s += load.own_cpu_s()  # with the servers, which have ended
         for each in found:
-            each.took_s = (time.monotonic() - began) / len(found)
+            each.took_s = usage.wall_s / len(found)
+            each.foreign_share = usage.foreign_share(own_s, bare.CORES)
+            each.steal_share = usage.steal_share(bare.CORES)
         self.results += found
         self.write()
 
+    def _measured(self, name: str) -> list[Result]:
+        try:
+            return list(importlib.import_module(f"bench.serve.scenarios.{name}").measure(self.settings))
+        except Exception as error:  # noqa: BLE001  # told on the page, with the others
+            traceback.print_exc()
+            return [Result(name, name, "", error=f"{type(error).__name__}: {error}"[:400])]
+
     def document(self) -> dict[str, Any]:
         return {
-            "format": "tauten-bench-serve-scenarios/1",
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
             "minutes": round((time.time() - self.began) / 60, 1),
-            "machine": self.machine,
+            "machine": {**self.machine, "at_end": machine.state()},
             "settings": dataclasses.asdict(self.settings),
             "passed": bool(self.results) and all(each.passed for each in self.results),
             "scenarios": [each.document() for each in self.results],
         }
 
     def write(self) -> None:
-        """Both files, after every scenario: a run that is stopped still shows what it has."""
-        document = self.document()
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.out.write_text(json.dumps(document, indent=1) + "\n")
-        section.into_page(document, self.page)
+        """The file and its page, after every scenario: a run that is stopped still shows what it has."""
+        files.write_stress(self.out, self.document())
 
 
 def text(results: Sequence[Result]) -> str:
@@ -103,8 +104,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steady-s", type=float, default=None, help="length of the long run (600)")
-    parser.add_argument("--out", type=Path, default=Path("out/bench-serve-scenarios.json"))
-    parser.add_argument("--page", type=Path, default=Path("out/bench-serve.html"), help="the first half's")
+    parser.add_argument(
+        "--out", type=Path, default=files.OUT, help="the first half's; its page lies beside it"
+    )
     return parser.parse_args(words)
 
 
@@ -122,13 +124,14 @@ def main() -> int:
         return 2
     processes.pin(bare.CORES)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then as well
-    run = Run(chosen(asked), asked.out, asked.page)
+    run = Run(chosen(asked), asked.out)
     try:
         for name in asked.only:
             run.scenario(name)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     print(text(run.results))
+    print(report.missed_text(missed.missed({files.STRESS: run.document()}, missed.read_reasons())))
     return 0 if run.document()["passed"] and len(run.results) >= len(asked.only) else 1
 
 

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from bench.serve import report
+from bench.serve import machine, report
 
-BEGIN, END = "<!-- scenarios -->", "<!-- end of scenarios -->"
 WORDS = {True: "met", False: "missed", None: "no figure"}
 LINES = {
     "slack": "tauten",
@@ -20,19 +17,25 @@ LINES = {
 
 
 def section(document: Mapping[str, Any]) -> str:
-    """All scenarios, between two marks by which the section is found again."""
+    """All scenarios: the second half of the page."""
     chosen = document["settings"]
     said = "a quick look: no figure of record" if chosen["quick"] else "the full run"
     parts = "".join(_scenario(one) for one in document["scenarios"])
     return (
-        f"{BEGIN}<h1>Our server under stress</h1><p class=soft>began {escape(document['began'])}, "
-        f"{document['minutes']} minutes; {said}.</p>{_overview(document['scenarios'])}{parts}{END}"
+        f"<h1>Our server under stress</h1><p class=soft>began {escape(document['began'])}, "
+        f"{document['minutes']} minutes; {said}; {escape(machine.words(document['machine']))}.</p>"
+        f"{_overview(document['scenarios'])}{parts}"
     )
 
 
 def _overview(scenarios: Sequence[Mapping[str, Any]]) -> str:
-    rows = "".join(f"<tr><td>{escape(one['title'])}</td><td>{_verdict(one)}</td></tr>" for one in scenarios)
-    return f"<table><tr><th>scenario</th><th></th></tr>{rows}</table>"
+    rows = "".join(
+        f"<tr><td>{escape(one['title'])}</td><td>{_verdict(one)}</td>"
+        f"<td>{report.number(one['foreign_share'], 'share')}</td><td>{report.number(one['steal_share'], 'share')}</td></tr>"
+        for one in scenarios
+    )
+    head = "<tr><th>scenario</th><th></th><th>foreign CPU</th><th>stolen by the host</th></tr>"
+    return f"<table>{head}{rows}</table>"
 
 
 def _verdict(one: Mapping[str, Any]) -> str:
@@ -60,18 +63,11 @@ def _scenario(one: Mapping[str, Any]) -> str:
 
 def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(each['name'])}</td><td>{_value(each['seen'], each['unit'])}</td>"
-        f"<td>{'≥' if each['at_least'] else '≤'} {_value(each['bound'], each['unit'])}</td><td>{WORDS[each['met']]}</td></tr>"
+        f"<tr><td>{escape(each['name'])}</td><td>{report.value(each['seen'], each['unit'])}</td>"
+        f"<td>{'≥' if each['at_least'] else '≤'} {report.value(each['bound'], each['unit'])}</td><td>{WORDS[each['met']]}</td></tr>"
         for each in checks
     )
     return f"<table><tr><th></th><th>seen</th><th>bound</th><th></th></tr>{rows}</table>" if rows else ""
-
-
-def _value(value: float | None, unit: str) -> str:
-    if value is None or unit == "share":
-        return report.number(value, unit)
-    shown = f"{value:.0f}" if float(value).is_integer() else report.number(value)
-    return f"{shown} {unit}".strip()
 
 
 def _figures(figures: Mapping[str, Any]) -> str:
@@ -100,18 +96,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_plain(each) for each in value)
     return report.number(value) if isinstance(value, float) else str(value)
-
-
-def into_page(document: Mapping[str, Any], page: Path) -> None:
-    """Puts the section on the page of the comparison, in place of an older one; makes a page where there is none."""
-    own = section(document)
-    if page.exists():
-        text = re.sub(f"{BEGIN}.*?{END}", "", page.read_text(), flags=re.DOTALL)
-        head, closing, rest = text.rpartition("</html>")
-        page.write_text(f"{head}{own}{closing}{rest}")
-        return
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Our server under stress</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{report.STYLE}</style>{own}</html>\n'
-    )
