@@ -409,7 +409,7 @@ def test_a_column_in_which_only_a_peer_has_a_figure_is_lost() -> None:
     (below,) = (one for one in found if one["target"].endswith("below every peer's, heavy, ms"))
     assert (below["met"], below["seen"]) == (False, None)
     alone = table.summarize(rows[1:], table.columns(run.CLIENTS, run.LEVELS))["targets"][0]
-    assert (alone["met"], alone["lost"]) == (None, [])  # ours was not asked for
+    assert (alone["met"], alone["lost"]) == (None, [])  # ours was not asked for, so nothing is lost
 
 
 def test_targets_say_met_missed_or_no_figure(summary: dict[str, object]) -> None:
@@ -420,6 +420,18 @@ def test_targets_say_met_missed_or_no_figure(summary: dict[str, object]) -> None
     assert met["open-loop p99 at 70% below every peer's, heavy, ms"] is True  # every peer was outrun
     assert met["p99 of 100 KB bodies at 32 clients, ms"] is True
     assert all(one["met"] is None for one in table.targets([]))
+
+
+def test_of_two_rows_of_ours_the_better_one_is_held_against_the_target() -> None:
+    rows = [
+        _row("tauten", "heavy", [_round(n, rps, p99)]) for n, (rps, p99) in enumerate([(3700, 9), (3000, 5)])
+    ]
+    rows[1]["label"] = "tauten, 2 workers"
+    found = table.summarize(rows, table.columns(run.CLIENTS, run.LEVELS))["targets"]
+    seen = {one["target"]: (one["seen"], one["met"], one.get("note")) for one in found}
+    assert seen["share of bare at 128 clients, heavy"] == (3700 / 4000, True, "tauten <raw>")
+    assert seen["columns in which ours is not first"] == (None, None, None)  # nobody else is there
+    assert seen["open-loop p99 at 70% below every peer's, heavy, ms"][1] is None
 
 
 class _Seen(HTMLParser):
