@@ -103,8 +103,14 @@ def test_without_an_slo_failures_decide(tmp_path: Path, capsys: pytest.CaptureFi
     assert "FAILED" in shown(capsys)
 
 
-def test_a_closed_loop_says_what_it_is(flow: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench(flow, "text=hi", "--clients", "2", "--requests", "50") == 0
+def test_a_closed_loop_says_what_it_is(
+    flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "b.html"
+    assert bench(flow, "text=hi", "--clients", "2", "--requests", "50", "--html", page) == 0
+    head = page.read_text().partition("<svg")[0]
+    assert "2 clients, closed loop: not a latency claim" in head
+    assert "poisson" not in head  # nothing arrives there
     text = shown(capsys)
     assert "closed loop, 2 clients" in text
     assert "closed loop: not a latency claim" in text
@@ -266,6 +272,9 @@ def test_the_warm_up_is_enough_to_see_that_requests_are_wrong(capsys: pytest.Cap
         (("--warm-up", "-1"), "--warm-up -1"),
         (("--warm-up", "nan"), "--warm-up nan"),
         (("--warm-up", "inf"), "--warm-up inf"),
+        (("--duration", "0"), "--duration 0"),
+        (("--duration", "-5"), "--duration -5"),
+        (("--duration", "nan"), "--duration nan"),
     ],
 )
 def test_a_length_that_cannot_be_is_named_and_is_no_default(
@@ -319,6 +328,22 @@ def test_loads_that_cannot_be(
     complaint = capsys.readouterr().err
     assert f"tauten: {code} " in complaint
     assert "help: " in complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "both"),
+    [
+        (("--max-rate", "--rounds", "3"), "--max-rate and --rounds"),
+        (("--max-rate", "--duration", "5"), "--max-rate and --duration"),
+        (("--clients", "2", "--arrivals", "gamma:4"), "--clients and --arrivals"),
+        (("--rate", "5", "--requests", "10", "--duration", "5"), "--requests and --duration"),
+    ],
+)
+def test_what_another_flag_would_leave_unused_is_refused(
+    flow: Path, words: tuple[str, ...], both: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(flow, "text=hi", *words) == 2
+    assert f"tauten: E260 {both}\n" in capsys.readouterr().err
 
 
 def test_an_address_without_its_scheme(capsys: pytest.CaptureFixture[str]) -> None:

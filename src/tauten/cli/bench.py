@@ -36,6 +36,7 @@ from tauten.run.engine import Engine
 
 app = typer.Typer(add_completion=False)
 
+DURATION_S = 30.0  # the slopes of a run, and a p95 at 5 requests a second, need no more
 ROUNDS = 5  # of two plans: the fewest whose t-interval is under three standard errors
 
 
@@ -65,6 +66,9 @@ Clients = Annotated[
 Count = Annotated[
     int | None, typer.Option(help="Requests to measure, in place of a duration.", show_default=False)
 ]
+Duration = Annotated[
+    float | None, typer.Option(help="Seconds to measure, 30 when absent.", show_default=False)
+]
 WarmUp = Annotated[
     float | None, typer.Option(help="Seconds before; a tenth of the run when absent.", show_default=False)
 ]
@@ -89,7 +93,7 @@ def bench(
     max_rate: Annotated[bool, typer.Option("--max-rate", help="Find the highest rate that holds.")] = False,
     clients: Clients = 0,
     arrivals: Annotated[str, typer.Option(help="poisson, gamma:4, constant, recorded, bursts:10x5/30.")] = "",
-    duration: Annotated[float, typer.Option(help="Seconds to measure, after a warm-up.")] = 30.0,
+    duration: Duration = None,
     requests: Count = None,
     warm_up: WarmUp = None,
     slo: SloText = "",
@@ -115,8 +119,13 @@ def bench(
     and there is no SLO.
     """
     _check_at_least_0({"--clients": clients, "--rounds": rounds, "--deadline-ms": deadline_ms})
-    _check_length(requests, warm_up)
+    _check_length(requests, warm_up, duration)
     _check(timeout, max_errors, pid)
+    _check_together(
+        {"--rounds": rounds, "--duration": duration, "--arrivals": arrivals, "--requests": requests},
+        search=max_rate,
+        closed=bool(clients),
+    )
     kind = _arrivals(arrivals, recording, rate or rates or max_rate)
     listed = _rates(rates)
     _one_load(bool(rate), bool(listed), max_rate, bool(clients), kind.kind == "recorded")
@@ -131,7 +140,7 @@ def bench(
         target=target,
         inputs=inputs or [],
         plans=plan or [],
-        load=_split(load, turns, duration, requests, warm_up),
+        load=_split(load, turns, DURATION_S if duration is None else duration, requests, warm_up),
         rates=listed,
         search=max_rate,
         rounds=turns,
@@ -153,11 +162,32 @@ def _check_at_least_0(given: Mapping[str, float]) -> None:
             raise InputError(f"{flag} {value:g}", help="give more than 0", code="E260")
 
 
-def _check_length(requests: int | None, warm_up_s: float | None) -> None:
+def _check_together(given: Mapping[str, Any], *, search: bool, closed: bool) -> None:
+    """What another flag would silently leave unused is refused."""
+    refused = [
+        ("--max-rate", search, "--rounds", "leave it out: each trial is one run, with a seed of its own"),
+        (
+            "--max-rate",
+            search,
+            "--duration",
+            "leave it out, or give --requests: what proves an SLO is a number",
+        ),
+        ("--clients", closed, "--arrivals", "leave it out: a client sends when its answer has come"),
+        ("--requests", given["--requests"] is not None, "--duration", "give one of the two"),
+    ]
+    for flag, there, other, help in refused:
+        if there and given[other]:
+            raise InputError(f"{flag} and {other}", help=help, code="E260")
+
+
+def _check_length(requests: int | None, warm_up_s: float | None, duration_s: float | None) -> None:
     """A flag that is absent takes its default; a number that cannot be is no way to ask for that."""
     if requests is not None and requests < 1:
         help = "give 1 or more, or leave it out to measure for a --duration"
         raise InputError(f"--requests {requests}", help=help, code="E260")
+    if duration_s is not None and not 0 < duration_s < math.inf:
+        help = "give seconds, or leave it out for 30 of them"
+        raise InputError(f"--duration {duration_s:g}", help=help, code="E260")
     if warm_up_s is not None and not 0 <= warm_up_s < math.inf:
         help = "give seconds, 0 for none, or leave it out for a tenth of the run"
         raise InputError(f"--warm-up {warm_up_s:g}", help=help, code="E260")

@@ -12,7 +12,8 @@ from tauten.explain.waterfall import STYLE as COMMON
 from tauten.improve.load import plot
 from tauten.improve.load.figures import QUANTILES, judged
 from tauten.improve.load.result import Bench, Run
-from tauten.improve.load.screen import figure, to_text
+from tauten.improve.load.schedule import Load
+from tauten.improve.load.screen import CLOSED, figure, to_text
 
 STYLE = COMMON + plot.STYLE + ".tau pre{font:13px/1.4 ui-monospace,monospace;overflow-x:auto}\n"
 
@@ -35,8 +36,7 @@ def _body(bench: Bench) -> str:
     charts = [plot.svg_curve(bench.runs, limits), plot.svg_percentiles(bench.runs, limits)]
     kind = {"met": "good", "measured": "dim"}.get(bench.answer, "bad")
     why = "".join(f"<p>{escape(each)}</p>" for each in bench.why)
-    loop = "closed loop: not a latency claim" if bench.load.clients else "open loop"
-    facts = [bench.api, loop, str(bench.load.arrivals), f"seed {bench.load.seed}", bench.machine]
+    facts = [bench.api, *_loop(bench.load), bench.machine]
     return "".join(
         [
             f'<h1>{escape(bench.target)}</h1><p class="dim">{escape(" · ".join(filter(None, facts)))}</p>',
@@ -46,6 +46,13 @@ def _body(bench: Bench) -> str:
             f'<h2>As printed</h2><div class="wide"><pre>{escape(to_text(bench))}</pre></div>',
         ]
     )
+
+
+def _loop(load: Load) -> list[str]:
+    """How requests came; a closed loop has no arrivals and no seed."""
+    if load.clients:
+        return [f"{load.clients} clients, {CLOSED}"]
+    return ["open loop", str(load.arrivals), f"seed {load.seed}"]
 
 
 def _table(runs: Iterable[Run]) -> str:
