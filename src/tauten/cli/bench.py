@@ -121,11 +121,8 @@ def bench(
     _check_at_least_0({"--clients": clients, "--rounds": rounds, "--deadline-ms": deadline_ms})
     _check_length(requests, warm_up, duration)
     _check(timeout, max_errors, pid)
-    _check_together(
-        {"--rounds": rounds, "--duration": duration, "--arrivals": arrivals, "--requests": requests},
-        search=max_rate,
-        closed=bool(clients),
-    )
+    lengths = {"--rounds": rounds, "--duration": duration, "--requests": requests}
+    _check_together({**lengths, "--arrivals": arrivals, "--max-rate": max_rate, "--clients": clients})
     kind = _arrivals(arrivals, recording, rate or rates or max_rate)
     listed = _rates(rates)
     _one_load(bool(rate), bool(listed), max_rate, bool(clients), kind.kind == "recorded")
@@ -162,21 +159,17 @@ def _check_at_least_0(given: Mapping[str, float]) -> None:
             raise InputError(f"{flag} {value:g}", help="give more than 0", code="E260")
 
 
-def _check_together(given: Mapping[str, Any], *, search: bool, closed: bool) -> None:
+def _check_together(given: Mapping[str, Any]) -> None:
     """What another flag would silently leave unused is refused."""
+    longer = "leave it out, or give --requests: what proves an SLO is a number of them"
     refused = [
-        ("--max-rate", search, "--rounds", "leave it out: each trial is one run, with a seed of its own"),
-        (
-            "--max-rate",
-            search,
-            "--duration",
-            "leave it out, or give --requests: what proves an SLO is a number",
-        ),
-        ("--clients", closed, "--arrivals", "leave it out: a client sends when its answer has come"),
-        ("--requests", given["--requests"] is not None, "--duration", "give one of the two"),
+        ("--max-rate", "--rounds", "leave it out: each trial is one run, with a seed of its own"),
+        ("--max-rate", "--duration", longer),
+        ("--clients", "--arrivals", "leave it out: a client sends when its answer has come"),
+        ("--requests", "--duration", "give one of the two"),
     ]
-    for flag, there, other, help in refused:
-        if there and given[other]:
+    for flag, other, help in refused:
+        if given[flag] and given[other]:
             raise InputError(f"{flag} and {other}", help=help, code="E260")
 
 
