@@ -47,7 +47,8 @@ bench: models
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/memory.py
 
-# Both halves run, whatever the first one says; SCENARIOS=--quick is a look of three minutes at the second.
+# Both halves run, whatever the first one says, and write out/bench-serve.json with its page beside it; SCENARIOS=--quick
+# is a look of three minutes at the second. `python -m bench.serve.files` draws the page again from the file.
 bench-serve: models
 	@status=0; \
 	$(BIN)/python -m bench.serve.run $(ARGS) || status=$$?; \

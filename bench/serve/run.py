@@ -194,7 +194,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="each starts every server anew (5)")
+    parser.add_argument("--rounds", type=int, default=table.ROUNDS, help="each starts every server anew (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each point (1); wrk takes whole ones")
     parser.add_argument("--bare-seconds", type=float, default=1.0, help="of each case of the bare limit (1)")
     parser.add_argument("--only", type=_names, default=None, help="servers, comma separated (all)")

@@ -21,7 +21,7 @@ settings = importlib.import_module("bench.serve.scenarios.settings")
 TINY = dataclasses.replace(
     settings.QUICK,
     rounds=1,
-    point_s=0.1,
+    point_s=0.3,
     overload_s=0.2,
     burst_s=0.2,
     kills=1,
@@ -30,6 +30,7 @@ TINY = dataclasses.replace(
 )
 EXACT = (
     "lost",
+    "not answered",
     "zombie",
     "left over",
     "ended well",

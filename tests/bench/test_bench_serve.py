@@ -187,6 +187,9 @@ def test_the_settings_give_a_row_per_variant_and_model() -> None:
         "mlserver",
         "ray",
     }
+    peers_of_the_claim = {"tauten", "mosec", "litserve", "bentoml", "pytriton", "mlserver", "ray"}
+    for model in ("small", "heavy", "wide"):
+        assert {row.server for row in rows if row.model == model} >= peers_of_the_claim
     assert all("{" not in row.path for row in rows)
     for row in rows:
         if "program" in row.settings:
@@ -419,6 +422,7 @@ def test_targets_say_met_missed_or_no_figure(summary: dict[str, object]) -> None
     assert met["share of bare at 128 clients, heavy"] is False
     assert met["open-loop p99 at 70% below every peer's, heavy, ms"] is True  # every peer was outrun
     assert met["p99 of 100 KB bodies at 32 clients, ms"] is True
+    assert met["rounds of the row with the fewest"] is True  # those that never ran have their reason
     assert all(one["met"] is None for one in table.targets([]))
 
 
@@ -432,6 +436,7 @@ def test_of_two_rows_of_ours_the_better_one_is_held_against_the_target() -> None
     assert seen["share of bare at 128 clients, heavy"] == (3700 / 4000, True, "tauten <raw>")
     assert seen["columns in which ours is not first"] == (None, None, None)  # nobody else is there
     assert seen["open-loop p99 at 70% below every peer's, heavy, ms"][1] is None
+    assert seen["rounds of the row with the fewest"] == (1, False, "heavy, tauten <raw>")
 
 
 class _Seen(HTMLParser):

@@ -223,6 +223,24 @@ def test_what_was_shed_is_said_with_its_reasons() -> None:
     assert "the queue needs N ms" in words
 
 
+def test_the_tuned_plan_is_held_against_the_naive_one() -> None:
+    def rated(rate: float | None) -> Any:
+        return outcome.Result("x", "x", "x", figures={"max_rate_per_s": rate})
+
+    for before, after, met in ((2.0, 3.0, [True]), (2.0, 1.0, [False]), (2.0, None, [None]), (None, 3.0, [])):
+        tuned = rated(after)
+        desk.compared(rated(before), tuned)
+        assert [check.met for check in tuned.checks] == met
+        assert bool(tuned.notes) == (before is None)
+
+
+def test_every_curve_is_of_five_rounds_or_more() -> None:
+    settings = run_scenarios.Settings()
+    assert min(settings.rounds, settings.desk_rounds) >= 5
+    assert settings.steady_s >= 600
+    assert settings.kill_every_s == 5
+
+
 def test_overheads_with_a_bound_are_checks() -> None:
     rows = {
         "a deployment hop": {"us": 16.0, "bound_us": 15.0},

@@ -16,8 +16,8 @@ class Settings:
     levels: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of bare capacity
     point_s: float = 2.0  # of a batching curve
     desk_rates: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)  # around what two cores answer
-    desk_point_s: float = 60.0
-    desk_rounds: int = 3
+    desk_point_s: float = 36.0  # by rates, rounds and four waits: 48 minutes
+    desk_rounds: int = 5
     overload_s: float = 10.0
     burst_s: float = 5.0
     kills: int = 12  # a minute of one every 5 s
