@@ -45,14 +45,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _measured(name: str) -> list[Any]:
-    found = importlib.import_module(f"bench.serve.scenarios.{name}").measure(TINY)
+    found = list(importlib.import_module(f"bench.serve.scenarios.{name}").measure(TINY))
     for one in found:
         assert one.error == ""
         assert one.checks
         for check in one.checks:
             if any(words in check.name for words in EXACT):
                 assert check.met, f"{one.name}: {check.name}: {check.seen}"
-    return list(found)
+    return found
 
 
 def test_sharing_runs_to_its_end() -> None:

@@ -308,11 +308,15 @@ def test_a_scenario_that_breaks_is_told_and_the_others_run(
     def broken(settings: Any) -> None:
         raise RuntimeError("no port")
 
+    def half(settings: Any) -> Any:
+        yield result()
+        raise RuntimeError("no model")
+
     monkeypatch.setattr(overload, "measure", broken)
-    monkeypatch.setattr(batching, "measure", lambda settings: [result()])
+    monkeypatch.setattr(batching, "measure", half)
     run = run_scenarios.Run(run_scenarios.QUICK, tmp_path / "s.json")
     run.scenario("overload")
     run.scenario("batching")
-    assert [each.error for each in run.results] == ["RuntimeError: no port", ""]
+    assert [each.error for each in run.results] == ["RuntimeError: no port", "", "RuntimeError: no model"]
     assert all(each.foreign_share is not None and each.steal_share is not None for each in run.results)
     assert run_scenarios.chosen(run_scenarios.arguments(["--quick", "--steady-s", "5"])).steady_s == 5

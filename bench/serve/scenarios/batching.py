@@ -6,7 +6,7 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ WARM = load.Point("warm", 0.5, 32)
 Points = dict[str, dict[float, list[dict[str, Any]]]]  # wait -> rate -> the point of each round
 
 
-def measure(settings: Settings) -> list[Result]:
-    found = []
+def measure(settings: Settings) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(prefix="tb-plans-") as folder:
         for name in MODELS:
             path = models.ensure(name, environments.cache_folder() / "models")
@@ -47,9 +46,9 @@ def measure(settings: Settings) -> list[Result]:
                         _one(_row(name, wait, Path(folder)), path, settings, number, points[wait])
                     except (peers.CannotStart, load.LoadFailed) as error:
                         failed.append(f"{name} {wait}, round {number + 1}: {error}")
-            found.append(judged(name, capacity, points))
-            found[-1].notes += failed
-    return found
+            found = judged(name, capacity, points)
+            found.notes += failed
+            yield found
 
 
 def plan(model: str, wait: str) -> str:

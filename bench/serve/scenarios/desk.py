@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -30,15 +30,17 @@ OVER = 2.0  # times the highest rate: where shedding begins
 BATCH_WAITS: dict[str, Any] = {"no batches": None, "off": "off", "fixed 2 ms": 2.0, "slack": "slack"}
 
 
-def measure(settings: Settings) -> list[Result]:
+def measure(settings: Settings) -> Iterator[Result]:
     ensure_manual()
     items = list(recording(split="held_out", quick=settings.quick))
     render(items)
     inputs = [item.inputs for item in items]
-    found = [run(lambda: _batching(inputs, settings))]
-    rated = [run(lambda plan=plan: _max_rate(inputs, plan, settings)) for plan in plans()]
-    compared(*rated)
-    return found + rated
+    yield run(lambda: _batching(inputs, settings))
+    naive, tuned = plans()
+    yield (before := run(lambda: _max_rate(inputs, naive, settings)))
+    after = run(lambda: _max_rate(inputs, tuned, settings))
+    compared(before, after)
+    yield after
 
 
 def compared(naive: Result, tuned: Result) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -33,8 +34,9 @@ TOLD_S = 1.0  # until an open stream has heard of the death
 BACK_S = 15.0  # until a new worker answers: it loads the model
 
 
-def measure(settings: Settings) -> list[Result]:
-    return [run(lambda: _replicas(settings)), run(lambda: _worker(settings))]
+def measure(settings: Settings) -> Iterator[Result]:
+    yield run(lambda: _replicas(settings))
+    yield run(lambda: _worker(settings))
 
 
 async def _replicas(settings: Settings) -> Result:

@@ -81,10 +81,9 @@ async def subject_served(subject: Subject, seed: int) -> Any:
             yield served, driven
 
 
-def measure(settings: Settings) -> list[Result]:
-    return [
-        result for subject in SUBJECTS for result in run(lambda subject=subject: _subject(subject, settings))
-    ]
+def measure(settings: Settings) -> Iterator[Result]:
+    for subject in SUBJECTS:
+        yield from run(lambda subject=subject: _subject(subject, settings))
 
 
 async def _subject(subject: Subject, settings: Settings) -> list[Result]:

@@ -54,11 +54,15 @@ class Run:
         self.write()
 
     def _measured(self, name: str) -> list[Result]:
+        """What it found, also where one of its parts broke: that is a result of its own."""
+        found: list[Result] = []
         try:
-            return list(importlib.import_module(f"bench.serve.scenarios.{name}").measure(self.settings))
+            for each in importlib.import_module(f"bench.serve.scenarios.{name}").measure(self.settings):
+                found.append(each)
         except Exception as error:  # noqa: BLE001  # told on the page, with the others
             traceback.print_exc()
-            return [Result(name, name, "", error=f"{type(error).__name__}: {error}"[:400])]
+            found.append(Result(name, name, "", error=f"{type(error).__name__}: {error}"[:400]))
+        return found
 
     def document(self) -> dict[str, Any]:
         return {
