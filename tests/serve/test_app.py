@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 
 from serve.kit_asgi import ask, site
 from serve.kit_workflows import endless, shouted
-from tauten.serve.door import Door
+from tauten.errors import InputError
+from tauten.serve.door import Caller, Door
+from tauten.serve.exchange import Exchange
 from tauten.serve.service import Service
 
 
@@ -38,6 +41,40 @@ def test_unknown_names_paths_methods_bodies_and_headers_are_refused_in_words() -
                 done = await ask(app, method, path, body, headers)
                 assert done.status == status, (path, done.body)
                 assert hint in done.json["error"]["help"], done.json
+
+    asyncio.run(main())
+
+
+def test_a_refusal_carries_the_clients_own_id_whenever_it_comes() -> None:
+    """Before a route is found, a key is checked, a header is read: whoever asked finds the line in the log."""
+
+    def stranger(exchange: Exchange) -> Caller:
+        raise InputError("nobody", help="come with a key", code="E262")
+
+    async def main() -> None:
+        async with site(Service(shouted), door=Door(identify=stranger)) as app:
+            for path in ("/nowhere", "/v1/workflows", "/v1/models", "/v2/models/shouted"):
+                done = await ask(app, "GET", path, headers={"x-request-id": "mine-1"})
+                assert (done.status >= 400, done.headers["x-request-id"]) == (True, "mine-1"), path
+            made = (await ask(app, "GET", "/nowhere", headers={"x-request-id": "a b"})).headers[
+                "x-request-id"
+            ]
+            assert made.isalnum()  # what is no id is not repeated
+
+    asyncio.run(main())
+
+
+def test_a_compressed_body_is_refused_in_words_where_none_is_taken() -> None:
+    async def main() -> None:
+        async with site(Service(shouted)) as app:
+            for path in ("/v1/workflows/shouted", "/v1/chat/completions", "/v2/models/shouted/generate"):
+                done = await ask(app, "POST", path, gzip.compress(b"{}"), {"content-encoding": "gzip"})
+                assert done.status == 400
+                assert b"content-encoding" in done.body
+                assert b"/infer takes gzip" in done.body
+            body = {"inputs": {"text": "a"}}
+            plain = await ask(app, "POST", "/v1/workflows/shouted", body, {"content-encoding": "identity"})
+            assert plain.status == 200
 
     asyncio.run(main())
 

@@ -8,6 +8,7 @@ import gc
 import threading
 import tracemalloc
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -93,6 +94,57 @@ def test_every_api_names_its_request_and_belongs_to_the_callers_trace(api: str) 
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("01" + PARENT[2:], True),  # a later version, as far as this one knows it
+        ("01" + PARENT[2:] + "-more", True),
+        ("01" + PARENT[2:] + "more", False),
+        (PARENT + "-more", False),  # version 00 ends with the flags
+        ("ff" + PARENT[2:], False),
+    ],
+)
+def test_a_trace_context_of_a_later_version_is_read_as_far_as_it_is_known(given: str, taken: bool) -> None:
+    async def main() -> None:
+        async with site(Echo().service) as app:
+            watch = Watch()
+            app.site.observers.append(watch)
+            path, body = APIS["native"]
+            assert (await ask(app, "POST", path, body, {"traceparent": given})).status == 200
+            [call] = watch.calls
+            assert (call.parent is not None and call.parent.trace_id == PARENT[3:35]) is taken
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("api", ["native", "oip"])
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_streamed_input_of_a_program_may_come_whole(api: str, streams: bool) -> None:
+    """A list of increments is what JSON has for a stream; drawn workflows take it, and so do programs."""
+
+    async def joined(words: tt.Stream[str]) -> str:
+        return "".join([word async for word in words])
+
+    async def told(words: tt.Stream[str]) -> AsyncIterator[str]:
+        async for word in words:
+            yield word
+
+    service = Service(tt.workflow(name="joined")(told if streams else joined))
+    tensor = {"name": "words", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]}
+    asked = {
+        "native": ("/v1/workflows/joined", {"inputs": {"words": ["a", "b"]}}),
+        "oip": ("/v2/models/joined/infer", {"inputs": [tensor]}),
+    }
+
+    async def main() -> None:
+        async with site(service) as app:
+            done = await ask(app, "POST", *asked[api])
+            assert done.status == 200, done.body
+            assert b"ab" in done.body or b'["a","b"]' in done.body, done.body
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("api", APIS)
 def test_every_api_carries_the_deadline_and_the_priority(api: str) -> None:
     path, body = APIS[api]
@@ -106,8 +158,9 @@ def test_every_api_carries_the_deadline_and_the_priority(api: str) -> None:
             passed = await ask(app, "POST", path, body, {"x-tauten-deadline-ms": "-1"})
             assert passed.status == 504
             assert echo.runs == 1  # what has no time left is not begun
-            wrong = await ask(app, "POST", path, body, {"x-tauten-priority": "urgent"})
-            assert wrong.status == 400
+            for priority in ("urgent", "1.5"):
+                wrong = await ask(app, "POST", path, body, {"x-tauten-priority": priority})
+                assert wrong.status == 400
 
     run_virtual(main())
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tauten.describe.payload import OPENS_FILES
-from tauten.describe.ports import Session
+from tauten.describe.ports import Session, Stream
 from tauten.errors import Cancelled, InputError, TautenError
 from tauten.run.opened import Answer
 from tauten.run.request import ANY_TIME, Aim, Request
@@ -33,7 +33,7 @@ MAX_DEPTH = 64  # JSON levels: structured outputs need a dozen; code that walks 
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)  # possessive: linear time
 _PREFIX = os.urandom(4).hex()
 _count = itertools.count(1)
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class Call:
         self._read(headers)
         self.id = _id_of(headers.get("x-request-id", "")) or new_id()
         self.spent_s = 0.0  # by earlier requests to the engine for the same call
-        self.priority = int(_number(headers, "x-tauten-priority", 0))
+        self.priority = _whole(headers, "x-tauten-priority", 0)
         self.request: Request | None = None  # what runs for it, once it runs
         self.service: Service | None = None  # that it is for, once it is known
         self.error: BaseException | None = None  # what ended the work, told inside a stream or not
@@ -126,9 +126,20 @@ class Call:
     async def body(self) -> bytes:
         return await self.exchange.body(self.door.body_bytes)
 
+    async def plain(self) -> bytes:
+        """The body of a path that takes it as it is; raises InputError E299 for one that is compressed."""
+        coding = self.exchange.headers.get("content-encoding", "identity")
+        if coding.lower() not in ("", "identity"):
+            raise InputError(
+                f"content-encoding {coding[:40]!r} on a path that takes bodies as they are",
+                help="send the body uncompressed; /v2/models/NAME/infer takes gzip and deflate",
+                code="E299",
+            )
+        return await self.body()
+
     async def read(self, kind: type[T]) -> T:
         """The body as JSON of a type; raises InputError E290 with the place of what is wrong."""
-        body = await self.body()
+        body = await self.plain()
         check_depth(body)
         try:
             return msgspec.json.decode(body, type=kind)
@@ -205,6 +216,7 @@ class Call:
 
         `share` False where the inputs ask for a draw by lot (sampling without a seed).
         """
+        inputs = _streamed(service, inputs)
         request = self.begin(service, session)
         plan = request.plan = self._plan(service, session)
 
@@ -236,6 +248,7 @@ class Call:
         share: bool = True,
     ) -> AsyncGenerator[Any, None]:
         """A workflow's increments as they come; leaving the loop stops the work."""
+        inputs = _streamed(service, inputs)
         request = self.begin(service, session)
         plan = request.plan = self._plan(service, session)
 
@@ -321,10 +334,16 @@ def check_depth(body: bytes) -> None:
 
 def refusal(exchange: Exchange, failed: Callable[[Any], Reply], error: TautenError) -> Reply:
     """An error as a reply in the API's own form, with an id and what the standards ask beside a status."""
-    if not any(name == "x-request-id" for name, _ in exchange.extra):
-        exchange.extra.append(("x-request-id", new_id()))
-    exchange.extra += refusal_headers(error)
+    exchange.extra += [*refusal_id(exchange), *refusal_headers(error)]
     return failed(error)
+
+
+def refusal_id(exchange: Exchange) -> list[tuple[str, str]]:
+    """The id of what was refused before it got one: the client's where that is one; none where it has one."""
+    if any(name == "x-request-id" for name, _ in exchange.extra):
+        return []
+    given = exchange.headers.get("x-request-id", "")
+    return [("x-request-id", given if _ID.fullmatch(given) else new_id())]
 
 
 def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
@@ -342,6 +361,22 @@ def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
 def _open(service: Service, plan: str) -> str:
     """The plan, unless a swap has closed it since it was drawn."""
     return plan if plan in service.engine.plans else ""
+
+
+def _streamed(service: Service, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What came whole for a streamed input of an `async def` workflow, as the stream that its code reads.
+
+    Drawn workflows make it where a stage reads it.
+    """
+    workflow = service.workflow
+    streams = [] if workflow.graph is not None else [n for n, port in workflow.inputs.items() if port.stream]
+    given = {name: inputs[name] for name in streams if isinstance(inputs.get(name), list)}
+    return {**inputs, **{name: Stream(_each(values)) for name, values in given.items()}} if given else inputs
+
+
+async def _each(values: Iterable[Any]) -> AsyncGenerator[Any, None]:
+    for value in values:
+        yield value
 
 
 def client_left() -> Cancelled:
@@ -371,11 +406,23 @@ def _number(headers: Mapping[str, str], name: str, default: float) -> float:
     return value
 
 
+def _whole(headers: Mapping[str, str], name: str, default: int) -> int:
+    value = _number(headers, name, float(default))
+    if not value.is_integer():
+        raise InputError(
+            f"{name}: {headers[name][:40]!r} is not a whole number", help="give one", code="E291"
+        )
+    return int(value)
+
+
 def _parent_of(given: str) -> TraceParent | None:
-    """The caller's trace; a header that does not parse is ignored, as the standard asks."""
-    if not given:
+    """The caller's trace; a header that does not parse is ignored, as the standard asks.
+
+    What later versions put behind the flags is left unread, as it asks, too; version 00 has nothing there.
+    """
+    match = _TRACEPARENT.fullmatch(given) if given else None
+    if match is None or (match[1] == "00" and match[5]):
         return None
-    match = _TRACEPARENT.fullmatch(given)
-    if match is None or set(match[1]) == {"0"} or set(match[2]) == {"0"}:
+    if set(match[2]) == {"0"} or set(match[3]) == {"0"}:
         return None
-    return TraceParent(match[1], match[2], bool(int(match[3], 16) & 1))
+    return TraceParent(match[2], match[3], bool(int(match[4], 16) & 1))

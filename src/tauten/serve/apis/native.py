@@ -109,7 +109,7 @@ class Api:
     async def _given(self, call: Call) -> Mapping[str, Any]:
         """The inputs of a JSON body or of a form."""
         content_type = call.exchange.headers.get("content-type", "")
-        body = await call.body()
+        body = await call.plain()
         if is_form(content_type) and body[:1] != b"{":  # curl -d calls whatever it sends a form
             fields = read_form(content_type, body)
             return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from tauten.errors import Cancelled, InternalError
-from tauten.serve.door import Call, refusal_headers
+from tauten.serve.door import Call, refusal_headers, refusal_id
 from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.oip.messages import SERVICE
 from tauten.serve.routes import Route
@@ -104,7 +104,7 @@ class One:
         words = self.failed(error)
         ours = as_ours(error)
         status = grpc.StatusCode[ours.grpc_status]
-        metadata = [*self.exchange.extra, *refusal_headers(ours)]
+        metadata = [*self.exchange.extra, *refusal_id(self.exchange), *refusal_headers(ours)]
         if isinstance(ours, Cancelled):
             self.exchange.left = self.exchange.left or self.context.cancelled()
         await self.context.abort(status, words, tuple(metadata))

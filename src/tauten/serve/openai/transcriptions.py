@@ -32,7 +32,7 @@ _LISTS = ("timestamp_granularities", "include")
 
 async def transcriptions(site: Site, call: Call) -> Reply:
     """Write down one recording."""
-    form = read_form(call.exchange.headers.get("content-type", ""), await call.body())
+    form = read_form(call.exchange.headers.get("content-type", ""), await call.plain())
     fields = fields_of(form)
     asked = checked(fields, TranscriptionRequest, strict=False)
     service = shared.model(site, asked.model)
