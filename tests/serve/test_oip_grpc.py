@@ -22,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from serve.kit_oip import BODY_BYTES, SAME, ZOMBIES, Running, served
 from tauten.errors import InputError, TautenError
+from tauten.serve import probes
 from tauten.serve.door import Caller, Door
 from tauten.serve.oip.messages import SERVICE, message
 
@@ -260,6 +261,29 @@ def test_mistakes_have_their_status(client: Any) -> None:
     assert list(client.get_trace_settings().settings["trace_level"].value) == ["OFF"]
 
 
+def test_classes_of_scores_are_refused_and_not_left_out(client: Any) -> None:
+    with pytest.raises(InferenceServerException, match="no classifications"):
+        client.infer("linear", [tensor("x", X)], outputs=[triton.InferRequestedOutput("y", class_count=2)])
+    plain = client.infer("linear", [tensor("x", X)], outputs=[triton.InferRequestedOutput("y")])
+    assert plain.as_numpy("y").shape == (2, 3)
+
+
+def test_metadata_may_be_as_large_as_headers(client: Any) -> None:
+    """A token of 8 KiB, a cookie: whatever passes over HTTP."""
+    assert (
+        client.infer("linear", [tensor("x", X)], headers={"x-large": "a" * 40_000}).as_numpy("y") is not None
+    )
+
+
+def test_a_server_whose_model_is_broken_is_not_ready(
+    running: Running, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "broken", lambda view: "linear" in view.label)
+    assert not client.is_server_ready()
+    assert not client.is_model_ready("linear")
+    assert client.is_model_ready("shout")
+
+
 def test_keys_pass_the_same_door_and_ids_come_back(running: Running, client: Any) -> None:
     with pytest.raises(InferenceServerException, match="a key that nobody has") as stranger:
         client.infer("linear", [tensor("x", X)], headers={"authorization": "Bearer wrong"})
@@ -268,6 +292,11 @@ def test_keys_pass_the_same_door_and_ids_come_back(running: Running, client: Any
     with pytest.raises(InferenceServerException, match="with parameters"):
         client.load_model("linear", headers={"x-api-key": "admin"}, config="{}")
     with grpc.insecure_channel(running.grpc) as channel:
+        mine = [("x-request-id", "abc-1")]
+        ask = channel.unary_unary(f"/{SERVICE}/ServerMetadata")
+        with pytest.raises(grpc.RpcError) as refused:  # before it was let in
+            ask(b"", metadata=[*mine, ("authorization", "Bearer wrong")], timeout=10)
+        assert dict(refused.value.trailing_metadata())["x-request-id"] == "abc-1"
         ask = channel.unary_unary(f"/{SERVICE}/ServerLive")
         _, call = ask.with_call(b"", metadata=[("x-request-id", "abc-1")], timeout=10)
         assert ("x-request-id", "abc-1") in [(key, value) for key, value in call.trailing_metadata()]

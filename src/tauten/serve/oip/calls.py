@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tauten.run.opened import Answer
+from tauten.serve import probes
 from tauten.serve.door import Call
 from tauten.serve.oip.models import VERSION, Model, Models
 from tauten.serve.oip.parameters import NotOffered, Parameters, session_of
@@ -16,6 +17,7 @@ from tauten.version import __version__
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
+    from tauten.serve.service import Service
 
 EXTENSIONS = [
     *("binary_tensor_data", "generate", "logging", "model_configuration"),
@@ -74,6 +76,19 @@ def coded(call: Call, input_s: float, output_s: float) -> None:
     """Book what the coding of a request's tensors took."""
     if call.request is not None:
         call.request.trace.spent += [("", CODING_IN, input_s), ("", CODING_OUT, output_s)]
+
+
+# -- probes --------------------------------------------------------------------------------------------------
+
+
+def server_ready(site: Site) -> bool:
+    """Whether the server takes requests: what `/health/ready` says."""
+    return not probes.unready(site)
+
+
+def model_ready(site: Site, service: Service) -> bool:
+    """Whether one of its models does."""
+    return not site.draining and not probes.unready_service(service)
 
 
 # -- metadata ------------------------------------------------------------------------------------------------

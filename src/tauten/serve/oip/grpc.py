@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tauten.serve.app import Site
 
 HEAD_BYTES = 64 * 1024  # names and shapes of a message beside its tensors
-METADATA_BYTES = 16 * 1024  # as the HTTP server allows for headers
+METADATA_BYTES = 64 * 1024  # as the HTTP server allows for headers
 AT_ONCE = 1024  # calls of one connection; more than any client keeps open
 MOST = 4096  # calls of the server, as requests over HTTP
 PING_S = 20.0  # as over WebSockets: below the 60 s after which balancers drop what is silent

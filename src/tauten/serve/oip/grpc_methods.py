@@ -59,7 +59,7 @@ class Methods:
         return message("ServerLiveResponse")(live=True)
 
     async def server_ready(self, call: Call, request: Any) -> Any:
-        return message("ServerReadyResponse")(ready=self.site.services.ready and not self.site.draining)
+        return message("ServerReadyResponse")(ready=calls.server_ready(self.site))
 
     async def server_metadata(self, call: Call, request: Any) -> Any:
         return message("ServerMetadataResponse")(**calls.server_metadata())
@@ -80,7 +80,7 @@ class Methods:
 
     async def model_ready(self, call: Call, request: Any) -> Any:
         service = self.models.find(request.name, request.version).service
-        return message("ModelReadyResponse")(ready=service.ready and not self.site.draining)
+        return message("ModelReadyResponse")(ready=calls.model_ready(self.site, service))
 
     async def model_metadata(self, call: Call, request: Any) -> Any:
         found = calls.metadata(self.models.find(request.name, request.version))

@@ -8,6 +8,7 @@ from typing import Any
 
 from tauten.serve.oip.messages import message
 from tauten.serve.oip.models import VERSION, Model
+from tauten.serve.oip.parameters import no_classes
 from tauten.serve.oip.rest import check_output, no_shared_memory
 from tauten.serve.oip.tensors import Array, count_of, datatype_of, from_raw, from_values, to_raw, wrong
 
@@ -62,6 +63,8 @@ def written(request: Any, model: Model, results: Mapping[str, Array]) -> Any:
         check_output(each.name, results)
         if "shared_memory_region" in each.parameters:
             raise no_shared_memory()
+        if "classification" in each.parameters and each.parameters["classification"].int64_param:
+            raise no_classes(each.name)
     for name in names:
         array = results[name]
         answer.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)

@@ -29,6 +29,14 @@ class NotOffered(InputError):
     grpc_status = "UNIMPLEMENTED"
 
 
+def no_classes(output: str) -> NotOffered:
+    """Scores are given as they are."""
+    return NotOffered(
+        f"output {output[:80]!r}: this server makes no classifications of scores",
+        help="take the scores, or serve a workflow that classifies",
+    )
+
+
 class Parameters(msgspec.Struct, gc=False):
     """What a request may set; `unknown` are the names of parameters that change nothing."""
 
