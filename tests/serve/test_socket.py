@@ -59,6 +59,38 @@ def spell(text: str) -> tt.Stream[str]:
     return spelled(text)
 
 
+class Watch:
+    """The calls that are over."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def finished(self, exchange: Any, call: Any, error: Any, seconds: float) -> None:
+        self.calls.append(call)
+
+
+def test_a_request_says_its_own_priority_and_trace_and_nothing_that_is_not_known() -> None:
+    async def main() -> None:
+        async with site(Service(spell)) as app:
+            watch = Watch()
+            app.site.observers.append(watch)
+            talk = await opened(app, "spell")
+            said = {"priority": -3, "traceparent": f"00-{7:032x}-{8:016x}-01", "id": "mine"}
+            talk.say({"inputs": {"text": "a"}, **said})
+            assert (await until_done(talk))[-1]["id"] == "mine"
+            call = watch.calls[-1]
+            assert (call.request.priority, call.parent.trace_id) == (-3, f"{7:032x}")
+            talk.say({"inputs": {"text": "a"}, "deadlin_ms": 1})
+            [refused] = await until_done(talk)
+            assert (refused["error"]["code"], "`deadline_ms`" in refused["error"]["help"]) == ("E287", True)
+            talk.say({"inputs": {"text": "a"}})  # the next is on its own again
+            await until_done(talk)
+            assert (watch.calls[-1].request.priority, watch.calls[-1].parent) == (0, None)
+            await talk.leave()
+
+    asyncio.run(main())
+
+
 async def opened(app: Any, name: str) -> Talk:
     talk = Talk(app, f"/v1/workflows/{name}/ws")
     assert await talk.hear() == "websocket.accept"

@@ -2,8 +2,8 @@
 
 The client sends JSON objects, and bytes for increments of media:
 
-    {"inputs": {...}}                               begins a request; may carry "id", "deadline_ms"
-                                                    and "idempotency_key"
+    {"inputs": {...}}                               begins a request; may carry "id", "deadline_ms",
+                                                    "priority", "traceparent" and "idempotency_key"
     {"type": "input", "input": NAME, "value": ...}  one increment of a streamed input
     {"type": "input", "input": NAME}                the bytes that follow are increments of this one
     {"type": "end", "input": NAME}                  that input is whole
@@ -42,7 +42,14 @@ if TYPE_CHECKING:
 
 FEED = 64  # increments of an input that wait for the workflow; then the client is held back
 _TYPES = ("run", "input", "end", "cancel")
-_SAID = {"id": "x-request-id", "deadline_ms": "x-tauten-deadline-ms", "idempotency_key": IDEMPOTENCY_KEY}
+_SAID = {
+    "id": "x-request-id",
+    "deadline_ms": "x-tauten-deadline-ms",
+    "priority": "x-tauten-priority",
+    "traceparent": "traceparent",
+    "idempotency_key": IDEMPOTENCY_KEY,
+}
+_FIELDS = ("type", "inputs", *_SAID)  # of the message that begins a request
 
 
 class Feed(AsyncIterator[Any]):
@@ -196,6 +203,9 @@ class Dialogue:
     def _begin(self, given: Mapping[str, Any]) -> None:
         if self._run is not None:
             raise _unclear("a request runs already", "wait for its `done` or `error`, or open another socket")
+        for name in given:
+            if name not in _FIELDS:
+                raise _unclear(f"a request with {name[:60]!r}", suggest(name[:60], _FIELDS))
         inputs = given.get("inputs", {})
         if not isinstance(inputs, dict):
             raise _unclear("`inputs` is no object", 'begin with {"inputs": {...}}')
