@@ -8,6 +8,7 @@ import asyncio
 import tauten as tt
 from serve.kit_asgi import ask, site
 from tauten.errors import BackendError
+from tauten.plan.plan import Plan
 from tauten.serve import probes
 from tauten.serve.door import Caller, Door
 from tauten.serve.safety.guard import Unauthorized
@@ -55,6 +56,22 @@ def test_readiness_follows_every_service_and_the_drain() -> None:
             ready = await ask(app, "GET", "/health/ready")
             assert ready.json == {"ready": False, "reasons": ["draining"]}
             assert ready.headers["cache-control"] == "no-store"
+
+    asyncio.run(main())
+
+
+def test_a_service_that_is_opened_again_keeps_the_plan_that_it_went_over_to() -> None:
+    async def main() -> None:
+        service = Service(flow)
+        assert flow.graph is not None
+        await service.open()
+        try:
+            other = await service.swap(Plan(graph=flow.graph.hash, name="other"))
+            await service.engine.retire(other)
+            await service.open()
+            assert (service.plan_id, list(service.engine.plans)) == (other, [other])
+        finally:
+            await service.close()
 
     asyncio.run(main())
 

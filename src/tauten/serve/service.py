@@ -65,6 +65,7 @@ class Service:
             if new not in self.engine.plans:
                 await self._warm(plan)
             self.plan_id = await self.engine.swap(self.workflow, plan)
+            self._plan = plan  # opened again, it is served by what it went over to
         return self.plan_id
 
     async def _warm(self, plan: Plan) -> None:
