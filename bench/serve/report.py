@@ -262,6 +262,8 @@ def _notes(document: Mapping[str, Any]) -> str:
         "that it shares with the server.",
         f"Points whose client was late by more than 1 % of the median: {late} (their latency includes that lateness).",
         "Share of bare: of the rate of two processes of the engine alone at batch 32, measured right before the row.",
+        "All requests carry the same row, and each is computed: models that take tensors share and keep nothing "
+        "(what sharing gains elsewhere is the scenario of identical requests).",
         "Same ONNX file for all, max batch 32; one thread for small and wide, all cores for heavy, spinning off. "
         "Client and server share the cores. Foreign CPU: share of the machine used by neither of them. "
         "Memory: proportional set size of the server's tree after the load. Cold start: process start to first right answer.",
@@ -308,7 +310,7 @@ def comparison(document: Mapping[str, Any]) -> str:
     about, chosen = document["machine"], document["settings"]
     facts = (
         f"{about['cpu']}, {about['cores']} cores, {about['system']}; began {document['began']}, "
-        f"{document['minutes']} minutes; {chosen['rounds']} rounds of {chosen['seconds']:g} s a point were asked for; "
+        f"{document['minutes']} minutes; asked for: {chosen['rounds']} × {chosen['seconds']:g} s a point; "
         f"{machine.words(about)}."
     )
     sections = "".join(

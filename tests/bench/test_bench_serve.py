@@ -608,6 +608,13 @@ def test_our_plans_give_our_server_what_the_peers_get() -> None:
         assert not stage.settings  # idle threads sleep, as those of the peers do
 
 
+def test_our_server_computes_each_of_the_equal_requests(tmp_path: Path) -> None:
+    from tauten.serve.tensor_model import tensor_model
+
+    service = tensor_model(models.ensure("small", tmp_path))
+    assert not service.shareable
+
+
 def test_points_of_a_row_are_shares_of_the_capacity() -> None:
     one = run.Run.__new__(run.Run)
     one.asked = run.arguments(["--levels", "0.9,0.5", "--clients", "1,32"])
