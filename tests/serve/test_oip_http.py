@@ -292,6 +292,23 @@ def test_text_is_generated_whole_and_as_it_comes(running: Running) -> None:
     assert post(running, "/v2/models/shout/generate", {})[0] == 400
 
 
+def test_a_model_without_a_replica_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One answer for every API's probes."""
+    from serve.kit_asgi import ask, site
+    from serve.kit_onnx import linear
+    from tauten.serve import probes
+    from tauten.serve.tensor_model import tensor_model
+
+    async def main() -> None:
+        async with site(tensor_model(linear(tmp_path), threads=1)) as app:
+            for broken, status in ((False, 200), (True, 503)):
+                monkeypatch.setattr(probes, "broken", lambda view, broken=broken: broken)
+                for path in ("/health/ready", "/v2/health/ready", "/v2/models/linear/ready"):
+                    assert (await ask(app, "GET", path)).status == status, path
+
+    asyncio.run(main())
+
+
 def test_an_administrator_may_unload_and_load(tmp_path: Path) -> None:
     from serve.kit_asgi import ask, site
     from serve.kit_onnx import linear

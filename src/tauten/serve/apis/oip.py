@@ -116,7 +116,7 @@ class Api:
         return Reply.json({"live": True})
 
     async def ready(self, call: Call) -> Reply:
-        ready = self.site.services.ready and not self.site.draining
+        ready = calls.server_ready(self.site)
         return Reply.json({"ready": ready, "live": True}, status=200 if ready else 503)
 
     async def metadata(self, call: Call) -> Reply:
@@ -148,7 +148,7 @@ class Api:
 
     async def model_ready(self, call: Call) -> Reply:
         model = self._model(call)
-        ready = model.service.ready and not self.site.draining
+        ready = calls.model_ready(self.site, model.service)
         return Reply.json({"name": model.service.name, "ready": ready}, status=200 if ready else 503)
 
     async def config(self, call: Call) -> Reply:
