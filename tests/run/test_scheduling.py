@@ -155,6 +155,7 @@ def test_small_helpers() -> None:
 class Item:
     def __init__(self, due: float, priority: int = 0, tenant: str = "", cost: float = 1.0) -> None:
         self.due, self.priority, self.tenant, self.cost = due, priority, tenant, cost
+        self.count = 1
         self.waiter: asyncio.Future[None] = asyncio.Future(loop=_LOOP)
 
 

@@ -29,6 +29,7 @@ class Item:
     """One request; it is its own waiter: `done` once it has left."""
 
     __slots__ = ("came", "cost", "due", "end", "priority", "tenant")
+    count = 1
 
     def __init__(self, came: float, budget_s: float, tenant: str, priority: int) -> None:
         self.came, self.due = came, came + budget_s

@@ -50,4 +50,4 @@ class Opened:
 
     @property
     def running(self) -> int:
-        return len(self.requests)
+        return sum(request.count for request in self.requests)

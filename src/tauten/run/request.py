@@ -60,6 +60,9 @@ class Asked(Protocol):
     failure: TautenError | None
 
     @property
+    def count(self) -> int: ...  # requests that it stands for
+
+    @property
     def trace(self) -> Trace: ...
 
     def left(self) -> float: ...
@@ -73,6 +76,8 @@ class Request:
     `aim` is what admission refuses by, and `target` the instant that follows from it: work that is on its way
     is ordered by it, and goes on after it.
     """
+
+    count = 1  # it stands for itself
 
     __slots__ = (
         "admitted",

@@ -1,8 +1,9 @@
-"""A request that is one item of one deployment: no task of its own, and a trace only when somebody asks for it.
+"""Requests that are one item of one deployment: no task of their own, and a trace only when somebody asks for it.
 
 A task, its coroutines and the future between them, a request and its trace cost more than all the rest of a
 short request. Where nothing but a model's run stands between question and answer, one object stands in for
-them: admission and deadlines see a request in it, the deployment sees who waits for its item.
+them: admission and deadlines see a request in it, the deployment sees who waits for its item. Requests that
+came together and are alike may share it: it then counts as so many, in each book.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -48,7 +49,7 @@ class Station:
             try:
                 single.settle()
             except Exception as mistake:  # noqa: BLE001  # the others are to be settled, too
-                _tell(mistake)
+                tell(mistake)
 
 
 class Item(NamedTuple):
@@ -60,13 +61,8 @@ class Item(NamedTuple):
     rows: float
 
 
-def trace_of(kept: Trace | Single) -> Trace:
-    """The trace of what was kept in place of it."""
-    return kept if isinstance(kept, Trace) else kept.trace
-
-
 class Single(ABC):
-    """One request through a station.
+    """One request through a station, or `count` of them that came together.
 
     What `Engine.run` does for others is done here: the door, the deadline, the rows of its trace, the drain of its
     plan. `answer` or `refuse` is called once, on the loop, and never before `enter` has returned.
@@ -80,7 +76,8 @@ class Single(ABC):
     families: dict[str, Family] = NOBODY
     armed: list[Any] | None = None
     failure: TautenError | None = None  # why it was stopped from our side
-    rows = 1.0
+    count = 1  # requests
+    rows = 1.0  # of all of them
     began = 0.0  # when its stage did
     end = 0.0
     predicted = False  # when it would end
@@ -178,7 +175,7 @@ class Single(ABC):
             try:
                 self.answer(value)
             except Exception as mistake:  # noqa: BLE001  # the others of its batch are to be answered, too
-                _tell(mistake)
+                tell(mistake)
             station.settle(self)
         job.forget()
 
@@ -187,7 +184,7 @@ class Single(ABC):
             self._leave(error)
             self.refuse(error)
         except Exception as mistake:  # noqa: BLE001  # others whom the same has ended are to be told, too
-            _tell(mistake)
+            tell(mistake)
 
     # -- as deadlines and whoever stops it see it ----------------------------------------------------------
 
@@ -211,21 +208,25 @@ class Single(ABC):
     @property
     def trace(self) -> Trace:
         """Its trace so far, made anew at each call: the same rows that a task would have written."""
+        return self.trace_of(self.start, self.lag_s)
+
+    def trace_of(self, start: float, lag_s: float) -> Trace:
+        """The trace of one of its requests, which came at `start` and then waited for the loop."""
         opened, step = self.station.opened, self.station.step
-        trace = Trace(self.start)
+        trace = Trace(start)
         if opened.lowered is not None:
             trace.edges, trace.order = opened.lowered.edges, opened.lowered.order
         trace.outputs = opened.outputs
-        if self.lag_s:
-            trace.rows.append(("", "loop", self.start, self.start + self.lag_s))
+        if lag_s:
+            trace.rows.append(("", "loop", start, start + lag_s))
         if self.began:
+            trace.rows.append(("", "admission", start + lag_s, self.began))
             self._write(trace, step)
         return trace
 
     def _write(self, trace: Trace, step: str) -> None:
         end = self.end or self.station.door.clock()
-        trace.rows.append(("", "admission", self.start + self.lag_s, self.began))
-        trace.spent.append((step, "rows", self.rows))
+        trace.spent.append((step, "rows", self.rows / self.count))
         job = self.job
         if job is not None and self.told:
             job.write(trace, step, "compute", end)
@@ -236,7 +237,7 @@ class Single(ABC):
             trace.first_output = end
 
 
-def _tell(mistake: Exception) -> None:
+def tell(mistake: Exception) -> None:
     """One that is ours, in what comes after the end: the loop's handler says so, and the work of others goes on."""
     context = {"message": "the end of a request raised", "exception": mistake}
     asyncio.get_running_loop().call_exception_handler(context)

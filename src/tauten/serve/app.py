@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tauten.clock import real
 from tauten.describe.payload import OPENS_FILES
 from tauten.errors import InternalError, TautenError
+from tauten.run.single import tell
 from tauten.serve import apis
 from tauten.serve.door import ANYONE, Call, Door, refusal
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send, failure
@@ -24,7 +25,7 @@ from tauten.serve.service import Service, Services
 from tauten.serve.socket import Socket
 
 if TYPE_CHECKING:
-    from tauten.serve.oip.express import Ride
+    from tauten.serve.oip.express import Rider
 
 
 class Api(Protocol):
@@ -41,7 +42,7 @@ class Api(Protocol):
 class Observer(Protocol):
     """Told of each exchange once it is over: metrics, traces, logs.
 
-    One with a method `answered(ride, seconds)` is told by it of those that ran in no task and went well.
+    One with a method `answered(riders)` is told by it of those that ran in no task, together, and went well.
     """
 
     def finished(
@@ -75,16 +76,19 @@ class Site:
         if problem is not None and exchange.status >= 400:
             problem.__traceback__ = None  # of frames that hold it: each refusal would wait for the collector
 
-    def answered(self, ride: Ride, seconds: float) -> None:
-        """One that ran in no task was answered as it should: observers that need no more than that are told so."""
-        call: Call | None = None
+    def answered(self, riders: list[Rider]) -> None:
+        """Those of one ride were answered as they should: observers that need no more than that are told so."""
         for observer in self.observers:
             told = getattr(observer, "answered", None)
             if told is not None:
-                told(ride, seconds)
+                told(riders)
                 continue
-            call = call or ride.call()
-            observer.finished(call.exchange, call, None, seconds)
+            for rider in riders:
+                call = rider.call()
+                try:
+                    observer.finished(call.exchange, call, None, rider.seconds)
+                except Exception as mistake:  # noqa: BLE001  # the others are to be seen, too
+                    tell(mistake)
 
 
 PLAIN = frozenset(  # headers that mean the same each time they come; others take the longer way

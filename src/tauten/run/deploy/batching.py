@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from tauten.clock import Clock
 from tauten.run.contracts import BatchBackend
 from tauten.run.deploy.estimates import Arrivals, Durations
 from tauten.run.deploy.queueing import QUEUE_BOUND, Queued
-from tauten.run.deploy.replica import Job, Replica
+from tauten.run.deploy.replica import Job, Party, Replica
 from tauten.run.deploy.scheduling import Queue, Release, Wait, fit, queue_wait, release, runs_inline
 
 HERE = 0.6  # before it is known: a thread's run ends when it has the interpreter again, a short one twice as late
@@ -61,7 +61,7 @@ class Batching(Queued):
         self._hold_since = 0.0
         self._hold_due = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._groups: dict[Any, int] = {}  # waiting items by group
+        self._groups: dict[Any, int] = {}  # waiting requests by group
         self._here = HERE  # times what a thread takes for a run is what the loop takes
         self._gap_s = math.inf  # between members of maps as they come
         self._prepares = False
@@ -72,7 +72,7 @@ class Batching(Queued):
         """It waits no more."""
         if self.max_batch > 1:
             groups = self._groups
-            groups[job.group] -= 1
+            groups[job.group] -= job.count
             if not groups[job.group]:
                 del groups[job.group]
             if job.family is not None:
@@ -140,7 +140,7 @@ class Batching(Queued):
         count = self._groups.get(head.group, 1)
         most = self.max_batch
         if self.max_weight < math.inf:
-            most = max(1, min(most, int(self.max_weight / head.cost)))
+            most = max(1, min(most, int(self.max_weight * head.count / head.cost)))
         if count >= most:
             return Release(most, "full")
         if self.wait == "off":
@@ -200,42 +200,51 @@ class Batching(Queued):
         """The most urgent item and waiting items of its group, up to a size and a weight."""
         batch: list[Job] = []
         passed: list[Job] = []
-        weight = 0.0
+        weight, count = 0.0, 0
         queue, now = self.queue, self.clock()
         known = self.durations.fresh(now)
-        while len(batch) < size and len(passed) < LOOK_PAST:
+        while count < size and len(passed) < LOOK_PAST:
             job = queue.pop()
             if job is None:
                 break
             if job.due < now and known and self._is_hopeless(job, now):
                 self._expire(job, now)
-            elif batch and (job.group != batch[0].group or weight + job.weight > self.max_weight):
+            elif batch and (job.group != batch[0].group or not self._room(job, size - count, weight)):
                 passed.append(job)
             else:
+                if job.count > 1 and (room := self._room(job, size - count, weight)) < job.count:
+                    passed.append(cast(Party, job.waiter).split(max(room, 1)))
                 job.taken = True
                 weight += job.weight
+                count += job.count
                 batch.append(job)
                 self._uncount(job)
         for job in passed:
             queue.restore(job)
         for job in batch:
-            job.size, job.reason = len(batch), reason
+            job.size, job.reason = count, reason
             if held >= 0.0:
                 job.held = max(held, job.queued)
         return batch
+
+    def _room(self, job: Job, places: int, weight: float) -> int:
+        """For how many requests of a job there is room beside so much weight."""
+        if weight + job.weight <= self.max_weight:
+            return places
+        return min(places, int((self.max_weight - weight) * job.count / job.weight)) if job.count > 1 else 0
 
     def _is_hopeless(self, job: Job, now: float) -> bool:
         return job.deadline < now + job.after + self.durations.low_of(job.weight)
 
     def _expire(self, job: Job, now: float) -> None:
         """Not even a quick run could be in time: what it would cost is given to others."""
-        self._was_late()
+        self._was_late(job.count)
         self._uncount(job)
         job.fail(self._hopeless(self.durations.low_of(job.weight) + job.after, job.deadline - now))
 
     def _start(self, replica: Replica, batch: list[Job]) -> None:
-        size, first = len(batch), batch[0]
-        weight = first.weight if size == 1 else sum([job.weight for job in batch])
+        first = batch[0]
+        size, weight = _extent(batch)
         durations = self.durations
         now = self.clock()
         usual_s = self._here * durations.usual_of(weight)
@@ -267,7 +276,8 @@ class Batching(Queued):
     def finished(self, replica: Replica, batch: list[Job]) -> None:
         """A replica has done a batch; called on the loop."""
         now = self.clock()
-        first, size = batch[0], len(batch)
+        first = batch[0]
+        size, weight = _extent(batch)
         durations = self.durations
         if replica.bisected:
             self.bisected += replica.bisected
@@ -277,7 +287,6 @@ class Batching(Queued):
             if first.error is None and usual_s > 0.0:
                 self._here += (min((first.ended - first.started) / usual_s, 2.0) - self._here) / 8
         elif first.error is None and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
-            weight = first.weight if size == 1 else sum([job.weight for job in batch])
             durations.observe(size, weight or size, first.ended - first.started, now)
         if replica.dead:
             self._lost(batch)
@@ -290,10 +299,29 @@ class Batching(Queued):
             if self.wait == "slack":
                 self.arrivals.went(now, size)
         for job in batch:
-            if job.taken:
+            if job.taken and not (job.count > 1 and self._halved(job)):
                 job.settle()
         if self.queue.live:
             self._arm()
+
+    def _halved(self, job: Job) -> bool:
+        """Let the halves of a party that failed as a whole run anew, so that each of it gets what is its own."""
+        error = job.error
+        if not isinstance(error, Exception) or getattr(error, "dead", False):
+            return False
+        if not self.pure or job.left or self.closed:
+            return False
+        self.bisected += 1
+        for part in (cast(Party, job.waiter).split(job.count // 2), job):
+            part.error, part.taken = None, False
+            self._back(part)
+        return True
+
+    def _back(self, job: Job) -> None:
+        """It waits once more."""
+        if self.max_batch > 1:
+            self._groups[job.group] = self._groups.get(job.group, 0) + job.count
+        self.queue.push(job)
 
     def _lost(self, batch: list[Job]) -> None:
         """The backend died: what may run twice and has the time goes back into the queue, once."""
@@ -309,11 +337,9 @@ class Batching(Queued):
                 and now + self.durations.low_of(job.weight) + job.after < job.deadline
             ):
                 job.retried, job.taken, job.error = True, False, None
-                self.retried += 1
-                if self.max_batch > 1:
-                    self._groups[job.group] = self._groups.get(job.group, 0) + 1
-                    job.family = None
-                self.queue.push(job)
+                job.family = None
+                self.retried += job.count
+                self._back(job)
 
     # -- predictions -------------------------------------------------------------------------------------------
 
@@ -341,6 +367,13 @@ class Batching(Queued):
         durations = self.durations
         batch_s = durations.expected(most)
         return queue_wait(ahead, most, max(self._alive, 1), batch_s, first_free_s, durations.high - 1.0)
+
+
+def _extent(batch: Sequence[Job]) -> tuple[int, float]:
+    """Requests and weight of a batch."""
+    if len(batch) == 1:
+        return batch[0].count, batch[0].weight
+    return sum([job.count for job in batch]), sum([job.weight for job in batch])
 
 
 _LEARN_S = 0.001  # between runs that teach: a model of less runs often enough

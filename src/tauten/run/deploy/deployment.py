@@ -113,7 +113,7 @@ class Deployment(Batching):
         if not self._alive or self.closed:
             raise self._not_there()
         now = job.queued
-        if self.queue.live >= self.bound:  # those that leave at the end of this turn hold no place
+        if self.queue.live + job.count > self.bound:  # those that leave at the end of this turn hold no place
             self._check_room(request, self.bound + len(self._idle) * self.max_batch)
         if request.deadline != _NEVER:
             self._check_deadline(request, step, job, now)
@@ -140,7 +140,7 @@ class Deployment(Batching):
         if job.error is not None:
             raise self.as_error(job.error)
         if self._margin.value > 1.0:
-            self._was_in_time()
+            self._was_in_time(job.count)
         return job.result
 
     def _not_there(self) -> TautenError:
@@ -168,9 +168,8 @@ class Deployment(Batching):
         elif job.due > self._latest:
             self._latest = job.due
         if mixed:
-            self._note(
-                request, durations.expected(self.max_batch) / self.max_batch / max(self._alive, 1), now
-            )
+            unit_s = durations.expected(self.max_batch) / self.max_batch / max(self._alive, 1)
+            self._note(request, unit_s * job.count, now)
 
     def _check_ends(self, request: Asked, job: Job, own_s: float, now: float) -> None:
         """Refuse what would be late; whoever has time enough behind all that wait, in a full batch, is not
@@ -190,9 +189,9 @@ class Deployment(Batching):
     def _enter_group(self, request: Asked, step: str, job: Job, now: float) -> None:
         """An item that may share a batch; wakes the release when it changes what was decided."""
         groups, group = self._groups, job.group
-        groups[group] = groups.get(group, 0) + 1
+        groups[group] = groups.get(group, 0) + job.count
         if self.wait == "slack":
-            self.arrivals.came(now)
+            self.arrivals.came(now, job.count)
         if request.families:
             self._join(request, step, job, now)
         if self._armed:
@@ -201,13 +200,13 @@ class Deployment(Batching):
             hold = self._hold
             if (
                 hold is None
-                or self.queue.live + 1 >= hold.target
+                or self.queue.live + job.count >= hold.target
                 or job.due < self._hold_due
                 or len(groups) > 1
                 or job.family is not None
             ):
                 self._arm()
-        elif self._prepares and self.queue.live + 1 >= self.max_batch:
+        elif self._prepares and self.queue.live + job.count >= self.max_batch:
             self._arm()
 
     def _join(self, request: Asked, step: str, job: Job, now: float) -> None:
@@ -226,7 +225,7 @@ class Deployment(Batching):
         """Its request ended before it: a waiting item goes at once, the result of a running one is thrown away."""
         now = self.clock()
         if now >= job.deadline:
-            self._was_late()
+            self._was_late(job.count)
         if job.taken:
             job.left = now
             for replica in self._replicas:
@@ -235,7 +234,21 @@ class Deployment(Batching):
             job.error is None
         ):  # else it left the queue when it was given up, a moment before its request ended
             self._uncount(job)
-            self.queue.left()
+            self.queue.left(job.count)
+
+    def lessen(self, job: Job, item: Any) -> bool:
+        """One of the requests of a job ended before it. While it waits it is `item` from now on, and lighter:
+        true; what runs goes on for the others."""
+        if job.taken:
+            job.parted += (self.clock(),)
+            return False
+        each, job.item = job.weight / job.count, item
+        job.weight -= each
+        job.cost = job.weight or 1.0
+        if self.max_batch > 1:
+            self._groups[job.group] -= 1
+        self.queue.lessen(job)
+        return True
 
     # -- predictions -------------------------------------------------------------------------------------------
 
@@ -243,11 +256,11 @@ class Deployment(Batching):
         """Members of running batches whose request ended more than 100 ms ago."""
         late = self.clock() - ZOMBIE_S
         held = [job for replica in self._replicas for batch in replica.held for job in batch]
-        return sum(1 for job in held if job.left and job.left < late)
+        return sum(job.zombies(late) for job in held)
 
     def view(self) -> View:
         """What metrics show of it."""
-        running = sum(len(batch) for replica in self._replicas for batch in replica.held)
+        running = sum(job.count for replica in self._replicas for batch in replica.held for job in batch)
         now = self.clock()
         return self._view(
             running,

@@ -159,7 +159,11 @@ class Arrivals:
         self.misses = 0  # waits in a row for which too few came
         self.skip = 0  # chances to wait that are let go, because of those
 
-    def came(self, now: float) -> None:
+    def came(self, now: float, count: int = 1) -> None:
+        for _ in range(count):
+            self._came(now)
+
+    def _came(self, now: float) -> None:
         self._recent.append(now)
         answered = self._answered
         if not answered:

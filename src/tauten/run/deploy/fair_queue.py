@@ -32,6 +32,7 @@ class Waiting(Protocol):
     __slots__ = ()
     due: float
     cost: float
+    count: int  # requests that it stands for
     priority: int
     tenant: str
     waiter: Waiter
@@ -43,10 +44,11 @@ T = TypeVar("T", bound=Waiting)
 class _Lane(Generic[T]):
     """What one tenant has waiting in a class."""
 
-    __slots__ = ("heap", "tenant")
+    __slots__ = ("count", "heap", "tenant")
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
+        self.count = 0  # requests, those that left and were not met included
         self.heap: list[tuple[float, int, T]] = []
 
 
@@ -103,14 +105,14 @@ class FairQueue(Generic[T]):
 
     def __init__(self) -> None:
         self.quantum = 1.0  # cost by which one tenant may be ahead of another and still count as even
-        self.live = 0  # items that have not left
+        self.live = 0  # requests that have not left
         self._size = 0  # items in the heaps, those that left included
         self._classes: list[_Class[T]] = []  # with something in them, the highest priority first
         self._past: dict[int, float] = {}  # virtual times of classes that are away
         self._order = itertools.count()
         self._lane: _Lane[T] | None = None  # where the last item went
         self._priority = 0  # of that
-        self._sole: list[tuple[float, int, T]] | None = None  # the heap of the only lane there is
+        self._sole: _Lane[T] | None = None  # the only lane there is
 
     def push(self, item: T) -> None:
         lane = self._lane
@@ -120,7 +122,8 @@ class FairQueue(Generic[T]):
             self._look()
         heappush(lane.heap, (item.due, next(self._order), item))
         self._size += 1
-        self.live += 1
+        lane.count += item.count
+        self.live += item.count
 
     def _enter(self, priority: int, tenant: str) -> _Lane[T]:
         if not self._size:
@@ -143,7 +146,7 @@ class FairQueue(Generic[T]):
         """Whether there is one lane only: then there is nothing to choose."""
         classes = self._classes
         alone = len(classes) == 1 and len(classes[0].lanes) == 1
-        self._sole = classes[0].lanes[0][2].heap if alone else None
+        self._sole = classes[0].lanes[0][2] if alone else None
 
     def head(self) -> T | None:
         """The item whose turn it is."""
@@ -159,18 +162,19 @@ class FairQueue(Generic[T]):
         """Take the item whose turn it is."""
         sole = self._sole
         if sole is not None:
-            while sole:
-                item = heappop(sole)[2]
+            while sole.heap:
+                item = heappop(sole.heap)[2]
                 self._size -= 1
+                sole.count -= item.count
                 if not item.waiter.done():
-                    self.live -= 1
+                    self.live -= item.count
                     return item
             return None
         while self._size:
             cls, index = self._turn()
             item = self._take(cls, index, charge=True)
             if not item.waiter.done():
-                self.live -= 1
+                self.live -= item.count
                 return item
         return None
 
@@ -186,6 +190,7 @@ class FairQueue(Generic[T]):
         time, order, lane = cls.lanes[index]
         item = heappop(lane.heap)[2]
         self._size -= 1
+        lane.count -= item.count
         charge = charge and not item.waiter.done()
         cost = item.cost if charge else 0.0
         if cost and len(self._classes) > 1:
@@ -219,17 +224,27 @@ class FairQueue(Generic[T]):
                     insort(cls.lanes, (time - item.cost, order, lane))
                     return
 
-    def left(self) -> None:
-        """An item left by itself; the heaps are swept once such outnumber the others."""
+    def lessen(self, item: T) -> None:
+        """One of the requests that a waiting item stands for has left."""
+        item.count -= 1
         self.live -= 1
+        for cls in self._classes:
+            if cls.priority == item.priority:
+                cls.tenants[item.tenant].count -= 1
+
+    def left(self, count: int = 1) -> None:
+        """An item left by itself; the heaps are swept once such outnumber the others."""
+        self.live -= count
         if self._size > 2 * (self.live + _SWEEP):
             self._sweep()
 
     def _sweep(self) -> None:
         for cls in list(self._classes):
             for index in range(len(cls.lanes) - 1, -1, -1):
-                heap = cls.lanes[index][2].heap
+                lane = cls.lanes[index][2]
+                heap = lane.heap
                 heap[:] = [entry for entry in heap if not entry[2].waiter.done()]
+                lane.count = sum(item.count for _, _, item in heap)
                 heapify(heap)
                 if not heap:
                     self._close(cls, index, 0.0)
@@ -247,16 +262,16 @@ class FairQueue(Generic[T]):
         return self._size
 
     def at_least(self, priority: int) -> int:
-        """How many items of this priority and above wait; those that left and were not met count."""
+        """How many requests of this priority and above wait; those that left and were not met count."""
         if len(self._classes) <= 1:
             one = self._classes[0].priority if self._classes else priority
             return self.live if one >= priority else 0
         return sum(
-            len(lane.heap) for cls in self._classes if cls.priority >= priority for _, _, lane in cls.lanes
+            lane.count for cls in self._classes if cls.priority >= priority for _, _, lane in cls.lanes
         )
 
     def ahead(self, priority: int, tenant: str) -> int:
-        """How many items go before a new one: those of higher priorities, and of its own its fair part.
+        """How many requests go before a new one: those of higher priorities, and of its own its fair part.
 
         Tenants take turns: before the n-th item of one, each other has had n at most.
         """
@@ -267,11 +282,11 @@ class FairQueue(Generic[T]):
         found = 0
         for cls in self._classes:
             if cls.priority > priority:
-                found += sum(len(lane.heap) for _, _, lane in cls.lanes)
+                found += sum(lane.count for _, _, lane in cls.lanes)
             elif cls.priority == priority:
                 mine = cls.tenants.get(tenant)
-                turns = len(mine.heap) + 1 if mine is not None else 1
-                found += sum(min(len(lane.heap), turns) for _, _, lane in cls.lanes if lane is not mine)
+                turns = mine.count + 1 if mine is not None else 1
+                found += sum(min(lane.count, turns) for _, _, lane in cls.lanes if lane is not mine)
                 found += turns - 1
         return found
 

@@ -31,6 +31,7 @@ class Entry:
     __slots__ = (
         "after",
         "cost",
+        "count",
         "deadline",
         "due",
         "ended",
@@ -54,6 +55,7 @@ class Entry:
         self.due = target if target != _NEVER else queued + NO_DEADLINE_S
         self.priority = request.priority
         self.tenant = request.tenant
+        self.count = request.count  # requests that it stands for
         self.cost = cost
         self.queued = self.started = self.ended = queued
         self.taken = False  # by a replica or a slot
@@ -145,13 +147,13 @@ class Queued(ABC):
     def _usual_s(self) -> float:
         """What one item takes by itself."""
 
-    def _was_late(self) -> None:
+    def _was_late(self, count: int = 1) -> None:
         """One that was admitted is late: predictions are widened until hardly any is."""
-        self.expired += 1
-        self._margin.late(self.clock())
+        self.expired += count
+        self._margin.late(self.clock(), count)
 
-    def _was_in_time(self) -> None:
-        self._margin.in_time()
+    def _was_in_time(self, count: int = 1) -> None:
+        self._margin.in_time(count)
 
     def _note(self, request: Asked, unit_s: float, now: float) -> None:
         """Count the work that a priority brings; only done once several came."""
@@ -171,19 +173,19 @@ class Queued(ABC):
 
     def _check_room(self, request: Asked, places: int) -> None:
         """Refuse when the queue is full, unless somebody of a lower priority can be shed."""
-        if self.queue.live < places:
+        if self.queue.live + request.count <= places:
             return
         lowest = self.queue.lowest()
         now = self.clock()
         wait_s = self.wait_s(request.priority, now)
         if lowest is None or lowest.priority >= request.priority:
-            self.rejected += 1
+            self._rejects(request)
             raise Overloaded(
                 f"{self.label}: {self.queue.live} requests are waiting",
                 help="retry later, or add replicas",
                 retry_after_s=wait_s,
             )
-        self.shed += 1
+        self.shed += lowest.count
         self._drop(
             lowest,
             Overloaded(
@@ -197,7 +199,7 @@ class Queued(ABC):
         """A request that was admitted for its path is here."""
         if self in request.coming:
             request.coming.remove(self)
-            self.coming -= 1
+            self.coming -= request.count
 
     def _check_time(self, request: Asked, entry: Entry, own_s: float, now: float) -> None:
         """Refuse what would be late."""
@@ -214,8 +216,13 @@ class Queued(ABC):
             needs_s = self._needs_s(ahead, own_s, now) * slowed
             if needs_s <= left_s:
                 return
-        self.rejected += 1
+        self._rejects(request)
         raise too_late(self.label, needs_s, left_s, retry_after(needs_s, left_s, own_s))
+
+    def _rejects(self, request: Asked) -> None:
+        """Count a refusal; of several that ask together each comes again, and is counted then."""
+        if request.count == 1:
+            self.rejected += 1
 
     def _hopeless(self, needs_s: float, left_s: float) -> DeadlineExceeded:
         return DeadlineExceeded(
@@ -226,7 +233,7 @@ class Queued(ABC):
     def _drop(self, entry: Entry, error: TautenError) -> None:
         """End what waits."""
         entry.fail(error)
-        self.queue.left()
+        self.queue.left(entry.count)
 
     def gone(self) -> BackendError:
         return BackendError(

@@ -24,14 +24,22 @@ from tauten.run.workers import wake
 REOPEN_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # pauses before a dead backend is opened again; the last one goes on
 
 
+class Party(Waiter, Protocol):
+    """Several requests that wait as one item."""
+
+    def split(self, count: int) -> Job:
+        """Keep the first so many, and give the job of the others, who waited as these did."""
+
+
 class Job(Entry):
-    """One item on its way through a batch deployment."""
+    """One item on its way through a batch deployment, of one request or of several that came as one."""
 
     __slots__ = (
         "family",
         "group",
         "held",
         "item",
+        "parted",
         "reason",
         "result",
         "retried",
@@ -52,6 +60,25 @@ class Job(Entry):
         self.retried = False
         self.result: Any = None
         self.family: Family | None = None
+        self.parted: tuple[float, ...] = ()  # when some of its requests ended while this ran for the others
+
+    def split(self, count: int, kept: Any, rest: Any) -> Job:
+        """Keep the first `count` requests, whose item is `kept`; the job of the others, as it waited."""
+        party: Any = self.waiter
+        part = count / self.count
+        other = Job(rest, self.weight * (1.0 - part), party, self.queued, party)
+        for name in _SHARED:
+            setattr(other, name, getattr(self, name))
+        other.count, other.seconds = self.count - count, self.seconds * (1.0 - part)
+        self.item, self.count, self.seconds = kept, count, self.seconds * part
+        self.weight, self.cost = self.weight * part, self.cost * part
+        return other
+
+    def zombies(self, before: float) -> int:
+        """Requests that ended before an instant, and for which this runs on."""
+        if self.left:
+            return self.count if self.left < before else 0
+        return sum(left < before for left in self.parted)
 
     def forget(self) -> None:
         """It is over and read: what it was about goes, when and with whom it ran stays."""
@@ -68,8 +95,21 @@ class Job(Entry):
             rows.append((step, "queue", self.queued, started))
         rows.append((step, cause, started, ended))
         rows.append((step, "loop", ended, back))
-        trace.spent.append((step, "replica_seconds", self.seconds))
+        trace.spent.append((step, "replica_seconds", self.seconds / self.count))
         trace.batches.append((step, self.size, self.reason))
+
+
+_SHARED = (
+    "after",
+    "due",
+    "family",
+    "group",
+    "held",
+    "reason",
+    "retried",
+    "started",
+    "target",
+)  # of a job's parts
 
 
 class _Nobody:

@@ -98,12 +98,12 @@ class Path:
             self._until = -math.inf
         self.knows, self.whole = any(waiting), all(waiting)
 
-    def ended(self, late: bool, now: float) -> None:
+    def ended(self, late: bool, now: float, count: int = 1) -> None:
         """Widen predictions until hardly any that was admitted is late."""
         if late:
-            self._margin.late(now)
+            self._margin.late(now, count)
         else:
-            self._margin.in_time()
+            self._margin.in_time(count)
 
     def after(self, now: float) -> dict[str, float]:
         """For each step the predicted seconds from its end to the request's end, queues included."""
@@ -148,17 +148,20 @@ class Path:
             self._try_at = now + max(TRY_S, self._alone_s)
         return now >= self._try_at
 
-    def check(self, priority: int, terms: Terms, now: float) -> bool:
-        """Raise Overloaded for a request that would be too late. False for one that may come in to see."""
+    def check(self, priority: int, terms: Terms, now: float, count: int = 1) -> bool:
+        """Raise Overloaded for a request that would be too late. False for one that may come in to see.
+
+        Of several that ask together (`count`) the last one decides.
+        """
         left_s, lag_s = terms.left_s, terms.lag_s
         if not left_s > 0.0:
             return True  # it is late already, which its own timer says
         if not self.knows:
             return True
         margin = self._margin.at(now)
-        if self._missed(self._most_s(priority, now), terms, margin) is None:
+        if self._missed(self._most_s(priority, now, count), terms, margin) is None:
             return True  # with room to spare: not worth a closer look
-        least_s = self.least_s(priority, now)
+        least_s = self.least_s(priority, now, count - 1)
         if least_s * margin + lag_s > left_s and self._may_try(left_s, now):
             return False
         missed = self._missed(least_s, terms, margin)
@@ -181,14 +184,14 @@ class Path:
                     return needs_s, left_s
         return None
 
-    def _most_s(self, priority: int, now: float) -> float:
+    def _most_s(self, priority: int, now: float, count: int) -> float:
         """No less than `least_s`, for as many more as are worth one look: who is in time by this is in time."""
-        crowd = sum([place.waiting + place.coming for place in self._sure])
+        crowd = sum([place.waiting + place.coming for place in self._sure]) + count - 1
         known = self._roughly
         if now < known.until and crowd <= known.crowd and priority >= known.priority:
             return known.seconds
         self._roughly = known = Roughly(
-            now + REFRESH_S / 2, crowd + SPARE, priority, self.least_s(priority, now, SPARE)
+            now + REFRESH_S / 2, crowd + SPARE, priority, self.least_s(priority, now, SPARE + count - 1)
         )
         return known.seconds
 
@@ -199,7 +202,7 @@ class Path:
             return False
         start, aim = request.start, request.aim
         terms = Terms(request.deadline - now, aim, now - start, request.lag_s, idle)
-        if not self.check(request.priority, terms, now):
+        if not self.check(request.priority, terms, now, request.count):
             self._try_at = now + max(TRY_S, self._alone_s)
             self._seen = 0  # the next ones teach
             return False
@@ -211,7 +214,7 @@ class Path:
         request.after = self.after(now)
         request.coming = set(self._sure)
         for place in request.coming:
-            place.coming += 1
+            place.coming += request.count
         request.admitted = self.whole
         return True
 
@@ -304,13 +307,14 @@ class Door:
             if request.lag_s or self.draining:
                 self._check_open(request.deadline - self.clock(), request.lag_s)
             predicted = path is not None and path.knows and request.deadline != math.inf
-            self.limit.check(request.priority, predicted=predicted)
+            self.limit.check(request.priority, predicted=predicted, count=request.count)
             if predicted and path is not None:
                 predicted = path.admit(request, self.clock(), idle=not self.limit.running)
         except TautenError:
-            self.refused += 1
+            if request.count == 1:  # of several each comes again, and is counted then
+                self.refused += 1
             raise
-        self.limit.count()
+        self.limit.count(request.count)
         return predicted
 
     def leave(
@@ -318,7 +322,7 @@ class Door:
     ) -> None:
         """Let a request out: `whole` where it came to its end and may teach; `predicted` as `enter` said."""
         for place in request.coming:
-            place.coming -= 1  # it never came there
+            place.coming -= request.count  # it never came there
         now, began, deadline = self.clock(), request.start, request.deadline
         if path is not None:
             if whole and path.wants(now):
@@ -328,11 +332,15 @@ class Door:
             if predicted:
                 late = late or now >= deadline or late_by_waiting(request, now)
                 if not late or path.foresaw(request.trace.rows):
-                    path.ended(late, now)
+                    path.ended(late, now, request.count)
         budget_s = deadline - began
         if whole or now < deadline:  # else it was late in any case
             budget_s = min(budget_s, request.aim.end_s)
-        self.limit.leave(began, now, budget_s, whole=whole)
+        self.limit.leave(began, now, budget_s, whole=whole, count=request.count)
+
+    def part(self, request: Asked) -> None:
+        """Let one out of several that came together, before they came to their end."""
+        self.limit.leave(request.start, self.clock(), whole=False)
 
     def _check_open(self, left_s: float, lag_s: float) -> None:
         """Refuse who was in time when he came, and has waited for the event loop since."""

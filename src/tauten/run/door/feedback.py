@@ -35,19 +35,19 @@ class Margin:
         self._since = 0.0  # the last late one, or the last halving
         self._event = -math.inf  # when it was widened last
 
-    def late(self, now: float) -> None:
+    def late(self, now: float, count: int = 1) -> None:
         self._since = now
-        self._owed = min(OWED / MISSES, self._owed + 1 / MISSES)
+        self._owed = min(OWED / MISSES, self._owed + count / MISSES)
         if now - self._event >= EVENT_S:
             self._event = now
             self.value = min(MOST, self.value + STEP)
 
-    def in_time(self) -> None:
+    def in_time(self, count: int = 1) -> None:
         self._answered = True
-        if self._owed > 0.0:
-            self._owed -= 1.0
-        elif self.value > 1.0:
-            self.value = max(1.0, self.value - STEP * MISSES)
+        paid = min(self._owed, float(count))
+        self._owed -= paid
+        if self.value > 1.0:
+            self.value = max(1.0, self.value - STEP * MISSES * (count - paid))
 
     def at(self, now: float) -> float:
         """The factor to predict with now."""
@@ -91,11 +91,11 @@ class AdaptiveLimit:
     def limit(self) -> int:
         return max(1, int(self._limit))
 
-    def check(self, priority: int = 0, *, predicted: bool = False) -> None:
+    def check(self, priority: int = 0, *, predicted: bool = False, count: int = 1) -> None:
         """Raise Overloaded at the limit: for priorities below 0 at nine tenths of it, for those whose time
         was predicted only where memory ends."""
         places = self._most if predicted else self.limit
-        if self.running >= max(1, places if priority >= 0 else int(places * 0.9)):
+        if self.running + count > max(1, places if priority >= 0 else int(places * 0.9)):
             raise Overloaded(
                 f"{self.running} requests are running, the limit is {places}",
                 help="retry later; the limit follows those that are late",
@@ -107,15 +107,17 @@ class AdaptiveLimit:
         self.check(priority, predicted=predicted)
         self.count()
 
-    def count(self) -> None:
-        """Count one in that was checked."""
-        self.running += 1
+    def count(self, count: int = 1) -> None:
+        """Count in who was checked."""
+        self.running += count
         if self.running > self._peak:
             self._peak = self.running
 
-    def leave(self, began: float, now: float, budget_s: float = math.inf, *, whole: bool = True) -> None:
-        """Count one out that came to its end (`whole`), or was stopped, by its deadline or otherwise."""
-        self.running -= 1
+    def leave(
+        self, began: float, now: float, budget_s: float = math.inf, *, whole: bool = True, count: int = 1
+    ) -> None:
+        """Count out who came to its end (`whole`), or was stopped, by its deadline or otherwise."""
+        self.running -= count
         taken_s = now - began
         if taken_s >= budget_s:
             if max(self._cut_at, self._quick_at) <= began and budget_s > ALONE * self._quickest_s:
@@ -127,7 +129,7 @@ class AdaptiveLimit:
             self._mean_s += (taken_s - self._mean_s) / 8
             if taken_s <= QUICK * self._quickest_s:
                 self._quick_at = max(self._quick_at, began)
-            self._in_time += began >= self._cut_at
+            self._in_time += count * (began >= self._cut_at)
             if self._in_time >= ROUND * self._limit:
                 self._round()
 

@@ -18,6 +18,7 @@ from tauten.serve.oip.express import Express, express
 from tauten.serve.oip.models import Model, Models
 from tauten.serve.oip.openapi import paths
 from tauten.serve.oip.parameters import honour
+from tauten.serve.oip.ride import Line
 from tauten.serve.routes import Route
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import TensorService
@@ -45,6 +46,7 @@ class Api:
         self.site = site
         self.models = Models(site)
         self.statistics = calls.statistics_of(site)
+        self._lines: dict[str, Line] = {}  # by model, of those that were asked without a task
 
     def routes(self) -> list[Route]:
         named = [
@@ -181,7 +183,12 @@ class Api:
 
     def _express(self, service: Service, call: Call) -> Express | None:
         """A way without a task, for models alone."""
-        return express(self.site, call, service) if isinstance(service, TensorService) else None
+        if not isinstance(service, TensorService):
+            return None
+        line = self._lines.get(service.name)
+        if line is None:
+            line = self._lines[service.name] = Line(self.site, service, call.route.name)
+        return express(self.site, call, line)
 
     # -- text ---------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ ARRIVED = "tauten.arrived"  # in a scope's extensions: on the monotonic clock
 _INFO: int = getattr(socket, "TCP_INFO", 0)  # Linux's; elsewhere what waits in a socket is not known
 _LAST_DATA_MS = struct.Struct("52xI")  # tcpi_last_data_recv: since the last segment with data came
 _TICK_MS = 4  # that clock ticks in at the usual 250 Hz: what is less may be nothing
+TICK_S = _TICK_MS / 1e3
 
 
 class Inbox:

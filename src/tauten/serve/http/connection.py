@@ -114,33 +114,33 @@ class Connection(Outflow):
         known = self._reader.known
         if self.phase != IDLE or known is None or (found := known.read(data)) is None:
             return False
-        body, given = found
-        cycle = Cycle(self, None, known.length)
-        cycle.whole = True
-        if known.express is not None and self._hasten(known.express, cycle, body, given):
+        at, given = found
+        if known.express is not None and self._hasten(known.express, data, at, given):
             return True
-        scope = cycle.scope = known.scope(given)
+        scope = known.scope(given)
+        cycle = Cycle(self, scope, known.length)
+        cycle.whole = True
         cycle.head_only = scope["method"] == "HEAD"
-        if body:
-            cycle.size = cycle.waiting = len(body)
-            cycle.chunks.append(body)
+        if known.length:
+            cycle.size = cycle.waiting = known.length
+            cycle.chunks.append(data[at:])
         self._offer(cycle)
         if self.queue:
             self._hold()
         return True
 
-    def _hasten(self, express: Express, cycle: Cycle, body: bytes, given: Given) -> bool:
+    def _hasten(self, express: Express, data: bytes, at: int, given: Given) -> bool:
         """Let a request be answered without a task, where it is the next one and that can be done."""
         if self.current is not None or self.queue or self.stalled:
             return False
-        self.current = cycle
-        self.hub.running.add(cycle)
-        if express.take(cycle, body, given, self._inbox.waited_s()):
-            self.hub.requests += 1
-            return True
-        self.current = None
-        self.hub.running.discard(cycle)
-        return False
+        direct = self.current = express.take(self, data, at, given)
+        if direct is None:
+            return False
+        hub = self.hub
+        hub.requests += 1
+        hub.running.add(direct)
+        direct.begin(self._inbox)
+        return True
 
     def _feed(self, data: bytes) -> None:
         """Parse what was read; in pieces of one request when there may be several in it."""

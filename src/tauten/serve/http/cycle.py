@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from tauten.errors import InternalError
+from tauten.serve.http.arrival import Inbox
 from tauten.serve.http.departure import Departure
 from tauten.serve.http.wire import Head
 
@@ -50,10 +51,8 @@ class Wire(Protocol):
 class Express(Protocol):
     """What an application may give for a head that comes again and again; see `Hub.express`."""
 
-    def take(
-        self, cycle: Cycle, body: bytes, given: tuple[tuple[bytes, bytes], ...], waited_s: float
-    ) -> bool:
-        """Answer one more request with that head by `Cycle.respond`, now or later; False: the app shall.
+    def take(self, wire: Wire, data: bytes, at: int, given: tuple[tuple[bytes, bytes], ...]) -> Direct | None:
+        """One more request with that head, whose body begins at `at` of what was read; None: the app shall answer.
 
         `given` are the headers whose values are its own, in lower case.
         """
@@ -200,20 +199,6 @@ class Cycle(Departure):
             self._body(body, more=False)
         self.over()
 
-    def respond_at_once(self, lines: bytes, body: bytes) -> None:
-        """As `respond`, with a head that is all ours but its framing: status line and headers as they are sent."""
-        wire = self.wire
-        hub = wire.hub
-        if self.lost or self.close or self.old or hub.draining:
-            self.respond(Head.ready(lines), body)
-            return
-        self._started = self.answered = True
-        self._callbacks = None
-        parts = (lines, hub.usual(), b"content-length: %d\r\n\r\n" % len(body), body)
-        wire.transport.write(b"".join(parts))
-        wire.answered(self)
-        wire.over(self)
-
     def over(self) -> None:
         """One that runs in no task of its own has ended, answered or left by its client."""
         self._end_unanswered()
@@ -285,3 +270,21 @@ class Cycle(Departure):
             if self._left and not more:
                 self.close = True  # less than it promised: only the end of the connection says so
         return body
+
+
+class Direct(Cycle):
+    """A request that was whole when it came, and is answered without a task, by `respond` or `send_off`."""
+
+    whole = True
+
+    def begin(self, inbox: Inbox) -> None:
+        """Work on it; `inbox` says how long it waited to be read."""
+        raise NotImplementedError
+
+    def send_off(self, message: bytes) -> None:
+        """The whole answer as it goes on the wire, of one whose connection stays open."""
+        self._started = self.answered = True
+        wire = self.wire
+        wire.transport.write(message)
+        wire.answered(self)
+        wire.over(self)

@@ -43,16 +43,16 @@ class Known:
         """Whether all that may vary was recognised: of what is written oddly each request goes through the parser."""
         return self._names == tuple(name for name, _ in self._scope["headers"] if name in VARYING)
 
-    def read(self, data: bytes) -> tuple[bytes, Given] | None:
-        """The body, and what varies, of a whole request with this head; the parser never sees it."""
+    def read(self, data: bytes) -> tuple[int, Given] | None:
+        """Where the body begins, and what varies, of a whole request with this head; the parser never sees it."""
         if self._pattern is None:
             if len(data) - self._size != self.length or not data.startswith(self.head):
                 return None
-            return data[self._size :], ()
+            return self._size, ()
         found = self._pattern.match(data)
         if found is None or len(data) - found.end() != self.length:
             return None
-        return data[found.end() :], tuple(zip(self._names, found.groups(), strict=True))
+        return found.end(), tuple(zip(self._names, found.groups(), strict=True))
 
     def scope(self, given: Given) -> dict[str, Any]:
         """A scope for one more request."""

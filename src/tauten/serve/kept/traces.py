@@ -16,17 +16,21 @@ from tauten.errors import NotFound
 from tauten.explain.account import Account, Header, account
 from tauten.explain.exports import perfetto
 from tauten.run.attribution import attribute
-from tauten.run.single import Single, trace_of
 from tauten.run.trace import SOURCES, Trace
 from tauten.serve.kept.kept import Kept
 
 if TYPE_CHECKING:
     from tauten.serve.door import Call
     from tauten.serve.exchange import Exchange
-    from tauten.serve.oip.express import Ride
+    from tauten.serve.oip.express import Rider
 
 MOST = 1000  # some minutes of a busy server; a trace takes a few kilobytes
 MOST_ROWS = 20_000  # a trace that is longer (hours of tokens) is not kept: it would outweigh all others
+
+
+def trace_of(kept: Trace | Rider) -> Trace:
+    """The trace of what was kept in place of it."""
+    return kept if isinstance(kept, Trace) else kept.trace
 
 
 class Finished(NamedTuple):
@@ -36,7 +40,7 @@ class Finished(NamedTuple):
     tenant: str
     workflow: str
     plan: str
-    kept: Trace | Single
+    kept: Trace | Rider
 
     @property
     def trace(self) -> Trace:
@@ -57,7 +61,7 @@ class Traces:
 
     def __init__(self, most: int = MOST, *, clock: Clock = real) -> None:
         self._kept: Kept[Finished] = Kept(most, clock=clock)
-        self._new: dict[str, deque[Ride]] = {}  # by tenant: under load most go unasked for, and cost nothing
+        self._new: dict[str, deque[Rider]] = {}  # by tenant: under load most go unasked for, and cost nothing
 
     def __len__(self) -> int:
         self._index()
@@ -81,21 +85,22 @@ class Traces:
             self._index()  # before it come those that ended before it: one of them may have its id
         self._kept.put(tenant, call.id, Finished(call.id, tenant, service.name, plan, request.trace))
 
-    def answered(self, ride: Ride, seconds: float) -> None:
-        """As `finished`, of one that ran in no task and went well."""
-        new = self._new.get(ride.tenant)
+    def answered(self, riders: list[Rider]) -> None:
+        """As `finished`, of some of one tenant that ran in no task and went well."""
+        tenant = riders[0].caller.tenant
+        new = self._new.get(tenant)
         if new is None:
-            self._index()  # so that many tenants cannot keep many rides
-            new = self._new[ride.tenant] = deque(maxlen=self._kept.most)
-        new.append(ride)
+            self._index()  # so that many tenants cannot keep many riders
+            new = self._new[tenant] = deque(maxlen=self._kept.most)
+        new.extend(riders)
 
     def _index(self) -> None:
         """Make what was put aside findable."""
-        rides, self._new = self._new, {}
-        for tenant, each in rides.items():
-            for ride in each:
-                done = Finished(ride.id, tenant, ride.way.service.name, ride.plan, ride)
-                self._kept.put(tenant, ride.id, done)
+        riders, self._new = self._new, {}
+        for tenant, each in riders.items():
+            for rider in each:
+                done = Finished(rider.id, tenant, rider.way.line.service.name, rider.plan, rider)
+                self._kept.put(tenant, rider.id, done)
 
     def find(self, tenant: str, id: str) -> Finished:
         """A tenant's request; of another's nothing is told, not even that it was there."""

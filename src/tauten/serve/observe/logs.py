@@ -30,7 +30,7 @@ from tauten.serve.observe.outcome import error_of, outcome_of, reason_of, status
 from tauten.serve.safety.limits import Bucket
 
 if TYPE_CHECKING:
-    from tauten.serve.oip.express import Ride
+    from tauten.serve.oip.express import Rider
 
 Form = Literal["json", "text"]
 
@@ -91,14 +91,16 @@ class Logs:
             return
         self._write(self._line(exchange, call, ended, status, outcome, seconds))
 
-    def answered(self, ride: Ride, seconds: float) -> None:
-        """As `finished`, of one that ran in no task and went well."""
-        if self.sample >= 1.0 or self._random.random() < self.sample:
-            call = ride.call()
+    def answered(self, riders: list[Rider]) -> None:
+        """As `finished`, of some that ran in no task and went well."""
+        for rider in riders:
+            if self.sample < 1.0 and self._random.random() >= self.sample:
+                continue
             if self._bucket.take(self._clock()):
                 self.dropped += 1
-            else:
-                self._write(self._line(call.exchange, call, None, 200, "ok", seconds))
+                continue
+            call = rider.call()
+            self._write(self._line(call.exchange, call, None, 200, "ok", rider.seconds))
 
     def _line(
         self,

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from tauten.clock import Clock, real
 from tauten.run.attribution import attribute
-from tauten.run.single import Single, trace_of
 from tauten.run.trace import Trace
 from tauten.serve import probes
 from tauten.serve.door import Call
 from tauten.serve.exchange import Exchange
+from tauten.serve.kept.traces import trace_of
 from tauten.serve.observe.condensed import condensed
 from tauten.serve.observe.exposition import Exposition
 from tauten.serve.observe.histogram import SIZES, Counters, Histogram, Histograms
@@ -31,7 +31,8 @@ from tauten.version import __version__
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
-    from tauten.serve.oip.express import Ride
+    from tauten.serve.oip.express import Rider
+    from tauten.serve.oip.ride import Line
 
 Scrape = Callable[[str], tuple[Iterator[bytes], str]]
 
@@ -48,8 +49,8 @@ class Metrics:
     def __init__(self, site: Site, *, clock: Clock = real) -> None:
         self.site = site
         self._clock = clock
-        self._rides: list[tuple[Ride, float]] = []  # to be counted
-        self._waiting: deque[tuple[str, Trace | Single]] = deque()
+        self._rides: list[list[Rider]] = []  # to be counted
+        self._waiting: deque[tuple[str, Trace | Rider]] = deque()
         by_plan = ("workflow", "plan")
         self.requests = Histograms(
             "tauten_request_seconds", "From arrival to the last byte.", (*by_plan, "outcome")
@@ -106,9 +107,9 @@ class Metrics:
         if len(self._waiting) < KEPT and len(trace.rows) <= MOST_ROWS:
             self._waiting.append((workflow, trace))
 
-    def answered(self, ride: Ride, seconds: float) -> None:
-        """As `finished`, of one that ran in no task and went well: counted together with others."""
-        self._rides.append((ride, seconds))
+    def answered(self, riders: list[Rider]) -> None:
+        """As `finished`, of some that ran in no task and went well: counted together with others."""
+        self._rides.append(riders)
         if len(self._rides) >= KEPT:
             self.count()
 
@@ -117,22 +118,21 @@ class Metrics:
     def count(self) -> None:
         """Count the rides that were put aside: those of one kind by one look at its series."""
         rides, self._rides = self._rides, []
-        kinds: dict[tuple[object, str, str], list[tuple[Ride, float]]] = {}
-        for each in rides:
-            ride = each[0]
-            kinds.setdefault((ride.way, ride.plan, ride.tenant), []).append(each)
-        for (_, plan, tenant), members in kinds.items():
-            way = members[0][0].way
-            workflow = way.service.name
-            self.responses.add((way.call.route.name, "200"), len(members))
-            self.requests.at((workflow, plan, "ok")).observe_all([seconds for _, seconds in members])
+        kinds: dict[tuple[Line, str, str], list[Rider]] = {}
+        for riders in rides:
+            first = riders[0]
+            kinds.setdefault((first.way.line, first.plan, first.caller.tenant), []).extend(riders)
+        for (line, plan, tenant), riders in kinds.items():
+            workflow = line.service.name
+            self.responses.add((line.route, "200"), len(riders))
+            self.requests.at((workflow, plan, "ok")).observe_all([rider.seconds for rider in riders])
             self.first_outputs.at((workflow, plan)).observe_all(
-                [ride.end - ride.start for ride, _ in members]
+                [rider.end - rider.arrived for rider in riders]
             )
             if tenant:
-                self.by_tenant.add((tenant, "ok"), len(members))
+                self.by_tenant.add((tenant, "ok"), len(riders))
             room = KEPT - len(self._waiting)
-            self._waiting.extend((workflow, ride) for ride, _ in members[:room])
+            self._waiting.extend((workflow, rider) for rider in riders[:room])
 
     async def run(self) -> None:
         """Look at finished requests between others, and at the loop's lag; until cancelled."""

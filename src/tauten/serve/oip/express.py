@@ -8,34 +8,34 @@ idempotency key, a session) takes the longer way, and so does a request whose JS
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, cast
 
 from tauten.clock import real
 from tauten.errors import InputError, TautenError
-from tauten.run.request import ANY_TIME, Request
-from tauten.run.single import Item, Single, Station
+from tauten.run.request import Request
 from tauten.run.trace import Trace
-from tauten.serve.door import Call, Caller, client_left, new_id, refusal
-from tauten.serve.http.cycle import Cycle
+from tauten.serve.door import ANYONE, Call, Caller, new_id, refusal
+from tauten.serve.exchange import Reply
+from tauten.serve.http.arrival import TICK_S, Inbox
+from tauten.serve.http.cycle import Direct, Wire
 from tauten.serve.http.known import Given
 from tauten.serve.http.wire import Head
 from tauten.serve.kept.traces import server_timing
 from tauten.serve.oip import rest
 from tauten.serve.oip.parameters import Parameters
+from tauten.serve.oip.ride import Line, Ride
 from tauten.serve.oip.statistics import CODING_IN, CODING_OUT
 from tauten.serve.safety.discreet import told
-from tauten.serve.tensor_model import Feed, TensorService, rows_of
-from tauten.serve.tensor_model import refusal as of_engine
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
 
 _DIGITS = 9  # of a length: a longer one is an error, which the longer way tells
-_SHAPES = 64  # of one head's JSON: it has the same length for all
 _RAW_OUTPUTS = Parameters(binary_data_output=True)
 
 
-def express(site: Site, call: Call, service: TensorService) -> Express | None:
+def express(site: Site, call: Call, line: Line) -> Express | None:
     """The quicker way for requests with the head of `call`; None where they are not tensors as they lie."""
     headers = call.exchange.headers
     size = headers.get(rest.HEAD_LENGTH, "")
@@ -43,189 +43,121 @@ def express(site: Site, call: Call, service: TensorService) -> Express | None:
         return None
     if headers.get("accept-encoding", "") in rest.CODINGS:
         return None  # it asks for a compressed answer
-    return Express(site, call, service, int(size))
+    return Express(site, call, line, int(size))
 
 
 class Express:
     """Requests to one model under one head. `call` stands for them all: what its head says, each of them says."""
 
-    def __init__(self, site: Site, call: Call, service: TensorService, head_length: int) -> None:
+    def __init__(self, site: Site, call: Call, line: Line, head_length: int) -> None:
         self.site = site
-        self.service = service
+        self.line = line
         self.call = call
         call.id = ""  # it stands for others
         self._end = head_length
-        self._items: dict[rest.Layout, tuple[object, Item]] = {}  # what the items of a layout have in common
-        self._lines: dict[int, bytes] = {}  # of an answer's head, by the length of its JSON
+        self._layout: rest.Layout | None = None  # of the last one
 
-    def take(self, cycle: Cycle, body: bytes, given: Given, waited_s: float) -> bool:
-        """Begin one request; False where its JSON was not seen before, or asks for more than tensors."""
-        began = real()
-        layout = rest.layout_of(body, self._end)
-        if layout is None or layout.raw is None or not self.service.ready:
-            return False
-        if len(body) > self.call.door.body_bytes:
-            return False
-        asked = layout.head.parameters
-        if asked is not None and asked != _RAW_OUTPUTS:
-            return False
+    def take(self, wire: Wire, data: bytes, at: int, given: Given) -> Rider | None:
+        """One more request, whose body begins at `at`; None where its JSON was not seen before, or asks for more
+        than tensors."""
+        layout = self._layout
+        if layout is None or not data.startswith(layout.text, at) or len(data) - at != layout.whole:
+            layout = self._layout_of(data[at:])
+            if layout is None:
+                return None
+        service = self.line.service
+        if not (service.ready and service.engine.plans):
+            return None
         call = self.call
         if given:
             try:
                 call = call.told(given)
             except InputError:
-                return False  # the longer way says what is wrong
-        try:
-            station = self.service.station()
-        except TautenError:  # no plan is open: the longer way says so
-            return False
-        self.site.in_flight += 1
-        try:
-            caller = call.door.identify(call.exchange, call.route)
-        except TautenError as error:
-            first, id = call.exchange.again(waited_s, call.exchange.hand_over()), call.id or new_id()
-            first.extra.append(("x-request-id", id))
-            self.refuse(cycle, call.again(first, id), error, began)
-        else:
-            Ride(self, call, station, cycle, layout, waited_s, caller, began).begin(body)
-        return True
+                return None  # the longer way says what is wrong
+        return Rider(self, call, wire, layout, data, at)
 
-    def refuse(self, cycle: Cycle, call: Call, error: Exception, began: float) -> None:
-        """Say why there is no answer, to a client that is there, and to the observers."""
-        exchange = call.exchange
-        self.site.in_flight -= 1
-        try:
-            if exchange.left:
-                cycle.over()
-            else:
-                reply = refusal(exchange, call.route.failed, told(error, call))
-                exchange.status = reply.status
-                cycle.respond(Head(reply.status, exchange.lines(reply)), reply.whole())
-        finally:
-            self.site.finished(exchange, call, error, real() - began)
-
-    def item(self, ride: Ride, body: bytes) -> Item:
-        """The tensors of a body as the model runs them; raises InputError where they do not fit it."""
-        layout, service = ride.layout, self.service
-        feed = layout.tensors(body, Feed())
-        known = self._items.get(layout)
-        if known is not None and known[0] is service.signature:
-            item = known[1]
-            group = item.group if service.signature.batch_axis else ride.station.deployment.kin(feed)[1]
-            return Item(feed, item.weight, group, item.rows)
-        feed = service.fitted(feed)
-        order = list(feed)  # the model's
-        layout.parts.sort(key=lambda part: order.index(part[0]))
-        weight, group = ride.station.deployment.kin(feed)
-        item = Item(feed, weight, group, rows_of(feed))
-        if len(self._items) >= _SHAPES:
-            self._items.clear()
-        self._items[layout] = (service.signature, item._replace(value=None))
-        return item
-
-    def lines(self, size: int, ride: Ride) -> bytes:
-        """The head of an answer whose JSON is so long."""
-        lines = self._lines.get(size)
-        if lines is None:
-            lines = self._lines[size] = (
-                f"HTTP/1.1 200 OK\r\ncontent-type: {rest.RAW}\r\n{rest.HEAD_LENGTH}: {size}\r\nx-request-id: "
-            ).encode()
-        lines = b"%b%b\r\n" % (lines, ride.id.encode())
-        if ride.caller.timing:
-            lines += f"server-timing: {server_timing(ride.trace)}\r\n".encode()
-        return lines
+    def _layout_of(self, body: bytes) -> rest.Layout | None:
+        layout = rest.layout_of(body, self._end)
+        if layout is None or layout.raw is None or len(body) > self.call.door.body_bytes:
+            return None
+        asked = layout.head.parameters
+        if asked is not None and asked != _RAW_OUTPUTS:
+            return None
+        self._layout = layout
+        return layout
 
 
-class Ride(Single):
+class Rider(Direct):
     """One request on its way."""
 
-    input_s = output_s = 0.0  # that its tensors took to be read and written
+    ride: Ride | None = None  # once it is on one
+    caller: Caller = ANYONE
     seconds = 0.0  # from its arrival until its answer was written
-    gone = False  # its client
+    lag_s = 0.0  # that it waited for the event loop
+    came = 0.0  # when that had it
+    _closing: list[Callable[[], None]]  # to be called at its end
 
     def __init__(
-        self,
-        way: Express,
-        call: Call,
-        station: Station,
-        cycle: Cycle,
-        layout: rest.Layout,
-        waited_s: float,
-        caller: Caller,
-        began: float,
+        self, way: Express, call: Call, wire: Wire, layout: rest.Layout, data: bytes, at: int
     ) -> None:
-        service = way.service
+        self.wire = wire
         self.way = way
         self.first = call  # one whose head says the same
-        self.cycle = cycle
-        self.layout = layout
-        self.caller = caller
-        self.came = began
         self.id = call.id or new_id()
-        self._closing = call.exchange.hand_over()  # to be called at its end
-        timed = call.timed
-        Single.__init__(
-            self,
-            station,
-            budget_s=call.deadline_ms / 1e3 if timed else service.budget_s,
-            aim=ANY_TIME if timed else service.aim,
-            priority=min(call.priority, caller.priority),
-            tenant=caller.tenant,
-            lag_s=waited_s,
-        )
+        self.layout = layout
+        self.data = data
+        self.at = at  # where its body begins in it
 
     @property
-    def plan(self) -> str:
-        return self.station.opened.id
+    def arrived(self) -> float:
+        return self.came - self.lag_s
 
-    def begin(self, body: bytes) -> None:
-        """Let it in, or answer why not."""
-        cycle = self.cycle
+    def begin(self, inbox: Inbox) -> None:
+        """Let it come along, or answer why not."""
+        way = self.way
+        line, call = way.line, self.first
+        self.came = came = real()
+        if came - line.opened > TICK_S:  # the loop may have been busy since it last looked here
+            self.lag_s = inbox.waited_s()
+        way.site.in_flight += 1
+        exchange = call.exchange
+        self._closing = []
         try:
-            began = real()
-            item = self.way.item(self, body)
-            self.input_s = real() - began
-            cycle.add_callback(self._leave_client)
-            self.enter(item)
-        except Exception as error:  # noqa: BLE001  # every request gets an answer
-            self._fail(error)
+            self.caller = caller = call.door.identify(exchange, call.route)
+            self._closing = exchange.hand_over()
+            line.board(self, min(call.priority, caller.priority), alone=call.timed)
+        except TautenError as error:
+            self._closing += exchange.hand_over()
+            self.refuse(error)
 
-    def _leave_client(self) -> None:
-        self.gone = True
-        self.fail(client_left())
+    def _tell(self) -> None:
+        if self.ride is not None:
+            self.ride.part(self)
 
-    def refuse(self, error: TautenError) -> None:
-        self._fail(of_engine(error))
-
-    def answer(self, value: Any) -> None:
-        try:
-            head, body = self._written(value)
-        except Exception as problem:  # noqa: BLE001  # every request gets an answer
-            self._fail(problem)
-            return
-        cycle = self.cycle
+    def answer(self, head: bytes, size: int, text: bytes, body: Iterable[memoryview]) -> None:
+        """Send what the ride brought: its head as far as the id, the size of JSON and tensors, and these."""
+        head = b"%b%b\r\n" % (head, self.id.encode())
+        if self.caller.timing:
+            head += f"server-timing: {server_timing(self.trace)}\r\n".encode()
+        hub = self.wire.hub
+        length = b"content-length: %d\r\n\r\n" % size
         self._release()
-        if isinstance(head, bytes):
-            cycle.respond_at_once(head, body)
+        if hub.draining:
+            self.respond(Head.ready(head), b"".join((text, *body)))
         else:
-            cycle.respond(head, body)
-        del self.cycle  # whose client may stay long
-        self.seconds = real() - self.came
+            self.send_off(b"".join((head, hub.usual(), length, text, *body)))
+        self._over()
 
-    def _written(self, results: Any) -> tuple[bytes | Head, bytes]:
-        """The answer, its head as bytes where all of that is ours."""
-        began = real()
-        way, layout = self.way, self.layout
-        name = way.service.name
-        raw = rest.all_raw(name, layout.raw or (), results)
-        if raw is not None:
-            text, body = raw
-            lines = way.lines(len(text), self)
-            self.output_s = real() - began
-            return lines, body
-        reply = rest.written(name, layout.head, results)  # an output is no plain tensor
-        self.output_s = real() - began
-        return Head(reply.status, self.call().exchange.lines(reply)), reply.whole()
+    def reply(self, reply: Reply) -> None:
+        """As `answer`, of what is not made for many."""
+        head = Head(reply.status, self.call().exchange.lines(reply))
+        self._release()
+        self.respond(head, reply.whole())
+        self._over()
+
+    def _over(self) -> None:
+        del self.wire, self.data  # whose client may stay long
+        self.seconds = real() - self.came
 
     def _release(self) -> None:
         """Count it out before its client can know that it is over."""
@@ -234,32 +166,58 @@ class Ride(Single):
             callback()
         self._closing = []
 
-    def settle(self) -> None:
-        super().settle()
-        if self.seconds:
-            self.way.site.answered(self, self.seconds)
-
-    def _fail(self, error: Exception) -> None:
-        call, cycle = self.call(), self.cycle
-        call.exchange.status = 0
-        del self.cycle
-        self.way.refuse(cycle, call, error, self.came)
+    def refuse(self, error: Exception) -> None:
+        """Say why there is no answer, to a client that is there, and to the observers."""
+        call, site, seconds = self.call(), self.way.site, real() - self.came
+        exchange = call.exchange
+        site.in_flight -= 1
+        try:
+            if self.gone:
+                self.over()
+            else:
+                reply = refusal(exchange, call.route.failed, told(error, call))
+                exchange.status = reply.status
+                self.respond(Head(reply.status, exchange.lines(reply)), reply.whole())
+        finally:
+            del self.wire, self.data
+            site.finished(exchange, call, error, seconds)
 
     # -- for those who ask for more than that it went well ---------------------------------------------------
 
     def call(self) -> Call:
         """The same request as one that ran in a task."""
         exchange = self.first.exchange.again(self.lag_s, self._closing)
-        exchange.status, exchange.left = 200, self.gone
+        exchange.status, exchange.left = (0 if not self.seconds else 200), self.gone
         exchange.extra.append(("x-request-id", self.id))
         call = self.first.again(exchange, self.id)
-        call.caller, call.service = self.caller, self.way.service
-        if self.began:  # else it was refused before anything was begun
+        call.caller, call.service = self.caller, self.way.line.service
+        if self.ride is not None and self.ride.began:  # else it was refused before anything was begun
             call.request = cast(Request, self)  # whose plan, trace and failure are all that is looked at
         return call
 
     @property
+    def plan(self) -> str:
+        return self._ride.plan
+
+    @property
+    def failure(self) -> TautenError | None:
+        return self._ride.failure
+
+    @property
+    def end(self) -> float:
+        """When its model's answer was there."""
+        return self._ride.end
+
+    @property
+    def _ride(self) -> Ride:
+        assert self.ride is not None  # nobody asks before
+        return self.ride
+
+    @property
     def trace(self) -> Trace:
-        trace = super().trace
-        trace.spent += [("", CODING_IN, self.input_s), ("", CODING_OUT, self.output_s)]
+        """Made anew at each call."""
+        ride = self._ride
+        trace = ride.trace_of(self.arrived, self.lag_s)
+        count = ride.count
+        trace.spent += [("", CODING_IN, ride.input_s / count), ("", CODING_OUT, ride.output_s / count)]
         return trace

@@ -142,31 +142,41 @@ def _decode(text: bytes) -> Head:
 class Layout:
     """Where the tensors of a head lie that was read before: clients send the same one again and again."""
 
-    __slots__ = ("head", "parts", "raw", "size", "start")
+    __slots__ = ("head", "parts", "raw", "text", "whole")
 
-    def __init__(self, head: Head, start: int, size: int) -> None:
+    def __init__(self, head: Head, text: bytes, size: int) -> None:
         self.head = head
-        self.start = start
-        self.size = size
+        self.text = text
+        self.whole = len(text) + size  # bytes of a body
         self.raw = raw_names(head)  # the outputs that it asks for, where all are raw
         self.parts: list[tuple[str, Any, tuple[int, ...], int, int]] = []
-        at = start
+        at = len(text)
         for given in head.inputs:
             dtype, count = DTYPES[given.datatype], math.prod(given.shape)
             self.parts.append((given.name, dtype, tuple(given.shape), count, at))
             at += count * dtype.itemsize
 
-    def tensors(self, body: bytes, into: D) -> D:
-        """The tensors of a body, put into a mapping by their names."""
+    def tensors(self, body: bytes, into: D, start: int = 0) -> D:
+        """The tensors of a body that begins at `start`, put into a mapping by their names."""
         for name, dtype, shape, count, at in self.parts:
-            into[name] = aligned(np.frombuffer(body, dtype, count, at)).reshape(shape)
+            into[name] = aligned(np.frombuffer(body, dtype, count, start + at)).reshape(shape)
+        return into
+
+    def joined(self, bodies: Sequence[tuple[bytes, int]], into: D) -> D:
+        """The tensors of several bodies, each with where it begins, one after the other on their first axis."""
+        if len(bodies) == 1:
+            return self.tensors(bodies[0][0], into, bodies[0][1])
+        for name, dtype, shape, count, at in self.parts:
+            size = count * dtype.itemsize
+            rows = b"".join([memoryview(body)[start + at : start + at + size] for body, start in bodies])
+            into[name] = np.frombuffer(rows, dtype).reshape((len(bodies) * shape[0], *shape[1:]))
         return into
 
 
 def layout_of(body: bytes, end: int) -> Layout | None:
     """The layout of a body with a head of `end` bytes, where that was read before."""
     layout = _layouts.get(body[:end]) if end <= _KNOWN_BYTES else None
-    return layout if layout is not None and len(body) == end + layout.size else None
+    return layout if layout is not None and len(body) == layout.whole else None
 
 
 def _remember(text: bytes, head: Head, size: int) -> None:
@@ -177,7 +187,7 @@ def _remember(text: bytes, head: Head, size: int) -> None:
             return
     if len(_layouts) >= _KNOWN:
         _layouts.clear()
-    _layouts[text] = Layout(head, len(text), size)
+    _layouts[text] = Layout(head, text, size)
 
 
 def _length(text: str, most: int) -> int:
@@ -307,29 +317,43 @@ def raw_names(head: Head) -> tuple[str, ...] | None:
 
 
 def all_raw(model: str, names: Sequence[str], results: Mapping[str, Array]) -> tuple[bytes, bytes] | None:
-    """(JSON head, whole body) with those outputs raw, under a head that is only written once for its shapes.
+    """(JSON head, whole body) with those outputs raw; None where one is BYTES, or is not there."""
+    found = parted(model, names, results, 1)
+    if found is None:
+        return None
+    text, (body,) = found
+    return text, b"".join((text, *body))
 
-    None where one is BYTES, or is not there.
+
+def parted(
+    model: str, names: Sequence[str], results: Mapping[str, Array], count: int
+) -> tuple[bytes, list[tuple[memoryview, ...]]] | None:
+    """The JSON head and, for each of `count` requests with as many rows each, those outputs raw.
+
+    The head is only written once for its shapes. None where an output is BYTES, or is not there.
     """
     key: list[Any] = [model]
-    parts: list[Any] = [b""]
+    parts: list[list[memoryview]] = []
     for name in names or results:
         array = results.get(name)
         if array is None or (dtype := array.dtype.char) == "O":
             return None
-        key.append((name, dtype, array.shape))
-        parts.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        shape = array.shape if count == 1 else (len(array) // count, *array.shape[1:])
+        key.append((name, dtype, shape))
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        size = len(raw) // count
+        parts.append([raw[at : at + size] for at in range(0, size * count, size)] if size else [raw] * count)
     known = tuple(key)
-    text = parts[0] = _texts.get(known) or _text_of(model, names or tuple(results), results, known)
-    return text, b"".join(parts)
+    text = _texts.get(known) or _text_of(model, results, known)
+    return text, list(zip(*parts, strict=True)) if parts else [()] * count
 
 
-def _text_of(model: str, names: Sequence[str], results: Mapping[str, Array], key: tuple[Any, ...]) -> bytes:
-    tensors = [
-        ResultTensor(name, datatype_of(array), array.shape, ResultParameters(array.nbytes))
-        for name in names
-        for array in (results[name],)
-    ]
+def _text_of(model: str, results: Mapping[str, Array], key: tuple[Any, ...]) -> bytes:
+    tensors = []
+    for name, _, shape in key[1:]:
+        array = results[name]
+        size = math.prod(shape) * array.itemsize
+        tensors.append(ResultTensor(name, datatype_of(array), shape, ResultParameters(size)))
     if len(_texts) >= _KNOWN:
         _texts.clear()
     text = _texts[key] = _encoder.encode(Result(model, tensors, VERSION))

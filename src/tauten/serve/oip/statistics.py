@@ -21,7 +21,7 @@ from tauten.serve.oip.models import VERSION
 if TYPE_CHECKING:
     from tauten.serve.door import Call
     from tauten.serve.exchange import Exchange
-    from tauten.serve.oip.express import Ride
+    from tauten.serve.oip.express import Rider
     from tauten.serve.service import Service
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
@@ -55,7 +55,7 @@ class ModelStatistics:
         self.items = 0.0
         self.executions = 0.0
         self.last_s = 0.0  # on the wall's clock
-        self._rides: list[Ride] = []  # not counted yet
+        self._rides: list[list[Rider]] = []  # not counted yet
         self._new: list[Trace] = []  # of successful requests, not counted yet
         self._rows = 0  # of these
 
@@ -71,9 +71,9 @@ class ModelStatistics:
             if self._rows >= TOGETHER:
                 self.count()
 
-    def answered(self, ride: Ride) -> None:
-        """Count one that was an item of a batch and nothing else: with others, and without a trace."""
-        self._rides.append(ride)
+    def answered(self, riders: list[Rider]) -> None:
+        """Count some that were one item of a batch and nothing else: with others, and without a trace."""
+        self._rides.append(riders)
         if len(self._rides) >= TOGETHER:
             self.count()
 
@@ -82,38 +82,47 @@ class ModelStatistics:
         rides, self._rides = self._rides, []
         if not rides:
             return
-        self.last_s = time.time() - (time.monotonic() - rides[-1].end)
-        loop_s = door_s = queue_s = held_s = run_all_s = user_s = whole_s = 0.0
-        held = 0
-        for ride in rides:
-            job, lag_s, began, end = ride.job, ride.lag_s, ride.began, ride.end
-            assert job is not None  # it was answered
-            queued, started, ended = job.queued, job.started, job.ended
-            run_s, own_door_s = ended - started, began - ride.start - lag_s
-            whole_s += end - ride.start
-            loop_s += lag_s + end - ended
-            door_s += own_door_s
-            user_s += queued - began
-            run_all_s += run_s
-            if job.held >= 0.0:
-                held += 1
-                held_s += started - job.held
-                queue_s += job.held - queued
-            else:
-                queue_s += started - queued
-            parts = [own_door_s + started - queued, ride.input_s, run_s, ride.output_s]
-            self._executed(parts, ride.rows, _share(job.seconds, run_s))
-            for index, part_s in enumerate(parts):
-                self.seconds[index] += part_s
-        count, whole = len(rides), self.outcomes["success"]
+        self.last_s = time.time() - (time.monotonic() - rides[-1][0].end)
+        sums = dict.fromkeys(("loop", "admission", "queue", "compute", "user"), 0.0)
+        held_s, held, count = 0.0, 0, 0
+        for riders in rides:
+            size = len(riders)
+            count += size
+            if (waited_s := self._count_ride(riders, size, sums)) >= 0.0:
+                held += size
+                held_s += waited_s
+        whole = self.outcomes["success"]
         whole[0] += count
-        whole[1] += whole_s
-        for cause, seconds in (("loop", loop_s), ("admission", door_s), ("queue", queue_s)):
+        whole[1] += sum(sums.values()) + held_s
+        for cause, seconds in sums.items():
             self._cause(cause, seconds, count)
         if held:
             self._cause("batch_wait", held_s, held)
-        self._cause("compute", run_all_s, count)
-        self._cause("user", user_s, count)
+
+    def _count_ride(self, riders: list[Rider], size: int, sums: dict[str, float]) -> float:
+        """Count the answered riders of one ride; the seconds that they were held, or -1 where they were not."""
+        ride = riders[0].ride
+        assert ride is not None  # they were answered
+        job = ride.job
+        assert job is not None
+        part = size / ride.count  # others left while it ran
+        queued, started, ended = job.queued, job.started, job.ended
+        run_s = ended - started
+        lag_s = sum([rider.lag_s for rider in riders])
+        door_s = ride.began * size - sum([rider.came for rider in riders])
+        sums["loop"] += lag_s + (ride.end - ended) * size
+        sums["admission"] += door_s
+        sums["user"] += (queued - ride.began) * size
+        sums["compute"] += run_s * size
+        held = job.held >= 0.0
+        sums["queue"] += ((job.held if held else started) - queued) * size
+        wait_s = door_s + (started - queued) * size
+        parts = [wait_s, ride.input_s * part, run_s, ride.output_s * part]
+        self._executed(parts, ride.rows * part, _share(job.seconds * part, run_s))
+        parts[_INFER] = run_s * size
+        for index, part_s in enumerate(parts):
+            self.seconds[index] += part_s
+        return (started - job.held) * size if held else -1.0
 
     def _cause(self, cause: str, seconds: float, count: int = 1) -> None:
         known = self.causes.get(cause)
@@ -214,9 +223,9 @@ class Statistics:
             outcome = "success" if failure is None else "fail"
         self._of[call.service.name].add(request.trace, outcome)
 
-    def answered(self, ride: Ride, seconds: float) -> None:
-        """As `finished`, of one that ran in no task and went well."""
-        self._of[ride.way.service.name].answered(ride)
+    def answered(self, riders: list[Rider]) -> None:
+        """As `finished`, of some that ran in no task and went well."""
+        self._of[riders[0].way.line.service.name].answered(riders)
 
     def shown(self, service: Service) -> dict[str, Any]:
         """One entry of ``model_stats``, with ours beside Triton's."""

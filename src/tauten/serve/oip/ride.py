@@ -1,0 +1,306 @@
+"""Rides: requests to one model that came in one turn of the loop and are alike travel as one item.
+
+Under load dozens of requests are read in a turn. Those that the same tenant sends in the same shape differ in
+nothing but their numbers: they pass the door together, wait as one entry and bring one array to the model.
+Each has its own answer, its own id and its own departure.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tauten.clock import real
+from tauten.errors import Overloaded, TautenError
+from tauten.run.deadline import arm
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.replica import Job
+from tauten.run.request import ANY_TIME
+from tauten.run.single import Item, Single, Station, tell
+from tauten.serve.door import client_left
+from tauten.serve.oip import rest
+from tauten.serve.tensor_model import Feed, TensorService, refusal, rows_of
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+    from tauten.serve.oip.express import Rider
+
+_SHAPES = 256  # of a model's requests, whose items are known
+_HEADS = 64  # of answers, by the length of their JSON
+
+
+class Kind(NamedTuple):
+    """What the requests of one layout to one model have in common."""
+
+    signature: object  # the model's that they were found to fit
+    weight: float
+    group: Any  # None where each has its own
+    rows: float
+
+
+class Line:
+    """Where the riders to one service gather until the end of the turn in which they came."""
+
+    def __init__(self, site: Site, service: TensorService, route: str) -> None:
+        self.site = site
+        self.service = service
+        self.route = route
+        self.opened = 0.0  # when the newest ride was
+        self._rides: list[Ride] = []  # of this turn
+        self._open: dict[tuple[rest.Layout, str, int], Ride] = {}  # that others may join
+        self._items: dict[rest.Layout, Kind] = {}  # what the items of a layout have in common
+        self._heads: dict[int, bytes] = {}
+
+    def board(self, rider: Rider, priority: int, *, alone: bool) -> None:
+        """Take a rider along in this turn; raises where no plan is open."""
+        key = (rider.layout, rider.caller.tenant, priority)
+        ride = None if alone else self._open.get(key)
+        if ride is None or len(ride.riders) >= ride.most:
+            ride = Ride(self, self.service.station(), rider, priority)
+            ride.most = 1 if alone else self.service.max_batch or 1
+            if not self._rides:
+                asyncio.get_running_loop().call_soon(self._leave)
+            self._rides.append(ride)
+            if not alone:
+                self._open[key] = ride
+        ride.board(rider)
+
+    def _leave(self) -> None:
+        rides, self._rides = self._rides, []
+        self._open.clear()
+        for ride in rides:
+            ride.begin()
+
+    def item(self, riders: list[Rider], deployment: Deployment) -> Item:
+        """The tensors of riders with one layout, as the model runs them; raises InputError where they do not fit."""
+        count, layout, service = len(riders), riders[0].layout, self.service
+        feed = layout.joined([(rider.data, rider.at) for rider in riders], Feed())
+        known = self._items.get(layout)
+        if known is None or known.signature is not service.signature:
+            feed = service.fitted(feed)
+            order = list(feed)  # the model's
+            layout.parts.sort(key=lambda part: order.index(part[0]))
+            weight, group = deployment.kin(feed)
+            joins = bool(service.signature.batch_axis)
+            known = Kind(service.signature, weight / count, group if joins else None, rows_of(feed) / count)
+            if len(self._items) >= _SHAPES:
+                self._items.clear()
+            self._items[layout] = known
+        group = deployment.kin(feed)[1] if known.group is None else known.group
+        return Item(feed, known.weight * count, group, known.rows * count)
+
+    def head(self, size: int) -> bytes:
+        """The head of an answer whose JSON is so long, up to its request's id."""
+        head = self._heads.get(size)
+        if head is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            text = (
+                f"HTTP/1.1 200 OK\r\ncontent-type: {rest.RAW}\r\n{rest.HEAD_LENGTH}: {size}\r\nx-request-id: "
+            )
+            head = self._heads[size] = text.encode()
+        return head
+
+
+class Ride(Single):
+    """Riders on their way. Their order is that of their rows."""
+
+    input_s = output_s = 0.0  # that all their tensors took to be read and written
+    gone = 0  # riders that left while it ran for the others
+    most = 1
+
+    def __init__(self, line: Line, station: Station, first: Rider, priority: int) -> None:
+        self.line = line
+        self.riders: list[Rider] = []
+        call, service = first.first, line.service
+        timed = call.timed
+        Single.__init__(
+            self,
+            station,
+            budget_s=call.deadline_ms / 1e3 if timed else service.budget_s,
+            aim=ANY_TIME if timed else service.aim,
+            priority=priority,
+            tenant=first.caller.tenant,
+            lag_s=first.lag_s,
+        )
+        station.opened.requests.add(self)  # its plan is in use from now on
+        line.opened = first.came
+
+    @property
+    def plan(self) -> str:
+        return self.station.opened.id
+
+    def board(self, rider: Rider) -> None:
+        rider.ride = self
+        self.riders.append(rider)
+        if rider.lag_s > self.lag_s:  # its deadline is that of the first who came
+            self.deadline -= rider.lag_s - self.lag_s
+            self.start, self.lag_s = self.start - (rider.lag_s - self.lag_s), rider.lag_s
+
+    # -- its way ------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Let it in, or answer why not; those of one that is not let in as a whole come one by one."""
+        riders, requests = self.riders, self.station.opened.requests
+        if not riders:
+            requests.discard(self)
+            return
+        self.count = len(riders)
+        try:
+            began = real()
+            item = self.line.item(riders, self.station.deployment)
+            self.input_s = real() - began
+            self.enter(item)
+        except Overloaded as error:
+            requests.discard(self)
+            if self.count == 1:
+                self._fail(error)
+                return
+            self.riders = []
+            for rider in riders:
+                self._another([rider]).begin()
+        except Exception as error:  # noqa: BLE001  # every request gets an answer
+            requests.discard(self)
+            self._fail(error)
+
+    def _another(self, riders: list[Rider]) -> Ride:
+        """A ride for some of its riders."""
+        first = riders[0]
+        ride = Ride(self.line, self.station, first, self.priority)
+        ride.start, ride.lag_s, ride.deadline = self.start, self.lag_s, self.deadline
+        ride.riders = riders
+        for rider in riders:
+            rider.ride = ride
+        return ride
+
+    def split(self, count: int) -> Job:
+        """Keep the first so many of riders that wait, and give the job of the others."""
+        job = self.job
+        assert job is not None  # it waits, or has failed
+        part = count / self.count
+        cut = round(self.rows * part)
+        other = self._another(self.riders[count:])
+        other.count, other.rows = self.count - count, self.rows - cut
+        other.input_s = self.input_s * (1.0 - part)
+        other.target, other.after, other.admitted = self.target, self.after, self.admitted
+        other.predicted, other.began = self.predicted, self.began
+        other.job = rest = job.split(count, _rows(job.item, 0, cut), _rows(job.item, cut, None))
+        rest.waiter = other
+        self.riders, self.count, self.rows, self.input_s = (
+            self.riders[:count],
+            count,
+            cut,
+            self.input_s * part,
+        )
+        arm(other)
+        self._look()
+        other._look()
+        return rest
+
+    def _look(self) -> None:
+        """End soon what is late just now, or has nobody left to wait for it."""
+        self.gone = sum(rider.gone for rider in self.riders)
+        error = self.failure or (client_left() if self.gone == len(self.riders) else None)
+        if error is not None:
+            asyncio.get_running_loop().call_soon(self.fail, error)
+
+    def part(self, rider: Rider) -> None:
+        """The client of a rider left."""
+        riders, index = self.riders, self.riders.index(rider)
+        if not self.began:
+            del riders[index]  # it has not left yet
+        elif len(riders) - self.gone == 1:
+            self.fail(client_left())  # which nobody is told but the observers
+            return
+        else:
+            self._lessen(index)
+        rider.refuse(client_left())
+
+    def _lessen(self, index: int) -> None:
+        job, each = self.job, round(self.rows / self.count)
+        assert job is not None  # it was begun
+        feed = Feed()
+        if not job.taken:
+            for name, array in job.item.items():
+                feed[name] = _without(array, index * each, each)
+        if not self.station.deployment.lessen(job, feed):
+            self.gone += 1
+            return
+        del self.riders[index]
+        self.station.door.part(self)
+        self.count -= 1
+        self.rows -= each
+
+    # -- its end ------------------------------------------------------------------------------------------
+
+    def answer(self, value: Any) -> None:
+        began = real()
+        line, layout = self.line, self.riders[0].layout
+        try:
+            parted = rest.parted(line.service.name, layout.raw or (), value, self.count)
+        except Exception as problem:  # noqa: BLE001  # every request gets an answer
+            self._fail(problem)
+            return
+        if parted is None:  # an output is no plain tensor
+            self._answer_each(value)
+            return
+        text, bodies = parted
+        self.output_s = real() - began
+        head = line.head(len(text))
+        size = len(text) + sum(map(len, bodies[0]))
+        for rider, body in zip(self.riders, bodies, strict=True):
+            if not rider.gone:
+                try:
+                    rider.answer(head, size, text, body)
+                except Exception as problem:  # noqa: BLE001  # the others are to be answered, too
+                    _unanswered(rider, problem)
+
+    def _answer_each(self, value: Any) -> None:
+        each = round(self.rows / self.count)
+        name, layout = self.line.service.name, self.riders[0].layout
+        for index, rider in enumerate(self.riders):
+            if not rider.gone:
+                own = value if self.count == 1 else _rows(value, index * each, (index + 1) * each)
+                try:
+                    rider.reply(rest.written(name, layout.head, own))
+                except Exception as problem:  # noqa: BLE001  # the others are to be answered, too
+                    _unanswered(rider, problem)
+
+    def settle(self) -> None:
+        super().settle()
+        riders, self.riders = self.riders, []  # who know their ride: no circle stays
+        riders = [rider for rider in riders if rider.seconds]
+        if riders:
+            self.line.site.answered(riders)
+
+    def refuse(self, error: TautenError) -> None:
+        self._fail(refusal(error))
+
+    def _fail(self, error: Exception) -> None:
+        riders, self.riders = self.riders, []
+        for rider in riders:
+            if not rider.answered:
+                _unanswered(rider, error)
+
+
+def _unanswered(rider: Rider, problem: Exception) -> None:
+    """Tell a client why there is no answer; where it has one already, whoever keeps an eye on the loop."""
+    try:
+        if rider.answered:
+            raise problem
+        rider.refuse(problem)
+    except Exception as mistake:  # noqa: BLE001  # the others are to be told, too
+        tell(mistake)
+
+
+def _rows(feed: Any, begin: int, end: int | None) -> Feed:
+    """Some rows of each array, as views."""
+    return Feed({name: array[begin:end] for name, array in feed.items()})
+
+
+def _without(array: Any, begin: int, count: int) -> Any:
+    """An array but for some of its rows."""
+    import numpy as np
+
+    return np.concatenate([array[:begin], array[begin + count :]])

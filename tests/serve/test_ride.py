@@ -1,0 +1,376 @@
+"""Requests of one turn of the loop travel together: one item, and an answer, a departure and a refusal for each."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve.kit_http import Peer, run
+from serve.test_express import (
+    WEIGHT,
+    Gate,
+    X,
+    deployments_of,
+    empty,
+    gate,
+    listening,
+    request,
+    service_of,
+    serving,
+)
+from tauten.errors import Overloaded
+from tauten.run.backends.onnx import OnnxBackend
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.replica import Job
+from tauten.serve.app import App
+from tauten.serve.door import Caller, Door
+from tauten.serve.observe.metrics import Metrics
+from tauten.serve.oip.statistics import Statistics
+
+__all__ = ["gate"]  # the fixture
+
+LEARNING = 3  # requests after which a head is known, and its way
+
+
+class Crowd:
+    """Clients whose heads are known, and what is done for them."""
+
+    def __init__(self, app: App, peers: list[Peer], jobs: list[Job]) -> None:
+        self.app = app
+        self.peers = peers
+        self.jobs = jobs  # that were pushed since
+        (self.deployment,) = deployments_of(app)
+
+    async def say(
+        self,
+        arrays: list[Any],
+        peers: list[Peer] | None = None,
+        headers: Callable[[int], dict[str, str]] = lambda _: {},
+    ) -> None:
+        """Let all ask in one turn of the loop: it finds all of it in the sockets when it looks again."""
+        for index, (peer, array) in enumerate(zip(peers or self.peers, arrays, strict=True)):
+            peer.writer.write(request(array, headers=headers(index)))
+        until = time.monotonic() + 0.02
+        while time.monotonic() < until:  # the loop shall not look before all is there
+            pass
+
+    async def answers(self, peers: list[Peer] | None = None) -> list[tuple[int, Any]]:
+        found = []
+        for peer in peers or self.peers:
+            status, headers, body = await peer.answer()
+            size = headers.get("inference-header-content-length")
+            rows = np.frombuffer(body[int(size) :], np.float32).reshape(-1, 3) if size else body
+            found.append((status, rows))
+        return found
+
+
+@asynccontextmanager
+async def crowd(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    door: Door | None = None,
+    headers: Callable[[int], dict[str, str]] = lambda _: {},
+) -> AsyncIterator[Crowd]:
+    jobs: list[Job] = []
+    push = Deployment.push
+
+    def noted(self: Deployment, asks: Any, step: str, job: Job) -> None:
+        push(self, asks, step, job)
+        jobs.append(job)
+
+    monkeypatch.setattr(Deployment, "push", noted)
+    async with serving(folder, door) as (app, _), listening(app) as port:
+        peers = [await Peer.of(port) for _ in range(count)]
+        try:
+            for index, peer in enumerate(peers):
+                for _ in range(LEARNING):
+                    await peer.say(request(headers=headers(index)))
+                    assert (await peer.answer())[0] == 200
+            await empty(app)
+            jobs.clear()
+            yield Crowd(app, peers, jobs)
+        finally:
+            for each in peers:
+                await each.close()
+
+
+def arrays(count: int) -> list[Any]:
+    return [X + number for number in range(count)]
+
+
+def right(answers: list[tuple[int, Any]], given: list[Any]) -> None:
+    assert [status for status, _ in answers] == [200] * len(given)
+    for (_, found), array in zip(answers, given, strict=True):
+        np.testing.assert_allclose(found, array @ WEIGHT, rtol=1e-5)
+
+
+async def behind(all: Crowd, gate: Gate, given: list[Any]) -> None:
+    """The first one runs, the others wait for it."""
+    gate.entered.clear()
+    gate.open.clear()
+    await all.say(given[:1], all.peers[:1])
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    await all.say(given[1:], all.peers[1:])
+    while service_of(all.app).engine.door.limit.running < len(given):
+        await asyncio.sleep(0.001)
+
+
+def test_those_of_one_turn_are_one_item_and_each_has_its_own_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 6) as all:
+            given = arrays(6)
+            await all.say(given)
+            right(await all.answers(), given)
+            assert [job.count for job in all.jobs] == [6]
+            assert all.deployment.batch_sizes[6] == 1
+            await empty(all.app)
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+def test_a_ride_fills_what_room_there_is_and_the_rest_waits_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 7) as all:
+            monkeypatch.setattr(all.deployment, "max_batch", 4)
+            given = arrays(7)
+            await behind(all, gate, given)
+            gate.open.set()
+            right(await all.answers(), given)
+            await empty(all.app)
+            assert all.deployment.batch_sizes[4] == 1
+            assert sum(size * times for size, times in all.deployment.batch_sizes.items()) == 7 * (
+                LEARNING + 1
+            )
+            assert all.deployment.waiting == 0
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_who_leaves_while_it_waits_takes_its_rows_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate, how: str
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 6) as all:
+            given = arrays(6)
+            await behind(all, gate, given)
+            all.peers[3].go(how)
+            while all.deployment.waiting > 4:
+                await asyncio.sleep(0.001)
+            assert service_of(all.app).engine.door.limit.running == 5
+            gate.open.set()
+            staying = [0, 1, 2, 4, 5]
+            answers = await all.answers([all.peers[index] for index in staying])
+            right(answers, [given[index] for index in staying])
+            await empty(all.app)
+            assert sum(size * times for size, times in all.deployment.batch_sizes.items()) == 6 * LEARNING + 5
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+def test_who_leaves_while_it_runs_changes_nothing_for_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 4) as all:
+            given = arrays(4)
+            gate.entered.clear()
+            gate.open.clear()
+            await all.say(given)
+            assert await asyncio.to_thread(gate.entered.wait, 10)
+            all.peers[1].go("close")
+            while all.app.site.in_flight > 3:
+                await asyncio.sleep(0.001)
+            assert all.deployment.zombies() == 0
+            await asyncio.sleep(0.12)
+            assert all.deployment.zombies() == 1
+            gate.open.set()
+            staying = [0, 2, 3]
+            right(
+                await all.answers([all.peers[index] for index in staying]),
+                [given[index] for index in staying],
+            )
+            await empty(all.app)
+            assert all.deployment.zombies() == 0
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("when", ["waiting", "running"])
+def test_where_all_leave_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate, when: str
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 5) as all:
+            given = arrays(5)
+            if when == "waiting":
+                await behind(all, gate, given)
+            else:
+                gate.entered.clear()
+                gate.open.clear()
+                await all.say(given)
+                assert await asyncio.to_thread(gate.entered.wait, 10)
+            for peer in all.peers:
+                peer.go("close")
+            await empty(all.app)
+            assert all.deployment.waiting == 0
+            gate.open.set()
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+def test_a_poisoned_one_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 7) as all:
+            execute = OnnxBackend._execute
+
+            def picky(self: OnnxBackend, inputs: dict[str, Any]) -> dict[str, Any]:
+                if (inputs["x"] < -50).any():
+                    raise ValueError("poison")
+                return execute(self, inputs)
+
+            monkeypatch.setattr(OnnxBackend, "_execute", picky)
+            given = arrays(7)
+            given[4] = X - 100
+            await all.say(given)
+            answers = await all.answers()
+            assert answers[4][0] == 400
+            right(answers[:4] + answers[5:], given[:4] + given[5:])
+            await empty(all.app)
+            assert all.deployment.bisected >= 2
+            assert all.deployment.waiting == 0
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+def test_those_who_do_not_fit_all_come_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 5) as all:
+            door = service_of(all.app).engine.door
+            refused, check, seen = door.refused, door.limit.check, []
+
+            def narrow(priority: int = 0, *, predicted: bool = False, count: int = 1) -> None:
+                seen.append(count)
+                if door.limit.running + count > 3:
+                    raise Overloaded("three at most", help="retry later", retry_after_s=1.0)
+                check(priority, predicted=predicted, count=count)
+
+            monkeypatch.setattr(door.limit, "check", narrow)
+            given = arrays(5)
+            await all.say(given)
+            answers = await all.answers()
+            assert [status for status, _ in answers] == [200, 200, 200, 429, 429]
+            right(answers[:3], given[:3])
+            assert seen == [5, 1, 1, 1, 1, 1]
+            assert door.refused == refused + 2
+            await empty(all.app)
+            assert door.limit.running == 0
+
+    run(main)
+
+
+def test_tenants_and_own_deadlines_travel_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        door = Door(identify=lambda exchange: Caller(tenant=exchange.headers["x-api-key"]))
+        own = [{"X-Api-Key": "a"}, {"X-Api-Key": "b"}, {"X-Api-Key": "a"}, {"X-Api-Key": "a"}]
+        own[3]["X-Tauten-Deadline-Ms"] = "9000"
+        async with crowd(tmp_path, monkeypatch, 4, door, lambda index: own[index]) as all:
+            given = arrays(4)
+            await all.say(given, headers=lambda index: own[index])
+            right(await all.answers(), given)
+            found = sorted((job.tenant, job.count) for job in all.jobs)
+            assert found == [("a", 1), ("a", 2), ("b", 1)]
+            assert {job.count for job in all.jobs if job.deadline - job.queued < 9.5} == {1}
+
+    run(main)
+
+
+def test_a_deadline_ends_all_of_a_ride(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 3) as all:
+            service_of(all.app).budget_s = 0.15
+            gate.open.clear()
+            await all.say(arrays(3))
+            assert [status for status, _ in await all.answers()] == [504] * 3
+            await empty(all.app)
+            gate.open.set()
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+def test_counts_of_a_ride_are_those_of_its_riders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 5) as all:
+            app = all.app
+            metrics, statistics = Metrics(app.site), Statistics()
+            app.site.observers += [metrics, statistics]
+            await all.say(arrays(5))
+            await all.answers()
+            await empty(app)
+            await asyncio.sleep(0)
+            told = statistics.shown(service_of(app))
+            assert (told["inference_count"], told["execution_count"]) == (10, 1)
+            assert [each["batch_size"] for each in told["batch_stats"]] == [10]
+            parts = told["inference_stats"]
+            assert parts["success"]["count"] == 5
+            assert sum(each["ns"] for each in told["tauten"]["causes"].values()) == pytest.approx(
+                parts["success"]["ns"], rel=1e-6
+            )
+            metrics.count()
+            assert sum(each.count for each in metrics.requests.series.values()) == 5
+            assert metrics.responses.series == {("oip-infer", "200"): 5}
+            metrics.slice(10.0)
+            assert metrics.looked_at.series == {("linear",): 5}
+            kept = list(app.site.traces._new[""])[-5:]
+            seconds = [
+                amount for rider in kept for _, unit, amount in rider.trace.spent if unit == "replica_seconds"
+            ]
+            assert sum(seconds) == pytest.approx(all.jobs[0].seconds)
+            assert [rider.trace.batches for rider in kept] == [[("model", 5, all.jobs[0].reason)]] * 5
+
+    run(main)
+
+
+def test_models_without_a_batch_axis_take_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, axis="other") as (app, _), listening(app) as port:
+            peers = [await Peer.of(port) for _ in range(3)]
+            given = arrays(3)
+            for _ in range(LEARNING + 1):
+                for peer, array in zip(peers, given, strict=True):
+                    await peer.say(request(array))
+                for peer, array in zip(peers, given, strict=True):
+                    status, headers, body = await peer.answer()
+                    size = int(headers["inference-header-content-length"])
+                    assert status == 200
+                    np.testing.assert_allclose(
+                        np.frombuffer(body[size:], np.float32).reshape(2, 3), array @ WEIGHT, rtol=1e-5
+                    )
+            for peer in peers:
+                await peer.close()
+
+    run(main)
