@@ -13,7 +13,15 @@ import pytest
 from tauten.clock import real
 from tauten.errors import BackendError
 from tauten.run.deploy.deployment import Deployment
-from tauten.run.deploy.scheduling import INLINE_S, runs_inline
+from tauten.run.deploy.replica import Job
+from tauten.run.deploy.scheduling import (
+    FEW,
+    HAND_S,
+    INLINE_MOST_S,
+    INLINE_S,
+    inline_most,
+    runs_inline,
+)
 from tauten.run.request import Request
 
 SETTLING = 4  # runs until a deployment trusts what it measured
@@ -89,7 +97,9 @@ def deployed(
         finally:
             await deployment.close()
 
-    asyncio.run(main())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.thread_time", clock)  # a run is all work
+        asyncio.run(main())
 
 
 async def ask(deployment: Deployment, seconds: float) -> Request:
@@ -117,7 +127,7 @@ def test_a_short_item_alone_runs_on_the_loop_and_says_so(most: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "seconds"),
     [
-        (Noting, {}, INLINE_S * 2),
+        (Noting, {}, INLINE_MOST_S * 2),
         (Threaded, {}, INLINE_S / 2),
         (Noting, {"cpus": (frozenset({0}),)}, INLINE_S / 2),
     ],
@@ -191,3 +201,31 @@ def test_the_decision() -> None:
     assert not runs_inline(INLINE_S / 2, items=1, behind=1)
     assert not runs_inline(INLINE_S, items=1, behind=0)
     assert not runs_inline(0.0, items=1, behind=0), "nothing is known"
+
+
+def test_a_run_may_be_as_long_as_those_whom_it_holds_up_lose_what_a_hand_off_costs() -> None:
+    for hand_s, rate in ((HAND_S, 3500.0), (2 * HAND_S, 20_000.0)):
+        most_s = inline_most(hand_s, rate)
+        waiting_s = (most_s * rate) * most_s / 2  # as many as come, each for half of it
+        assert waiting_s == pytest.approx(hand_s)
+    assert inline_most(0.0, 0.0) == inline_most(HAND_S, FEW), "bounds of what is taken for granted"
+    assert inline_most(1.0, 0.0) == INLINE_MOST_S
+    assert not runs_inline(INLINE_S / 2, items=1, behind=0, most_s=INLINE_S / 4)
+
+
+def test_what_a_run_takes_of_the_processor_decides() -> None:
+    """A thread's run looks longer where it waits for the interpreter; on the loop it would not."""
+
+    async def body(deployment: Deployment, _: list[Any]) -> None:
+        job = Job(None, 1.0, Request(), 0.0, asyncio.get_running_loop().create_future())
+        job.reason, job.ended, job.busy_s = "alone", 0.002, 0.0001
+        for _ in range(64):
+            deployment._learn(job, 1, 1.0, 0.002)
+        assert deployment.durations.usual_of(1.0) == pytest.approx(0.002)
+        assert deployment._here * 0.002 == pytest.approx(0.0001, rel=0.01)
+        job.reason, job.ended = "inline", 0.0004  # it waits for something
+        for _ in range(64):
+            deployment._learn(job, 1, 1.0, 0.002)
+        assert deployment._here * 0.002 == pytest.approx(0.0004, rel=0.01)
+
+    deployed(body)

@@ -16,9 +16,19 @@ from tauten.run.contracts import BatchBackend
 from tauten.run.deploy.estimates import Arrivals, Durations
 from tauten.run.deploy.queueing import QUEUE_BOUND, Queued
 from tauten.run.deploy.replica import Job, Party, Replica
-from tauten.run.deploy.scheduling import Queue, Release, Wait, fit, queue_wait, release, runs_inline
+from tauten.run.deploy.scheduling import (
+    HAND_S,
+    Queue,
+    Release,
+    Wait,
+    fit,
+    inline_most,
+    queue_wait,
+    release,
+    runs_inline,
+)
 
-HERE = 0.6  # before it is known: a thread's run ends when it has the interpreter again, a short one twice as late
+HERE = 0.6  # before it is known: a thread's run ends when it has the interpreter again
 LOOK_PAST = 64  # items of other groups that are passed over for one batch: a bound on the work of a release
 
 
@@ -63,6 +73,10 @@ class Batching(Queued):
         self._timer: asyncio.TimerHandle | None = None
         self._groups: dict[Any, int] = {}  # waiting requests by group
         self._here = HERE  # times what a thread takes for a run is what the loop takes
+        self._hand_s = HAND_S  # that giving a thread one item and taking it back costs
+        self._stall = (
+            0.0  # times what a run takes of the processor is what it takes on the loop; 0: not known
+        )
         self._gap_s = math.inf  # between members of maps as they come
         self._prepares = False
         self._sizes: Sequence[int] = ()
@@ -247,9 +261,11 @@ class Batching(Queued):
         size, weight = _extent(batch)
         durations = self.durations
         now = self.clock()
-        usual_s = self._here * durations.usual_of(weight)
-        if replica.inline and durations.fresh(now) and runs_inline(usual_s, size, self.queue.live):
-            first.reason = "inline"
+        first.given = now
+        if replica.inline and durations.fresh(now):
+            most_s = inline_most(self._hand_s, self.arrivals.rate(now))
+            if runs_inline(self._here * durations.usual_of(weight), size, self.queue.live, most_s):
+                first.reason = "inline"
         self.batches += 1
         self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
         self.reasons[first.reason] = self.reasons.get(first.reason, 0) + 1
@@ -278,16 +294,11 @@ class Batching(Queued):
         now = self.clock()
         first = batch[0]
         size, weight = _extent(batch)
-        durations = self.durations
         if replica.bisected:
             self.bisected += replica.bisected
             replica.bisected = 0
-        elif first.reason == "inline":
-            usual_s = durations.usual_of(first.weight)
-            if first.error is None and usual_s > 0.0:
-                self._here += (min((first.ended - first.started) / usual_s, 2.0) - self._here) / 8
-        elif first.error is None and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
-            durations.observe(size, weight or size, first.ended - first.started, now)
+        elif first.error is None:
+            self._learn(first, size, weight, now)
         if replica.dead:
             self._lost(batch)
         elif not replica.held and not self.closed:
@@ -303,6 +314,22 @@ class Batching(Queued):
                 job.settle()
         if self.queue.live:
             self._arm()
+
+    def _learn(self, first: Job, size: int, weight: float, now: float) -> None:
+        """Learn from a run that went well."""
+        durations, took_s, inline = self.durations, first.ended - first.started, first.reason == "inline"
+        usual_s = durations.usual_of(weight)
+        if size == 1 and first.busy_s > 0.0 and usual_s > 0.0:
+            if inline:
+                stall = took_s / first.busy_s
+                self._stall += (stall - self._stall) / 8 if self._stall else stall
+            else:
+                hand_s = first.started - first.given + now - first.ended
+                self._hand_s += (min(hand_s, _HAND_MOST_S) - self._hand_s) / 8
+            here = first.busy_s * max(self._stall, 1.0) / usual_s
+            self._here += (min(here, 2.0) - self._here) / 8
+        if not inline and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
+            durations.observe(size, weight or size, took_s, now)
 
     def _halved(self, job: Job) -> bool:
         """Let the halves of a party that failed as a whole run anew, so that each of it gets what is its own."""
@@ -378,4 +405,5 @@ def _extent(batch: Sequence[Job]) -> tuple[int, float]:
 
 _LEARN_S = 0.001  # between runs that teach: a model of less runs often enough
 _LEARN_ALL = 64  # of the first runs all do
+_HAND_MOST_S = 0.001  # of a hand-off that teaches: what takes longer met another's work
 _NO_HOLD_S = 0.0003  # a full batch of less is not worth a timer that may be a millisecond late

@@ -204,11 +204,15 @@ class Arrivals:
         """Until almost every client that returns is back."""
         return self._mean_s + 3 * self._deviation_s
 
-    def forecast(self, now: float) -> Forecast:
-        """Who is likely to come, as seen now."""
+    def rate(self, now: float) -> float:
+        """Arrivals a second of late; 0.0 before there were a few."""
         recent = self._recent
         span = now - recent[0] if len(recent) > 7 else 0.0
-        rate = (len(recent) - 1) / span if span > 0.0 else 0.0
+        return (len(recent) - 1) / span if span > 0.0 else 0.0
+
+    def forecast(self, now: float) -> Forecast:
+        """Who is likely to come, as seen now."""
+        rate = self.rate(now)
         if self._returns < 8 or not self._answered:
             return Forecast(0, 0.0, rate)
         back_s, count, until = self.back_s, 0.0, 0.0

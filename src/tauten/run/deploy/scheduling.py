@@ -23,7 +23,12 @@ Wait = Literal["slack", "off"] | float
 WAIT_OF_BUDGET: Final = 0.10  # of a stage's budget at most: the rest is for its queue and its work
 WAIT_OF_RUN: Final = 2.0  # run times at most: beyond that a further batch would have come and gone
 WORTH: Final = 1.02  # of the present rate: estimates are no better than that
-INLINE_S: Final = 0.00015  # a hand-off costs 40 µs; at 3,500 arrivals/s those held up meanwhile lose as much
+HAND_S: Final = 0.00004  # that a thread's taking over and giving back costs at the least
+INLINE_S: Final = (
+    0.00015  # of a run on the loop, where nothing else is known: worth a hand-off at 3,500 arrivals/s
+)
+INLINE_MOST_S: Final = 0.0005  # whatever a hand-off costs: others, too, have work for the loop
+FEW: Final = 1000.0  # arrivals/s that are taken for granted: what else the loop has to do is not counted
 WORTH_S: Final = 0.00025  # saved at least: loops round timers to 1 ms, a no-show costs that much
 
 
@@ -146,12 +151,20 @@ def _saves_time(n: int, wait_s: float, run_s: float, alone_s: float, together_s:
     return gain_s > (n + 1) * WORTH_S
 
 
-def runs_inline(run_s: float, items: int, behind: int) -> bool:
+def runs_inline(run_s: float, items: int, behind: int, most_s: float = INLINE_S) -> bool:
     """Whether a batch runs on the event loop itself: one short item with nobody behind it.
 
     Whoever comes meanwhile waits for it, and then shares a batch, which goes to a thread.
     """
-    return items == 1 and not behind and 0.0 < run_s < INLINE_S
+    return items == 1 and not behind and 0.0 < run_s < most_s
+
+
+def inline_most(hand_s: float, rate: float) -> float:
+    """Seconds of a run that are worth a hand-off of `hand_s` at so many arrivals a second.
+
+    During a run of r seconds r x rate arrive and wait for r / 2 each.
+    """
+    return min(INLINE_MOST_S, math.sqrt(2.0 * max(hand_s, HAND_S) / max(rate, FEW)))
 
 
 # -- sizes ---------------------------------------------------------------------------------------------------
