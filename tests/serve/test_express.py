@@ -489,7 +489,9 @@ def test_bounds_of_the_caller_hold(tmp_path: Path, taken: Taken) -> None:
             watch = Watch()
             app.site.observers.append(watch)
             await repeated(peer, request(), 4)
-            guard._keyless = Allowance(Caller(name="slow", rate_per_s=1e-3, burst=2), guard._clock())
+            guard._keyless = Allowance(
+                Caller(name="slow", rate_per_s=1e-3, burst=2), guard._clock(), guard._total
+            )
             answers = await repeated(peer, request(), 3)
             assert [status for status, _, _ in answers] == [200, 200, 429]
             assert int(answers[-1][1]["retry-after"]) > 100

@@ -203,9 +203,9 @@ def test_wrong_keys_are_held_up_and_right_ones_never(file: Path) -> None:
             guard.admit(wrong, "10.0.0.9")
         kinds.append(type(caught.value))
     assert kinds == [Unauthorized] * 10 + [Busy] * 10
-    caller, release = guard.admit(token, "10.0.0.9")
-    assert caller.name == "shop"
-    release()
+    allowance = guard.admit(token, "10.0.0.9")
+    assert allowance.caller.name == "shop"
+    allowance.end()
     with pytest.raises(Unauthorized):
         guard.admit(wrong, "10.0.0.10")
     now = 60.0

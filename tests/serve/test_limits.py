@@ -17,7 +17,7 @@ from tauten.errors import InputError, Overloaded, TautenError
 from tauten.serve.door import MAX_DEPTH, Caller, Door, check_depth, refusal_headers
 from tauten.serve.safety.guard import Guard, Unauthorized
 from tauten.serve.safety.keys import Keys, new_key
-from tauten.serve.safety.limits import ADDRESSES, Allowance, Bucket, Busy, Failures
+from tauten.serve.safety.limits import ADDRESSES, Allowance, Bucket, Busy, Failures, Total
 from tauten.serve.service import NotReady, Service
 
 PATH = "/v1/workflows/flow"
@@ -91,9 +91,9 @@ def test_a_server_takes_so_many_and_counts_out_who_left() -> None:
             assert sorted(each.status for each in done) == [0, 200, 200, 429, 429]
             refused = next(each for each in done if each.status == 429)
             assert refused.json["error"]["code"] == "E413"
-            guard.running = 3
+            guard._total.running = 3
             assert (await ask(app, "GET", "/health/live")).status == 200  # probes are never refused
-            guard.running = 0
+            guard._total.running = 0
             assert (await ask(app, "POST", PATH, body)).status == 200
         assert guard.running == 0
 
@@ -103,7 +103,7 @@ def test_a_server_takes_so_many_and_counts_out_who_left() -> None:
 def test_an_edited_key_keeps_what_runs(tmp_path: Path) -> None:
     now = 0.0
     first = Caller("shop", concurrent=2)
-    allowance = Allowance(first, now)
+    allowance = Allowance(first, now, Total())
     allowance.begin(now)
     allowance.renew(Caller("shop", concurrent=1), now)
     with pytest.raises(Busy):

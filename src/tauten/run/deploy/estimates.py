@@ -160,20 +160,20 @@ class Arrivals:
         self.skip = 0  # chances to wait that are let go, because of those
 
     def came(self, now: float, count: int = 1) -> None:
-        for _ in range(count):
-            self._came(now)
-
-    def _came(self, now: float) -> None:
-        self._recent.append(now)
+        self._recent.extend([now] * count)
         answered = self._answered
-        if not answered:
-            return
-        first = answered[0]
-        back_s = now - first[0]
-        if first[1] <= 1.0:
-            answered.popleft()
-        else:
-            first[1] -= 1.0
+        for _ in range(count):
+            if not answered:
+                return
+            first = answered[0]
+            if first[1] <= 1.0:
+                answered.popleft()
+            else:
+                first[1] -= 1.0
+            self._back(now - first[0])
+
+    def _back(self, back_s: float) -> None:
+        """One is back after so many seconds."""
         self._returns += 1
         if self._returns <= 8:
             self._mean_s += (back_s - self._mean_s) / self._returns

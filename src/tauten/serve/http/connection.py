@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from tauten.serve.http.arrival import Inbox
-from tauten.serve.http.cycle import Cycle, Express
-from tauten.serve.http.known import Given
+from tauten.serve.http.cycle import Cycle
 from tauten.serve.http.outflow import Outflow
 from tauten.serve.http.reader import END, Reader
 from tauten.serve.http.wire import Refusal, refusal
@@ -110,13 +109,19 @@ class Connection(Outflow):
                 self._time()
 
     def _repeat(self, data: bytes) -> bool:
-        """Take a request whose head is byte for byte the last one's, without parsing it again."""
+        """Take a request whose head is the last one's, without parsing it again; where it is the next one and that can
+        be done, without a task."""
         known = self._reader.known
         if self.phase != IDLE or known is None or (found := known.read(data)) is None:
             return False
         at, given = found
-        if known.express is not None and self._hasten(known.express, data, at, given):
-            return True
+        if known.express is not None and self.current is None and not (self.queue or self.stalled):
+            direct = self.current = known.express.take(self, data, at, given)
+            if direct is not None:
+                self.hub.requests += 1
+                self.hub.running.add(direct)
+                direct.begin(self._inbox)
+                return True
         scope = known.scope(given)
         cycle = Cycle(self, scope, known.length)
         cycle.whole = True
@@ -127,19 +132,6 @@ class Connection(Outflow):
         self._offer(cycle)
         if self.queue:
             self._hold()
-        return True
-
-    def _hasten(self, express: Express, data: bytes, at: int, given: Given) -> bool:
-        """Let a request be answered without a task, where it is the next one and that can be done."""
-        if self.current is not None or self.queue or self.stalled:
-            return False
-        direct = self.current = express.take(self, data, at, given)
-        if direct is None:
-            return False
-        hub = self.hub
-        hub.requests += 1
-        hub.running.add(direct)
-        direct.begin(self._inbox)
         return True
 
     def _feed(self, data: bytes) -> None:

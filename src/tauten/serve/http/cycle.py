@@ -285,6 +285,6 @@ class Direct(Cycle):
         """The whole answer as it goes on the wire, of one whose connection stays open."""
         self._started = self.answered = True
         wire = self.wire
+        wire.over(self)
         wire.transport.write(message)
         wire.answered(self)
-        wire.over(self)

@@ -134,18 +134,16 @@ class Rider(Direct):
         if self.ride is not None:
             self.ride.part(self)
 
-    def answer(self, head: bytes, size: int, text: bytes, body: Iterable[memoryview]) -> None:
-        """Send what the ride brought: its head as far as the id, the size of JSON and tensors, and these."""
+    def answer(self, head: bytes, tail: bytes, text: bytes, body: Iterable[memoryview]) -> None:
+        """Send what the ride brought: tensors behind a head and its JSON, which are `head`, the id, and `tail`."""
         head = b"%b%b\r\n" % (head, self.id.encode())
         if self.caller.timing:
             head += f"server-timing: {server_timing(self.trace)}\r\n".encode()
-        hub = self.wire.hub
-        length = b"content-length: %d\r\n\r\n" % size
         self._release()
-        if hub.draining:
+        if self.wire.hub.draining:
             self.respond(Head.ready(head), b"".join((text, *body)))
         else:
-            self.send_off(b"".join((head, hub.usual(), length, text, *body)))
+            self.send_off(b"".join((head, tail, *body)))
         self._over()
 
     def reply(self, reply: Reply) -> None:

@@ -64,7 +64,10 @@ class Line:
             self._rides.append(ride)
             if not alone:
                 self._open[key] = ride
-        ride.board(rider)
+        rider.ride = ride
+        ride.riders.append(rider)
+        if rider.lag_s > ride.lag_s:
+            ride.hurry(rider.lag_s)
 
     def _leave(self) -> None:
         rides, self._rides = self._rides, []
@@ -131,12 +134,11 @@ class Ride(Single):
     def plan(self) -> str:
         return self.station.opened.id
 
-    def board(self, rider: Rider) -> None:
-        rider.ride = self
-        self.riders.append(rider)
-        if rider.lag_s > self.lag_s:  # its deadline is that of the first who came
-            self.deadline -= rider.lag_s - self.lag_s
-            self.start, self.lag_s = self.start - (rider.lag_s - self.lag_s), rider.lag_s
+    def hurry(self, lag_s: float) -> None:
+        """One came earlier: its deadline is that of the first."""
+        earlier_s, self.lag_s = lag_s - self.lag_s, lag_s
+        self.start -= earlier_s
+        self.deadline -= earlier_s
 
     # -- its way ------------------------------------------------------------------------------------------
 
@@ -247,12 +249,16 @@ class Ride(Single):
             return
         text, bodies = parted
         self.output_s = real() - began
-        head = line.head(len(text))
+        head, usual = (
+            line.head(len(text)),
+            next(rider.wire.hub for rider in self.riders if not rider.gone).usual(),
+        )
         size = len(text) + sum(map(len, bodies[0]))
+        tail = b"%bcontent-length: %d\r\n\r\n%b" % (usual, size, text)
         for rider, body in zip(self.riders, bodies, strict=True):
             if not rider.gone:
                 try:
-                    rider.answer(head, size, text, body)
+                    rider.answer(head, tail, text, body)
                 except Exception as problem:  # noqa: BLE001  # the others are to be answered, too
                     _unanswered(rider, problem)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,7 +16,7 @@ from tauten.run.request import HIGHEST
 from tauten.serve.door import Caller
 from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.safety.keys import Keys
-from tauten.serve.safety.limits import IN_FLIGHT, Allowance, Busy, Failures
+from tauten.serve.safety.limits import IN_FLIGHT, Allowance, Busy, Failures, Total
 from tauten.serve.socket import Socket
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # they change nothing, and without CORS no page reads the answer
@@ -78,7 +78,7 @@ class Guard:
     ) -> None:
         self.keys = keys
         self.in_flight = in_flight
-        self.running = 0
+        self._total = Total()
         self._origins = frozenset(origins)
         self._hosts_checked = hosts_checked and keys is None
         self._own_hosts = {""}  # Host headers that were found to be this machine; HTTP/1.0 has none
@@ -86,7 +86,7 @@ class Guard:
         self._failures = Failures()
         self._allowances: dict[str, Allowance] = {}
         keyless = LOCAL if hosts_checked else ANYBODY
-        self._keyless = Allowance(msgspec.structs.replace(keyless, timing=timing), clock())
+        self._keyless = Allowance(msgspec.structs.replace(keyless, timing=timing), clock(), self._total)
 
     # -- pages --------------------------------------------------------------------------------------------
 
@@ -152,18 +152,23 @@ class Guard:
             token, address = token_of(exchange.headers), str(client[0]) if client else ""
         if isinstance(exchange, Socket):
             return self._allowance(token, address).caller
-        caller, release = self.admit(token, address)
-        exchange.on_close(release)
-        return caller
+        allowance = self.admit(token, address)
+        exchange.on_close(allowance.end)
+        return allowance.caller
 
-    def admit(self, token: str, address: str) -> tuple[Caller, Callable[[], None]]:
-        """The caller of a token, and what to call when its request is over.
+    @property
+    def running(self) -> int:
+        """Requests that were counted in and not out again."""
+        return self._total.running
+
+    def admit(self, token: str, address: str) -> Allowance:
+        """Count a request in with a token, for its `caller`; to be ended when it is over.
 
         Raises Unauthorized E262, and Busy: E411 rate, E412 requests at a time, E413 the server's own bound,
         E414 too many wrong keys.
         """
-        allowance = self._allowance(token, address)
-        if self.running >= self.in_flight:
+        allowance = self._keyless if self.keys is None else self._allowance(token, address)
+        if self._total.running >= self.in_flight:
             raise Busy(
                 f"{self.running} requests are running, at most {self.in_flight}",
                 help="retry later, or start the server with a larger --max-in-flight",
@@ -171,13 +176,7 @@ class Guard:
                 code="E413",
             )
         allowance.begin(self._clock())
-        self.running += 1
-
-        def release() -> None:
-            self.running -= 1
-            allowance.end()
-
-        return allowance.caller, release
+        return allowance
 
     def _allowance(self, token: str, address: str) -> Allowance:
         if self.keys is None:
@@ -187,7 +186,7 @@ class Guard:
             raise self._stranger(token, address)
         known = self._allowances.get(caller.name)
         if known is None:
-            self._allowances[caller.name] = known = Allowance(caller, self._clock())
+            self._allowances[caller.name] = known = Allowance(caller, self._clock(), self._total)
         elif known.caller is not caller:
             known.renew(caller, self._clock())
         return known

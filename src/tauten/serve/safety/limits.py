@@ -42,13 +42,23 @@ class Bucket:
         return (1.0 - self._left) / self.rate_per_s
 
 
+class Total:
+    """Requests that run, whoever sent them."""
+
+    __slots__ = ("running",)
+
+    def __init__(self) -> None:
+        self.running = 0
+
+
 class Allowance:
     """What one key has left."""
 
-    __slots__ = ("bucket", "caller", "running")
+    __slots__ = ("bucket", "caller", "running", "total")
 
-    def __init__(self, caller: Caller, now: float) -> None:
+    def __init__(self, caller: Caller, now: float, total: Total) -> None:
         self.running = 0
+        self.total = total
         self.renew(caller, now)
 
     def renew(self, caller: Caller, now: float) -> None:
@@ -75,9 +85,12 @@ class Allowance:
                 retry_after_s=wait_s,
             )
         self.running += 1
+        self.total.running += 1
 
     def end(self) -> None:
+        """Count a request out."""
         self.running -= 1
+        self.total.running -= 1
 
 
 class Failures:
