@@ -28,10 +28,11 @@ from tauten.run.trace import VISIT, Trace
 class Station:
     """Where singles go: the only step of an opened plan, which does nothing but run items of `deployment`."""
 
-    __slots__ = ("_settling", "deployment", "door", "opened", "step")
+    __slots__ = ("_settling", "deployment", "door", "most", "opened", "step")
 
-    def __init__(self, door: Door, opened: Opened, step: str, deployment: Deployment) -> None:
+    def __init__(self, door: Door, opened: Opened, step: str, deployment: Deployment, most: int = 1) -> None:
         self.door = door
+        self.most = most  # requests that may be one item
         self.opened = opened
         self.step = step
         self.deployment = deployment

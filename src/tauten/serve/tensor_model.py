@@ -97,7 +97,8 @@ class TensorService(Service):
         if found is None or found.opened is not opened:
             deployment = opened.bound[STAGE].deployments[STAGE]
             assert isinstance(deployment, Deployment)  # raw models have no slots
-            found = self._station = Station(self.engine.door, opened, STAGE, deployment)
+            most = deployment.max_batch if self.signature.batch_axis else 1
+            found = self._station = Station(self.engine.door, opened, STAGE, deployment, most)
         return found
 
     def fitted(self, given: Mapping[str, Any]) -> Feed:

@@ -24,6 +24,8 @@ def key(item: Arrays, *, joins: bool) -> Hashable:
 
 def joined(items: Sequence[Arrays], *, joins: bool) -> list[Part]:
     """Items of equal key together."""
+    if len(items) == 1:
+        return [Part((0,), dict(items[0]), _whole)]
     groups: dict[Hashable, list[int]] = {}
     for index, item in enumerate(items):
         groups.setdefault(key(item, joins=joins), []).append(index)

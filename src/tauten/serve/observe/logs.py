@@ -9,6 +9,7 @@ written by a thread, so that a terminal or pipe that is slow never holds a reque
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import sys
 import threading
@@ -64,6 +65,7 @@ class Logs:
         self._clock = clock
         self._random = random.Random(seed)
         self._now = now
+        self._pass = 0  # of requests that ran together, before the next one of the sample
         self._bucket = Bucket(LINES_PER_S, BURST, clock())
         self._lines: deque[bytes | str] = deque()
         self._wake = threading.Event()
@@ -93,14 +95,23 @@ class Logs:
 
     def answered(self, riders: list[Rider]) -> None:
         """As `finished`, of some that ran in no task and went well."""
-        for rider in riders:
-            if self.sample < 1.0 and self._random.random() >= self.sample:
-                continue
+        for rider in self._chosen(riders):
             if self._bucket.take(self._clock()):
                 self.dropped += 1
                 continue
             call = rider.call()
             self._write(self._line(call.exchange, call, None, 200, "ok", rider.seconds))
+
+    def _chosen(self, riders: list[Rider]) -> list[Rider]:
+        """A sample, by how many are passed over until the next one: one draw a line, not one a request."""
+        if not 0.0 < self.sample < 1.0:
+            return riders if self.sample else []
+        chosen = []
+        while self._pass < len(riders):
+            chosen.append(riders[self._pass])
+            self._pass += 1 + int(math.log(1.0 - self._random.random()) / math.log(1.0 - self.sample))
+        self._pass -= len(riders)
+        return chosen
 
     def _line(
         self,

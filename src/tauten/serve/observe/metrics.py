@@ -38,6 +38,7 @@ Scrape = Callable[[str], tuple[Iterator[bytes], str]]
 
 SLICE_S = 0.001  # of the loop at a time, shorter than anybody's latency target notices
 EVERY_S = 0.05  # with the slice: at most 2 % of the loop
+TOGETHER = 64  # requests are counted at a time: what is kept longer is in no cache any more
 KEPT = 512  # traces that wait for their turn; under load newer ones are passed over
 MOST_ROWS = 4000  # a longer trace (2000 tokens) would take more than a slice even when it is condensed
 LAG_EVERY_S = 0.1
@@ -50,6 +51,7 @@ class Metrics:
         self.site = site
         self._clock = clock
         self._rides: list[list[Rider]] = []  # to be counted
+        self._riders = 0  # in these
         self._waiting: deque[tuple[str, Trace | Rider]] = deque()
         by_plan = ("workflow", "plan")
         self.requests = Histograms(
@@ -110,25 +112,28 @@ class Metrics:
     def answered(self, riders: list[Rider]) -> None:
         """As `finished`, of some that ran in no task and went well: counted together with others."""
         self._rides.append(riders)
-        if len(self._rides) >= KEPT:
+        self._riders += len(riders)
+        if self._riders >= TOGETHER:
             self.count()
 
     # -- later --------------------------------------------------------------------------------------------
 
     def count(self) -> None:
         """Count the rides that were put aside: those of one kind by one look at its series."""
-        rides, self._rides = self._rides, []
+        rides, self._rides, self._riders = self._rides, [], 0
         kinds: dict[tuple[Line, str, str], list[Rider]] = {}
+        firsts: dict[tuple[Line, str, str], list[float]] = {}
         for riders in rides:
             first = riders[0]
-            kinds.setdefault((first.way.line, first.plan, first.caller.tenant), []).extend(riders)
-        for (line, plan, tenant), riders in kinds.items():
+            kind, end = (first.way.line, first.plan, first.caller.tenant), first.end
+            kinds.setdefault(kind, []).extend(riders)
+            firsts.setdefault(kind, []).extend([end - rider.came + rider.lag_s for rider in riders])
+        for kind, riders in kinds.items():
+            line, plan, tenant = kind
             workflow = line.service.name
             self.responses.add((line.route, "200"), len(riders))
             self.requests.at((workflow, plan, "ok")).observe_all([rider.seconds for rider in riders])
-            self.first_outputs.at((workflow, plan)).observe_all(
-                [rider.end - rider.arrived for rider in riders]
-            )
+            self.first_outputs.at((workflow, plan)).observe_all(firsts[kind])
             if tenant:
                 self.by_tenant.add((tenant, "ok"), len(riders))
             room = KEPT - len(self._waiting)

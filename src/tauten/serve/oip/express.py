@@ -9,7 +9,7 @@ idempotency key, a session) takes the longer way, and so does a request whose JS
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tauten.clock import real
 from tauten.errors import InputError, TautenError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _DIGITS = 9  # of a length: a longer one is an error, which the longer way tells
 _RAW_OUTPUTS = Parameters(binary_data_output=True)
+_NONE: Any = None  # a wire after the last word: taking the attribute away would cost more than all the others
 
 
 def express(site: Site, call: Call, line: Line) -> Express | None:
@@ -154,7 +155,7 @@ class Rider(Direct):
         self._over()
 
     def _over(self) -> None:
-        del self.wire, self.data  # whose client may stay long
+        self.wire, self.data = _NONE, b""  # whose client may stay long
         self.seconds = real() - self.came
 
     def _release(self) -> None:
@@ -177,7 +178,7 @@ class Rider(Direct):
                 exchange.status = reply.status
                 self.respond(Head(reply.status, exchange.lines(reply)), reply.whole())
         finally:
-            del self.wire, self.data
+            self.wire, self.data = _NONE, b""
             site.finished(exchange, call, error, seconds)
 
     # -- for those who ask for more than that it went well ---------------------------------------------------

@@ -58,7 +58,7 @@ class Line:
         ride = None if alone else self._open.get(key)
         if ride is None or len(ride.riders) >= ride.most:
             ride = Ride(self, self.service.station(), rider, priority)
-            ride.most = 1 if alone else self.service.max_batch or 1
+            ride.most = 1 if alone else ride.station.most
             if not self._rides:
                 asyncio.get_running_loop().call_soon(self._leave)
             self._rides.append(ride)

@@ -33,6 +33,7 @@ _PART = {
 }
 CODING_IN, CODING_OUT = "input_seconds", "output_seconds"  # what a trace's `spent` says of its tensors
 TOGETHER = 512  # rows of finished requests are counted at a time: a quarter of a millisecond
+RIDERS = 64  # or requests that ran in no task: what is kept longer is in no cache any more
 _SIMPLE_ROWS = 12  # rows of a request of one step; beyond that who owns an instant has to be worked out
 
 
@@ -56,6 +57,7 @@ class ModelStatistics:
         self.executions = 0.0
         self.last_s = 0.0  # on the wall's clock
         self._rides: list[list[Rider]] = []  # not counted yet
+        self._riders = 0  # in these
         self._new: list[Trace] = []  # of successful requests, not counted yet
         self._rows = 0  # of these
 
@@ -74,12 +76,13 @@ class ModelStatistics:
     def answered(self, riders: list[Rider]) -> None:
         """Count some that were one item of a batch and nothing else: with others, and without a trace."""
         self._rides.append(riders)
-        if len(self._rides) >= TOGETHER:
-            self.count()
+        self._riders += len(riders)
+        if self._riders >= RIDERS:
+            self._count_rides()
 
     def _count_rides(self) -> None:
         """The same as by their traces, summed up by their fields."""
-        rides, self._rides = self._rides, []
+        rides, self._rides, self._riders = self._rides, [], 0
         if not rides:
             return
         self.last_s = time.time() - (time.monotonic() - rides[-1][0].end)
