@@ -16,6 +16,7 @@ import pytest
 from serve.kit_http import Peer, run
 from serve.test_express import (
     WEIGHT,
+    Broken,
     Gate,
     X,
     deployments_of,
@@ -32,7 +33,9 @@ from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.replica import Job
 from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
+from tauten.serve.http.arrival import Inbox
 from tauten.serve.observe.metrics import Metrics
+from tauten.serve.oip.ride import Line
 from tauten.serve.oip.statistics import Statistics
 
 __all__ = ["gate"]  # the fixture
@@ -43,8 +46,9 @@ LEARNING = 3  # requests after which a head is known, and its way
 class Crowd:
     """Clients whose heads are known, and what is done for them."""
 
-    def __init__(self, app: App, peers: list[Peer], jobs: list[Job]) -> None:
+    def __init__(self, app: App, peers: list[Peer], jobs: list[Job], port: int) -> None:
         self.app = app
+        self.port = port
         self.peers = peers
         self.jobs = jobs  # that were pushed since
         (self.deployment,) = deployments_of(app)
@@ -97,7 +101,7 @@ async def crowd(
                     assert (await peer.answer())[0] == 200
             await empty(app)
             jobs.clear()
-            yield Crowd(app, peers, jobs)
+            yield Crowd(app, peers, jobs, port)
         finally:
             for each in peers:
                 await each.close()
@@ -258,6 +262,123 @@ def test_a_poisoned_one_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert all.deployment.bisected >= 2
             assert all.deployment.waiting == 0
             assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+def test_a_result_without_their_rows_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may call an axis by the batch's name that is none: then each request runs alone."""
+
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 5) as all:
+            execute = OnnxBackend._execute
+
+            def summed(self: OnnxBackend, inputs: dict[str, Any]) -> dict[str, Any]:
+                return {"y": execute(self, inputs)["y"].sum(axis=0, keepdims=True)}
+
+            monkeypatch.setattr(OnnxBackend, "_execute", summed)
+            given = arrays(5)
+            await all.say(given)
+            for (status, found), array in zip(await all.answers(), given, strict=True):
+                assert status == 200
+                np.testing.assert_allclose(found, (array @ WEIGHT).sum(axis=0, keepdims=True), rtol=1e-5)
+            await empty(all.app)
+            assert all.deployment.waiting == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("array", [np.float32(1.0).reshape(()), X[:, :3].copy()])
+def test_together_they_are_told_what_each_is_told_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: Any
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 3) as all:
+            peer = await Peer.of(all.port)
+            await peer.say(request(array))
+            status, _, alone = await peer.answer()
+            await peer.close()
+            assert (status, b"E296" in alone) == (400, True)
+            for _ in range(LEARNING):
+                await all.say([array] * 3)
+                assert await all.answers() == [(400, alone)] * 3
+            await empty(all.app)
+
+    run(main)
+
+
+@pytest.mark.parametrize("when", ["coming", "waiting", "running"])
+def test_an_observer_that_raises_when_one_leaves_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate, when: str
+) -> None:
+    async def main() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        closed: list[Inbox] = []
+        close = Inbox.close
+        monkeypatch.setattr(Inbox, "close", lambda inbox: (closed.append(inbox), close(inbox)))
+        async with crowd(tmp_path, monkeypatch, 4) as all:
+            all.app.site.observers.append(Broken())
+            given = arrays(4)
+            if when == "waiting":
+                await behind(all, gate, given)
+            else:
+                gate.entered.clear()
+                gate.open.clear()
+                await all.say(given)
+            if when == "running":
+                assert await asyncio.to_thread(gate.entered.wait, 10)
+            all.peers[2].go("close")
+            while not closed or all.app.site.in_flight > 3:  # its connection is left in good order, too
+                await asyncio.sleep(0.001)
+            gate.open.set()
+            staying = [0, 1, 3]
+            right(
+                await all.answers([all.peers[index] for index in staying]),
+                [given[index] for index in staying],
+            )
+            await empty(all.app)
+            await asyncio.sleep(0)
+            assert [str(context["exception"]) for context in told] == ["an observer broke"] * 4
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
+def test_a_plan_that_goes_in_the_turn_in_which_they_came_counts_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 3) as all:
+            engine = service_of(all.app).engine
+            (plan,) = engine.plans
+            board, boarded = Line.board, []
+            retiring = engine.retire(plan, drain_s=0.0)
+
+            def noted(self: Line, *given: Any, **more: Any) -> None:
+                board(self, *given, **more)
+                boarded.append(given)
+                if len(boarded) == 3:
+                    retiring.send(None)  # until it waits for them
+
+            monkeypatch.setattr(Line, "board", noted)
+            await all.say(arrays(3))
+            assert [status for status, _ in await all.answers()] == [499] * 3
+            retiring.close()
+            assert engine.door.limit.running == 0
+            assert all.app.site.in_flight == 0
+
+    run(main)
+
+
+def test_those_who_come_in_a_drain_are_all_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 3) as all:
+            door = service_of(all.app).engine.door
+            refused, door.draining = door.refused, True
+            await all.say(arrays(3))
+            assert [status for status, _ in await all.answers()] == [503] * 3
+            assert door.refused == refused + 3
 
     run(main)
 

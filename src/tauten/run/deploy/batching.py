@@ -333,13 +333,16 @@ class Batching(Queued):
 
     def _halved(self, job: Job) -> bool:
         """Let the halves of a party that failed as a whole run anew, so that each of it gets what is its own."""
+        party = cast(Party, job.waiter)
+        if job.error is None:
+            job.error = party.unfit(job.result)
         error = job.error
         if not isinstance(error, Exception) or getattr(error, "dead", False):
             return False
         if not self.pure or job.left or self.closed:
             return False
         self.bisected += 1
-        for part in (cast(Party, job.waiter).split(job.count // 2), job):
+        for part in (party.split(job.count // 2), job):
             part.error, part.taken = None, False
             self._back(part)
         return True

@@ -32,6 +32,9 @@ class Party(Waiter, Protocol):
     def split(self, count: int) -> Job:
         """Keep the first so many, and give the job of the others, who waited as these did."""
 
+    def unfit(self, value: Any, /) -> Exception | None:
+        """Why a result cannot be taken apart; None where it can."""
+
 
 class Job(Entry):
     """One item on its way through a batch deployment, of one request or of several that came as one."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tauten.clock import real
 from tauten.errors import InputError, TautenError
 from tauten.run.request import Request
+from tauten.run.single import tell
 from tauten.run.trace import Trace
 from tauten.serve.door import ANYONE, Call, Caller, new_id, refusal
 from tauten.serve.exchange import Reply
@@ -127,9 +128,9 @@ class Rider(Direct):
             self.caller = caller = call.door.identify(exchange, call.route)
             self._closing = exchange.hand_over()
             line.board(self, min(call.priority, caller.priority), alone=call.timed)
-        except TautenError as error:
+        except Exception as error:  # noqa: BLE001  # every request gets an answer
             self._closing += exchange.hand_over()
-            self.refuse(error)
+            self.fail(error)
 
     def _tell(self) -> None:
         if self.ride is not None:
@@ -165,7 +166,16 @@ class Rider(Direct):
             callback()
         self._closing = []
 
-    def refuse(self, error: Exception) -> None:
+    def fail(self, problem: Exception) -> None:
+        """Tell the client why there is no answer; where it has one already, whoever keeps an eye on the loop."""
+        try:
+            if self.answered:
+                raise problem
+            self._refuse(problem)
+        except Exception as mistake:  # noqa: BLE001  # the others are to be told, too
+            tell(mistake)
+
+    def _refuse(self, error: Exception) -> None:
         """Say why there is no answer, to a client that is there, and to the observers."""
         call, site, seconds = self.call(), self.way.site, real() - self.came
         exchange = call.exchange

@@ -12,12 +12,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tauten.clock import real
-from tauten.errors import Overloaded, TautenError
+from tauten.errors import BackendError, Overloaded, TautenError, Unavailable
 from tauten.run.deadline import arm
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.replica import Job
 from tauten.run.request import ANY_TIME
-from tauten.run.single import Item, Single, Station, tell
+from tauten.run.single import Item, Single, Station
 from tauten.serve.door import client_left
 from tauten.serve.oip import rest
 from tauten.serve.tensor_model import Feed, TensorService, refusal, rows_of
@@ -77,21 +77,26 @@ class Line:
 
     def item(self, riders: list[Rider], deployment: Deployment) -> Item:
         """The tensors of riders with one layout, as the model runs them; raises InputError where they do not fit."""
-        count, layout, service = len(riders), riders[0].layout, self.service
-        feed = layout.joined([(rider.data, rider.at) for rider in riders], Feed())
+        count, layout = len(riders), riders[0].layout
         known = self._items.get(layout)
-        if known is None or known.signature is not service.signature:
-            feed = service.fitted(feed)
-            order = list(feed)  # the model's
-            layout.parts.sort(key=lambda part: order.index(part[0]))
-            weight, group = deployment.kin(feed)
-            joins = bool(service.signature.batch_axis)
-            known = Kind(service.signature, weight / count, group if joins else None, rows_of(feed) / count)
-            if len(self._items) >= _SHAPES:
-                self._items.clear()
-            self._items[layout] = known
+        if known is None or known.signature is not self.service.signature:
+            known = self._kind(riders[0], deployment)
+        feed = layout.joined([(rider.data, rider.at) for rider in riders], Feed())
         group = deployment.kin(feed)[1] if known.group is None else known.group
         return Item(feed, known.weight * count, group, known.rows * count)
+
+    def _kind(self, rider: Rider, deployment: Deployment) -> Kind:
+        """What a layout was not seen to be before: one request of it shows it, and is told what does not fit."""
+        layout, signature = rider.layout, self.service.signature
+        feed = self.service.fitted(layout.tensors(rider.data, Feed(), rider.at))
+        order = list(feed)  # the model's
+        layout.parts.sort(key=lambda part: order.index(part[0]))
+        weight, group = deployment.kin(feed)
+        kind = Kind(signature, weight, group if signature.batch_axis else None, rows_of(feed))
+        if len(self._items) >= _SHAPES:
+            self._items.clear()
+        self._items[layout] = kind
+        return kind
 
     def head(self, size: int) -> bytes:
         """The head of an answer whose JSON is so long, up to its request's id."""
@@ -154,7 +159,7 @@ class Ride(Single):
             item = self.line.item(riders, self.station.deployment)
             self.input_s = real() - began
             self.enter(item)
-        except Overloaded as error:
+        except (Overloaded, Unavailable) as error:
             requests.discard(self)
             if self.count == 1:
                 self._fail(error)
@@ -217,7 +222,7 @@ class Ride(Single):
             return
         else:
             self._lessen(index)
-        rider.refuse(client_left())
+        rider.fail(client_left())
 
     def _lessen(self, index: int) -> None:
         job, each = self.job, round(self.rows / self.count)
@@ -235,6 +240,25 @@ class Ride(Single):
         self.rows -= each
 
     # -- its end ------------------------------------------------------------------------------------------
+
+    def fail(self, error: TautenError) -> None:
+        """Stop it; one that has yet to begin was counted in nowhere, and is told so when it does."""
+        if self.began:
+            super().fail(error)
+        else:
+            self.failure = error
+
+    def unfit(self, value: Any) -> TautenError | None:
+        """Why a result is not each rider's own: its first axis is no batch axis, whatever the file says."""
+        rows = round(self.rows)
+        for name, array in value.items():
+            if array.shape[:1] != (rows,):
+                return BackendError(
+                    f"output {name!r} has shape {array.shape}, expected {rows} rows",
+                    help="this model's first axis is no batch axis: set `batch = { max = 1 }` in its plan",
+                    code="E407",
+                )
+        return None
 
     def answer(self, value: Any) -> None:
         began = real()
@@ -260,7 +284,7 @@ class Ride(Single):
                 try:
                     rider.answer(head, tail, text, body)
                 except Exception as problem:  # noqa: BLE001  # the others are to be answered, too
-                    _unanswered(rider, problem)
+                    rider.fail(problem)
 
     def _answer_each(self, value: Any) -> None:
         each = round(self.rows / self.count)
@@ -271,7 +295,7 @@ class Ride(Single):
                 try:
                     rider.reply(rest.written(name, layout.head, own))
                 except Exception as problem:  # noqa: BLE001  # the others are to be answered, too
-                    _unanswered(rider, problem)
+                    rider.fail(problem)
 
     def settle(self) -> None:
         super().settle()
@@ -287,17 +311,7 @@ class Ride(Single):
         riders, self.riders = self.riders, []
         for rider in riders:
             if not rider.answered:
-                _unanswered(rider, error)
-
-
-def _unanswered(rider: Rider, problem: Exception) -> None:
-    """Tell a client why there is no answer; where it has one already, whoever keeps an eye on the loop."""
-    try:
-        if rider.answered:
-            raise problem
-        rider.refuse(problem)
-    except Exception as mistake:  # noqa: BLE001  # the others are to be told, too
-        tell(mistake)
+                rider.fail(error)
 
 
 def _rows(feed: Any, begin: int, end: int | None) -> Feed:
