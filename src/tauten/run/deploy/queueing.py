@@ -172,19 +172,24 @@ class Queued(ABC):
     # -- the door ---------------------------------------------------------------------------------------------
 
     def _check_room(self, request: Asked, places: int) -> None:
-        """Refuse when the queue is full, unless somebody of a lower priority can be shed."""
-        if self.queue.live + request.count <= places:
+        """Refuse when the queue is full, unless somebody of a lower priority can be shed; several that ask together
+        come one by one then."""
+        over = self.queue.live + request.count - places
+        if over <= 0:
             return
         lowest = self.queue.lowest()
         now = self.clock()
         wait_s = self.wait_s(request.priority, now)
-        if lowest is None or lowest.priority >= request.priority:
+        if lowest is None or lowest.priority >= request.priority or request.count > 1:
             self._rejects(request)
             raise Overloaded(
                 f"{self.label}: {self.queue.live} requests are waiting",
                 help="retry later, or add replicas",
                 retry_after_s=wait_s,
             )
+        if lowest.count > over:  # those who wait together need not go together
+            kept, lowest = lowest, lowest.waiter.split(lowest.count - over)
+            self.queue.parted(kept, over)
         self.shed += lowest.count
         self._drop(
             lowest,
@@ -212,7 +217,8 @@ class Queued(ABC):
             return
         if ahead and entry.due < self._latest:  # some of them are less urgent: count
             due, priority = entry.due, entry.priority
-            ahead = min(ahead, sum(1 for each in self.queue if each.due <= due and each.priority >= priority))
+            sooner = [each for each in self.queue if each.due <= due and each.priority >= priority]
+            ahead = min(ahead, sum([each.count for each in sooner]))
             needs_s = self._needs_s(ahead, own_s, now) * slowed
             if needs_s <= left_s:
                 return

@@ -150,7 +150,10 @@ class Rider(Direct):
 
     def reply(self, reply: Reply) -> None:
         """As `answer`, of what is not made for many."""
-        head = Head(reply.status, self.call().exchange.lines(reply))
+        exchange = self.call().exchange
+        if self.caller.timing:
+            exchange.extra.append(("server-timing", server_timing(self.trace)))
+        head = Head(reply.status, exchange.lines(reply))
         self._release()
         self.respond(head, reply.whole())
         self._over()
