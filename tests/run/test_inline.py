@@ -13,7 +13,7 @@ import pytest
 from tauten.clock import real
 from tauten.errors import BackendError
 from tauten.run.deploy.deployment import Deployment
-from tauten.run.deploy.replica import Job
+from tauten.run.deploy.job import Job
 from tauten.run.deploy.scheduling import (
     FEW,
     HAND_S,

@@ -35,7 +35,7 @@ from tauten.run.door.admission import Door, path_of
 from tauten.run.opened import Answer, Opened
 from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.run.siblings import cancel_all
-from tauten.run.slots import Run, settle
+from tauten.run.slots import Run, settle, whole_streams
 from tauten.run.steps import PlanSteps
 from tauten.run.values import join, unwrapped
 from tauten.run.workers import Workers
@@ -318,9 +318,10 @@ class Engine:
     ) -> AsyncGenerator[Any, None]:
         workflow = opened.workflow
         assert opened.steps is not None  # set when it was opened
+        arguments = whole_streams(workflow.inputs, inputs)
         if workflow.session:
             request.session = request.session or inputs.get(workflow.session) or Session()
-        arguments = {**inputs, workflow.session: request.session} if workflow.session else inputs
+            arguments = {**arguments, workflow.session: request.session}
         root = BoundStep("", _ROOT, {}, self.workers)
         context = StepContext(root, request, opened.steps, {})
         request.trace.rows.append(("", "admission", request.trace.start, self.clock()))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tauten.errors import DeadlineExceeded, TautenError
 from tauten.run.deadline import arm, disarm
 from tauten.run.deploy.deployment import Deployment
-from tauten.run.deploy.replica import Job
+from tauten.run.deploy.job import Job
 from tauten.run.door.admission import Door
 from tauten.run.opened import Opened
 from tauten.run.request import ANY_TIME, NOBODY, NOTHING, NOWHERE, Aim, clipped

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 from tauten.describe.payload import Text
@@ -145,6 +145,16 @@ def as_stream(value: Any, consumer: str) -> Stream[Any] | None:
     if hasattr(value, "__aiter__"):
         return Stream(aiter(value))
     return Stream(_whole(value if isinstance(value, list) else [value]))
+
+
+def whole_streams(ports: Mapping[str, PortType], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A caller's inputs, lists for streamed ports as the streams that a program's code reads."""
+    given = {
+        name: inputs[name]
+        for name, port in ports.items()
+        if port.stream and isinstance(inputs.get(name), list)
+    }
+    return {**inputs, **{name: Stream(_whole(values)) for name, values in given.items()}} if given else inputs
 
 
 async def _whole(values: list[Any]) -> AsyncIterator[Any]:

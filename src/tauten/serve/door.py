@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tauten.describe.payload import OPENS_FILES
-from tauten.describe.ports import Session, Stream
+from tauten.describe.ports import Session
 from tauten.errors import Cancelled, InputError, TautenError
 from tauten.run.opened import Answer
 from tauten.run.request import ANY_TIME, Aim, Request
@@ -216,7 +216,6 @@ class Call:
 
         `share` False where the inputs ask for a draw by lot (sampling without a seed).
         """
-        inputs = _streamed(service, inputs)
         request = self.begin(service, session)
         plan = request.plan = self._plan(service, session)
 
@@ -248,7 +247,6 @@ class Call:
         share: bool = True,
     ) -> AsyncGenerator[Any, None]:
         """A workflow's increments as they come; leaving the loop stops the work."""
-        inputs = _streamed(service, inputs)
         request = self.begin(service, session)
         plan = request.plan = self._plan(service, session)
 
@@ -361,22 +359,6 @@ def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
 def _open(service: Service, plan: str) -> str:
     """The plan, unless a swap has closed it since it was drawn."""
     return plan if plan in service.engine.plans else ""
-
-
-def _streamed(service: Service, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What came whole for a streamed input of an `async def` workflow, as the stream that its code reads.
-
-    Drawn workflows make it where a stage reads it.
-    """
-    workflow = service.workflow
-    streams = [] if workflow.graph is not None else [n for n, port in workflow.inputs.items() if port.stream]
-    given = {name: inputs[name] for name in streams if isinstance(inputs.get(name), list)}
-    return {**inputs, **{name: Stream(_each(values)) for name, values in given.items()}} if given else inputs
-
-
-async def _each(values: Iterable[Any]) -> AsyncGenerator[Any, None]:
-    for value in values:
-        yield value
 
 
 def client_left() -> Cancelled:

@@ -14,8 +14,9 @@ from typing import Any, cast
 from tauten.clock import Clock
 from tauten.run.contracts import BatchBackend
 from tauten.run.deploy.estimates import Arrivals, Durations
+from tauten.run.deploy.job import Job, Party
 from tauten.run.deploy.queueing import QUEUE_BOUND, Queued
-from tauten.run.deploy.replica import Job, Party, Replica
+from tauten.run.deploy.replica import Replica
 from tauten.run.deploy.scheduling import (
     HAND_S,
     Queue,
@@ -304,14 +305,15 @@ class Batching(Queued):
         elif not replica.held and not self.closed:
             replica.until = now
             self._idle.append(replica)
-        self.done += size
         if self.max_batch > 1:
             self.queue.quantum = sum([job.cost for job in batch])
-            if self.wait == "slack":
-                self.arrivals.went(now, size)
-        for job in batch:
-            if job.taken and not (job.count > 1 and self._halved(job)):
-                job.settle()
+        over = [job for job in batch if job.taken and not (job.count > 1 and self._halved(job))]
+        done = size if len(over) == len(batch) else sum([job.count for job in over])
+        self.done += done
+        if self.wait == "slack" and self.max_batch > 1:
+            self.arrivals.went(now, done)
+        for job in over:
+            job.settle()
         if self.queue.live:
             self._arm()
 

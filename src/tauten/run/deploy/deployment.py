@@ -16,8 +16,9 @@ from typing import Any
 from tauten.errors import TautenError, Unavailable
 from tauten.run.deploy.batching import Batching
 from tauten.run.deploy.fair_queue import Waiter
+from tauten.run.deploy.job import Job
 from tauten.run.deploy.queueing import ZOMBIE_S, View
-from tauten.run.deploy.replica import REOPEN_S, Job, Replica
+from tauten.run.deploy.replica import REOPEN_S, Replica
 from tauten.run.request import Asked
 from tauten.run.trace import Trace
 

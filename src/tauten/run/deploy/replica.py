@@ -14,124 +14,12 @@ from typing import Any, Protocol
 from tauten.clock import Clock, VirtualLoop
 from tauten.errors import BackendError, Cancelled
 from tauten.run.contracts import BatchBackend
-from tauten.run.deploy.fair_queue import Waiter
-from tauten.run.deploy.queueing import Entry
+from tauten.run.deploy.job import Job
 from tauten.run.deploy.scheduling import halves
-from tauten.run.request import Asked
-from tauten.run.siblings import Family
-from tauten.run.trace import Trace
 from tauten.run.workers import wake
 
 REOPEN_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # pauses before a dead backend is opened again; the last one goes on
 LOOK = 4  # runs of which one is timed by the processor's clock, whose reading is a call to the kernel
-
-
-class Party(Waiter, Protocol):
-    """Several requests that wait as one item."""
-
-    def split(self, count: int) -> Job:
-        """Keep the first so many, and give the job of the others, who waited as these did."""
-
-    def unfit(self, value: Any, /) -> Exception | None:
-        """Why a result cannot be taken apart; None where it can."""
-
-
-class Job(Entry):
-    """One item on its way through a batch deployment, of one request or of several that came as one."""
-
-    __slots__ = (
-        "busy_s",
-        "family",
-        "given",
-        "group",
-        "held",
-        "item",
-        "parted",
-        "reason",
-        "result",
-        "retried",
-        "seconds",
-        "size",
-        "weight",
-    )
-
-    def __init__(self, item: Any, weight: float, request: Asked, queued: float, waiter: Waiter) -> None:
-        Entry.__init__(self, request, weight or 1.0, queued, waiter)
-        self.item = item
-        self.weight = weight
-        self.group: Any = None
-        self.held = -1.0  # since when it waited only because its batch was held; -1 for not at all
-        self.size = 1  # of its batch
-        self.reason = ""  # why that left
-        self.seconds = 0.0  # its share of the replica's time, by weight
-        self.retried = False
-        self.result: Any = None
-        self.family: Family | None = None
-        self.given = queued  # to a replica
-        self.busy_s = 0.0  # of the processor, where it ran alone and that was looked at
-        self.parted: tuple[float, ...] = ()  # when some of its requests ended while this ran for the others
-
-    def split(self, count: int, kept: Any, rest: Any) -> Job:
-        """Keep the first `count` requests, whose item is `kept`; the job of the others, as it waited."""
-        party: Any = self.waiter
-        part = count / self.count
-        other = Job(rest, self.weight * (1.0 - part), party, self.queued, party)
-        for name in _SHARED:
-            setattr(other, name, getattr(self, name))
-        other.count, other.seconds = self.count - count, self.seconds * (1.0 - part)
-        self.item, self.count, self.seconds = kept, count, self.seconds * part
-        self.weight, self.cost = self.weight * part, self.cost * part
-        return other
-
-    def zombies(self, before: float) -> int:
-        """Requests that ended before an instant, and for which this runs on."""
-        if self.left:
-            return self.count if self.left < before else 0
-        return sum(left < before for left in self.parted)
-
-    def forget(self) -> None:
-        """It is over and read: what it was about goes, when and with whom it ran stays."""
-        self.item = self.result = None
-        self.waiter = _NOBODY
-
-    def write(self, trace: Trace, step: str, cause: str, back: float) -> None:
-        """Where its time went, as rows; `back` is when its request had it."""
-        rows, started, ended = trace.rows, self.started, self.ended
-        if self.held >= 0.0:
-            rows.append((step, "queue", self.queued, self.held))
-            rows.append((step, "batch_wait", self.held, started))
-        else:
-            rows.append((step, "queue", self.queued, started))
-        rows.append((step, cause, started, ended))
-        rows.append((step, "loop", ended, back))
-        trace.spent.append((step, "replica_seconds", self.seconds / self.count))
-        trace.batches.append((step, self.size, self.reason))
-
-
-_SHARED = (
-    "after",
-    "due",
-    "family",
-    "group",
-    "held",
-    "reason",
-    "retried",
-    "started",
-    "target",
-)  # of a job's parts
-
-
-class _Nobody:
-    """Who waits for what is over."""
-
-    def done(self) -> bool:
-        return True
-
-    def set_result(self, result: None, /) -> None:
-        return
-
-
-_NOBODY = _Nobody()
 
 
 class Owner(Protocol):

@@ -15,7 +15,7 @@ from tauten.clock import real
 from tauten.errors import BackendError, Overloaded, TautenError, Unavailable
 from tauten.run.deadline import arm
 from tauten.run.deploy.deployment import Deployment
-from tauten.run.deploy.replica import Job
+from tauten.run.deploy.job import Job
 from tauten.run.request import ANY_TIME
 from tauten.run.single import Item, Single, Station
 from tauten.serve.door import client_left
