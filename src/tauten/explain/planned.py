@@ -119,12 +119,18 @@ def _interval(estimate: Estimate | None) -> dict[str, float | None] | None:
     return {"low": estimate.low_ms, "mid": estimate.mid_ms, "high": estimate.high_ms}
 
 
+def _in_force(properties: Mapping[str, str]) -> str:
+    threads = properties.get("threads", "?")
+    said = f" x{threads}" if threads.isdigit() else f", threads: {threads}"
+    return properties.get("precision", "?") + said
+
+
 def in_force_text(properties: Mapping[str, Mapping[str, Mapping[str, str]]], width: int = WIDTH) -> str:
     """Precision and threads per step: what a plan leaves open is the framework's choice, and is said."""
     words = []
     for step, roles in properties.items():
         shown = dict.fromkeys(
-            f"{each.get('precision', '?')} x{each.get('threads', '?')}"
+            _in_force(each)
             for role, each in roles.items()
             if role != "body"  # the stage's own code: no framework chooses there
         )
