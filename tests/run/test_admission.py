@@ -16,6 +16,8 @@ from tauten.clock import run_virtual
 from tauten.describe.stage import Role, stage
 from tauten.errors import DeadlineExceeded, Overloaded, Unavailable
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.queueing import Entry
 from tauten.run.door.admission import Door, Path
 from tauten.run.door.feedback import EVENT_S, STEP, AdaptiveLimit, Margin
 from tauten.run.engine import Engine
@@ -317,3 +319,31 @@ def test_a_margin_is_forgotten_where_nobody_is_late() -> None:
     assert margin.at(16.0) == pytest.approx(1.5)
     assert margin.at(21.0) == pytest.approx(1.25)
     assert margin.at(100.0) == 1.0
+
+
+class Nobody:
+    """Waits for ever."""
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, _: None, /) -> None: ...
+
+
+def test_those_who_wait_as_one_are_counted_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight more urgent ones in one item go before a new one, and eight less urgent ones do not."""
+    deployment = Deployment(lambda: None, label="d", clock=lambda: 0.0)  # type: ignore[arg-type, return-value]
+    monkeypatch.setattr(deployment, "_needs_s", lambda ahead, own_s, now: ahead + own_s)
+    for due in (1.0, 100.0):
+        party = Entry(request(due), 8.0, 0.0, Nobody())
+        party.count = 8
+        deployment._check_time(request(100.0), party, 0.0, 0.0)
+        deployment.queue.push(party)
+    for left_s, fits in ((9.0, True), (8.0, False)):
+        asks = request(left_s)
+        entry = Entry(asks, 1.0, 0.0, Nobody())
+        if fits:
+            deployment._check_time(asks, entry, 1.0, 0.0)
+        else:
+            with pytest.raises(Overloaded):
+                deployment._check_time(asks, entry, 1.0, 0.0)

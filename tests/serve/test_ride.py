@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from serve.kit_http import Peer, run
+from serve.kit_onnx import write
 from serve.test_express import (
     WEIGHT,
     Broken,
@@ -30,7 +32,7 @@ from serve.test_express import (
 from tauten.errors import Overloaded
 from tauten.run.backends.onnx import OnnxBackend
 from tauten.run.deploy.deployment import Deployment
-from tauten.run.deploy.replica import Job
+from tauten.run.deploy.job import Job
 from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
 from tauten.serve.http.arrival import Inbox
@@ -235,6 +237,7 @@ def test_where_all_leave_nothing_is_left(
                 peer.go("close")
             await empty(all.app)
             assert all.deployment.waiting == 0
+            assert [job.item for job in all.jobs if not job.taken] == [None] * (when == "waiting")
             gate.open.set()
             assert service_of(all.app).engine.door.limit.running == 0
 
@@ -260,6 +263,7 @@ def test_a_poisoned_one_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             right(answers[:4] + answers[5:], given[:4] + given[5:])
             await empty(all.app)
             assert all.deployment.bisected >= 2
+            assert all.deployment.done == 7 * (LEARNING + 1), "each is done once"
             assert all.deployment.waiting == 0
             assert service_of(all.app).engine.door.limit.running == 0
 
@@ -371,6 +375,42 @@ def test_a_plan_that_goes_in_the_turn_in_which_they_came_counts_nobody_out(
     run(main)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_for_so_many_so_many_are_shed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate, count: int
+) -> None:
+    async def main() -> None:
+        door = Door(identify=lambda _: Caller(priority=8))
+        own = [{"X-Tauten-Priority": "0"}] * 6 + [{"X-Tauten-Priority": "3"}] * count
+        async with crowd(tmp_path, monkeypatch, 6 + count, door, lambda index: own[index]) as all:
+            given = arrays(6 + count)
+            low, high = all.peers[1:6], all.peers[6:]
+            gate.entered.clear()
+            gate.open.clear()
+            await all.say(given[:1], all.peers[:1], lambda _: own[0])
+            assert await asyncio.to_thread(gate.entered.wait, 10)
+            await all.say(given[1:6], low, lambda _: own[0])
+            while all.deployment.waiting < 5:
+                await asyncio.sleep(0.001)
+            all.deployment.bound = 5
+            await all.say(given[6:], high, lambda _: own[6])
+            shed = [(await peer.answer())[0] for peer in low[5 - count :]]
+            assert shed == [429] * count
+            assert (all.deployment.waiting, all.deployment.shed) == (5, count)
+            assert all.deployment.queue.at_least(0) == 5
+            assert all.deployment.queue.at_least(1) == count
+            gate.open.set()
+            staying = [*range(6 - count), *range(6, 6 + count)]
+            right(
+                await all.answers([all.peers[index] for index in staying]),
+                [given[index] for index in staying],
+            )
+            await empty(all.app)
+            assert service_of(all.app).engine.door.limit.running == 0
+
+    run(main)
+
+
 def test_those_who_come_in_a_drain_are_all_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with crowd(tmp_path, monkeypatch, 3) as all:
@@ -470,6 +510,36 @@ def test_counts_of_a_ride_are_those_of_its_riders(tmp_path: Path, monkeypatch: p
             ]
             assert sum(seconds) == pytest.approx(all.jobs[0].seconds)
             assert [rider.trace.batches for rider in kept] == [[("model", 5, all.jobs[0].reason)]] * 5
+
+    run(main)
+
+
+def test_texts_are_each_callers_own_as_is_where_the_time_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def textual(folder: Path, axis: str) -> Path:
+        nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)]
+        return write(folder / "linear.onnx", nodes, {"x": ("float32", [axis, 4])}, {"y": ("str", [axis, 4])})
+
+    async def main() -> None:
+        monkeypatch.setattr("serve.test_express.linear", textual)
+        door = Door(identify=lambda exchange: Caller(timing="x-api-key" in exchange.headers))
+        own = [{"X-Api-Key": "a"}, {}, {"X-Api-Key": "b"}]
+        async with crowd(tmp_path, monkeypatch, 3, door, lambda index: own[index]) as all:
+            given, alone = arrays(3), []
+            for peer, array in zip(all.peers, given, strict=True):
+                await peer.say(request(array, headers={"X-Unknown": "the longer way"}))
+                alone.append((await peer.answer())[2])
+            for index, peer in enumerate(all.peers):
+                for _ in range(LEARNING):
+                    await peer.say(request(headers=own[index]))
+                    await peer.answer()
+            all.jobs.clear()
+            await all.say(given, headers=lambda index: own[index])
+            answers = [await peer.answer() for peer in all.peers]
+            assert [job.count for job in all.jobs] == [3]
+            assert [(status, body) for status, _, body in answers] == [(200, body) for body in alone]
+            assert ["server-timing" in headers for _, headers, _ in answers] == [True, False, True]
 
     run(main)
 
