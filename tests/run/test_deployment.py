@@ -20,6 +20,7 @@ from tauten.run.backends.synthetic import SyntheticBackend
 from tauten.run.contracts import Chunk, ModelSpec
 from tauten.run.deploy.cpu_sets import cpu_sets
 from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.job import Job
 from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.request import Request
 
@@ -639,3 +640,36 @@ def test_slots_are_given_by_priority_and_tenant_and_refused_when_too_late() -> N
         assert backend.order == ["a", "b", "high", "x1", "y1", "x2", "low"]
 
     in_slots(body)
+
+
+class Eight(Request):
+    """Eight requests that came as one."""
+
+    count = 8
+
+
+def test_those_who_come_as_one_do_not_overtake_who_came_before_them() -> None:
+    async def body(deployment: Deployment, backend: Told) -> None:
+        now = deployment.clock
+        for _ in range(4):  # so that it knows how long runs take
+            await deployment.infer(Request(now), "s", ("g", 1))
+        busy = asyncio.ensure_future(deployment.infer(Request(now), "s", ("g", 1)))
+        await asyncio.sleep(0.1)
+        first = Job(("g", 1), 1.0, Request(now, deadline=now() + 100.0), now(), _future())
+        await asyncio.sleep(0.1)
+        crowd = Job(("g", 8), 8.0, Eight(now, deadline=now() + 100.0), now(), _future())
+        for job in (crowd, first):
+            job.group = "g"
+            deployment.push(Request(now, deadline=job.deadline), "s", job)
+        assert first.due < crowd.due
+        assert deployment.queue.head() is first
+        for job in (first, crowd):
+            job.waiter.cancel()  # type: ignore[attr-defined]
+            deployment.leave(job)
+        await busy
+
+    in_deployment(body, max_batch=4)
+
+
+def _future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()

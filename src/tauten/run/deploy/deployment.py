@@ -162,7 +162,9 @@ class Deployment(Batching):
             self.came(request)
         durations = self.durations
         own_s = durations.fixed_s + durations.slope_s * job.weight
-        job.due = job.target - own_s - job.after
+        # of several that came as one each is as urgent as it would be alone: they shall not overtake others
+        each_s = own_s if job.count == 1 else durations.fixed_s + durations.slope_s * job.weight / job.count
+        job.due = job.target - each_s - job.after
         mixed = self._mixed = self._mixed or bool(request.priority or request.tenant)
         if not request.admitted and self._known(now):
             self._check_ends(request, job, own_s, now)
