@@ -651,8 +651,9 @@ class Eight(Request):
 def test_those_who_come_as_one_do_not_overtake_who_came_before_them() -> None:
     async def body(deployment: Deployment, backend: Told) -> None:
         now = deployment.clock
-        for _ in range(4):  # so that it knows how long runs take
-            await deployment.infer(Request(now), "s", ("g", 1))
+        for size in (1, 2, 4, 1, 4):  # so that it knows how long runs take
+            await asyncio.gather(*(deployment.infer(Request(now), "s", ("g", 1)) for _ in range(size)))
+        assert deployment.durations.slope_s > 0.0
         busy = asyncio.ensure_future(deployment.infer(Request(now), "s", ("g", 1)))
         await asyncio.sleep(0.1)
         first = Job(("g", 1), 1.0, Request(now, deadline=now() + 100.0), now(), _future())
