@@ -194,12 +194,8 @@ class Ride(Single):
         other.predicted, other.began = self.predicted, self.began
         other.job = rest = job.split(count, _rows(job.item, 0, cut), _rows(job.item, cut, None))
         rest.waiter = other
-        self.riders, self.count, self.rows, self.input_s = (
-            self.riders[:count],
-            count,
-            cut,
-            self.input_s * part,
-        )
+        self.riders, self.count, self.rows = self.riders[:count], count, cut
+        self.input_s *= part
         arm(other)
         self._look()
         other._look()
@@ -273,10 +269,8 @@ class Ride(Single):
             return
         text, bodies = parted
         self.output_s = real() - began
-        head, usual = (
-            line.head(len(text)),
-            next(rider.wire.hub for rider in self.riders if not rider.gone).usual(),
-        )
+        head = line.head(len(text))
+        usual = next(rider.wire.hub for rider in self.riders if not rider.gone).usual()
         size = len(text) + sum(map(len, bodies[0]))
         tail = b"%bcontent-length: %d\r\n\r\n%b" % (usual, size, text)
         for rider, body in zip(self.riders, bodies, strict=True):
