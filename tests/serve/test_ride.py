@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,7 +39,7 @@ from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
 from tauten.serve.http.arrival import Inbox
 from tauten.serve.observe.metrics import Metrics
-from tauten.serve.oip.ride import Line
+from tauten.serve.oip.ride import Line, Ride
 from tauten.serve.oip.statistics import Statistics
 
 __all__ = ["gate"]  # the fixture
@@ -373,6 +375,51 @@ def test_a_plan_that_goes_in_the_turn_in_which_they_came_counts_nobody_out(
             assert all.app.site.in_flight == 0
 
     run(main)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_nothing_of_those_who_failed_stays_in_a_circle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate, left: bool
+) -> None:
+    seen: list[weakref.ref[Any]] = []
+    execute, init = OnnxBackend._execute, Ride.__init__
+
+    def picky(self: OnnxBackend, inputs: dict[str, Any]) -> dict[str, Any]:
+        execute(self, inputs)
+        raise ValueError("poison")
+
+    def noted(self: Ride, *given: Any) -> None:
+        init(self, *given)
+        seen.append(weakref.ref(self))
+
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 4) as all:
+            monkeypatch.setattr(OnnxBackend, "_execute", picky)
+            monkeypatch.setattr(Ride, "__init__", noted)
+            gc.disable()
+            gate.entered.clear()
+            gate.open.clear()
+            await all.say(arrays(4))
+            assert await asyncio.to_thread(gate.entered.wait, 10)
+            if left:
+                for peer in all.peers:
+                    peer.go("close")
+                await empty(all.app)
+            gate.open.set()
+            if not left:
+                assert [status for status, _ in await all.answers()] == [400] * 4
+                await empty(all.app)
+            while all.deployment.view().running:
+                await asyncio.sleep(0.001)
+            all.jobs.clear()
+            await asyncio.sleep(0.01)
+            assert seen
+            assert [each() for each in seen] == [None] * len(seen)
+
+    try:
+        run(main)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("count", [1, 2])

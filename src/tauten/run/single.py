@@ -186,6 +186,7 @@ class Single(ABC):
             self.refuse(error)
         except Exception as mistake:  # noqa: BLE001  # others whom the same has ended are to be told, too
             tell(mistake)
+        error.__traceback__ = None  # of frames that hold it, and this
 
     # -- as deadlines and whoever stops it see it ----------------------------------------------------------
 

@@ -314,6 +314,8 @@ class Batching(Queued):
             self.arrivals.went(now, done)
         for job in over:
             job.settle()
+            if job.left:
+                job.forget()
         if self.queue.live:
             self._arm()
 

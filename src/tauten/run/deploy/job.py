@@ -77,7 +77,7 @@ class Job(Entry):
 
     def forget(self) -> None:
         """It is over and read: what it was about goes, when and with whom it ran stays."""
-        self.item = self.result = None
+        self.item = self.result = self.error = None
         self.waiter = _NOBODY
 
     def write(self, trace: Trace, step: str, cause: str, back: float) -> None:
