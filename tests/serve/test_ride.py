@@ -272,6 +272,38 @@ def test_a_poisoned_one_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run(main)
 
 
+def test_in_a_close_nobody_is_blamed_for_anothers_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 3) as all:
+            execute = OnnxBackend._execute
+
+            def refuses(self: OnnxBackend, inputs: dict[str, Any]) -> dict[str, Any]:
+                execute(self, inputs)
+                raise ValueError("poison")
+
+            monkeypatch.setattr(OnnxBackend, "_execute", refuses)
+            gate.entered.clear()
+            gate.open.clear()
+            await all.say(arrays(3))
+            assert await asyncio.to_thread(gate.entered.wait, 10)
+            closing = asyncio.create_task(all.deployment.close())
+            await asyncio.sleep(0)
+            gate.open.set()
+            answers = await all.answers()
+            assert {status for status, _ in answers} == {all.deployment.gone().http_status}
+            assert all_say(answers, b"E406")
+            await closing
+            await empty(all.app)
+
+    run(main)
+
+
+def all_say(answers: list[tuple[int, Any]], text: bytes) -> bool:
+    return [text in body for _, body in answers] == [True] * len(answers)
+
+
 def test_a_result_without_their_rows_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file may call an axis by the batch's name that is none: then each request runs alone."""
 

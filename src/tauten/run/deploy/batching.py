@@ -343,7 +343,10 @@ class Batching(Queued):
         error = job.error
         if not isinstance(error, Exception) or getattr(error, "dead", False):
             return False
-        if not self.pure or job.left or self.closed:
+        if not self.pure or job.left:
+            return False
+        if self.closed:
+            job.error = self.gone()  # whose mistake it was is not found any more
             return False
         self.bisected += 1
         for part in (party.split(job.count // 2), job):

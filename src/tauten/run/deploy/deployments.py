@@ -99,6 +99,8 @@ class Deployments:
         """Let go of what a holder took; what nobody holds any more is closed."""
         given, keys[:] = list(keys), []
         for key in given:
+            if key not in self._held:
+                continue  # all were closed meanwhile
             deployment, holders = self._held[key]
             if holders > 1:
                 self._held[key] = (deployment, holders - 1)
