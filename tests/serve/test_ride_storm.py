@@ -29,6 +29,7 @@ from tauten.serve.http.thin import Hub
 from tauten.serve.observe.metrics import Metrics
 from tauten.serve.oip import express, ride
 from tauten.serve.oip.express import Rider
+from tauten.serve.oip.ride import Ride
 from tauten.serve.oip.statistics import Statistics
 from tauten.serve.safety.limits import Allowance, Total
 from tauten.serve.tensor_model import TensorService, tensor_model
@@ -238,6 +239,8 @@ class Storm:
             await asyncio.sleep(0.0 if rng.random() < 0.3 else rng.random() * TURN_S)
             for client in self.clients:
                 client.read()
+            if rng.random() < 0.5:
+                await self.balance(service)
             while len(self.clients) < self.many:
                 self.come()
         if self.abrupt:
@@ -248,6 +251,12 @@ class Storm:
             assert all(each.queue.live == 0 for each in held)
         await self.calm()
         await self.check(app, service)
+
+    async def balance(self, service: TensorService) -> None:
+        for _ in range(3):  # tasks that were cancelled have seen it then
+            await asyncio.sleep(0)
+        for deployment in deployments(service):
+            balanced(deployment)
 
     def narrow(self, deployment: Deployment) -> None:
         rng = self.random
@@ -377,6 +386,24 @@ class Storm:
         assert sum(each["ns"] for each in shown["tauten"]["causes"].values()) == pytest.approx(
             parts["success"]["ns"], rel=1e-3, abs=5e6
         )
+
+
+def balanced(deployment: Deployment) -> None:
+    """Every count of what waits agrees with what waits."""
+    queue = deployment.queue
+    waiting = list(queue)
+    assert queue.live == sum(job.count for job in waiting)
+    groups: Counter[Any] = Counter()
+    for job in waiting:
+        groups[job.group] += job.count
+        assert job.count == job.waiter.count == len(job.waiter.riders) if isinstance(job.waiter, Ride) else 1
+        assert len(job.item["a"]) == round(getattr(job.waiter, "rows", len(job.item["a"])))
+        assert job.weight == pytest.approx(sum(array.size for array in job.item.values()))
+    if deployment.max_batch > 1:
+        assert deployment._groups == groups
+    lanes = [lane for cls in queue._classes for _, _, lane in cls.lanes]
+    assert [lane.count for lane in lanes] == [sum(job.count for *_, job in lane.heap) for lane in lanes]
+    assert queue._size == sum(len(lane.heap) for lane in lanes)
 
 
 class Broken:
