@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from serve.kit_onnx import linear
 from tauten.errors import BackendError
+from tauten.run.backends._parts import Part, run
 from tauten.run.contracts import ModelSpec, find
 from tauten.run.signature import parse
 
@@ -55,3 +57,25 @@ def test_an_item_that_fails_alone_leaves_the_others_their_answers(tmp_path: Path
     assert isinstance(failed, BackendError)
     assert first["y"].shape == last["y"].shape == (1, 3)
     backend.close()
+
+
+def test_a_failed_run_leaves_nothing_to_the_collector() -> None:
+    """Its inputs are gone with its error: no circle of error, traceback and frame keeps them."""
+    import gc
+    import weakref
+
+    array = np.ones((2, 2))
+    part = Part((0,), {"x": array}, lambda outputs: [outputs])
+    seen = weakref.ref(array)
+
+    def refuses(inputs: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError("no")
+
+    gc.disable()
+    try:
+        (answer,) = run([part], refuses)
+        assert isinstance(answer, BackendError)
+        del array, part, answer
+        assert seen() is None
+    finally:
+        gc.enable()

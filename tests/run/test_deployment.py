@@ -672,5 +672,18 @@ def test_those_who_come_as_one_do_not_overtake_who_came_before_them() -> None:
     in_deployment(body, max_batch=4)
 
 
+def test_those_who_come_as_one_are_given_up_when_none_of_them_could_be_in_time() -> None:
+    async def body(deployment: Deployment, backend: Told) -> None:
+        now = deployment.clock
+        for size in (1, 2, 4, 1, 4):
+            await asyncio.gather(*(deployment.infer(Request(now), "s", ("g", 1)) for _ in range(size)))
+        alone_s = deployment.durations.low_of(1.0)
+        for left_s, hopeless in ((alone_s * 1.1, False), (alone_s * 0.9, True)):
+            job = Job(("g", 8), 8.0, Eight(now, deadline=now() + left_s), now(), _future())
+            assert deployment._is_hopeless(job, now()) is hopeless
+
+    in_deployment(body, max_batch=4)
+
+
 def _future() -> asyncio.Future[None]:
     return asyncio.get_running_loop().create_future()

@@ -28,13 +28,18 @@ def run(parts: Sequence[Part], execute: Execute) -> list[Any]:
     """Run each part; answers (or exceptions) in the items' order."""
     answers: list[Any] = [None] * sum([len(part.members) for part in parts])
     for part in parts:
-        try:
-            found = part.split(execute(part.inputs))
-        except Exception as error:  # noqa: BLE001 - engines raise bare Exception; it is the members' result
-            found = [as_backend_error(error)] * len(part.members)
-        for index, answer in zip(part.members, found, strict=True):
+        for index, answer in zip(part.members, _found(part, execute), strict=True):
             answers[index] = answer
     return answers
+
+
+def _found(part: Part, execute: Execute) -> list[Any]:
+    """One part's answers. The frames that an engine's error passed go at once: they hold the inputs, and
+    through their callers the error itself."""
+    try:
+        return part.split(execute(part.inputs))
+    except Exception as error:  # noqa: BLE001 - engines raise bare Exception; it is the members' result
+        return [as_backend_error(error.with_traceback(None))] * len(part.members)
 
 
 def as_backend_error(error: Exception) -> TautenError:

@@ -249,13 +249,17 @@ class Batching(Queued):
         return min(places, int((self.max_weight - weight) * job.count / job.weight)) if job.count > 1 else 0
 
     def _is_hopeless(self, job: Job, now: float) -> bool:
-        return job.deadline < now + job.after + self.durations.low_of(job.weight)
+        return job.deadline < now + job.after + self._quickest_s(job)
+
+    def _quickest_s(self, job: Job) -> float:
+        """Seconds of a quick run; of several that came as one, of one of them: they may be split."""
+        return self.durations.low_of(job.weight / job.count)
 
     def _expire(self, job: Job, now: float) -> None:
         """Not even a quick run could be in time: what it would cost is given to others."""
         self._was_late(job.count)
         self._uncount(job)
-        job.fail(self._hopeless(self.durations.low_of(job.weight) + job.after, job.deadline - now))
+        job.fail(self._hopeless(self._quickest_s(job) + job.after, job.deadline - now))
 
     def _start(self, replica: Replica, batch: list[Job]) -> None:
         first = batch[0]
@@ -368,11 +372,7 @@ class Batching(Queued):
             again = (
                 getattr(job.error, "dead", False) and self.pure and not job.retried and not job.waiter.done()
             )
-            if (
-                again
-                and not self.closed
-                and now + self.durations.low_of(job.weight) + job.after < job.deadline
-            ):
+            if again and not self.closed and now + self._quickest_s(job) + job.after < job.deadline:
                 job.retried, job.taken, job.error = True, False, None
                 job.family = None
                 self.retried += job.count
