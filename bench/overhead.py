@@ -106,9 +106,8 @@ async def hop() -> float:
     spec = ModelSpec("none")
     deployment = Deployment(lambda: Nothing(spec), label="none", clock=real, max_batch=CLIENTS)
     await deployment.open()
-    requests = [
-        Request(real, deadline=real() + 60.0) for _ in range(REQUESTS)
-    ]  # made elsewhere: not the hop's
+    # made before: it is not the hop's
+    requests = [Request(real, deadline=real() + 60.0) for _ in range(REQUESTS)]
 
     async def client() -> None:
         for _ in range(REQUESTS // CLIENTS):
