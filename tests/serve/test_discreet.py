@@ -128,9 +128,9 @@ def test_the_log_keeps_what_the_client_is_not_told() -> None:
 
 def test_who_comes_to_an_open_address_without_a_key_is_no_admin() -> None:
     def admin(*, hosts_checked: bool) -> bool:
-        caller, release = Guard(hosts_checked=hosts_checked).admit("", "10.0.0.9")
-        release()
-        return caller.admin
+        allowance = Guard(hosts_checked=hosts_checked).admit("", "10.0.0.9")
+        allowance.end()
+        return allowance.caller.admin
 
     assert admin(hosts_checked=True)
     assert not admin(hosts_checked=False)
