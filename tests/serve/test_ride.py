@@ -121,12 +121,25 @@ def right(answers: list[tuple[int, Any]], given: list[Any]) -> None:
         np.testing.assert_allclose(found, array @ WEIGHT, rtol=1e-5)
 
 
-async def behind(all: Crowd, gate: Gate, given: list[Any]) -> None:
-    """The first one runs, the others wait for it."""
+async def at(gate: Gate, all: Crowd, given: list[Any]) -> None:
+    """The first clients ask, and their run waits at the gate."""
     gate.entered.clear()
     gate.open.clear()
-    await all.say(given[:1], all.peers[:1])
+    await all.say(given, all.peers[: len(given)])
     assert await asyncio.to_thread(gate.entered.wait, 10)
+
+
+async def staying(all: Crowd, given: list[Any], *left: int) -> None:
+    """All but those that left get what is right."""
+    here = [index for index in range(len(given)) if index not in left]
+    right(await all.answers([all.peers[index] for index in here]), [given[index] for index in here])
+    await empty(all.app)
+    assert service_of(all.app).engine.door.limit.running == 0
+
+
+async def behind(all: Crowd, gate: Gate, given: list[Any]) -> None:
+    """The first one runs, the others wait for it."""
+    await at(gate, all, given[:1])
     await all.say(given[1:], all.peers[1:])
     while service_of(all.app).engine.door.limit.running < len(given):
         await asyncio.sleep(0.001)
@@ -182,12 +195,8 @@ def test_who_leaves_while_it_waits_takes_its_rows_along(
                 await asyncio.sleep(0.001)
             assert service_of(all.app).engine.door.limit.running == 5
             gate.open.set()
-            staying = [0, 1, 2, 4, 5]
-            answers = await all.answers([all.peers[index] for index in staying])
-            right(answers, [given[index] for index in staying])
-            await empty(all.app)
+            await staying(all, given, 3)
             assert sum(size * times for size, times in all.deployment.batch_sizes.items()) == 6 * LEARNING + 5
-            assert service_of(all.app).engine.door.limit.running == 0
 
     run(main)
 
@@ -198,10 +207,7 @@ def test_who_leaves_while_it_runs_changes_nothing_for_the_others(
     async def main() -> None:
         async with crowd(tmp_path, monkeypatch, 4) as all:
             given = arrays(4)
-            gate.entered.clear()
-            gate.open.clear()
-            await all.say(given)
-            assert await asyncio.to_thread(gate.entered.wait, 10)
+            await at(gate, all, given)
             all.peers[1].go("close")
             while all.app.site.in_flight > 3:
                 await asyncio.sleep(0.001)
@@ -209,14 +215,8 @@ def test_who_leaves_while_it_runs_changes_nothing_for_the_others(
             await asyncio.sleep(0.12)
             assert all.deployment.zombies() == 1
             gate.open.set()
-            staying = [0, 2, 3]
-            right(
-                await all.answers([all.peers[index] for index in staying]),
-                [given[index] for index in staying],
-            )
-            await empty(all.app)
+            await staying(all, given, 1)
             assert all.deployment.zombies() == 0
-            assert service_of(all.app).engine.door.limit.running == 0
 
     run(main)
 
@@ -231,10 +231,7 @@ def test_where_all_leave_nothing_is_left(
             if when == "waiting":
                 await behind(all, gate, given)
             else:
-                gate.entered.clear()
-                gate.open.clear()
-                await all.say(given)
-                assert await asyncio.to_thread(gate.entered.wait, 10)
+                await at(gate, all, given)
             for peer in all.peers:
                 peer.go("close")
             await empty(all.app)

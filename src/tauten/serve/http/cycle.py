@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
@@ -272,14 +273,14 @@ class Cycle(Departure):
         return body
 
 
-class Direct(Cycle):
+class Direct(Cycle, ABC):
     """A request that was whole when it came, and is answered without a task, by `respond` or `send_off`."""
 
     whole = True
 
+    @abstractmethod
     def begin(self, inbox: Inbox) -> None:
         """Work on it; `inbox` says how long it waited to be read."""
-        raise NotImplementedError
 
     def send_off(self, message: bytes) -> None:
         """The whole answer as it goes on the wire, of one whose connection stays open."""
