@@ -43,6 +43,11 @@ class Peer:
     async def of(cls, port: int) -> Peer:
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**20))
 
+    @property
+    def port(self) -> int:
+        """The server's."""
+        return int(self.writer.get_extra_info("peername")[1])
+
     async def say(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()

@@ -26,6 +26,7 @@ from tauten.run.trace import Trace
 from tauten.serve.app import App
 from tauten.serve.door import Call, Caller, Door
 from tauten.serve.exchange import Exchange
+from tauten.serve.http.known import Heads, Known
 from tauten.serve.observe.metrics import Metrics
 from tauten.serve.oip.express import Express, Rider
 from tauten.serve.oip.statistics import Statistics
@@ -211,6 +212,53 @@ def test_each_request_has_its_own_tensors(tmp_path: Path, taken: Taken) -> None:
             assert taken.count == 6 - LEARNING
 
     run(main)
+
+
+def test_a_head_means_the_same_on_the_clients_next_connection(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        watch = Watch()
+        async with serving(tmp_path) as (app, peer):
+            await repeated(peer, request(), LEARNING)
+            app.site.observers.append(watch)
+            other, foreign = [
+                Peer(*await asyncio.open_connection("127.0.0.1", peer.port, local_addr=(host, 0)))
+                for host in ("127.0.0.1", "127.0.0.2")
+            ]
+            for client, quick in ((other, 1), (foreign, 0)):
+                taken.count = 0
+                status, headers, body = await asked(client, request(X + 1.0))
+                text = int(headers["inference-header-content-length"])
+                found = np.frombuffer(body[text:], np.float32).reshape(2, 3)
+                np.testing.assert_allclose(found, (X + 1.0) @ WEIGHT)
+                assert (status, taken.count) == (200, quick)
+            unlike = request()[: -X.nbytes].replace(b'"FP32"', b'"fp32"') + X.tobytes()
+            assert (await asked(other, unlike))[0] == 400, "its JSON is read, whatever its head was"
+            exchange = watch.seen[-1][0]
+            assert exchange.scope["client"] == other.writer.get_extra_info("sockname")
+            await other.close()
+            await foreign.close()
+
+    run(main)
+
+
+def test_few_heads_outlive_their_connection() -> None:
+    heads = Heads()
+
+    def head(number: int, more: str = "") -> bytes:
+        return f"POST / HTTP/1.1\r\nhost: h\r\nx-n: {number}{more}\r\n\r\n".encode()
+
+    def known(data: bytes) -> Known:
+        return Known(data, {"headers": [], "client": ("127.0.0.1", 1)}, 0)
+
+    assert heads.find(head(0), "127.0.0.1") is None
+    for number in range(10_000):
+        heads.keep(known(head(number)))
+    kept = [number for number in range(10_000) if heads.find(head(number), "127.0.0.1")]
+    assert 0 < len(kept) <= 256
+    assert kept[-1] == 9_999
+    assert heads.find(head(9_999), "127.0.0.2") is None
+    heads.keep(known(head(-1, "x" * 5_000)))
+    assert heads.find(head(-1, "x" * 5_000), "127.0.0.1") is None, "a long one is not worth its memory"
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class Single(ABC):
     failure: TautenError | None = None  # why it was stopped from our side
     count = 1  # requests
     rows = 1.0  # of all of them
-    began = 0.0  # when its stage did
+    began = -1.0  # when its stage did
     end = 0.0
     predicted = False  # when it would end
     over = False
@@ -188,6 +188,11 @@ class Single(ABC):
             tell(mistake)
         error.__traceback__ = None  # of frames that hold it, and this
 
+    @property
+    def inside(self) -> bool:
+        """Whether it was let in, however it went on."""
+        return self.began >= 0.0
+
     # -- as deadlines and whoever stops it see it ----------------------------------------------------------
 
     def left(self) -> float:
@@ -221,7 +226,7 @@ class Single(ABC):
         trace.outputs = opened.outputs
         if lag_s:
             trace.rows.append(("", "loop", start, start + lag_s))
-        if self.began:
+        if self.inside:
             trace.rows.append(("", "admission", start + lag_s, self.began))
             self._write(trace, step)
         return trace

@@ -103,7 +103,7 @@ class Connection(Outflow):
             return  # no request is taken any more
         elif self._unfed:
             self._unfed += data  # what came before reading stopped: at most one read
-        elif self._reader.known is None or not self._repeat(data):
+        elif self.phase != IDLE or not self._repeat(data):
             self._feed(data)
             if self.phase != self._timed:
                 self._time()
@@ -112,8 +112,10 @@ class Connection(Outflow):
         """Take a request whose head is the last one's, without parsing it again; where it is the next one and that can
         be done, without a task."""
         known = self._reader.known
-        if self.phase != IDLE or known is None or (found := known.read(data)) is None:
-            return False
+        if known is None or (found := known.read(data)) is None:
+            known = self._reader.recall(data, self.hub.heads)
+            if known is None or (found := known.read(data)) is None:
+                return False
         at, given = found
         if known.express is not None and self.current is None and not (self.queue or self.stalled):
             direct = self.current = known.express.take(self, data, at, given)
@@ -245,7 +247,7 @@ class Connection(Outflow):
             if self._whole_read and not (cycle.close or cycle.old or cycle.length is None):
                 known = self._reader.learn(self._whole_read, cycle.scope, cycle.length)
                 if known is not None:
-                    known.express = self.hub.express(known.scope(()))
+                    self.hub.learned(known)
             self._offer(cycle)
 
     # -- requests in order --------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
-"""A head that came again: a client on one connection sends the same bytes again and again, or nearly so."""
+"""A head that came again: a client sends the same bytes again and again, or nearly so, on one connection or many."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 from tauten.serve.http.cycle import Express
@@ -11,6 +13,10 @@ from tauten.serve.http.cycle import Express
 VARYING = (b"x-request-id", b"x-tauten-deadline-ms", b"traceparent")  # of each request its own
 _FIELDS = re.compile(rb"(?<=\r\n)(%b)(: ?)[!-~]+(?=\r\n)" % b"|".join(VARYING), re.IGNORECASE)
 _VALUE = rb"([!-~]{1,200})"  # what needs no second look: whatever else comes goes through the parser
+
+_END = b"\r\n\r\n"
+_KEPT = 256  # heads that outlive their connection: clients times models
+_KEPT_BYTES = 4096  # of such a head; a common one has 200 to 600
 
 Given = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, and values."""
@@ -39,6 +45,17 @@ class Known:
             self._pattern = re.compile(_VALUE.join(re.escape(part) for part in parts))
 
     @property
+    def host(self) -> str:
+        """The address of its client, without the port."""
+        return host_in(self._scope)
+
+    def elsewhere(self, common: dict[str, Any]) -> Known:
+        """The same head on another connection: `common` is what all scopes there have in common."""
+        twin = copy(self)
+        twin._scope = self._scope | common
+        return twin
+
+    @property
     def sure(self) -> bool:
         """Whether all that may vary was recognised: of what is written oddly each request goes through the parser."""
         return self._names == tuple(name for name, _ in self._scope["headers"] if name in VARYING)
@@ -64,3 +81,30 @@ class Known:
                 if name in VARYING:
                     headers[index] = next(values)
         return scope
+
+
+def host_in(scope: Mapping[str, Any]) -> str:
+    """The address of a scope's client, without the port; one for all that come by a Unix socket."""
+    client = scope["client"]
+    return "" if client is None else str(client[0])
+
+
+class Heads:
+    """What clients send on one connection after the other: each head means the same on the next one."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes], Known] = {}
+
+    def keep(self, known: Known) -> None:
+        if len(known.head) > _KEPT_BYTES:
+            return
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        self._known[known.host, outline(known.head)] = known
+
+    def find(self, data: bytes, host: str) -> Known | None:
+        """The head that `data` begins with, where a client at that address sent its like before."""
+        if not self._known:
+            return None
+        end = data.find(_END, 0, _KEPT_BYTES) + len(_END)
+        return self._known.get((host, outline(data[:end])))

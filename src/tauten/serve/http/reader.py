@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import httptools
 
 from tauten.serve.http.framing import Framing
-from tauten.serve.http.known import Known, outline
+from tauten.serve.http.known import Heads, Known, host_in, outline
 from tauten.serve.http.limits import HttpLimits
 from tauten.serve.http.wire import Headers, Refusal, split_target, valid_host
 
@@ -37,6 +37,7 @@ class Reader:
         self.wants = b""  # the protocol that the request in hand would switch to
         self.framing = Framing(limits.header_bytes)
         self._common = scope
+        self._host = host_in(scope)
         self._url = b""
         self._lines: Headers = []
         self._expect = False
@@ -69,7 +70,7 @@ class Reader:
         self.cause = Refusal(status, reason)
         return self.cause
 
-    # -- heads that repeat: a client on one connection sends the same bytes again and again ----------------
+    # -- heads that repeat: a client sends the same bytes again and again ----------------------------------
 
     def learn(self, data: bytes, scope: MutableMapping[str, Any] | None, length: int) -> Known | None:
         """Remember the head of a request that is all of `data`; seen twice, it becomes a template: returned once."""
@@ -85,6 +86,13 @@ class Reader:
                 self.known = known
                 return known
         return None
+
+    def recall(self, data: bytes, heads: Heads) -> Known | None:
+        """What the head of `data` means, where this client sent it on another connection."""
+        known = heads.find(data, self._host)
+        if known is not None:
+            known = self.known = known.elsewhere(self._common)
+        return known
 
     # -- callbacks of llhttp ------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from tauten.serve.http.arrival import ARRIVED
 from tauten.serve.http.connection import BODY, HEAD, Connection
 from tauten.serve.http.cycle import Asgi, Cycle, Express
 from tauten.serve.http.departure import LEAVING
+from tauten.serve.http.known import Heads, Known
 from tauten.serve.http.limits import HttpLimits
 from tauten.serve.http.websocket import WebSocket
 from tauten.serve.http.wire import usual_lines
@@ -57,6 +58,7 @@ class Hub:
             "scheme": "https" if tls else "http",
             "root_path": root_path,
         }
+        self.heads = Heads()
         self._usual = b""
         self._stale = 0.0  # when those lines are written anew
 
@@ -97,6 +99,12 @@ class Hub:
         """The app's quicker way for requests with this head: an app that has one has a method `express`."""
         offer: Callable[[dict[str, Any]], Express | None] | None = getattr(self.app, "express", None)
         return None if offer is None else offer(scope)
+
+    def learned(self, known: Known) -> None:
+        """A head was seen twice: where it has a quicker way, its client has that on other connections too."""
+        known.express = self.express(known.scope(()))
+        if known.express is not None:
+            self.heads.keep(known)
 
     def start(self, cycle: Cycle, waited_s: float) -> None:
         """Run the app for a request that had waited so long in its socket."""

@@ -203,7 +203,7 @@ class Rider(Direct):
         exchange.extra.append(("x-request-id", self.id))
         call = self.first.again(exchange, self.id)
         call.caller, call.service = self.caller, self.way.line.service
-        if self.ride is not None and self.ride.began:  # else it was refused before anything was begun
+        if self.ride is not None and self.ride.inside:  # else it was refused before anything was begun
             call.request = cast(Request, self)  # whose plan, trace and failure are all that is looked at
         return call
 

@@ -211,7 +211,7 @@ class Ride(Single):
     def part(self, rider: Rider) -> None:
         """The client of a rider left."""
         riders, index = self.riders, self.riders.index(rider)
-        if not self.began:
+        if not self.inside:
             del riders[index]  # it has not left yet
         elif len(riders) - self.gone == 1:
             self.fail(client_left())  # which nobody is told but the observers
@@ -239,7 +239,7 @@ class Ride(Single):
 
     def fail(self, error: TautenError) -> None:
         """Stop it; one that has yet to begin was counted in nowhere, and is told so when it does."""
-        if self.began:
+        if self.inside:
             super().fail(error)
         else:
             self.failure = error
