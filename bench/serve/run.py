@@ -7,6 +7,7 @@ A quick look: --rounds 1 --seconds 1 --only mosec,tauten --models heavy. The ful
 from __future__ import annotations
 
 import argparse
+import compileall
 import signal
 import sys
 import time
@@ -224,6 +225,9 @@ def main() -> int:
     run.install()
     if asked.install_only:
         return 0
+    compileall.compile_dir(
+        bare.ROOT / "src", quiet=1
+    )  # as whoever installs a package does: peers start from bytecode
     processes.pin(bare.CORES)
     signal.signal(
         signal.SIGTERM, signal.default_int_handler

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -21,6 +18,7 @@ import msgspec
 
 from tauten.describe.payload import Payload
 from tauten.errors import PlanError
+from tauten.shelf import Shelf
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -146,21 +144,22 @@ class Codec(Protocol):
         ...
 
 
+def _shelf(name: str) -> Shelf:
+    return Shelf(f"tauten.run.{name}", f"tauten.{name}")
+
+
 @functools.cache
 def names(shelf: str) -> tuple[str, ...]:
     """The names on a shelf (``backends``, ``codecs``, ...): its files, then other packages' entry points."""
-    package = importlib.import_module(f"tauten.run.{shelf}")
-    own = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")]
-    theirs = [point.name for point in importlib.metadata.entry_points(group=f"tauten.{shelf}")]
-    return tuple(dict.fromkeys([*own, *theirs]))
+    return _shelf(shelf).names()
 
 
 @functools.cache
 def find(shelf: str, name: str) -> type[Any]:
     """The class of that name on a shelf; raises PlanError with the closest name."""
-    for point in importlib.metadata.entry_points(group=f"tauten.{shelf}", name=name):
-        loaded: type[Any] = point.load()
-        return loaded
+    found: type[Any] | None = _shelf(shelf).added(name)
+    if found is not None:
+        return found
     if name not in names(shelf):
         close = difflib.get_close_matches(name, names(shelf), n=1)
         raise PlanError(
@@ -168,8 +167,7 @@ def find(shelf: str, name: str) -> type[Any]:
             help=f"did you mean `{close[0]}`?" if close else f"known: {', '.join(names(shelf))}",
             code="E121",
         )
-    module = importlib.import_module(f"tauten.run.{shelf}.{name}")
-    for value in vars(module).values():
+    for value in vars(_shelf(shelf).own(name)).values():
         if isinstance(value, type) and getattr(value, "name", None) == name:
             return value
     raise PlanError(

@@ -8,14 +8,12 @@ points (``tauten.exports``) that name such a module.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Mapping
 from typing import Protocol, cast
 
 from tauten.errors import NotFound, suggest
 from tauten.run.trace import Trace
+from tauten.shelf import Shelf
 
 
 class Exporter(Protocol):
@@ -28,17 +26,19 @@ class Exporter(Protocol):
         ...
 
 
+_SHELF = Shelf(__name__, "tauten.exports")
+
+
 def names() -> tuple[str, ...]:
     """The exporters that are here: our files, then other packages' entry points."""
-    own = [info.name for info in pkgutil.iter_modules(__path__)]
-    theirs = [point.name for point in importlib.metadata.entry_points(group="tauten.exports")]
-    return tuple(dict.fromkeys([*own, *theirs]))
+    return _SHELF.names()
 
 
 def find(name: str) -> Exporter:
     """The exporter of that name; raises NotFound with the closest one."""
-    for point in importlib.metadata.entry_points(group="tauten.exports", name=name):
-        return cast(Exporter, point.load())
-    if name not in names():
-        raise NotFound(f"no exporter is called {name!r}", help=suggest(name, names()))
-    return cast(Exporter, importlib.import_module(f"{__name__}.{name}"))
+    found = _SHELF.added(name)
+    if found is None:
+        if name not in names():
+            raise NotFound(f"no exporter is called {name!r}", help=suggest(name, names()))
+        found = _SHELF.own(name)
+    return cast(Exporter, found)
