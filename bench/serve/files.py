@@ -16,7 +16,8 @@ from bench.serve import missed, report
 from bench.serve.scenarios import section
 
 OUT = Path("out/bench-serve.json")
-FORMAT = "tauten-bench-serve/2"
+FORMAT = "tauten-bench-serve/3"
+FORMER = "tauten-bench-serve/2"  # whose scenarios do not say when they ran
 STRESS = "stress"  # the key of the second half; the keys of the first are those of the document
 
 
@@ -24,8 +25,10 @@ def read(file: Path) -> dict[str, Any]:
     """What was written before; nothing where there is no file, or one of another format."""
     if not file.exists():
         return {}
-    found = json.loads(file.read_text())
-    return dict(found) if found.get("format") == FORMAT else {}
+    found = dict(json.loads(file.read_text()))
+    if found.get("format") == FORMER:
+        found.pop(STRESS, None)
+    return found if found.get("format") in (FORMAT, FORMER) else {}
 
 
 def write_comparison(file: Path, found: Mapping[str, Any]) -> None:
@@ -41,7 +44,7 @@ def write_stress(file: Path, found: Mapping[str, Any]) -> None:
 
 def _write(file: Path, document: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"format": FORMAT, **document}, indent=1) + "\n")
+    file.write_text(json.dumps({**document, "format": FORMAT}, indent=1) + "\n")
     draw(file)
 
 

@@ -195,6 +195,7 @@ def test_the_scenarios_are_on_the_page_with_what_was_missed(tmp_path: Path) -> N
     broken = outcome.Result("two", "Two", "", error="no port")
     run.results = [result(), broken]
     run.results[0].foreign_share = 0.034
+    run.results[0].scenario, broken.scenario = "desk", "overload"
     run.write()
     page = (tmp_path / "out" / "bench.html").read_text()
     assert page.count("One &lt;scenario&gt;</h2>") == 1
@@ -320,3 +321,39 @@ def test_a_scenario_that_breaks_is_told_and_the_others_run(
     assert [each.error for each in run.results] == ["RuntimeError: no port", "", "RuntimeError: no model"]
     assert all(each.foreign_share is not None and each.steal_share is not None for each in run.results)
     assert run_scenarios.chosen(run_scenarios.arguments(["--quick", "--steady-s", "5"])).steady_s == 5
+
+
+def test_what_a_run_leaves_out_stays_as_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s.json"
+
+    def measured(names: list[str], settings: Any = run_scenarios.QUICK) -> list[tuple[str, float | None]]:
+        run = run_scenarios.Run(settings, out)
+        for name in names:
+            run.scenario(name)
+        found = json.loads(out.read_text())["stress"]["scenarios"]
+        return [(one["scenario"], one["checks"][0]["seen"]) for one in found]
+
+    seen = iter(range(100))
+
+    def once(settings: Any) -> Any:
+        found = result()
+        found.checks = [outcome.Check("lost", next(seen), 0)]
+        yield found
+
+    for module in (overload, batching, desk):
+        monkeypatch.setattr(module, "measure", once)
+    assert measured(["overload", "batching"]) == [("batching", 1), ("overload", 0)]
+    assert measured(["desk", "overload"]) == [("batching", 1), ("desk", 2), ("overload", 3)]
+    stamps = [(one["began"], one["commit"]) for one in json.loads(out.read_text())["stress"]["scenarios"]]
+    assert all(began and commit for began, commit in stamps)
+    full = run_scenarios.Settings()
+    assert measured(["desk"], full) == [("desk", 4)], "of other lengths nothing stays"
+    run_scenarios.Run(run_scenarios.QUICK, out).scenario("desk")
+    assert measured(["overload"], full) == [("desk", 4), ("overload", 6)], "a quick look took nothing away"
+    assert (tmp_path / "s-quick.json").exists()
+    found = json.loads(out.read_text())
+    found["stress"]["machine"]["cpu"] = "another"
+    out.write_text(json.dumps(found))
+    assert measured(["overload"], full) == [("overload", 7)]

@@ -106,6 +106,37 @@ def test_an_idle_replica_never_waits_and_replicas_work_side_by_side() -> None:
     in_deployment(body, replicas=2)
 
 
+def test_idle_replicas_share_what_leaves_where_it_ends_sooner() -> None:
+    async def body(deployment: Deployment, backend: Told) -> None:
+        async def together(count: int) -> tuple[list[int], float]:
+            del backend.batches[:]
+            began = asyncio.get_running_loop().time()
+            await asyncio.gather(*(deployment.infer(request(), "s", ("g", 1)) for _ in range(count)))
+            return sorted(len(batch) for batch in backend.batches), asyncio.get_running_loop().time() - began
+
+        for _ in range(8):  # what a run takes is learned
+            await together(1)
+            await together(16)
+        assert await together(8) == ([4, 4], pytest.approx(3.0))
+        assert await together(12) == ([6, 6], pytest.approx(4.0)), "a full batch and what is left of it"
+        assert (await together(16))[0] == [8, 8]
+        assert await together(2) == ([1, 1], pytest.approx(1.5))
+        assert deployment.view().reasons["spread"] >= 6
+
+    in_deployment(body, replicas=2, max_batch=8)
+
+
+@pytest.mark.parametrize(("wait", "ms_per_batch"), [("off", 1000.0), ("slack", 8000.0)])
+def test_what_ends_little_sooner_or_must_not_wait_stays_together(wait: Any, ms_per_batch: float) -> None:
+    async def body(deployment: Deployment, backend: Told) -> None:
+        for count in (1, 8, 1, 8, 8):
+            del backend.batches[:]
+            await asyncio.gather(*(deployment.infer(request(), "s", ("g", 1)) for _ in range(count)))
+            assert [len(batch) for batch in backend.batches] == [count]
+
+    in_deployment(body, replicas=2, max_batch=8, wait=wait, options={"ms_per_batch": ms_per_batch})
+
+
 def test_rows_tile_the_visit_and_shares_sum_to_the_batch() -> None:
     async def body(deployment: Deployment, backend: Told) -> None:
         weights = (1, 2, 5)

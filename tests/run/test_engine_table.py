@@ -13,7 +13,7 @@ import pytest
 import tauten as tt
 from kit.virtual import answer, value, virtual
 from tauten.describe.stage import Context, Role
-from tauten.errors import Cancelled, DeadlineExceeded, InternalError, PlanError
+from tauten.errors import DeadlineExceeded, InternalError, PlanError, Unavailable
 from tauten.plan.plan import ModelChoice, Plan, StagePlan
 from tauten.run.engine import Engine
 
@@ -135,7 +135,7 @@ def test_a_retired_plan_drains_to_a_bound_and_then_stops_its_requests() -> None:
         await asyncio.sleep(1)
         await engine.retire(name, drain_s=5.0)
         for task in tasks:
-            with pytest.raises(Cancelled, match=r"E403 plan slow@\w+ was retired"):
+            with pytest.raises(Unavailable, match=r"E409 plan slow@\w+ was retired"):
                 await task
         assert engine.properties() == {}
         with pytest.raises(PlanError):
@@ -150,7 +150,7 @@ def test_closing_stops_what_runs() -> None:
         stream = engine.stream({"q": "a b c d"})
         assert await anext(stream) == "a"
         await engine.close()
-        with pytest.raises(Cancelled):
+        with pytest.raises(Unavailable):
             await anext(stream)
 
     virtual(body)

@@ -23,6 +23,7 @@ from tauten.run.deploy.scheduling import (
     Queue,
     fit,
     halves,
+    part,
     queue_wait,
     release,
     retry_after,
@@ -42,6 +43,35 @@ def queue(items: int, most: int = 32, **changes: Any) -> Queue:
 def decide(now: float, waiting: Queue, forecast: Forecast = NOBODY, wait: Any = "slack", **more: Any) -> Any:
     run_s = line(0.003, 0.0002)
     return release(now, waiting, run_s, run_s, forecast, wait, **more)
+
+
+@given(
+    waiting=st.integers(1, 200),
+    most=st.integers(1, 64),
+    idle=st.integers(1, 9),
+    fixed_s=st.floats(0.0, 0.1),
+    item_s=st.floats(0.0, 0.01),
+)
+def test_parts_are_for_idle_replicas_and_end_sooner(
+    waiting: int, most: int, idle: int, fixed_s: float, item_s: float
+) -> None:
+    size, run_s = min(waiting, most), line(fixed_s, item_s)
+    each = part(waiting, size, idle, run_s)
+    assert 1 <= each <= size
+    if each < size:
+        assert math.ceil(waiting / each) <= idle, "each part leaves now"
+        assert run_s(each) < 0.8 * run_s(size)
+
+
+def test_what_gains_little_stays_together() -> None:
+    assert part(32, 32, 2, line(0.002, 0.0005)) == 16
+    assert part(40, 32, 2, line(0.002, 0.0005)) == 20, "a full batch, and what would be left of it"
+    assert part(64, 32, 2, line(0.002, 0.0005)) == 32, "two full ones"
+    assert part(32, 32, 1, line(0.002, 0.0005)) == 32
+    assert part(2, 2, 4, line(0.0, 0.010)) == 1
+    assert part(32, 32, 2, line(0.020, 0.0001)) == 32, "most of a run is its beginning"
+    assert part(32, 32, 2, line(0.0, 0.000001)) == 32, "another thread costs more"
+    assert part(32, 32, 2, line(0.0, 0.0)) == 32, "nothing is known yet"
 
 
 def test_each_reason() -> None:

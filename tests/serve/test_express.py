@@ -231,10 +231,12 @@ def test_a_head_means_the_same_on_the_clients_next_connection(tmp_path: Path, ta
                 found = np.frombuffer(body[text:], np.float32).reshape(2, 3)
                 np.testing.assert_allclose(found, (X + 1.0) @ WEIGHT)
                 assert (status, taken.count) == (200, quick)
+            assert (await asked(other, request()))[0] == 200
+            client = other.writer.get_extra_info("sockname")
+            assert watch.seen[-1][0].scope["client"] == client, "each connection is told as itself"
             unlike = request()[: -X.nbytes].replace(b'"FP32"', b'"fp32"') + X.tobytes()
             assert (await asked(other, unlike))[0] == 400, "its JSON is read, whatever its head was"
-            exchange = watch.seen[-1][0]
-            assert exchange.scope["client"] == other.writer.get_extra_info("sockname")
+            assert watch.seen[-1][0].scope["client"] == client
             await other.close()
             await foreign.close()
 
@@ -244,21 +246,61 @@ def test_a_head_means_the_same_on_the_clients_next_connection(tmp_path: Path, ta
 def test_few_heads_outlive_their_connection() -> None:
     heads = Heads()
 
-    def head(number: int, more: str = "") -> bytes:
-        return f"POST / HTTP/1.1\r\nhost: h\r\nx-n: {number}{more}\r\n\r\n".encode()
+    def head(number: int) -> bytes:
+        return f"POST / HTTP/1.1\r\nhost: h\r\nx-n: {number}\r\n\r\n".encode()
 
-    def known(data: bytes) -> Known:
-        return Known(data, {"headers": [], "client": ("127.0.0.1", 1)}, 0)
+    def known(data: bytes, host: str = "127.0.0.1") -> Known:
+        return Known(data, {"headers": [], "client": (host, 1)}, 0)
 
     assert heads.find(head(0), "127.0.0.1") is None
-    for number in range(10_000):
+
+    def kept(host: str) -> list[int]:
+        return [number for number in range(1_000) if heads.find(head(number), host)]
+
+    for number in range(1_000):
         heads.keep(known(head(number)))
-    kept = [number for number in range(10_000) if heads.find(head(number), "127.0.0.1")]
-    assert 0 < len(kept) <= 256
-    assert kept[-1] == 9_999
-    assert heads.find(head(9_999), "127.0.0.2") is None
-    heads.keep(known(head(-1, "x" * 5_000)))
-    assert heads.find(head(-1, "x" * 5_000), "127.0.0.1") is None, "a long one is not worth its memory"
+    assert kept("127.0.0.1") == list(range(936, 1_000)), "the newest"
+    heads.keep(known(head(936)))
+    assert kept("127.0.0.1") == list(range(936, 1_000)), "one that is there takes nobody's place"
+    assert kept("127.0.0.2") == []
+    for number in range(63):
+        heads.keep(known(head(0), f"10.0.0.{number}"))
+    assert len(kept("127.0.0.1")) == 64, "other addresses take nothing from it"
+    heads.keep(known(head(0), "10.0.0.63"))
+    assert (kept("127.0.0.1"), kept("10.0.0.63")) == ([], [0]), "but there is room for so many"
+
+
+def test_a_long_head_goes_through_the_parser_each_time(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (_, peer):
+            answers = await repeated(peer, request(headers={"User-Agent": "x" * 5_000}), 4)
+            assert [status for status, _, _ in answers] == [200] * 4
+            assert taken.count == 0
+
+    run(main)
+
+
+def test_what_is_recalled_takes_no_others_place_but_by_its_own_request(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        one, two = request(), request(headers={"User-Agent": "two"})
+        async with serving(tmp_path) as (_, peer):
+            await repeated(peer, two, LEARNING)
+            other = await Peer.of(peer.port)
+            await repeated(other, one, LEARNING + 1)
+            taken.count = 0
+            await asked(other, two)
+            assert taken.count == 1, "recalled"
+            await repeated(other, one, 2)
+            assert taken.count == 3, "recalled as well"
+            half = len(two) // 2
+            await other.say(two[:half])
+            await asyncio.sleep(0.01)
+            assert (await asked(other, two[half:]))[0] == 200
+            await repeated(other, one, 2)
+            assert taken.count == 5, "what came in pieces changed nothing"
+            await other.close()
+
+    run(main)
 
 
 @pytest.mark.parametrize(

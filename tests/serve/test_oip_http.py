@@ -322,9 +322,36 @@ def test_an_administrator_may_unload_and_load(tmp_path: Path) -> None:
             assert (await ask(app, "POST", "/v2/repository/models/linear/unload")).status == 200
             assert (await ask(app, "POST", "/v2/models/linear/infer", body)).status == 503
             [row] = (await ask(app, "POST", "/v2/repository/index")).json
-            assert row["state"] == "UNAVAILABLE"
+            assert (row["state"], row["reason"]) == ("UNAVAILABLE", "it was unloaded")
             assert (await ask(app, "GET", "/v2/health/ready")).status == 503
             assert (await ask(app, "POST", "/v2/repository/models/linear/load")).status == 200
             assert (await ask(app, "POST", "/v2/models/linear/infer", body)).status == 200
+
+    asyncio.run(main())
+
+
+def test_a_server_is_ready_without_a_model_that_was_unloaded(tmp_path: Path) -> None:
+    from serve.kit_asgi import ask, site
+    from serve.kit_onnx import linear
+    from tauten.serve.door import Caller, Door
+    from tauten.serve.tensor_model import tensor_model
+
+    async def main() -> None:
+        door = Door(identify=lambda exchange: Caller(admin=True))
+        file = linear(tmp_path)
+        models = [tensor_model(file, name=name, threads=1) for name in ("one", "two")]
+        async with site(*models, door=door, apis=["oip", "operations"]) as app:
+
+            async def ready() -> list[int]:
+                paths = ("/v2/health/ready", "/health/ready", "/v2/models/one/ready", "/v2/models/two/ready")
+                return [(await ask(app, "GET", path)).status for path in paths]
+
+            assert await ready() == [200, 200, 200, 200]
+            assert (await ask(app, "POST", "/v2/repository/models/one/unload")).status == 200
+            assert await ready() == [200, 200, 503, 200]
+            assert (await ask(app, "POST", "/v2/repository/models/two/unload")).status == 200
+            assert await ready() == [503, 503, 503, 503], "nothing is served"
+            assert (await ask(app, "POST", "/v2/repository/models/one/load")).status == 200
+            assert await ready() == [200, 200, 200, 503]
 
     asyncio.run(main())

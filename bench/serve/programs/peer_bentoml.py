@@ -21,7 +21,7 @@ class Inference:
     def __init__(self) -> None:
         self.model = Model()
 
-    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LATENCY_MS)
+    @bentoml.api(batchable=True, max_batch_size=max(MAX_BATCH, 2), max_latency_ms=LATENCY_MS)
     def predict(self, row: Rows) -> Rows:
         return self.model.run(np.asarray(row, np.float32).reshape(-1, self.model.width))
 

@@ -49,6 +49,9 @@ class Result:
     error: str = ""
     foreign_share: float | None = None  # of the cores, used by others meanwhile
     steal_share: float | None = None  # of the cores, taken by the host meanwhile
+    scenario: str = ""  # the file that measured it
+    began: str = ""
+    commit: str = ""
 
     def check(self, name: str, seen: float | None, bound: float, unit: str = "", **more: Any) -> None:
         self.checks.append(Check(name, seen, bound, unit, **more))

@@ -31,11 +31,13 @@ def section(document: Mapping[str, Any]) -> str:
 def _overview(scenarios: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
         f"<tr><td>{escape(one['title'])}</td><td>{_verdict(one)}</td>"
-        f"<td>{report.number(one['foreign_share'], 'share')}</td><td>{report.number(one['steal_share'], 'share')}</td></tr>"
+        f"<td>{report.number(one['foreign_share'], 'share')}</td><td>{report.number(one['steal_share'], 'share')}</td>"
+        f"<td>{escape(one['began'])}</td><td>{escape(one['commit'])}</td></tr>"
         for one in scenarios
     )
-    head = "<tr><th>scenario</th><th></th><th>foreign CPU</th><th>stolen by the host</th></tr>"
-    return f"<table>{head}{rows}</table>"
+    columns = ("scenario", "", "foreign CPU", "stolen by the host", "began", "commit")
+    head = "".join(f"<th>{name}</th>" for name in columns)
+    return f"<table><tr>{head}</tr>{rows}</table>"
 
 
 def _verdict(one: Mapping[str, Any]) -> str:

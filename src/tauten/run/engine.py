@@ -22,7 +22,7 @@ from tauten.describe.graph import FromStage
 from tauten.describe.ports import Session
 from tauten.describe.stage import StageKind
 from tauten.describe.workflow import Workflow
-from tauten.errors import Cancelled, InternalError, PlanError, suggest
+from tauten.errors import InternalError, PlanError, Unavailable, suggest
 from tauten.plan.lower import Lowered, lower
 from tauten.plan.plan import Plan
 from tauten.run.binding import Binder
@@ -385,7 +385,7 @@ class Engine:
     async def retire(self, plan: str, *, drain_s: float = DRAIN_S) -> None:
         """Take a plan from the table and free its models when its requests have ended.
 
-        Requests that still run after `drain_s` seconds are stopped with `Cancelled`.
+        Requests that still run after `drain_s` seconds are stopped with `Unavailable`.
         """
         if plan not in self.plans:
             raise PlanError(f"no plan {plan!r} is open", help=suggest(plan, self.plans), code="E127")
@@ -397,7 +397,7 @@ class Engine:
             await asyncio.sleep(0.01)
         for request in list(opened.requests):
             request.fail(
-                Cancelled(
+                Unavailable(
                     f"plan {opened.plan.id} was retired while the request ran", help="send the request again"
                 )
             )

@@ -290,10 +290,14 @@ _QUERY = [
     _parameter("query", "explain", {"type": "boolean"}, "add where the time went (tauten.explain/1)"),
 ]
 _ID = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
+_TRACE = {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}.*$"}
 _HEADERS = [
     _parameter("header", "x-request-id", _ID, "the request's id, in logs and traces"),
     _parameter(
         "header", "x-tauten-deadline-ms", {"type": "number", "exclusiveMinimum": 0}, "from arrival to the end"
+    ),
+    _parameter(
+        "header", "traceparent", _TRACE, "W3C trace context: the request's spans become children of this one"
     ),
     _parameter("header", "x-tauten-priority", {"type": "integer"}, "at most what the key may ask for"),
     _parameter(

@@ -20,8 +20,9 @@ def unready(site: Site) -> list[str]:
     """Why requests should go elsewhere now, a reason each; empty when ready."""
     if site.draining:
         return ["draining"]
-    reasons = [f"{service.name}: {why}" for service in site.services for why in unready_service(service)]
-    return reasons or ([] if site.services.names else ["nothing is served"])
+    wanted = [service for service in site.services if not service.away]
+    reasons = [f"{service.name}: {why}" for service in wanted for why in unready_service(service)]
+    return reasons or ([] if wanted else ["nothing is served"])
 
 
 def unready_service(service: Service) -> list[str]:

@@ -45,6 +45,7 @@ class Service:
         self.shareable = shareable(workflow)  # identical requests at the same time may share one computation
         self.ready = False
         self.was_ready = False
+        self.away = False  # an administrator unloaded it: the server is ready without it
         self._plan = plan
         self._swapping = asyncio.Lock()
         self.plan_id = ""

@@ -24,6 +24,7 @@ from tauten.run.deploy.scheduling import (
     Wait,
     fit,
     inline_most,
+    part,
     queue_wait,
     release,
     runs_inline,
@@ -115,11 +116,12 @@ class Batching(Queued):
             if head is None:
                 self._unhold()
                 break
-            batch = self._decide(head)
-            if batch is None:
+            batches = self._decide(head)
+            if batches is None:
                 return
-            if batch:
-                self._start(self._idle.pop(), batch)
+            for batch in batches:
+                if batch:
+                    self._start(self._idle.pop(), batch)
         if self._prepares and self.queue.live >= self.max_batch:
             self._feed_ahead()
 
@@ -134,8 +136,8 @@ class Batching(Queued):
             job.reason = "full"
             self._start(idle.pop(), [job])
 
-    def _decide(self, head: Job) -> list[Job] | None:
-        """The next batch, or None where it is held."""
+    def _decide(self, head: Job) -> list[list[Job]] | None:
+        """The next batch, in parts where several replicas are idle; None where it is held."""
         now = self.clock()
         found = self._decision(head, now)
         if not found.members:
@@ -146,10 +148,13 @@ class Batching(Queued):
             if found.reason not in ("slack", "drain"):
                 self.arrivals.held(found.members >= self._hold.target or found.reason == "full")
             self._unhold()
-        size = found.members
+        size, idle, expected = found.members, len(self._idle), self.durations.expected
+        waiting, reason, parts = self._groups.get(head.group, size), found.reason, 1
+        if idle > 1 and self.wait == "slack" and (each := part(waiting, size, idle, expected)) < size:
+            size, reason, parts = each, "spread", -(-waiting // each)
         if self._sizes:
-            size = min(size, fit(size, self._sizes, self.durations.expected)[0])
-        return self._gather(size, found.reason, held)
+            size = min(size, fit(size, self._sizes, expected)[0])
+        return [self._gather(size, reason, held) for _ in range(parts)]
 
     def _decision(self, head: Job, now: float) -> Release:
         count = self._groups.get(head.group, 1)
@@ -267,7 +272,7 @@ class Batching(Queued):
         durations = self.durations
         now = self.clock()
         first.given = now
-        if replica.inline and durations.fresh(now):
+        if replica.inline and first.reason != "spread" and durations.fresh(now):
             most_s = inline_most(self._hand_s, self.arrivals.rate(now))
             if runs_inline(self._here * durations.usual_of(weight), size, self.queue.live, most_s):
                 first.reason = "inline"
@@ -353,9 +358,9 @@ class Batching(Queued):
             job.error = self.gone()  # whose mistake it was is not found any more
             return False
         self.bisected += 1
-        for part in (party.split(job.count // 2), job):
-            part.error, part.taken = None, False
-            self._back(part)
+        for half in (party.split(job.count // 2), job):
+            half.error, half.taken = None, False
+            self._back(half)
         return True
 
     def _back(self, job: Job) -> None:

@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
-Reason = Literal["full", "slack", "alone", "gain", "siblings", "drain", "off", "fixed", "inline"]
+Reason = Literal["full", "slack", "alone", "gain", "siblings", "drain", "off", "fixed", "inline", "spread"]
 """Why a batch left: it was full · its earliest deadline leaves no more time · nobody is likely to come ·
 waiting gains less than it costs · all members of a map were there · the deployment closes · the plan
 forbids waiting · the plan's fixed wait was over · it is one short item that runs on the event loop itself,
-sooner than a thread would have taken it."""
+sooner than a thread would have taken it · it is one of the parts that idle replicas run side by side."""
 
 Wait = Literal["slack", "off"] | float
 """How a plan lets a batch wait: by slack, not at all, or a fixed number of milliseconds."""
@@ -29,6 +29,7 @@ INLINE_S: Final = (
 )
 INLINE_MOST_S: Final = 0.0005  # whatever a hand-off costs: others, too, have work for the loop
 FEW: Final = 1000.0  # arrivals/s that are taken for granted: what else the loop has to do is not counted
+SPREAD: Final = 0.8  # of a whole batch's run at most: parts that run side by side share memory and caches
 WORTH_S: Final = 0.00025  # saved at least: loops round timers to 1 ms, a no-show costs that much
 
 
@@ -149,6 +150,22 @@ def _saves_time(n: int, wait_s: float, run_s: float, alone_s: float, together_s:
     """Whether waiting for one stranger shortens the sum of all latencies, his next run included."""
     gain_s = n * (run_s - together_s - wait_s) + (run_s + alone_s - together_s - wait_s)
     return gain_s > (n + 1) * WORTH_S
+
+
+def part(waiting: int, size: int, idle: int, expected: Callable[[int], float]) -> int:
+    """How many of a batch of `size` go to each of `idle` replicas, so that all are answered sooner; `size` where
+    they are not. Parts cost the fixed share of a run once each, of processors that nobody else uses now.
+
+    >>> part(32, 32, 2, lambda n: 0.002 + 0.0005 * n)
+    16
+    >>> part(32, 32, 2, lambda n: 0.020 + 0.0001 * n)
+    32
+    """
+    each = -(-waiting // max(idle, 1))
+    if each >= size:
+        return size
+    whole_s, each_s = expected(size), expected(each)
+    return each if each_s < SPREAD * whole_s and whole_s - each_s > WORTH_S else size
 
 
 def runs_inline(run_s: float, items: int, behind: int, most_s: float = INLINE_S) -> bool:

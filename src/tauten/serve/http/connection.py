@@ -116,6 +116,7 @@ class Connection(Outflow):
             known = self._reader.recall(data, self.hub.heads)
             if known is None or (found := known.read(data)) is None:
                 return False
+            known.express = self.hub.express(known.scope(found[1]))
         at, given = found
         if known.express is not None and self.current is None and not (self.queue or self.stalled):
             direct = self.current = known.express.take(self, data, at, given)

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from copy import copy
 from typing import Any
 
 from tauten.serve.http.cycle import Express
 
 VARYING = (b"x-request-id", b"x-tauten-deadline-ms", b"traceparent")  # of each request its own
-_FIELDS = re.compile(rb"(?<=\r\n)(%b)(: ?)[!-~]+(?=\r\n)" % b"|".join(VARYING), re.IGNORECASE)
-_VALUE = rb"([!-~]{1,200})"  # what needs no second look: whatever else comes goes through the parser
-
+_FIELDS = re.compile(rb"\r\n(%b)(: ?)[!-~]+(?=\r\n)" % b"|".join(VARYING), re.IGNORECASE)
+_VALUE = re.compile(
+    rb"[!-~]{1,200}"
+)  # what needs no second look: whatever else comes goes through the parser
 _END = b"\r\n\r\n"
-_KEPT = 256  # heads that outlive their connection: clients times models
-_KEPT_BYTES = 4096  # of such a head; a common one has 200 to 600
+KNOWN_BYTES = 4096  # of a head that is remembered; a common one has 200 to 600
+_CLIENTS = 64  # whose heads outlive their connections, by address
+_HEADS = 64  # of each: models, times keys, times lengths of a body
 
 Given = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, and values."""
@@ -24,52 +25,47 @@ Given = tuple[tuple[bytes, bytes], ...]
 
 def outline(head: bytes) -> bytes:
     """A head without the values that vary."""
-    return _FIELDS.sub(rb"\1\2", head)
+    return _FIELDS.sub(rb"\r\n\1\2", head)
 
 
 class Known:
     """What such a head means, and what answers it in a quicker way, if anything does."""
 
-    __slots__ = ("_names", "_pattern", "_scope", "_size", "express", "head", "length")
+    __slots__ = ("_begin", "_names", "_rest", "_scope", "express", "head", "length")
 
     def __init__(self, head: bytes, scope: dict[str, Any], length: int) -> None:
         self.head = head
         self.length = length  # of the body
         self.express: Express | None = None
         self._scope = scope
-        self._size = len(head)
         self._names = tuple(found[1].lower() for found in _FIELDS.finditer(head))
-        self._pattern: re.Pattern[bytes] | None = None
-        if self._names and self.sure:
-            parts = _FIELDS.sub(rb"\1\2\0", head).split(b"\0")
-            self._pattern = re.compile(_VALUE.join(re.escape(part) for part in parts))
-
-    @property
-    def host(self) -> str:
-        """The address of its client, without the port."""
-        return host_in(self._scope)
-
-    def elsewhere(self, common: dict[str, Any]) -> Known:
-        """The same head on another connection: `common` is what all scopes there have in common."""
-        twin = copy(self)
-        twin._scope = self._scope | common
-        return twin
+        # what stands between the values that vary
+        self._begin, *self._rest = _FIELDS.sub(rb"\r\n\1\2\0", head).split(b"\0")
 
     @property
     def sure(self) -> bool:
         """Whether all that may vary was recognised: of what is written oddly each request goes through the parser."""
         return self._names == tuple(name for name, _ in self._scope["headers"] if name in VARYING)
 
+    @property
+    def host(self) -> str:
+        """The address of its client, without the port."""
+        return host_in(self._scope)
+
     def read(self, data: bytes) -> tuple[int, Given] | None:
         """Where the body begins, and what varies, of a whole request with this head; the parser never sees it."""
-        if self._pattern is None:
-            if len(data) - self._size != self.length or not data.startswith(self.head):
-                return None
-            return self._size, ()
-        found = self._pattern.match(data)
-        if found is None or len(data) - found.end() != self.length:
+        if not data.startswith(self._begin):
             return None
-        return found.end(), tuple(zip(self._names, found.groups(), strict=True))
+        at, values = len(self._begin), []
+        for part in self._rest:
+            value = _VALUE.match(data, at)
+            if value is None or not data.startswith(part, value.end()):
+                return None
+            at = value.end() + len(part)
+            values.append(value[0])
+        if len(data) - at != self.length:
+            return None
+        return at, tuple(zip(self._names, values, strict=True)) if values else ()
 
     def scope(self, given: Given) -> dict[str, Any]:
         """A scope for one more request."""
@@ -82,6 +78,10 @@ class Known:
                     headers[index] = next(values)
         return scope
 
+    def elsewhere(self, common: dict[str, Any]) -> Known:
+        """The same head on another connection: `common` is what all scopes there have in common."""
+        return Known(self.head, self._scope | common, self.length)
+
 
 def host_in(scope: Mapping[str, Any]) -> str:
     """The address of a scope's client, without the port; one for all that come by a Unix socket."""
@@ -90,21 +90,33 @@ def host_in(scope: Mapping[str, Any]) -> str:
 
 
 class Heads:
-    """What clients send on one connection after the other: each head means the same on the next one."""
+    """What clients send on one connection after the other: each head means the same on the next one.
+
+    The oldest are forgotten first, and each address forgets its own.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, bytes], Known] = {}
+        self._of: dict[str, dict[bytes, Known]] = {}
 
     def keep(self, known: Known) -> None:
-        if len(known.head) > _KEPT_BYTES:
-            return
-        if len(self._known) >= _KEPT:
-            self._known.clear()
-        self._known[known.host, outline(known.head)] = known
+        own = self._of.get(known.host)
+        if own is None:
+            _make_room(self._of, _CLIENTS)
+            own = self._of[known.host] = {}
+        key = outline(known.head)
+        if key not in own:
+            _make_room(own, _HEADS)
+        own[key] = known
 
     def find(self, data: bytes, host: str) -> Known | None:
         """The head that `data` begins with, where a client at that address sent its like before."""
-        if not self._known:
+        own = self._of.get(host)
+        if own is None:
             return None
-        end = data.find(_END, 0, _KEPT_BYTES) + len(_END)
-        return self._known.get((host, outline(data[:end])))
+        end = data.find(_END, 0, KNOWN_BYTES) + len(_END)
+        return own.get(outline(data[:end]))
+
+
+def _make_room(kept: dict[Any, Any], most: int) -> None:
+    if len(kept) >= most:
+        del kept[next(iter(kept))]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import httptools
 
 from tauten.serve.http.framing import Framing
-from tauten.serve.http.known import Heads, Known, host_in, outline
+from tauten.serve.http.known import KNOWN_BYTES, Heads, Known, host_in, outline
 from tauten.serve.http.limits import HttpLimits
 from tauten.serve.http.wire import Headers, Refusal, split_target, valid_host
 
@@ -77,6 +77,8 @@ class Reader:
         if scope is None or self.wants:
             return None
         head = data[: len(data) - length]
+        if len(head) > KNOWN_BYTES:
+            return None
         if (sight := outline(head)) != self._sight:
             whole = data.find(END) + len(END) == len(head)
             self._sight, self.known = sight if whole else b"", None
@@ -88,11 +90,13 @@ class Reader:
         return None
 
     def recall(self, data: bytes, heads: Heads) -> Known | None:
-        """What the head of `data` means, where this client sent it on another connection."""
+        """What a whole request means, where this client sent its head on another connection; in place of what was
+        known here."""
         known = heads.find(data, self._host)
-        if known is not None:
-            known = self.known = known.elsewhere(self._common)
-        return known
+        if known is None or known.read(data) is None:
+            return None
+        self._sight, self.known = b"", known.elsewhere(self._common)
+        return self.known
 
     # -- callbacks of llhttp ------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ def index(models: Models, *, ready_only: bool) -> list[dict[str, str]]:
     for model in models.all():
         ready = model.service.ready
         if ready or not ready_only:
-            reason = "" if ready else "it loads, or it was unloaded"
+            reason = "" if ready else "it was unloaded" if model.service.away else "it loads"
             state = "READY" if ready else "UNAVAILABLE"
             found.append({"name": model.service.name, "version": VERSION, "state": state, "reason": reason})
     return found
@@ -170,13 +170,14 @@ async def load(call: Call, models: Models, name: str, *, parameters: bool) -> No
     service = models.find(name).service
     if not service.ready:
         await service.open()
+    service.away = False
 
 
 async def unload(call: Call, models: Models, name: str) -> None:
     """Take a service away and free its models; its running requests end first."""
     _check_admin(call, "unload")
     service = models.find(name).service
-    service.ready = False
+    service.ready, service.away = False, True
     for plan in list(service.engine.plans):
         await service.engine.retire(plan)
 
