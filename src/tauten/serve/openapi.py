@@ -290,7 +290,7 @@ _QUERY = [
     _parameter("query", "explain", {"type": "boolean"}, "add where the time went (tauten.explain/1)"),
 ]
 _ID = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
-_TRACE = {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}.*$"}
+_TRACE = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
 _HEADERS = [
     _parameter("header", "x-request-id", _ID, "the request's id, in logs and traces"),
     _parameter(
