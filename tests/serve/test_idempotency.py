@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +14,10 @@ import tauten as tt
 from serve import kit_workflows
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Client, settle
-from tauten.errors import BackendError
+from tauten.clock import run_virtual
+from tauten.errors import BackendError, DeadlineExceeded
+from tauten.run.engine import Engine
+from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
 from tauten.serve.kept.idempotency import Idempotency
 from tauten.serve.service import Service
@@ -200,3 +205,144 @@ def test_what_is_kept_is_bounded_in_size_and_age(path: str) -> None:
             assert till.runs == 4
 
     asyncio.run(main())
+
+
+# -- who waits for a first request ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def virtual(till: Till, slo: tt.Slo | None = None) -> AsyncIterator[App]:
+    """The till's services in virtual time."""
+    now = asyncio.get_running_loop().time
+    services = (Service(each.workflow, slo=slo, engine=Engine(clock=now)) for each in till.services)
+    async with site(*services, apis=["native"]) as app:
+        app.site.idempotency = Idempotency(clock=now)
+        yield app
+
+
+def asked(app: App, path: str = "charge", deadline_ms: float = 0) -> Client:
+    hurry = {"x-tauten-deadline-ms": f"{deadline_ms}"} if deadline_ms else {}
+    return Client(app, "POST", f"/v1/workflows/{path}", body(3), {**KEY, **hurry})
+
+
+def now_ms() -> int:
+    """Virtual milliseconds; the alarm of deadlines is never early."""
+    return round(asyncio.get_running_loop().time() * 1e3)
+
+
+def test_who_waits_does_so_until_its_own_deadline_and_the_first_goes_on() -> None:
+    async def main() -> None:
+        till = Till()
+        till.go.clear()
+        async with virtual(till) as app:
+            first = asked(app)
+            await settle()
+            followers = [asked(app, deadline_ms=ms) for ms in (70, 40)]
+            assert [(await each.done()).status for each in reversed(followers)] == [504, 504]
+            assert [each.json["error"]["code"] for each in followers] == ["E401"] * 2
+            assert (now_ms(), till.runs) == (70, 1)
+            till.go.set()
+            assert (await first.done()).status == 200
+
+    run_virtual(main())
+
+
+def test_who_names_no_deadline_has_that_of_the_workflow() -> None:
+    async def main() -> None:
+        till = Till()
+        till.go.clear()
+        async with virtual(till, tt.Slo(p95_ms=20)) as app:
+            first = asked(app, deadline_ms=5000)
+            await settle()
+            follower = asked(app)
+            assert (await follower.done()).status == 504
+            assert now_ms() == 60  # three times the objective
+            till.go.set()
+            assert (await first.done()).status == 200
+
+    run_virtual(main())
+
+
+def test_what_it_waited_is_gone_when_the_first_fails_and_it_runs_itself() -> None:
+    async def main() -> None:
+        till = Till()
+        till.go.clear()
+        async with virtual(till) as app:
+            first = asked(app, deadline_ms=30)
+            await settle()
+            follower = asked(app, deadline_ms=40)
+            assert [(await each.done()).status for each in (first, follower)] == [504, 504]
+            assert (now_ms(), till.runs) == (40, 2)
+
+    run_virtual(main())
+
+
+def test_who_follows_a_stream_is_stopped_at_its_own_deadline() -> None:
+    async def main() -> None:
+        till = Till()
+        till.go.clear()
+        async with virtual(till) as app:
+            first = asked(app, "count?stream=true")
+            await first.until(b'"output":0')
+            follower = asked(app, "count?stream=true", 40)
+            with pytest.raises(DeadlineExceeded, match="took longer than 40 ms"):
+                await follower.done()
+            assert now_ms() == 40
+            assert (follower.status, follower.whole) == (200, False)  # it had begun: it breaks off
+            assert b'"output":0' in follower.body
+            till.go.set()
+            assert b"event: done" in (await first.done()).body
+            assert (await asked(app, "count?stream=true").done()).body == first.body
+            assert till.runs == 1
+
+    run_virtual(main())
+
+
+def test_who_follows_and_leaves_waits_no_longer_and_the_first_goes_on() -> None:
+    async def main() -> None:
+        till = Till()
+        till.go.clear()
+        async with virtual(till) as app:
+            for path, chunk in (("charge", b""), ("count?stream=true", b'"output":0')):
+                till.go.clear()
+                app.site.idempotency = Idempotency()
+                first = asked(app, path)
+                await (first.until(chunk) if chunk else settle())
+                before = till.runs
+                follower = asked(app, path)
+                await (follower.until(chunk) if chunk else settle())
+                follower.leave()
+                await follower.done()
+                assert (follower.whole, now_ms()) == (False, 0)
+                till.go.set()
+                await first.done()
+                assert (first.status, first.whole, till.runs) == (200, True, before)
+                assert b"error" not in first.body
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main())
+
+
+def test_a_slow_reader_gets_all_of_a_whole_reply_but_not_of_one_that_still_runs() -> None:
+    async def main() -> None:
+        for whole in (True, False):
+            till = Till()
+            till.go.clear()
+            async with virtual(till) as app:
+                first = asked(app, "count?stream=true")
+                await first.until(b'"output":0')
+                slow = asked(app, "count?stream=true", 40)
+                await slow.until(b'"output":0')
+                slow.slow = asyncio.Event()
+                if whole:
+                    till.go.set()
+                    await first.done()
+                await asyncio.sleep(0.05)
+                slow.slow.set()
+                if whole:
+                    assert (await slow.done()).body == first.body
+                else:
+                    with pytest.raises(DeadlineExceeded):
+                        await slow.done()
+
+    run_virtual(main())

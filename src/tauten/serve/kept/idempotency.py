@@ -1,22 +1,24 @@
 """Idempotency keys: who sends the same request twice gets the first reply again, and nothing runs twice.
 
 A key belongs to a tenant and to one request (path, query, body, what it accepts), whichever API it comes by:
-an HTTP POST, a gRPC call, a request of a WebSocket. Only replies that succeeded are kept; a reply that failed, or whose client left before it was whole, is forgotten, and the
-next request with that key runs.
+an HTTP POST, a gRPC call, a request of a WebSocket. Only replies that succeeded are kept; a reply that failed,
+or whose client left before it was whole, is forgotten, and the next request with that key runs. One that comes
+while the first runs waits for it until its own deadline passes or its own client leaves: the first goes on.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from tauten.clock import Clock, real
+from tauten.clock import Clock, in_ms, real
 from tauten.errors import Cancelled, DeadlineExceeded, InputError
+from tauten.run.deadline import arm, disarm, stoppable
+from tauten.run.request import Request
 from tauten.serve.exchange import Reply
 from tauten.serve.kept.kept import Kept
 from tauten.serve.kept.news import News
@@ -43,10 +45,21 @@ class OtherRequest(InputError):
 class Record:
     """One reply as it is made: what was sent so far, and whether it is whole."""
 
-    __slots__ = ("chunks", "failed", "fingerprint", "news", "reply", "size_bytes", "streamed", "whole")
+    __slots__ = (
+        "chunks",
+        "failed",
+        "fingerprint",
+        "first",
+        "news",
+        "reply",
+        "size_bytes",
+        "streamed",
+        "whole",
+    )
 
-    def __init__(self, fingerprint: bytes) -> None:
+    def __init__(self, fingerprint: bytes, first: Call) -> None:
         self.fingerprint = fingerprint
+        self.first: Call | None = first  # while it runs
         self.reply: Reply | None = None  # its head, once there is one
         self.chunks: list[bytes] = []
         self.size_bytes = 0
@@ -70,6 +83,7 @@ class Idempotency:
     ) -> None:
         self.reply_bytes = reply_bytes
         self.replayed = 0
+        self._clock = clock
         self._kept: Kept[Record] = Kept(most, most_bytes=most_bytes, age_s=age_s, clock=clock)
         self._running: dict[tuple[str, str], Record] = {}
 
@@ -80,48 +94,35 @@ class Idempotency:
             raise InputError(f"{HEADER}: {key[:40]!r}", help="1 to 255 visible characters", code="E291")
         fingerprint = _fingerprint(call, await _asked(call) if asked is None else asked)
         name = (call.caller.tenant, key)
+        waiter: Request | None = None
         while (record := self._running.get(name) or self._kept.get(*name)) is not None:
             if record.fingerprint != fingerprint:
                 raise OtherRequest(
                     f"{HEADER} {key[:40]!r} was used for another request",
                     help="make a new key for each new request; repeat one only with the same body",
                 )
-            again = await self._again(call, record)
+            waiter = waiter or self._waiter(call, record)
+            again = await _again(waiter, record)
             if again is not None:
                 self.replayed += 1
                 return again
+        if waiter is not None:
+            _spend(call, waiter)
         return await self._first(call, handler, name, fingerprint)
 
-    async def _again(self, call: Call, record: Record) -> Reply | None:
-        """A reply out of a record; None where the first one failed, or was too large to keep."""
-        loop = asyncio.get_running_loop()
-        left: asyncio.Future[None] = loop.create_future()
-        call.exchange.on_leave(lambda: None if left.done() else left.set_result(None))
-        until = loop.time() + call.deadline_ms / 1e3
-        while record.reply is None and not record.failed:
-            news = asyncio.ensure_future(record.news.wait())
-            wait_s = None if until == math.inf else until - loop.time()
-            try:
-                await asyncio.wait([news, left], return_when=asyncio.FIRST_COMPLETED, timeout=wait_s)
-                late = not news.done()
-            finally:
-                news.cancel()
-            if left.done():
-                raise Cancelled("the client left", help="send the request again with the same key")
-            if late:
-                raise DeadlineExceeded(
-                    f"the first request with this key took longer than {call.deadline_ms:.0f} ms",
-                    help="ask again with the same key: it goes on",
-                )
-        if record.failed or record.reply is None:
-            return None
-        first = record.reply
-        headers = [*first.headers, ("idempotent-replayed", "true")]
-        body = _following(record) if record.streamed else record.chunks[0]
-        return Reply(body, status=first.status, media_type=first.media_type, headers=headers, beat=first.beat)
+    def _waiter(self, call: Call, record: Record) -> Request:
+        """One more request with a key, as deadlines and departures see it: it has those of its own."""
+        waiter = Request(self._clock, id=call.id, tenant=call.caller.tenant, lag_s=call.exchange.lag_s)
+        service = None if record.first is None else record.first.service
+        if call.deadline_ms < math.inf:
+            waiter.deadline = waiter.start + call.deadline_ms / 1e3
+        elif service is not None:
+            waiter.deadline = waiter.start + service.budget_s  # the same request asks for the same service
+        call.exchange.on_leave(lambda: waiter.fail(_left()))
+        return waiter
 
     async def _first(self, call: Call, handler: Handler, name: tuple[str, str], fingerprint: bytes) -> Reply:
-        record = self._running[name] = Record(fingerprint)
+        record = self._running[name] = Record(fingerprint, call)
         try:
             reply = await handler(call)
         except BaseException:
@@ -165,7 +166,7 @@ class Idempotency:
     def _end(self, name: tuple[str, str], record: Record, *, kept: bool) -> None:
         if record.whole or record.failed:
             return
-        record.whole, record.failed = kept, not kept
+        record.whole, record.failed, record.first = kept, not kept, None
         if self._running.get(name) is record:
             del self._running[name]
         if kept and record.size_bytes <= self.reply_bytes:
@@ -173,18 +174,58 @@ class Idempotency:
         record.news.tell()
 
 
-async def _following(record: Record) -> AsyncIterator[bytes]:
+async def _again(waiter: Request, record: Record) -> Reply | None:
+    """A reply out of a record; None where the first one failed, or was too large to keep."""
+    arm(waiter)
+    try:
+        while record.reply is None and not record.failed:
+            await _news(waiter, record)
+    finally:
+        disarm(waiter)
+    if record.failed or record.reply is None:
+        return None
+    first = record.reply
+    headers = [*first.headers, ("idempotent-replayed", "true")]
+    body = _following(waiter, record) if record.streamed else record.chunks[0]
+    return Reply(body, status=first.status, media_type=first.media_type, headers=headers, beat=first.beat)
+
+
+async def _following(waiter: Request, record: Record) -> AsyncIterator[bytes]:
     """What was recorded at once, then what comes; a first reply that breaks breaks this one."""
     place = 0
-    while True:
-        while place < len(record.chunks):
-            yield record.chunks[place]
-            place += 1
-        if record.whole:
-            return
-        if record.failed:
-            raise Cancelled("the first request with this key ended early", help="send it again")
-        await record.news.wait()
+    arm(waiter)
+    try:
+        while not (record.whole and place == len(record.chunks)):
+            if place < len(record.chunks) and (record.whole or waiter.failure is None):
+                yield record.chunks[place]
+                place += 1
+            elif record.failed:
+                raise Cancelled("the first request with this key ended early", help="send it again")
+            else:
+                await _news(waiter, record)
+    finally:
+        disarm(waiter)
+
+
+async def _news(waiter: Request, record: Record) -> None:
+    """Until something is added to a record; raises where who waits for it is stopped before."""
+    try:
+        await stoppable(waiter, record.news.wait())
+    except DeadlineExceeded:
+        raise DeadlineExceeded(
+            f"the first request with this key took longer than {in_ms(waiter.deadline - waiter.start)} ms",
+            help="ask again with the same key: it goes on",
+        ) from None
+
+
+def _spend(call: Call, waiter: Request) -> None:
+    """What it waited is gone from its budget when it runs itself."""
+    call.spent_s = waiter.clock() - waiter.start
+    call.deadline_ms = max(0.0, waiter.left()) * 1e3
+
+
+def _left() -> Cancelled:
+    return Cancelled("the client left", help="send the request again with the same key")
 
 
 def _of_the_door(call: Call, reply: Reply) -> list[tuple[str, str]]:
