@@ -398,7 +398,7 @@ def test_a_plan_that_goes_in_the_turn_in_which_they_came_counts_nobody_out(
 
             monkeypatch.setattr(Line, "board", noted)
             await all.say(arrays(3))
-            assert [status for status, _ in await all.answers()] == [499] * 3
+            assert [status for status, _ in await all.answers()] == [503] * 3
             retiring.close()
             assert engine.door.limit.running == 0
             assert all.app.site.in_flight == 0

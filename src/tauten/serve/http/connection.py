@@ -1,51 +1,26 @@
-"""One connection of the thin server: bytes to requests in order, answers back, clocks on every phase."""
+"""One connection of the thin server: requests in order, answers back, clocks on every phase."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any, cast
-
-import httptools
 
 from tauten.serve.http.arrival import Inbox
 from tauten.serve.http.cycle import Cycle
-from tauten.serve.http.outflow import Outflow
-from tauten.serve.http.reader import END, Reader
+from tauten.serve.http.inflow import BODY, CLOSED, HEAD, IDLE, LINGER, UPGRADED, Inflow
+from tauten.serve.http.reader import Reader
 from tauten.serve.http.wire import Refusal, refusal
 
 if TYPE_CHECKING:
     from tauten.serve.http.thin import Hub
-    from tauten.serve.http.websocket import WebSocket
-
-IDLE, HEAD, BODY, LINGER, UPGRADED, CLOSED = range(6)
 
 
-class Connection(Outflow):
-    """Reads, orders and bounds the requests of one client; its clocks are read by the hub's sweep."""
-
-    transport: asyncio.Transport
+class Connection(Inflow):
+    """Orders the requests of one client, and ends them; its clocks are read by the hub's sweep."""
 
     def __init__(self, hub: Hub) -> None:
-        super().__init__(hub.loop)
-        self.hub = hub
-        self.limits = hub.limits
-        self.phase = IDLE
-        self.due = 0.0  # when the phase must have ended
-        self.mark = 0  # bytes of the body when its clock was last set
-        self.current: Cycle | None = None  # the one whose answer is next on the wire
-        self.queue: deque[Cycle] = deque()  # pipelined behind it
-        self.socket: WebSocket | None = None
-        self._reader: Reader
-        self._inbox: Inbox
-        self._timed = IDLE  # the phase that `due` belongs to
-        self._incoming: Cycle | None = None  # the one whose body is being received
-        self._handshake: Cycle | None = None  # a request to become a WebSocket
-        self._unfed = b""  # read, and not parsed yet: the queue is full
-        self._last = False  # no request is taken any more: what still comes is dropped
-        self._whole_read = b""  # a read that may be one whole request
-        self._reading = True
+        super().__init__(hub)
         self._eof = False
         self._refused: Refusal | None = None  # answered once all before it are
 
@@ -94,163 +69,6 @@ class Connection(Outflow):
         if self.current is None and self.phase < LINGER:
             self._advance()
 
-    # -- bytes to requests --------------------------------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        if self.socket is not None:
-            self.socket.data_received(data)
-        elif self._last:
-            return  # no request is taken any more
-        elif self._unfed:
-            self._unfed += data  # what came before reading stopped: at most one read
-        elif self.phase != IDLE or not self._repeat(data):
-            self._feed(data)
-            if self.phase != self._timed:
-                self._time()
-
-    def _repeat(self, data: bytes) -> bool:
-        """Take a request whose head is the last one's, without parsing it again; where it is the next one and that can
-        be done, without a task."""
-        known = self._reader.known
-        if known is None or (found := known.read(data)) is None:
-            known = self._reader.recall(data, self.hub.heads)
-            if known is None or (found := known.read(data)) is None:
-                return False
-            known.express = self.hub.express(known.scope(found[1]))
-        at, given = found
-        if known.express is not None and self.current is None and not (self.queue or self.stalled):
-            direct = self.current = known.express.take(self, data, at, given)
-            if direct is not None:
-                self.hub.requests += 1
-                self.hub.running.add(direct)
-                direct.begin(self._inbox)
-                return True
-        scope = known.scope(given)
-        cycle = Cycle(self, scope, known.length)
-        cycle.whole = True
-        cycle.head_only = scope["method"] == "HEAD"
-        if known.length:
-            cycle.size = cycle.waiting = known.length
-            cycle.chunks.append(data[at:])
-        self._offer(cycle)
-        if self.queue:
-            self._hold()
-        return True
-
-    def _feed(self, data: bytes) -> None:
-        """Parse what was read; in pieces of one request when there may be several in it."""
-        incoming = self._incoming
-        if (incoming is None or incoming.length is None) and data.count(END) < 2:
-            if self.phase == IDLE:
-                self._whole_read = data  # perhaps
-            self._parse(data)
-            self._whole_read = b""
-        else:
-            self._feed_pieces(data)
-        if self._incoming is not None or self.queue or not self._reading:
-            self._hold()
-
-    def _feed_pieces(self, data: bytes) -> None:
-        view, at, size = memoryview(data), 0, len(data)
-        while at < size and not self._last:
-            if len(self.queue) >= self.limits.pipelined:
-                self._unfed = bytes(view[at:])
-                break
-            incoming = self._incoming
-            if incoming is not None and incoming.length is not None:
-                end = at + incoming.length - incoming.size
-            else:
-                found = data.find(END, at)
-                end = size if found < 0 else found + len(END)
-            self._parse(view[at:end])
-            at = end
-
-    def _parse(self, data: bytes | memoryview) -> None:
-        reader = self._reader
-        framing = reader.framing
-        framing.piece = len(data)
-        try:
-            reader.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._upgraded(bytes(data[upgrade.args[0] :]))
-            return
-        except httptools.HttpParserError as error:
-            if not self._last:
-                # llhttp's words name the rule that was broken, never the bytes
-                self._refuse(reader.cause or Refusal(400, f"malformed request: {error}"))
-            return
-        excess: Refusal | None = None
-        if self.phase == HEAD:
-            excess = framing.part_of_head()
-        elif self.phase == BODY and self._incoming is not None and self._incoming.length is None:
-            excess = framing.part_of_chunked(self._incoming.size)
-        if excess is not None:
-            self._refuse(excess)
-
-    def begun(self) -> None:
-        """The first byte of a request."""
-        self.phase = HEAD
-
-    def head(self, scope: dict[str, Any], length: int | None, *, keep: bool, old: bool, expect: bool) -> None:
-        """A whole head."""
-        cycle = Cycle(self, scope, length)
-        if not keep:
-            cycle.close = True
-        if old:
-            cycle.old = True
-        if scope["method"] == "HEAD":
-            cycle.head_only = True
-        self.phase = BODY
-        self._reader.framing.whole_head()
-        self._incoming = cycle
-        if expect or (length is not None and length > self.limits.buffered_body_bytes):
-            cycle.expect = expect
-            self._offer(cycle)
-
-    def body(self, body: bytes) -> None:
-        """A part of the body."""
-        cycle = self._incoming
-        if cycle is None or cycle.answered:
-            return  # nobody will read it
-        cycle.size += len(body)
-        cycle.waiting += len(body)
-        cycle.chunks.append(body)
-        if cycle.size > self.limits.body_bytes:
-            raise self._reader.stop(
-                413, f"the body is larger than the {self.limits.body_bytes} bytes that are taken"
-            )
-        if cycle.task is not None:
-            cycle.wake()
-        elif (
-            cycle.size > self.limits.buffered_body_bytes
-            and cycle is not self.current
-            and cycle not in self.queue
-        ):
-            self._offer(cycle)
-
-    def ended(self) -> None:
-        """The last byte of a request."""
-        cycle = self._incoming
-        if cycle is not None and cycle.length != 0 and self._reader.parser.should_upgrade():
-            return  # llhttp stops before the body of what asks for an upgrade; `_upgraded` goes on
-        self._incoming = None
-        self.phase = self._timed = IDLE
-        if cycle is None:
-            return
-        cycle.whole = True
-        if cycle.close:
-            self._last = True
-        if self._reader.wants == b"websocket" and self._reader.parser.should_upgrade():
-            self._handshake = cycle
-        elif cycle.task is not None:
-            cycle.wake()
-        elif not self.queue or cycle not in self.queue:
-            if self._whole_read and not (cycle.close or cycle.old or cycle.length is None):
-                known = self._reader.learn(self._whole_read, cycle.scope, cycle.length)
-                if known is not None:
-                    self.hub.learned(known)
-            self._offer(cycle)
-
     # -- requests in order --------------------------------------------------------------------------------
 
     def _offer(self, cycle: Cycle) -> None:
@@ -295,32 +113,6 @@ class Connection(Outflow):
             self.transport.close()
         elif self.phase == IDLE:
             self.due = self.hub.now() + self.limits.idle_s
-
-    def _hold(self) -> None:
-        """Stop reading while more waits than the limits allow; read again once it does not."""
-        if (read := not self._full()) is self._reading or self.transport.is_closing():
-            return
-        self._reading = read
-        if read:
-            self.transport.resume_reading()
-        else:
-            self.transport.pause_reading()
-
-    def _full(self) -> bool:
-        limits, incoming = self.limits, self._incoming
-        if self._last:
-            return False
-        if self._unfed or len(self.queue) >= limits.pipelined:
-            return True
-        if self.queue and sum(cycle.waiting for cycle in self.queue) > limits.buffered_body_bytes:
-            return True
-        behind = self.current is not None or incoming in self.queue
-        return incoming is not None and behind and incoming.waiting > limits.waiting_body_bytes
-
-    def body_taken(self) -> None:
-        """The app has taken what there was of its body."""
-        if not self._reading:
-            self._hold()
 
     def over(self, cycle: Cycle) -> None:
         """The app's task has ended."""
@@ -387,15 +179,6 @@ class Connection(Outflow):
             self._end(gently=True)
 
     # -- clocks -------------------------------------------------------------------------------------------
-
-    def _time(self) -> None:
-        """Set the clock of a phase that has just begun."""
-        self._timed = self.phase
-        if self.phase == HEAD:
-            self.due = self.hub.now() + self.limits.head_s
-        elif self.phase == BODY:
-            self.due = self.hub.now() + self.limits.body_s
-            self.mark = 0
 
     def sweep(self, now: float) -> None:
         """Called now and then: end what has taken too long."""

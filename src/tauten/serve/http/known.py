@@ -53,7 +53,8 @@ class Known:
         return host_in(self._scope)
 
     def read(self, data: bytes) -> tuple[int, Given] | None:
-        """Where the body begins, and what varies, of a whole request with this head; the parser never sees it."""
+        """Where the body begins, and what varies, of one request with this head, whose body may still come in part;
+        the parser never sees it."""
         if not data.startswith(self._begin):
             return None
         at, values = len(self._begin), []
@@ -63,7 +64,7 @@ class Known:
                 return None
             at = value.end() + len(part)
             values.append(value[0])
-        if len(data) - at != self.length:
+        if len(data) - at > self.length:
             return None
         return at, tuple(zip(self._names, values, strict=True)) if values else ()
 

@@ -73,16 +73,14 @@ class Reader:
     # -- heads that repeat: a client sends the same bytes again and again ----------------------------------
 
     def learn(self, data: bytes, scope: MutableMapping[str, Any] | None, length: int) -> Known | None:
-        """Remember the head of a request that is all of `data`; seen twice, it becomes a template: returned once."""
-        if scope is None or self.wants:
+        """Remember the head of a request, with which `data` begins; seen twice, it becomes a template: returned once."""
+        end = data.find(END, 0, KNOWN_BYTES) + len(END)
+        if scope is None or self.wants or self._expect or end < len(END):
             return None
-        head = data[: len(data) - length]
-        if len(head) > KNOWN_BYTES:
-            return None
+        head = data[:end]
         if (sight := outline(head)) != self._sight:
-            whole = data.find(END) + len(END) == len(head)
-            self._sight, self.known = sight if whole else b"", None
-        elif head and self.known is None:
+            self._sight, self.known = sight, None
+        elif self.known is None:
             known = Known(head, {**scope, "headers": list(scope["headers"])}, length)
             if known.sure:
                 self.known = known
@@ -90,8 +88,8 @@ class Reader:
         return None
 
     def recall(self, data: bytes, heads: Heads) -> Known | None:
-        """What a whole request means, where this client sent its head on another connection; in place of what was
-        known here."""
+        """What a request means, where this client sent its head on another connection; in place of what was known
+        here."""
         known = heads.find(data, self._host)
         if known is None or known.read(data) is None:
             return None

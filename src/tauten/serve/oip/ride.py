@@ -92,7 +92,7 @@ class Line:
         order = list(feed)  # the model's
         layout.parts.sort(key=lambda part: order.index(part[0]))
         weight, group = deployment.kin(feed)
-        kind = Kind(signature, weight, group if signature.batch_axis else None, rows_of(feed))
+        kind = Kind(signature, weight, group if signature.joins else None, rows_of(feed))
         if len(self._items) >= _SHAPES:
             self._items.clear()
         self._items[layout] = kind
@@ -161,7 +161,7 @@ class Ride(Single):
             self.enter(item)
         except (Overloaded, Unavailable) as error:
             requests.discard(self)
-            if self.count == 1:
+            if self.count == 1 or self.failure is not None:
                 self._fail(error)
                 return
             self.riders = []
