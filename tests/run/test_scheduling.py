@@ -78,7 +78,6 @@ def test_each_reason() -> None:
     soon = Forecast(returning=16, returning_s=0.0004)
     assert decide(0.0, queue(32), soon)[:2] == (32, "full")
     assert decide(0.0, queue(40), soon)[:2] == (32, "full")
-    assert decide(0.0, queue(3), soon, draining=True)[:2] == (3, "drain")
     assert decide(0.0, queue(3), soon, "off")[:2] == (3, "off")
     assert decide(0.0, queue(1))[:2] == (1, "alone")
     assert decide(0.0, queue(4, siblings=4), soon)[:2] == (4, "siblings")

@@ -186,6 +186,30 @@ def test_cancel_deadline_and_failure_end_one_request_and_not_the_socket() -> Non
     asyncio.run(main())
 
 
+def test_in_a_drain_what_runs_goes_on_and_the_next_request_is_refused() -> None:
+    async def main() -> None:
+        out = io.StringIO()
+        async with site(Service(echo), apis=["native"]) as app:
+            app.site.observers.append(Logs(sample=1.0, out=out))
+            talk = await opened(app, "echo")
+            talk.say({"inputs": {}})
+            assert (await talk.hear())["type"] == "started"
+            app.site.door.closing.set()
+            talk.say({"type": "input", "input": "words", "value": "still"})
+            assert (await talk.hear())["output"] == "STILL"
+            talk.say({"type": "end", "input": "words"})
+            assert (await talk.hear())["type"] == "done"
+            talk.say({"inputs": {"words": ["late"]}, "id": "late"})
+            refused = await talk.hear()
+            assert (refused["type"], refused["id"], refused["error"]["code"]) == ("error", "late", "E409")
+            await talk.leave()
+        told = [json.loads(line) for line in out.getvalue().splitlines()]
+        ends = [(line["status"], line["outcome"]) for line in told]
+        assert ends == [(200, "ok"), (503, "rejected"), (101, "ok")]
+
+    asyncio.run(main())
+
+
 def test_messages_that_mean_nothing_are_answered_in_words() -> None:
     async def main() -> None:
         async with site(Service(echo), apis=["native"]) as app:

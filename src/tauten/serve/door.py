@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import os
@@ -23,7 +24,7 @@ from tauten.serve.kept.flights import Flights
 from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.kept.sessions import Sessions
 from tauten.serve.routes import Route
-from tauten.serve.service import Service
+from tauten.serve.service import NotReady, Service
 
 T = TypeVar("T")
 
@@ -71,6 +72,7 @@ class Call:
         "error",
         "exchange",
         "id",
+        "late",
         "params",
         "parent",
         "priority",
@@ -85,6 +87,7 @@ class Call:
         self, door: Door, exchange: Exchange, route: Route, params: dict[str, str], caller: Caller
     ) -> None:
         self.door = door
+        self.late = door.closing.is_set()  # it came while the server drains: no work is begun for it
         self.exchange = exchange
         self.route = route
         self.params = params
@@ -116,7 +119,7 @@ class Call:
         new = Call.__new__(Call)
         new.door, new.route, new.params, new.caller = self.door, self.route, self.params, self.caller
         new.deadline_ms, new.timed, new.priority = self.deadline_ms, self.timed, self.priority
-        new.exchange, new.parent, new.spent_s = exchange, self.parent, 0.0
+        new.exchange, new.parent, new.spent_s, new.late = exchange, self.parent, 0.0, self.late
         new.id = id
         new.request = new.service = new.error = None
         return new
@@ -156,13 +159,19 @@ class Call:
     def _aim(self, service: Service) -> Aim:
         return ANY_TIME if self.timed else service.aim.less(self.spent_s)
 
+    def check(self, service: Service) -> None:
+        """Raise where no work can be begun for it: it came while the server drains, or the service is not ready."""
+        if self.late:
+            raise draining()
+        service.check()
+
     def knock(self, service: Service) -> None:
         """Refuse now, before a body is decoded and anything is begun, what would be too late.
 
         Not where an identical request may be running: its answer may come in time for this one as well.
         """
         self.service = service
-        service.check()
+        self.check(service)
         if self.door.flights is None or not service.shareable:
             service.engine.knock(
                 deadline_ms=self._budget_ms(service),
@@ -174,7 +183,7 @@ class Call:
     def begin(self, service: Service, session: Session | None = None) -> Request:
         """The engine's request of this call: one deadline, the caller's tenant, stopped when the client leaves."""
         self.service = service
-        service.check()
+        self.check(service)
         budget_ms, lag_s = self._budget_ms(service), self.exchange.lag_s
         if lag_s:
             service.engine.door.knock(None, self.priority, budget_ms / 1e3, lag_s)
@@ -290,6 +299,7 @@ class Door:
         self._identify = identify  # raises Unauthorized or Overloaded; None: everybody may come in
         self._meet = meet
         self.fetch = fetch  # brings media that a request names by address; None: media are not fetched
+        self.closing = asyncio.Event()  # whoever comes from then on finds it shut; what is inside goes on
 
     def meet(self, exchange: Exchange) -> Reply | None:
         """Before any route: answers a browser's preflight; raises where the page or host is a stranger's."""
@@ -359,6 +369,11 @@ def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
 def _open(service: Service, plan: str) -> str:
     """The plan, unless a swap has closed it since it was drawn."""
     return plan if plan in service.engine.plans else ""
+
+
+def draining() -> NotReady:
+    """Why no work is begun for who comes while the server drains."""
+    return NotReady("the server is draining", help="send it to another server", retry_after_s=RETRY_S)
 
 
 def client_left() -> Cancelled:

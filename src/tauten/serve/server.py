@@ -1,8 +1,8 @@
 """A whole server: services, guards, observers, HTTP and gRPC; from its start to its drained end.
 
 The order of a start: listen, so that probes are answered; load and warm up; then ready. The order of an end:
-not ready, so that balancers look away; stop accepting; let requests finish, up to a bound; then stop them with
-an error that says so.
+not ready, so that balancers look away; stop accepting connections, and soon requests on those that are open; let
+requests finish, up to a bound; then stop them with an error that says so.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 DRAIN_S = 30.0  # what Kubernetes and most supervisors wait before they kill
 LEAD_S = 2.0  # from not ready to not accepting: balancers hear of it within a second or two
+SETTLE_S = 0.25  # from no more connections to no more requests: a long round trip for who just connected
 CUT_S = 1.0  # for requests that were stopped to tell their clients
 HEADROOM_BYTES = 1024 * 1024  # a body a little too large is refused by its API, in its own words
 TIDY_S = 10.0  # how long a session that is over may still be counted, and held
@@ -208,9 +209,12 @@ class Server:
         bound_s = self.settings.drain_s
         ends = [self._background(each.drain(bound_s + CUT_S)) for each in self.listening.values()]
         forced = self._background(self.forced.wait())
-        cutting = asyncio.get_running_loop().call_later(bound_s, self._cut_off)
+        loop = asyncio.get_running_loop()
+        closing = loop.call_later(SETTLE_S, self.site.door.closing.set)
+        cutting = loop.call_later(bound_s, self._cut_off)
         done = self._background(_all(ends))
         await asyncio.wait((done, forced), return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
         cutting.cancel()
         forced.cancel()
         if not done.done():
@@ -225,10 +229,12 @@ class Server:
     def _cut_off(self) -> None:
         """Stop what still runs, with an error that a client can act on."""
         error = NotReady("the server stopped before the answer was whole", help="send it again", code="E415")
+        self.site.door.closing.set()
         for service in self.services:
+            service.engine.door.draining = True  # nor is anything begun any more for those who are inside
             for opened in list(service.engine.plans.values()):
                 for request in list(opened.requests):
-                    self.cut += 1
+                    self.cut += request.count
                     request.fail(error)
 
     async def close(self) -> None:

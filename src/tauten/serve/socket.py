@@ -10,6 +10,7 @@ import msgspec
 
 from tauten.errors import Cancelled, TautenError
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send
+from tauten.serve.http.under_way import UNDER_WAY, UnderWay
 
 _CLOSED_BY_POLICY = 1008  # RFC 6455 section 7.4.1
 _BROKEN = 1011
@@ -19,12 +20,13 @@ _SWITCHED = 101  # what the handshake was answered with
 class Socket(Exchange):
     """Messages both ways; `left` once the other side is gone."""
 
-    __slots__ = ("accepted", "closed")
+    __slots__ = ("accepted", "closed", "under_way")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__({**scope, "method": "WEBSOCKET"}, receive, send)
         self.accepted = False
         self.closed = False  # by us
+        self.under_way: UnderWay = scope.get("extensions", {}).get(UNDER_WAY) or UnderWay()
 
     async def accept(self) -> None:
         """Finish the handshake."""

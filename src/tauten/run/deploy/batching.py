@@ -145,7 +145,7 @@ class Batching(Queued):
             return None
         held = self._hold_since if self._hold is not None else -1.0
         if self._hold is not None:
-            if found.reason not in ("slack", "drain"):
+            if found.reason != "slack":
                 self.arrivals.held(found.members >= self._hold.target or found.reason == "full")
             self._unhold()
         size, idle, expected = found.members, len(self._idle), self.durations.expected
@@ -188,7 +188,6 @@ class Batching(Queued):
             durations.high_of,
             self.arrivals.forecast(now),
             self.wait,
-            draining=self.closed,
         )
         if found.members or self.wait != "slack" or self._hold is not None or self.arrivals.may_hold():
             return found

@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
-Reason = Literal["full", "slack", "alone", "gain", "siblings", "drain", "off", "fixed", "inline", "spread"]
+Reason = Literal["full", "slack", "alone", "gain", "siblings", "off", "fixed", "inline", "spread"]
 """Why a batch left: it was full · its earliest deadline leaves no more time · nobody is likely to come ·
-waiting gains less than it costs · all members of a map were there · the deployment closes · the plan
-forbids waiting · the plan's fixed wait was over · it is one short item that runs on the event loop itself,
-sooner than a thread would have taken it · it is one of the parts that idle replicas run side by side."""
+waiting gains less than it costs · all members of a map were there · the plan forbids waiting · the plan's
+fixed wait was over · it is one short item that runs on the event loop itself, sooner than a thread would
+have taken it · it is one of the parts that idle replicas run side by side."""
 
 Wait = Literal["slack", "off"] | float
 """How a plan lets a batch wait: by slack, not at all, or a fixed number of milliseconds."""
@@ -71,8 +71,6 @@ def release(
     high: Callable[[int], float],
     forecast: Forecast,
     wait: Wait = "slack",
-    *,
-    draining: bool = False,
 ) -> Release:
     """Decide about a batch for which a replica is idle.
 
@@ -82,8 +80,6 @@ def release(
     n = min(queue.items, queue.most)
     if queue.items >= queue.most:
         return Release(queue.most, "full")
-    if draining:
-        return Release(n, "drain")
     if wait == "off":
         return Release(n, "off")
     last_call = queue.due - high(n + 1)  # one more would make it late after this

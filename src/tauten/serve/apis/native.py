@@ -98,6 +98,7 @@ class Api:
 
     async def socket(self, call: Call) -> None:
         service = self.site.services[call.params["name"]]
+        call.check(service)
         await Dialogue(self.site, call, service, self.inputs_of(service)).talk()
 
     def inputs_of(self, service: Service) -> Inputs:

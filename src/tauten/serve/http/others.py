@@ -15,6 +15,7 @@ from tauten.errors import InputError, MachineError
 from tauten.serve.http.bounded import bounded
 from tauten.serve.http.cycle import Asgi
 from tauten.serve.http.limits import HttpLimits
+from tauten.serve.http.under_way import UNDER_WAY, UnderWay
 from tauten.serve.http.wire import SERVER, refusal
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ async def uvicorn(setup: Setup) -> Uvicorn:
         root_path=setup.root_path,
         limit_concurrency=limits.connections,
         timeout_keep_alive=int(limits.idle_s) or 1,
-        ws="websockets-sansio",
+        ws=_websocket(),
         ws_max_size=limits.websocket_bytes,
         ws_ping_interval=limits.websocket_ping_s,
         ws_ping_timeout=limits.websocket_pong_s,
@@ -140,6 +141,30 @@ def _protocol(limits: HttpLimits) -> type[asyncio.Protocol]:
                 self.loop.call_later(limits.linger_s, self.transport.close)
 
     return Bounded
+
+
+def _websocket() -> type[asyncio.Protocol]:
+    """uvicorn's WebSocket, whose requests end before it does; its own cuts them off when it drains."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    class Patient(WebSocketsSansIOProtocol):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.under_way = UnderWay()
+
+        async def run_asgi(self) -> None:
+            extensions: Any = self.scope["extensions"]
+            extensions[UNDER_WAY] = self.under_way
+            await super().run_asgi()
+
+        def shutdown(self) -> None:
+            if self.under_way.count or not self.queue.empty():
+                if not self.transport.is_closing():
+                    self.loop.call_later(POLL_S, self.shutdown)
+            else:
+                super().shutdown()
+
+    return Patient
 
 
 class Uvicorn(InTask):

@@ -144,11 +144,22 @@ class Hub:
             connection.sweep(now)
 
     @property
+    def at_work(self) -> int:
+        """How many requests run; a WebSocket that has any counts as one."""
+        return sum(isinstance(each, Cycle) or each.busy for each in self.running)
+
+    @property
     def busy(self) -> bool:
         """Whether a request runs, waits or is being received."""
-        return any(isinstance(each, Cycle) for each in self.running) or any(
+        return self.at_work > 0 or any(
             each.phase in (HEAD, BODY) or each.current is not None or each.queue for each in self.connections
         )
+
+    def part(self) -> None:
+        """Close the WebSockets on which nothing runs: their clients find another server the sooner."""
+        for each in tuple(self.running):
+            if isinstance(each, WebSocket) and not each.busy:
+                each.retire()
 
 
 class Thin:
@@ -182,8 +193,9 @@ class Thin:
         hub.draining = True
         end = hub.now() + timeout_s
         while hub.busy and hub.now() < end:
+            hub.part()
             await asyncio.sleep(POLL_S)
-        left = sum(isinstance(each, Cycle) for each in hub.running)
+        left = hub.at_work
         for connection in tuple(hub.connections):
             connection.retire()
         while hub.connections and not left and hub.now() < end:

@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 from tauten.errors import InternalError
 from tauten.serve.http.cycle import Message
 from tauten.serve.http.departure import Departure
+from tauten.serve.http.under_way import UNDER_WAY, UnderWay
 from tauten.serve.http.wire import Head, refusal
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class WebSocket(Departure):
         self.hub = hub
         self.limits = hub.limits
         self.task: asyncio.Task[None] | None = None
+        self.under_way = UnderWay()
         self._connection = connection
         self._transport = connection.transport
         self._protocol = ServerProtocol(max_size=hub.limits.websocket_bytes, logger=log_frames)
@@ -80,7 +82,11 @@ class WebSocket(Departure):
                 "type": "websocket",
                 "scheme": "wss" if self.hub.tls else "ws",
                 "subprotocols": [name.strip() for line in offered for name in line.split(",")],
-                "extensions": {"websocket.http.response": {}, "tauten.disconnect": self},
+                "extensions": {
+                    "websocket.http.response": {},
+                    "tauten.disconnect": self,
+                    UNDER_WAY: self.under_way,
+                },
             }
         )
         self.task = self.hub.loop.create_task(self._run(scope))
@@ -252,6 +258,11 @@ class WebSocket(Departure):
                 self._transport.close()  # the package's sign for the end of our side
 
     # -- the end ------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether the app has something under way, or has yet to take a message that may begin it."""
+        return bool(self.under_way.count or self._inbox)
 
     def _ping(self) -> None:
         """Ask for a sign of life."""

@@ -212,6 +212,7 @@ class Dialogue:
         streamed = [name for name, port in self.inputs.ports.items() if port.stream and name not in inputs]
         run = self._run = _Run(Turn(self.socket, self._headers(given)), {name: Feed() for name in streamed})
         run.task = asyncio.get_running_loop().create_task(self._answer(run, inputs))
+        self.socket.under_way.until(run.task)
 
     def _headers(self, given: Mapping[str, Any]) -> dict[str, str]:
         """The handshake's headers with what this request says of itself."""
@@ -262,6 +263,7 @@ class Dialogue:
         return await self.site.idempotency.reply(call, begun, [session, msgspec.json.encode(given)])
 
     async def _begun(self, run: _Run, call: Call, given: Mapping[str, Any]) -> Reply:
+        call.check(self.service)
         values = {name: await self.inputs.one(name, value, call.door.fetch) for name, value in given.items()}
         values |= {name: Stream(feed) for name, feed in run.feeds.items()}
         inputs = self.service.workflow.bind(**values)

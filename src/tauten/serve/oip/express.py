@@ -16,7 +16,7 @@ from tauten.errors import InputError, TautenError
 from tauten.run.request import Request
 from tauten.run.single import tell
 from tauten.run.trace import Trace
-from tauten.serve.door import ANYONE, Call, Caller, new_id, refusal
+from tauten.serve.door import ANYONE, Call, Caller, draining, new_id, refusal
 from tauten.serve.exchange import Reply
 from tauten.serve.http.arrival import TICK_S, Inbox
 from tauten.serve.http.cycle import Direct, Wire
@@ -127,6 +127,8 @@ class Rider(Direct):
         try:
             self.caller = caller = call.door.identify(exchange, call.route)
             self._closing = exchange.hand_over()
+            if call.door.closing.is_set():
+                raise draining()
             line.board(self, min(call.priority, caller.priority), alone=call.timed)
         except Exception as error:  # noqa: BLE001  # every request gets an answer
             self._closing += exchange.hand_over()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from tauten.errors import Cancelled, InternalError
+from tauten.errors import Cancelled, InternalError, TautenError
 from tauten.serve.door import Call, refusal_headers, refusal_id
 from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.oip.messages import SERVICE
@@ -57,6 +57,11 @@ async def _nothing(*_: Any) -> Any:
     raise InternalError("a gRPC call has no HTTP messages")
 
 
+def in_words(error: TautenError) -> str:
+    """An error as a status or a stream tells it."""
+    return f"{error.code} {error.message}" + (f" ({error.help})" if error.help else "")
+
+
 def client_of(peer: str) -> tuple[str, int]:
     """``ipv4:127.0.0.1:50000`` as an address and a port."""
     kind, _, rest = peer.partition(":")
@@ -97,7 +102,7 @@ class One:
         self.problem = as_ours(error)
         said = told(error, self.call)
         self.exchange.status = said.http_status
-        return f"{said.code} {said.message}" + (f" ({said.help})" if said.help else "")
+        return in_words(said)
 
     async def abort(self, error: BaseException) -> None:
         """End the call with the error's status; always raises."""

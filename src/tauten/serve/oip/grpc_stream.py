@@ -1,7 +1,8 @@
 """ModelStreamInfer: many requests on one stream, each with one answer or, from a streaming workflow, several.
 
 Requests run side by side. Whole answers come in the order of their requests; the increments of streaming
-workflows come as they are made, told apart by their ids. An error ends its request, not the stream.
+workflows come as they are made, told apart by their ids. An error ends its request, not the stream; while the
+server drains those that come are refused, and with the last of those that run the stream ends.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -11,13 +12,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
+from tauten.clock import real
 from tauten.errors import InputError, TautenError
 from tauten.run.siblings import cancel_all
-from tauten.serve.door import Call
+from tauten.serve.door import Call, draining, refusal_headers
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.oip import calls
 from tauten.serve.oip import grpc_tensors as tensors
-from tauten.serve.oip.grpc_call import One, route_of
+from tauten.serve.oip.grpc_call import One, in_words, route_of
 from tauten.serve.oip.messages import message, parse
 from tauten.serve.oip.models import Model, Models
 from tauten.serve.oip.parameters import Parameters, honour, of_message
@@ -39,26 +43,46 @@ class Stream:
         self.models = Models(site)
 
     async def talk(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        """Until the client has said all and has its answers, or the server drains and nothing runs."""
+        running: set[asyncio.Task[None]] = set()
+        reading = asyncio.create_task(self._read(requests, context, running))
+        drained = asyncio.create_task(self._drained(running))
+        try:
+            await asyncio.wait((reading, drained), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                error = draining()
+                metadata = tuple(refusal_headers(error))
+                await context.abort(grpc.StatusCode.UNAVAILABLE, in_words(error), metadata)
+            await reading
+            if running:
+                await asyncio.gather(*running)
+        finally:
+            await cancel_all([reading, drained, *running])
+
+    async def _read(
+        self, requests: AsyncIterator[bytes], context: Any, running: set[asyncio.Task[None]]
+    ) -> None:
+        """Begin each request that comes."""
         room = asyncio.Semaphore(SIDE_BY_SIDE)
         writing = asyncio.Lock()
-        running: set[asyncio.Task[None]] = set()
         before: asyncio.Task[None] | None = None
 
         def ended(task: asyncio.Task[None]) -> None:
             running.discard(task)
             room.release()
 
-        try:
-            async for data in requests:
-                await room.acquire()
-                turn = asyncio.create_task(_Turn(self, context, writing, before).run(data))
-                running.add(turn)
-                turn.add_done_callback(ended)
-                before = turn
-            if running:
-                await asyncio.gather(*running)
-        finally:
-            await cancel_all(list(running))
+        async for data in requests:
+            await room.acquire()
+            turn = asyncio.create_task(_Turn(self, context, writing, before).run(data))
+            running.add(turn)
+            turn.add_done_callback(ended)
+            before = turn
+
+    async def _drained(self, running: set[asyncio.Task[None]]) -> None:
+        """Until the server drains and nothing runs here."""
+        await self.site.door.closing.wait()
+        while running:
+            await asyncio.wait(running)
 
 
 class _Turn:
@@ -89,6 +113,7 @@ class _Turn:
             honour(call, asked)
             if asked.sequence_id:
                 await self._turn()  # the requests of a sequence build upon one another
+                call.exchange.came = real()  # and its time begins when it has its turn
             if model.decoupled:
                 self.before = None  # its increments wait for nobody
                 await self._increments(call, model, request, asked)
