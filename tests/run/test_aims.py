@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -13,11 +15,12 @@ import pytest
 import tauten as tt
 from kit.virtual import virtual
 from run.kit_load import quantile
+from run.kit_path import Busy, visit
 from tauten.describe.slo import Slo
 from tauten.describe.stage import Role, stage
-from tauten.errors import DeadlineExceeded, Overloaded
+from tauten.errors import BackendError, DeadlineExceeded, Overloaded
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
-from tauten.run.door.admission import late_by_waiting
+from tauten.run.door.admission import Door, Path, late_by_waiting
 from tauten.run.door.objective import LATE
 from tauten.run.engine import Engine
 from tauten.run.request import Aim, Request
@@ -178,6 +181,21 @@ def test_low_priorities_are_refused_first() -> None:
     assert 0.1 < shares[0] < 0.5, shares
 
 
+def test_low_priorities_are_refused_first_by_slots_too() -> None:
+    """Behind a stream of high ones that fills nine tenths, low ones would wait far longer than the queue says."""
+    options = {"prefill_ms": 200.0, "ms_per_token": 65.0, "tokens": 20, "slots": 4, "sigma": 0.05}
+    role = ModelChoice(backend="synthetic_slots", options=options)
+    plan = Plan(stages={"speak": StagePlan(roles={"llm": role})})
+    given, rate = {"text": tt.Text("hello")}, 1.4 * 4 / 1.5
+    server = served(plan, Slo(p95_ms=8000), rate, 150.0, workflow=spoken, inputs=given, high=0.9 / 1.4)
+    ways = [Counter(end.how for end in server.ends if end.priority == each) for each in (0, 1)]
+    shares = [each["done"] / each.total() for each in ways]
+    assert shares[1] > 0.98, ways
+    assert 0.1 < shares[0] < 0.3, ways
+    assert ways[0]["DeadlineExceeded"] <= 0.01 * ways[0].total(), ways
+    assert not ways[1]["DeadlineExceeded"], ways
+
+
 @pytest.mark.parametrize("batch_ms", [450.0, 800.0, 1200.0])
 def test_a_lone_request_is_served_however_slow_its_own_work_is(batch_ms: float) -> None:
     """Own work just below, above, and far above the limit of 500 ms, with its spread."""
@@ -241,3 +259,52 @@ def test_only_waiting_makes_a_request_late() -> None:
         ]
         assert late_by_waiting(request, begun + 1.0) is late
     assert not late_by_waiting(Request(lambda: 0.0, aim=Aim(0.5)), 0.4)
+
+
+def learned() -> Path:
+    """One step of a second; its margin is a twentieth at first."""
+    path = Path({"a": ()}, {"a": [Busy()]})
+    for _ in range(16):
+        path.learn(visit("a", 0, 1))
+    late(path)
+    return path
+
+
+def late(path: Path, priority: int = 0) -> None:
+    with contextlib.suppress(DeadlineExceeded), Door(lambda: 0.0).through(path, asks(9.0, priority)):
+        raise DeadlineExceeded("late", help="")
+
+
+def asks(left_s: float, priority: int = 0) -> Request:
+    return Request(lambda: 0.0, deadline=left_s, priority=priority)
+
+
+def admits(path: Path, left_s: float, priority: int = 0) -> bool:
+    try:
+        Door(lambda: 0.0).knock(path, priority, left_s, 0.0)
+    except Overloaded:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("way", [asyncio.CancelledError(), BackendError("failed", help=""), None])
+def test_only_who_came_to_the_end_in_time_narrows_the_margin(way: BaseException | None) -> None:
+    path = learned()
+    assert not admits(path, 1.04)
+    assert admits(path, 1.06)
+    door = Door(lambda: 0.0)
+    for _ in range(300):
+        request = asks(9.0)
+        with contextlib.suppress(asyncio.CancelledError, BackendError), door.through(path, request):
+            request.trace.rows += visit("a", 0, 1)
+            if way is not None:
+                raise way
+    assert admits(path, 1.04) is (way is None), "who left early, or failed, was not in time"
+
+
+def test_lateness_of_one_priority_does_not_refuse_another() -> None:
+    path = learned()
+    assert not admits(path, 1.04)
+    assert admits(path, 1.04, priority=1)
+    late(path, priority=1)
+    assert not admits(path, 1.04, priority=1)

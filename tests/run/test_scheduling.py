@@ -221,7 +221,7 @@ def test_everything_pushed_comes_out_once_in_the_order_of_its_lane(steps: list[A
         waiting.push(item)
         if leaves:
             item.waiter.cancel()
-            waiting.left()
+            waiting.left(item)
             left.add(item)
         for _ in range(pops):
             head = waiting.head()
@@ -280,7 +280,7 @@ def test_priorities_are_nearly_strict_and_nobody_starves() -> None:
         waiting.push(Item(index, priority=0))
     first = Counter(item.priority for _ in range(1700) if (item := waiting.pop()) is not None)
     assert first[0] == pytest.approx(100, abs=3)
-    lowest = waiting.lowest()
+    lowest = waiting.displaced(1, "")
     assert lowest is not None
     assert (lowest.priority, lowest.due) == (0, 1999)
 

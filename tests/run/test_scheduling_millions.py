@@ -28,7 +28,7 @@ def run_s(count: int) -> float:
 class Item:
     """One request; it is its own waiter: `done` once it has left."""
 
-    __slots__ = ("came", "cost", "due", "end", "priority", "tenant")
+    __slots__ = ("came", "cost", "due", "end", "lane", "priority", "tenant")
     count = 1
 
     def __init__(self, came: float, budget_s: float, tenant: str, priority: int) -> None:
@@ -97,7 +97,7 @@ class Simulation:
     def expire(self, item: Item) -> None:
         if not item.end:
             self.over(item, "expired")
-            self.queue.left()
+            self.queue.left(item)
 
     def finish(self, batch: list[Item]) -> None:
         if not self.idle:

@@ -261,7 +261,7 @@ class Batching(Queued):
 
     def _expire(self, job: Job, now: float) -> None:
         """Not even a quick run could be in time: what it would cost is given to others."""
-        self._was_late(job.count)
+        self._was_late(job)
         self._uncount(job)
         job.fail(self._hopeless(self._quickest_s(job) + job.after, job.deadline - now))
 

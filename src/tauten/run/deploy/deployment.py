@@ -114,10 +114,13 @@ class Deployment(Batching):
         if not self._alive or self.closed:
             raise self._not_there()
         now = job.queued
+        if request.deadline != _NEVER:  # before somebody gives up a place for it
+            self._check_deadline(request, step, job, now)
         if self.queue.live + job.count > self.bound:  # those that leave at the end of this turn hold no place
             self._check_room(request, self.bound + len(self._idle) * self.max_batch)
-        if request.deadline != _NEVER:
-            self._check_deadline(request, step, job, now)
+        if self._mixed:
+            unit_s = self.durations.expected(self.max_batch) / self.max_batch / max(self._alive, 1)
+            self._note(request, unit_s * job.count, now)
         if self.max_batch > 1:
             self._enter_group(request, step, job, now)
         elif self._idle and not self._armed:
@@ -140,8 +143,8 @@ class Deployment(Batching):
         """What an item gave; raises what it failed with."""
         if job.error is not None:
             raise self.as_error(job.error)
-        if self._margin.value > 1.0:
-            self._was_in_time(job.count)
+        if self._margins[job.priority].value > 1.0:
+            self._was_in_time(job)
         return job.result
 
     def _not_there(self) -> TautenError:
@@ -165,14 +168,11 @@ class Deployment(Batching):
         # of several that came as one each is as urgent as it would be alone: they shall not overtake others
         each_s = own_s if job.count == 1 else durations.fixed_s + durations.slope_s * job.weight / job.count
         job.due = job.target - each_s - job.after
-        mixed = self._mixed = self._mixed or bool(request.priority or request.tenant)
+        self._mixed = self._mixed or bool(request.priority or request.tenant)
         if not request.admitted and self._known(now):
             self._check_ends(request, job, own_s, now)
         elif job.due > self._latest:
             self._latest = job.due
-        if mixed:
-            unit_s = durations.expected(self.max_batch) / self.max_batch / max(self._alive, 1)
-            self._note(request, unit_s * job.count, now)
 
     def _check_ends(self, request: Asked, job: Job, own_s: float, now: float) -> None:
         """Refuse what would be late; whoever has time enough behind all that wait, in a full batch, is not
@@ -180,7 +180,7 @@ class Deployment(Batching):
         durations = self.durations
         if self.queue.live or not self._idle:
             most_s = (self._wait_for(self.queue.live, now) + own_s + durations.expected(self.max_batch)) * (
-                self._margin.value
+                self._margins[job.priority].value
             )
         else:
             most_s = own_s * durations.high
@@ -228,7 +228,7 @@ class Deployment(Batching):
         """Its request ended before it: a waiting item goes at once, the result of a running one is thrown away."""
         now = self.clock()
         if now >= job.deadline:
-            self._was_late(job.count)
+            self._was_late(job)
         if job.taken:
             job.left = now
             for replica in self._replicas:
@@ -238,7 +238,7 @@ class Deployment(Batching):
         ):  # else it left the queue when it was given up, a moment before its request ended
             self._uncount(job)
             job.item = None  # the queue may keep its place for a while
-            self.queue.left(job.count)
+            self.queue.left(job)
 
     def lessen(self, job: Job, item: Any) -> bool:
         """One of the requests of a job ended before it. While it waits it is `item` from now on, and lighter:

@@ -2,6 +2,8 @@
 
 A class has sixteen times the share of the one below it, so that none starves; tenants of a class have
 equal shares of the predicted cost (virtual time), and those that are about even are ordered by urgency.
+Where there is no room left, places are shared too: a lower class gives up its own first, and within a class
+whoever holds most of them makes room for a tenant that has less than its part.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -11,7 +13,7 @@ import itertools
 from bisect import insort
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 SHARE = 16.0  # of one priority against the next lower: nearly strict, and 6 % keep the lower one alive
 LOOK = 8  # tenants, the furthest behind first, among whom the most urgent item is sought
@@ -36,6 +38,7 @@ class Waiting(Protocol):
     priority: int
     tenant: str
     waiter: Waiter
+    lane: Any  # where it was put; the queue's own
 
 
 T = TypeVar("T", bound=Waiting)
@@ -44,11 +47,12 @@ T = TypeVar("T", bound=Waiting)
 class _Lane(Generic[T]):
     """What one tenant has waiting in a class."""
 
-    __slots__ = ("count", "heap", "tenant")
+    __slots__ = ("count", "heap", "live", "tenant")
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
         self.count = 0  # requests, those that left and were not met included
+        self.live = 0  # requests that have not left
         self.heap: list[tuple[float, int, T]] = []
 
 
@@ -122,7 +126,9 @@ class FairQueue(Generic[T]):
             self._look()
         heappush(lane.heap, (item.due, next(self._order), item))
         self._size += 1
+        item.lane = lane
         lane.count += item.count
+        lane.live += item.count
         self.live += item.count
 
     def _enter(self, priority: int, tenant: str) -> _Lane[T]:
@@ -167,6 +173,7 @@ class FairQueue(Generic[T]):
                 self._size -= 1
                 sole.count -= item.count
                 if not item.waiter.done():
+                    sole.live -= item.count
                     self.live -= item.count
                     return item
             return None
@@ -174,7 +181,7 @@ class FairQueue(Generic[T]):
             cls, index = self._turn()
             item = self._take(cls, index, charge=True)
             if not item.waiter.done():
-                self.live -= item.count
+                self._uncount(item, item.count)
                 return item
         return None
 
@@ -227,20 +234,23 @@ class FairQueue(Generic[T]):
     def lessen(self, item: T) -> None:
         """One of the requests that a waiting item stands for has left."""
         item.count -= 1
-        self.live -= 1
-        self.parted(item, 1)
+        item.lane.count -= 1
+        self._uncount(item, 1)
 
-    def parted(self, item: T, count: int) -> None:
-        """A waiting item stands for so many less, of whom others know whether they have left."""
-        for cls in self._classes:
-            if cls.priority == item.priority:
-                cls.tenants[item.tenant].count -= count
+    def parted(self, item: T, rest: T) -> None:
+        """A waiting item has given some of its requests to `rest`, which lies in no heap and has yet to leave."""
+        rest.lane = item.lane
+        rest.lane.count -= rest.count
 
-    def left(self, count: int = 1) -> None:
+    def left(self, item: T) -> None:
         """An item left by itself; the heaps are swept once such outnumber the others."""
-        self.live -= count
+        self._uncount(item, item.count)
         if self._size > 2 * (self.live + _SWEEP):
             self._sweep()
+
+    def _uncount(self, item: T, count: int) -> None:
+        item.lane.live -= count
+        self.live -= count
 
     def _sweep(self) -> None:
         for cls in list(self._classes):
@@ -294,12 +304,18 @@ class FairQueue(Generic[T]):
                 found += turns - 1
         return found
 
-    def lowest(self) -> T | None:
-        """The least urgent item of the lowest priority: whom to shed first."""
+    def displaced(self, priority: int, tenant: str) -> T | None:
+        """Who gives its place to one more request: of the lowest priority the least urgent of the tenant that
+        holds most; of the request's own priority only where its tenant has less than its fair share."""
         for cls in reversed(self._classes):
-            items = [item for _, _, lane in cls.lanes for _, _, item in lane.heap if not item.waiter.done()]
-            if items:
-                return max(items, key=_due)
+            held = {lane.tenant: lane.live for _, _, lane in cls.lanes if lane.live}
+            if cls.priority > priority or (cls.priority == priority and not _has_less(tenant, held)):
+                return None
+            if held:
+                heap = cls.tenants[max(held, key=held.__getitem__)].heap
+                waiting = [item for _, _, item in heap if not item.waiter.done()]
+                if waiting:
+                    return max(waiting, key=_due)
         return None
 
 
@@ -310,6 +326,12 @@ def _share(priority: int) -> float:
 def _class_time(cls: _Class[T]) -> float:
     """When a class will have had its next item, in virtual time: a low one lets the others go first."""
     return cls.time + cls.lanes[0][2].heap[0][2].cost / _share(cls.priority)
+
+
+def _has_less(tenant: str, held: dict[str, int]) -> bool:
+    """Whether a tenant would have no more than its fair share of the places that are held, with one more."""
+    mine = held.get(tenant, 0)
+    return (mine + 1) * (len(held) + (not mine)) <= sum(held.values())
 
 
 def _due(item: Waiting) -> float:

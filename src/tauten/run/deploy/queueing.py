@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ class Entry:
         "due",
         "ended",
         "error",
+        "lane",
         "left",
         "priority",
         "queued",
@@ -61,6 +63,7 @@ class Entry:
         self.taken = False  # by a replica or a slot
         self.left = 0.0  # when its request ended while this ran
         self.error: BaseException | None = None
+        self.lane: Any = None  # of the queue
         self.waiter = waiter
 
     def settle(self) -> None:
@@ -115,9 +118,9 @@ class Queued(ABC):
         self.reasons: dict[str, int] = {}
         self._latest = -math.inf  # the latest `due` that came
         self.coming = 0  # requests that were admitted and have yet to come here
-        self._margin = Margin()
+        self._margins: defaultdict[int, Margin] = defaultdict(Margin)  # by priority
         self._mixed = False  # whether several priorities or tenants came
-        self._work: dict[int, tuple[float, float]] = {}  # priority -> (seconds of work of late, when)
+        self._work: dict[int, tuple[float, float]] = {}  # priority -> (its share of all work of late, when)
 
     @property
     def waiting(self) -> int:
@@ -147,57 +150,76 @@ class Queued(ABC):
     def _usual_s(self) -> float:
         """What one item takes by itself."""
 
-    def _was_late(self, count: int = 1) -> None:
-        """One that was admitted is late: predictions are widened until hardly any is."""
-        self.expired += count
-        self._margin.late(self.clock(), count)
+    def _was_late(self, entry: Entry) -> None:
+        """One that was admitted is late: predictions for its priority are widened until hardly any is."""
+        self.expired += entry.count
+        self._margins[entry.priority].late(self.clock(), entry.count)
 
-    def _was_in_time(self, count: int = 1) -> None:
-        self._margin.in_time(count)
+    def _was_in_time(self, entry: Entry) -> None:
+        self._margins[entry.priority].in_time(entry.count)
 
-    def _note(self, request: Asked, unit_s: float, now: float) -> None:
-        """Count the work that a priority brings; only done once several came."""
-        work_s, when = self._work.get(request.priority, (0.0, now))
-        self._work[request.priority] = (work_s * math.exp((when - now) / WORK_S) + unit_s, now)
+    def _span_s(self) -> float:
+        """Over which the work of a priority is averaged."""
+        return WORK_S
+
+    def _note(self, request: Asked, work_s: float, now: float) -> None:
+        """Count the work that a priority brings: seconds of all that works here; needed once several came."""
+        span_s = self._span_s()
+        share, when = self._work.get(request.priority, (0.0, now))
+        self._work[request.priority] = (share * math.exp((when - now) / span_s) + work_s / span_s, now)
 
     def _slowed(self, priority: int, now: float) -> float:
         """How many times longer a priority waits because higher ones keep coming in between."""
+        if not self._work:
+            return 1.0
+        span_s = self._span_s()
         busy = sum(
-            work_s * math.exp((when - now) / WORK_S) / WORK_S
-            for other, (work_s, when) in self._work.items()
+            share * math.exp((when - now) / span_s)
+            for other, (share, when) in self._work.items()
             if other > priority
         )
         return 1.0 / (1.0 - min(busy, SHARE / (SHARE + 1)))
 
+    def _takes_s(self, entry: Entry, ahead: int, own_s: float, now: float) -> float:
+        """Seconds until an item with so many before it is done, with the margin. What comes in between holds up
+        who waits, not who runs."""
+        waits_s = self._needs_s(ahead, own_s, now) - own_s
+        return (own_s + waits_s * self._slowed(entry.priority, now)) * self._margins[entry.priority].at(now)
+
     # -- the door ---------------------------------------------------------------------------------------------
 
     def _check_room(self, request: Asked, places: int) -> None:
-        """Refuse when the queue is full, unless somebody of a lower priority can be shed; several that ask together
-        come one by one then."""
+        """Refuse when the queue is full, unless somebody gives up a place: one of a lower priority, or of a tenant
+        that holds more than its share; several that ask together come one by one then."""
         over = self.queue.live + request.count - places
         if over <= 0:
             return
-        lowest = self.queue.lowest()
-        now = self.clock()
-        wait_s = self.wait_s(request.priority, now)
-        if lowest is None or lowest.priority >= request.priority or request.count > 1:
+        shed = self.queue.displaced(request.priority, request.tenant) if request.count == 1 else None
+        if shed is None:
             self._rejects(request)
             raise Overloaded(
                 f"{self.label}: {self.queue.live} requests are waiting",
                 help="retry later, or add replicas",
-                retry_after_s=wait_s,
+                retry_after_s=self.wait_s(request.priority, self.clock()),
             )
-        if lowest.count > over:  # those who wait together need not go together
-            kept, lowest = lowest, lowest.waiter.split(lowest.count - over)
-            self.queue.parted(kept, over)
-        self.shed += lowest.count
-        self._drop(
-            lowest,
-            Overloaded(
+        if shed.count > over:  # those who wait together need not go together
+            kept, shed = shed, shed.waiter.split(shed.count - over)
+            self.queue.parted(kept, shed)
+        self.shed += shed.count
+        self._drop(shed, self._shed_for(request, shed))
+
+    def _shed_for(self, request: Asked, shed: Entry) -> Overloaded:
+        wait_s = self.wait_s(shed.priority, self.clock())
+        if shed.priority < request.priority:
+            return Overloaded(
                 f"{self.label}: shed for a request of a higher priority",
                 help="retry later, or ask with a higher priority",
                 retry_after_s=wait_s,
-            ),
+            )
+        return Overloaded(
+            f"{self.label}: shed for a tenant that has fewer requests waiting, of {self.queue.live}",
+            help="retry later, or send less at once",
+            retry_after_s=wait_s,
         )
 
     def came(self, request: Asked) -> None:
@@ -210,8 +232,7 @@ class Queued(ABC):
         """Refuse what would be late."""
         left_s = request.deadline - now - entry.after
         ahead = self.queue.ahead(entry.priority, entry.tenant)
-        slowed = self._margin.at(now) * (self._slowed(entry.priority, now) if self._mixed else 1.0)
-        needs_s = self._needs_s(ahead, own_s, now) * slowed
+        needs_s = self._takes_s(entry, ahead, own_s, now)
         if needs_s <= left_s:
             self._latest = max(self._latest, entry.due)
             return
@@ -219,8 +240,7 @@ class Queued(ABC):
             due, priority = entry.due, entry.priority
             sooner = [each for each in self.queue if each.due <= due and each.priority >= priority]
             ahead = min(ahead, sum([each.count for each in sooner]))
-            needs_s = self._needs_s(ahead, own_s, now) * slowed
-            if needs_s <= left_s:
+            if self._takes_s(entry, ahead, own_s, now) <= left_s:
                 return
         self._rejects(request)
         raise too_late(self.label, needs_s, left_s, retry_after(needs_s, left_s, own_s))
@@ -239,7 +259,7 @@ class Queued(ABC):
     def _drop(self, entry: Entry, error: TautenError) -> None:
         """End what waits."""
         entry.fail(error)
-        self.queue.left(entry.count)
+        self.queue.left(entry)
 
     def gone(self) -> BackendError:
         return BackendError(

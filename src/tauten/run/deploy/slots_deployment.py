@@ -11,10 +11,11 @@ from typing import Any
 from tauten.clock import Clock
 from tauten.run.contracts import Chunk, SlotBackend
 from tauten.run.deploy.estimates import Streams
-from tauten.run.deploy.queueing import QUEUE_BOUND, ZOMBIE_S, Entry, Queued, View
+from tauten.run.deploy.queueing import QUEUE_BOUND, WORK_S, ZOMBIE_S, Entry, Queued, View
 from tauten.run.request import Request
 
 CHARACTERS_A_TOKEN = 4.0  # of a prompt, about; only ratios between prompts matter
+MANY = 16  # streams, one after the other with all slots: work is averaged over no less, or it jumps
 
 
 class SlotDeployment(Queued):
@@ -64,13 +65,13 @@ class SlotDeployment(Queued):
                         request.trace.spent.append((step, unit, amount))
                 if chunk.done:
                     self.done += 1
-                    self._was_in_time()
+                    self._was_in_time(entry)
                     self.streams.observe(prompt, first_s, last - started - first_s, tokens, seen)
                 yield chunk
         finally:
             entry.left = self.clock()
             if entry.left >= entry.deadline:
-                self._was_late()
+                self._was_late(entry)
             try:
                 if hasattr(chunks, "aclose"):
                     await chunks.aclose()  # a reader that leaves stops the engine before its slot is given on
@@ -80,6 +81,7 @@ class SlotDeployment(Queued):
     # -- slots -------------------------------------------------------------------------------------------------
 
     async def _enter(self, request: Request, step: str, prompt: float, most: float) -> Entry:
+        """Admit a stream, and wait for its slot."""
         now = self.clock()
         if request.coming:
             self.came(request)
@@ -92,13 +94,20 @@ class SlotDeployment(Queued):
         entry.after, entry.due = after_s, entry.due - own_s - after_s
         if request.deadline != math.inf and own_s and not request.admitted and self._known(now):
             self._check_time(request, entry, own_s, now)
-        if len(self._open) < self.backend.slots and not self.queue.live:
-            self._begin(entry, own_s, now)
-            return entry
-        if self.closed:
-            raise self.gone()
-        self._check_room(request, self.bound)
-        self.queue.push(entry)
+        waits = self.queue.live or len(self._open) >= self.backend.slots
+        if waits:
+            if self.closed:
+                raise self.gone()
+            self._check_room(request, self.bound)
+            self.queue.push(entry)
+        self._note(request, own_s / self.backend.slots, now)
+        if waits:
+            await self._turn(entry, turn)
+        self._begin(entry, own_s, self.clock())
+        return entry
+
+    async def _turn(self, entry: Entry, turn: asyncio.Future[None]) -> None:
+        """Wait until a slot is given; raises what ended it before."""
         try:
             await turn
         except BaseException:
@@ -106,14 +115,12 @@ class SlotDeployment(Queued):
                 self._leave(entry)  # the turn came as the request left: pass it on
             else:
                 if entry.error is None:  # else it left the queue when it was given up
-                    self.queue.left()
+                    self.queue.left(entry)
                 if self.clock() >= entry.deadline:
-                    self._was_late()
+                    self._was_late(entry)
             raise
         if entry.error is not None:
             raise entry.error
-        self._begin(entry, own_s, self.clock())
-        return entry
 
     def _begin(self, entry: Entry, own_s: float, now: float) -> None:
         entry.taken = True
@@ -131,7 +138,7 @@ class SlotDeployment(Queued):
                 return
             first_s = self.streams.first.low_of(0.0)
             if self.streams.fresh(now) and now + first_s + following.after > following.deadline:
-                self._was_late()
+                self._was_late(following)
                 following.fail(self._hopeless(first_s + following.after, following.deadline - now))
                 continue
             following.taken = True
@@ -142,6 +149,10 @@ class SlotDeployment(Queued):
 
     def _usual_s(self) -> float:
         return 0.0  # nothing of its own was added
+
+    def _span_s(self) -> float:
+        mean_s = self.streams.expected(self.streams.prompt, math.inf)
+        return max(WORK_S, MANY * mean_s / self.backend.slots)
 
     def _known(self, now: float) -> bool:
         return self.streams.fresh(now) or (self.streams.settled and len(self._open) >= self.backend.slots)

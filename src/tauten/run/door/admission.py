@@ -10,6 +10,7 @@ long on the way out.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -66,7 +67,8 @@ class Path:
         self._after: dict[str, float] = {}
         self._until = -math.inf
         self._seen = 0
-        self._margin = Margin()
+        # by priority: a low one that is late says nothing of those that go before it
+        self._margins: defaultdict[int, Margin] = defaultdict(Margin)
         self._try_at = math.nan  # when one more is let in to see, where all are refused
         self._alone_s = 0.0  # what one surely takes where nobody waits
         self._first = Step()  # what one takes by itself to its first output
@@ -98,12 +100,13 @@ class Path:
             self._until = -math.inf
         self.knows, self.whole = any(waiting), all(waiting)
 
-    def ended(self, late: bool, now: float, count: int = 1) -> None:
-        """Widen predictions until hardly any that was admitted is late."""
+    def ended(self, request: Asked, now: float, *, late: bool) -> None:
+        """Widen predictions for a priority until hardly any of it that was admitted is late."""
+        margin = self._margins[request.priority]
         if late:
-            self._margin.late(now, count)
+            margin.late(now, request.count)
         else:
-            self._margin.in_time(count)
+            margin.in_time(request.count)
 
     def after(self, now: float) -> dict[str, float]:
         """For each step the predicted seconds from its end to the request's end, queues included."""
@@ -158,7 +161,7 @@ class Path:
             return True  # it is late already, which its own timer says
         if not self.knows:
             return True
-        margin = self._margin.at(now)
+        margin = self._margins[priority].at(now)
         if self._missed(self._most_s(priority, now, count), terms, margin) is None:
             return True  # with room to spare: not worth a closer look
         least_s = self.least_s(priority, now, count - 1)
@@ -209,7 +212,7 @@ class Path:
         if not terms.left_s > 0.0:
             return False
         if aim is not ANY_TIME:
-            (_, end_s), (_, first_s) = self._wanted(aim, self._margin.value)
+            (_, end_s), (_, first_s) = self._wanted(aim, self._margins[request.priority].value)
             request.target = start + min(end_s, first_s + self._tail_s)
         request.after = self.after(now)
         request.coming = set(self._sure)
@@ -331,8 +334,9 @@ class Door:
                 path.learn(trace.rows, began, first, now)
             if predicted:
                 late = late or now >= deadline or late_by_waiting(request, now)
-                if not late or path.foresaw(request.trace.rows):
-                    path.ended(late, now, request.count)
+                # who left early, or failed, was not in time: it says nothing
+                if path.foresaw(request.trace.rows) if late else whole:
+                    path.ended(request, now, late=late)
         budget_s = deadline - began
         if whole or now < deadline:  # else it was late in any case
             budget_s = min(budget_s, request.aim.end_s)
