@@ -17,7 +17,7 @@ from tauten.run.bound import BoundStep, Dynamic
 from tauten.run.contracts import find
 from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
-from tauten.run.deploy.deployments import Deployments
+from tauten.run.deploy.deployments import Deployments, check_engines
 from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.request import Request
 from tauten.run.workers import Workers
@@ -124,6 +124,7 @@ def check_settings(
     _check_keys(f"stage '{name}'", chosen.settings, frozenset(kind.params).union(*options.values()))
     for role, own in chosen.roles.items():
         _check_keys(f"stage '{name}', role '{role}'", own.options, options[role])
+    check_engines(name, chosen, models)
 
 
 def _check_keys(where: str, settings: Mapping[str, Any], known: frozenset[str]) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from tauten.clock import Clock
 from tauten.errors import PlanError
-from tauten.plan.plan import ModelChoice
+from tauten.plan.plan import Batch, Choices, ModelChoice, StagePlan
 from tauten.run.contracts import ModelSpec, find
 from tauten.run.deploy.cpu_sets import cpu_sets
 from tauten.run.deploy.deployment import Deployment
@@ -80,7 +80,7 @@ class Deployments:
         options = {key: value for key, value in choice.options.items() if key in backend.option_keys}
         spec = ModelSpec(choice.model, choice.variant, files, choice.threads, choice.precision, options)
         label = f"{choice.model}/{choice.backend}"
-        if hasattr(backend, "start"):
+        if _batches_itself(choice.backend):
             return SlotDeployment(backend(spec), label=label, clock=self._clock)
         kind = options.get("kind")  # a user's stage says itself whether it may run twice
         return Deployment(
@@ -127,6 +127,38 @@ class Deployments:
         return {key: deployment.properties for key, (deployment, _) in self._held.items()}
 
 
+def check_engines(stage: str, said: StagePlan, models: Mapping[str, ModelChoice]) -> None:
+    """Refuse what a plan says of engines that batch by themselves, and only other backends do.
+
+    What it says of a whole stage is for those of its models that can do it.
+    """
+    backends = {role: choice.backend for role, choice in models.items() if choice.backend}
+    engines = {role: backend for role, backend in backends.items() if _batches_itself(backend)}
+    for role, backend in engines.items():
+        _check_engine(f"stage '{stage}', role '{role}'", said.roles.get(role, Choices()), backend)
+        if len(engines) == len(backends):
+            _check_engine(f"stage '{stage}'", said, backend)
+
+
+def _check_engine(where: str, said: Choices, backend: str) -> None:
+    for key, default in (("replicas", 1), ("batch", Batch()), ("cpus", ()), ("nodes", ())):
+        value = getattr(said, key)
+        if value != default:
+            slots = "; `slots` says how many streams run at a time"
+            known = "slots" in find("backends", backend).option_keys
+            raise PlanError(
+                f"{where}: {backend} cannot do {key} = {msgspec.json.encode(value).decode()}, "
+                "it is one engine that batches by itself",
+                help=f"leave `{key}` out{slots if known else ''}",
+                code="E122",
+            )
+
+
+def _batches_itself(backend: str) -> bool:
+    """Whether a backend takes streams into slots, and not batches."""
+    return hasattr(find("backends", backend), "start")
+
+
 def _checked(choice: ModelChoice) -> Wait:
     """How long batches may be held, as the plan says it."""
     wait, weight = choice.batch.wait, choice.batch.weight
@@ -145,6 +177,9 @@ def _key(choice: ModelChoice) -> str:
         name: value if isinstance(value, str | int | float | bool | list | type(None)) else id(value)
         for name, value in choice.options.items()
     }
+    batch = (
+        choice.batch if not _batches_itself(choice.backend) else Batch()
+    )  # a default by what the stage takes
     parts = [
         choice.model,
         choice.variant,
@@ -152,9 +187,9 @@ def _key(choice: ModelChoice) -> str:
         choice.precision,
         choice.threads,
         choice.replicas,
-        choice.batch.max,
-        choice.batch.wait,
-        choice.batch.weight,
+        batch.max,
+        batch.wait,
+        batch.weight,
         choice.cpus,
         choice.nodes,
     ]
