@@ -19,7 +19,8 @@ from tauten.run.deadline import stoppable
 from tauten.run.opened import Answer
 from tauten.run.request import Request
 from tauten.serve.door import Caller, Door
-from tauten.serve.kept.flights import AHEAD, Flights, same, shareable
+from tauten.serve.kept.alike import same
+from tauten.serve.kept.flights import AHEAD, Flights, shareable
 from tauten.serve.service import Service
 
 

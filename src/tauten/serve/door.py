@@ -165,14 +165,16 @@ class Call:
             raise draining()
         service.check()
 
-    def knock(self, service: Service) -> None:
+    def knock(self, service: Service, inputs: Mapping[str, Any] | None = None) -> None:
         """Refuse now, before a body is decoded and anything is begun, what would be too late.
 
-        Not where an identical request may be running: its answer may come in time for this one as well.
+        Not where an identical request may be running: its answer may come in time for this one as well. `inputs`
+        are those that decide it; without them each request that may share for its service counts as one of those.
         """
         self.service = service
         self.check(service)
-        if self.door.flights is None or not service.shareable:
+        shares = service.shareable if inputs is None else service.shares(inputs)
+        if self.door.flights is None or not shares:
             service.engine.knock(
                 deadline_ms=self._budget_ms(service),
                 aim=self._aim(service),
@@ -223,7 +225,7 @@ class Call:
     ) -> Answer:
         """Run a workflow to its end, or share the answer of an identical request that runs now.
 
-        `share` False where the inputs ask for a draw by lot (sampling without a seed).
+        `share` False where its API knows why it is not what the others get.
         """
         request = self.begin(service, session)
         plan = request.plan = self._plan(service, session)
@@ -233,7 +235,7 @@ class Call:
         ) -> Answer:  # looks at the plans when it begins: a flight has a task of its own
             return await service.engine.run(inputs, plan=_open(service, plan), request=request)
 
-        flights = self._flights(service, session, share)
+        flights = self._flights(service, inputs, plan) if share and session is None else None
         try:
             if flights is None or not flights.worth(service.name):
                 answer = await service.engine.run(inputs, plan=_open(service, plan), request=request)
@@ -262,7 +264,7 @@ class Call:
         def run(request: Request) -> AsyncGenerator[Any, None]:
             return service.engine.stream(inputs, plan=_open(service, plan), request=request)
 
-        flights = self._flights(service, session, share)
+        flights = self._flights(service, inputs, plan) if share and session is None else None
         key = (service.name, plan, self.caller.tenant)
         source = run(request) if flights is None else flights.stream(key, inputs, request, run)
         async with aclosing(source) as values:
@@ -277,8 +279,8 @@ class Call:
                 self.error = error
                 raise
 
-    def _flights(self, service: Service, session: Session | None, share: bool) -> Flights | None:
-        return self.door.flights if share and session is None and service.shareable else None
+    def _flights(self, service: Service, inputs: Mapping[str, Any], plan: str) -> Flights | None:
+        return self.door.flights if service.shares(inputs, plan) else None
 
 
 class Door:

@@ -14,6 +14,7 @@ from tauten.plan.plan import Plan
 from tauten.run.door.objective import aim_of, budget_of
 from tauten.run.engine import Engine
 from tauten.run.request import Aim
+from tauten.serve.kept.chance import Chance, chance_of
 from tauten.serve.kept.flights import shareable
 
 
@@ -42,7 +43,7 @@ class Service:
         self.made_up = made_up  # harmless ones, in place of them
         self.unfit = ""  # what a made-up input failed with
         self.engine = engine or Engine()
-        self.shareable = shareable(workflow)  # identical requests at the same time may share one computation
+        self.shareable = shareable(workflow)  # of its requests those that `shares` says
         self.ready = False
         self.was_ready = False
         self.away = False  # an administrator unloaded it: the server is ready without it
@@ -98,6 +99,15 @@ class Service:
         self.slo = slo
         self.aim: Aim = aim_of(slo)  # what a request that names no deadline is admitted for
         self.budget_s = budget_of(slo)  # and how long it may take before its work is stopped
+
+    def chance(self, plan: str = "") -> Chance:
+        """What a plan, or the present one, leaves to chance."""
+        opened = self.engine.plans.get(plan or self.plan_id)
+        return chance_of(self.workflow, None if opened is None else opened.lowered)
+
+    def shares(self, inputs: Mapping[str, Any], plan: str = "") -> bool:
+        """Whether a request with these inputs may share the computation of an identical one."""
+        return self.shareable and not self.chance(plan).draws(inputs)
 
     def check(self) -> None:
         """Raise where requests cannot be taken now."""

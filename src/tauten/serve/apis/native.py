@@ -78,9 +78,12 @@ class Api:
         explain = _flag(query, "explain")
         accept = call.exchange.headers.get("accept", "")
         streams = _flag(query, "stream") or "text/event-stream" in accept
-        given = await self._given(call)
-        call.knock(service)  # decoding JSON is cheap, reading media is not
-        inputs = await self.inputs_of(service).read(given, call.door.fetch)
+        given, reader = await self._given(call), self.inputs_of(service)
+        deciding = service.chance().inputs & given.keys()
+        call.knock(  # decoding JSON is cheap, reading media is not
+            service, {name: await reader.one(name, given[name]) for name in deciding}
+        )
+        inputs = await reader.read(given, call.door.fetch)
         session = call.session(service)
         if streams:
             values = await sse.begun(call.stream(service, inputs, session))

@@ -9,17 +9,20 @@ input fails for everybody; any other failure is the first member's alone, and th
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from tauten.describe.payload import Payload, Tensor, Text
+from tauten.describe.payload import Payload, Text
 from tauten.describe.workflow import Workflow
 from tauten.errors import Cancelled, InputError
 from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.opened import Answer
 from tauten.run.request import Request
 from tauten.run.trace import Trace
+from tauten.serve.kept.alike import fingerprint, same
+from tauten.serve.kept.chance import chance_of
 from tauten.serve.kept.news import News
 
 Whole = Callable[[Request], Awaitable[Answer]]
@@ -27,7 +30,7 @@ Streaming = Callable[[Request], AsyncGenerator[Any, None]]
 
 HEADER = "x-tauten-shared"
 WORTH_S = 0.002  # sharing costs some 20 µs, which a shorter computation would notice
-LOOKED_AT = 8  # flights of one fingerprint that are compared: only crafted inputs have more
+LOOKED_AT = 8  # flights of one fingerprint that are compared: hardly any but crafted inputs have more
 AHEAD = 64  # increments that a stream may run ahead of its fastest reader, as a streamed edge's default
 HELD_BYTES = 1024 * 1024  # of a stream kept for those who join late; an answer of text is a hundredth
 ITEM_BYTES = 128  # what an increment costs beside its content
@@ -162,8 +165,9 @@ class Flights:
         """A flight for these inputs, and whether this request leads it."""
         full = (key, fingerprint(inputs))
         there = self._open.setdefault(full, [])
-        for flight in there[:LOOKED_AT]:
-            if flight.joinable and same(flight.inputs, inputs):
+        joinable = (flight for flight in there if flight.joinable)
+        for flight in itertools.islice(joinable, LOOKED_AT):
+            if same(flight.inputs, inputs):
                 self.joined += 1
                 flight.join(mine)
                 return flight, False
@@ -285,59 +289,14 @@ class _StreamFlight(Flight):
 
 
 def shareable(workflow: Workflow[..., Any]) -> bool:
-    """Whether running it once serves several requests: every stage is pure and nothing is left to chance.
+    """Whether running it once may serve several requests: every stage is pure, and not all draw by lot.
 
     The stages of an `async def` workflow are only known when they run, so it never is.
     """
     if workflow.graph is None or workflow.session or any(port.stream for port in workflow.inputs.values()):
         return False
-    return all(
-        stage.kind.pure and not _sampled(stage.params, stage.inputs)
-        for stage in workflow.graph.stages.values()
-    )
-
-
-def _sampled(params: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
-    """Whether a stage draws by lot: each caller is owed a draw of its own, unless the seed is named."""
-    if "temperature" in inputs:  # a request sets it
-        return True
-    return bool(params.get("temperature")) and params.get("seed") is None
-
-
-def fingerprint(inputs: Mapping[str, Any]) -> int:
-    """A cheap hash that equal inputs have in common; equality itself is always compared in full."""
-    return hash(tuple(_glance(value) for value in inputs.values()))
-
-
-def _glance(value: Any) -> Hashable:
-    if isinstance(value, Text):
-        return value.text
-    if isinstance(value, Tensor):
-        return (value.array.shape, value.array.dtype.str, value.array.ravel()[:16].tobytes())
-    if isinstance(value, Payload) and type(value).data is Payload.data:
-        data = value.data
-        middle = len(data) // 2
-        return (value.type, len(data), data[-32:], data[middle : middle + 32])
-    if isinstance(value, list | tuple | dict):
-        return len(value)
-    return value if isinstance(value, str | int | float | bool | bytes) else value.__class__.__name__
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two values of inputs are byte for byte the same."""
-    if a is b:
-        return True
-    if a.__class__ is not b.__class__:
-        return False
-    if isinstance(a, Tensor):
-        first, second = a.array, b.array
-        alike = first.shape == second.shape and first.dtype == second.dtype
-        return bool(alike and first.tobytes() == second.tobytes())
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(value, b[name]) for name, value in a.items())
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
+    pure = all(stage.kind.pure for stage in workflow.graph.stages.values())
+    return pure and not chance_of(workflow).certain
 
 
 def size_of(value: Any) -> int:
