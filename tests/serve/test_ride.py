@@ -487,6 +487,47 @@ def test_for_so_many_so_many_are_shed(
     run(main)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_tenant_with_fewer_riders_gets_places_of_one_with_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate, count: int
+) -> None:
+    """Of five places two are the lighter one's share; those who waited as one give up as many as come."""
+
+    async def main() -> None:
+        door = Door(identify=lambda exchange: Caller(tenant=exchange.headers["x-api-key"]))
+        own = [{"X-Api-Key": "heavy"}] * 6 + [{"X-Api-Key": "light"}] * count
+        async with crowd(tmp_path, monkeypatch, 6 + count, door, lambda index: own[index]) as all:
+            given, shed = arrays(6 + count), min(count, 2)
+            heavy, light = all.peers[1:6], all.peers[6:]
+            gate.entered.clear()
+            gate.open.clear()
+            await all.say(given[:1], all.peers[:1], lambda _: own[0])
+            assert await asyncio.to_thread(gate.entered.wait, 10)
+            await all.say(given[1:6], heavy, lambda _: own[0])
+            while all.deployment.waiting < 5:
+                await asyncio.sleep(0.001)
+            all.deployment.bound = 5
+            await all.say(given[6:], light, lambda _: own[6])
+            refused = [*heavy[5 - shed :], *light[2:]]
+            assert [(await peer.answer())[0] for peer in refused] == [429] * count
+            assert (all.deployment.waiting, all.deployment.shed) == (5, shed)
+            assert all.deployment.rejected == count - shed
+            (cls,) = all.deployment.queue._classes
+            held = {lane.tenant: (lane.count, lane.live) for *_, lane in cls.lanes}
+            assert held == {"heavy": (5 - shed,) * 2, "light": (shed,) * 2}
+            gate.open.set()
+            staying = [*range(6 - shed), *range(6, 6 + shed)]
+            right(
+                await all.answers([all.peers[index] for index in staying]),
+                [given[index] for index in staying],
+            )
+            await empty(all.app)
+            assert service_of(all.app).engine.door.limit.running == 0
+            assert (all.deployment.waiting, all.deployment.coming) == (0, 0)
+
+    run(main)
+
+
 def test_those_who_come_in_a_drain_are_all_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with crowd(tmp_path, monkeypatch, 3) as all:
