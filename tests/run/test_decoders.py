@@ -244,7 +244,7 @@ def test_the_queue_is_bounded_and_the_cancelled_leave_it(run: Any, waits: type[W
         await loop.run_in_executor(None, waits.begun.wait)
         jobs += [asyncio.ensure_future(made.decode(PICTURE, View("waits"))) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="2 decodes are waiting"):
+        with pytest.raises(Overloaded, match="decode-thread: 2 requests are waiting"):
             await made.decode(PICTURE, View("waits"))
         jobs[1].cancel()
         jobs[0].cancel()  # under way: its result is dropped
@@ -256,6 +256,65 @@ def test_the_queue_is_bounded_and_the_cancelled_leave_it(run: Any, waits: type[W
         assert [isinstance(outcome, asyncio.CancelledError) for outcome in done] == [True, True, False, False]
 
     run(body, queue=2)
+
+
+def test_who_leaves_from_behind_a_live_one_frees_its_place(run: Any, waits: type[Waits]) -> None:
+    async def body(made: Decoders) -> None:
+        loop = asyncio.get_running_loop()
+        jobs = [asyncio.ensure_future(made.decode(PICTURE, View("waits")))]
+        await loop.run_in_executor(None, waits.begun.wait)
+        jobs += [asyncio.ensure_future(made.decode(PICTURE, View("waits"))) for _ in range(3)]
+        await asyncio.sleep(0)
+        for job in jobs[2:]:
+            job.cancel()
+        await asyncio.wait(jobs[2:])
+        later = [asyncio.ensure_future(made.decode(PICTURE, View("waits"))) for _ in range(2)]
+        await asyncio.sleep(0)
+        waits.go.set()
+        assert len(await asyncio.gather(*jobs[:2], *later)) == 4
+
+    run(body, queue=3)
+
+
+def test_a_decode_that_nobody_waits_for_is_counted_while_it_runs(run: Any, waits: type[Waits]) -> None:
+    now = [1.0]
+
+    async def body(made: Decoders) -> None:
+        loop = asyncio.get_running_loop()
+        job = asyncio.ensure_future(made.decode(PICTURE, View("waits")))
+        await loop.run_in_executor(None, waits.begun.wait)
+        job.cancel()
+        await asyncio.wait([job])
+        assert made.zombies() == 0
+        now[0] += 0.11
+        assert made.zombies() == 1
+        waits.go.set()
+        await until(lambda: made.zombies() == 0)
+
+    run(body, clock=lambda: now[0])
+
+
+def test_a_process_that_decodes_for_nobody_is_killed_and_the_next_job_has_another(
+    run: Any, sent: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders._ProcessHand, "patience_s", 0.0)
+
+    async def body(made: Decoders) -> None:
+        await made.decode(PICTURE, View("pixels"), mode="process")
+        (pid,) = made.pids
+        os.kill(pid, signal.SIGSTOP)  # as if it took for ever
+        job = asyncio.ensure_future(made.decode(PICTURE, View("pixels"), mode="process"))
+        await until(lambda: len(sent) == 2)
+        following = asyncio.ensure_future(made.decode(PICTURE, View("pixels"), mode="process"))
+        await asyncio.sleep(0)
+        job.cancel()
+        value, _, _ = await following
+        assert value.array.shape == (80, 120, 3)
+        assert made.pids not in ([], [pid])
+        assert not alive(pid)
+        del value
+
+    run(body)
 
 
 def test_a_cancelled_process_job_leaves_the_line_clean(run: Any) -> None:

@@ -13,22 +13,22 @@ import pytest
 
 from tauten.clock import run_virtual
 from tauten.errors import InternalError
-from tauten.run.trace import Trace
+from tauten.run.request import Request
 from tauten.run.workers import Workers, in_thread
 
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="")
 
 
-def with_workers(count: int, body: Callable[[Workers, Trace], Awaitable[Any]]) -> None:
+def with_workers(count: int, body: Callable[[Workers, Request], Awaitable[Any]]) -> None:
     async def main() -> None:
         before = threading.active_count()
         workers = Workers(count, "test")
-        await body(workers, Trace(0.0))
+        await body(workers, Request())
         workers.close()
         workers.close()
         assert threading.active_count() == before
         with pytest.raises(InternalError, match="closed"):
-            await workers.run(Trace(0.0), "s", "user", int)
+            await workers.run(Request(), "s", "user", int)
 
     asyncio.run(main())
 
@@ -37,23 +37,23 @@ def test_results_errors_context_and_rows() -> None:
     def fails() -> None:
         raise KeyError("no")
 
-    async def body(workers: Workers, trace: Trace) -> None:
+    async def body(workers: Workers, request: Request) -> None:
         NAME.set("kept")
-        assert await workers.run(trace, "s", "decode", lambda a: a + NAME.get(), "x") == "xkept"
-        assert [row[:2] for row in trace.rows] == [("s", "queue"), ("s", "loop"), ("s", "decode")]
-        (_, _, asked, started), (_, _, ended, back), decode = trace.rows
+        assert await workers.run(request, "s", "decode", lambda a: a + NAME.get(), "x") == "xkept"
+        assert [row[:2] for row in request.trace.rows] == [("s", "queue"), ("s", "loop"), ("s", "decode")]
+        (_, _, asked, started), (_, _, ended, back), decode = request.trace.rows
         assert asked <= started <= ended <= back
         assert decode[2:] == (started, ended)
         with pytest.raises(KeyError, match="no"):
-            await workers.run(trace, "s", "user", fails)
+            await workers.run(request, "s", "user", fails)
 
     with_workers(2, body)
 
 
 def test_jobs_run_side_by_side_up_to_the_count() -> None:
-    async def body(workers: Workers, trace: Trace) -> None:
+    async def body(workers: Workers, request: Request) -> None:
         barrier = threading.Barrier(2, timeout=5)
-        await asyncio.gather(*(workers.run(trace, "s", "user", barrier.wait) for _ in range(4)))
+        await asyncio.gather(*(workers.run(request, "s", "user", barrier.wait) for _ in range(4)))
 
     with_workers(2, body)
 
@@ -61,34 +61,91 @@ def test_jobs_run_side_by_side_up_to_the_count() -> None:
 def test_a_job_whose_request_left_does_not_run() -> None:
     ran: list[str] = []
 
-    async def body(workers: Workers, trace: Trace) -> None:
+    async def body(workers: Workers, request: Request) -> None:
         go, inside = threading.Event(), threading.Event()
 
         def hold() -> None:
             inside.set()
             go.wait(5)
 
-        first = asyncio.ensure_future(workers.run(trace, "s", "user", hold))
-        second = asyncio.ensure_future(workers.run(trace, "s", "user", ran.append, "second"))
+        first = asyncio.ensure_future(workers.run(request, "s", "user", hold))
+        second = asyncio.ensure_future(workers.run(request, "s", "user", ran.append, "second"))
         while not inside.is_set():
             await asyncio.sleep(0.001)
         second.cancel()
         await asyncio.sleep(0)
         go.set()
         await first
-        await workers.run(trace, "s", "user", ran.append, "third")
+        await workers.run(request, "s", "user", ran.append, "third")
         assert ran == ["third"]
 
     with_workers(1, body)
+
+
+def test_work_for_a_request_that_left_is_counted_from_a_tenth_of_a_second_on_until_it_ends() -> None:
+    async def main() -> None:
+        now = [1.0]
+        workers = Workers(2, "test", lambda: now[0])
+        go, inside = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            inside.set()
+            go.wait(5)
+
+        try:
+            left = asyncio.ensure_future(workers.run(Request(), "s", "user", hold))
+            while not inside.is_set():
+                await asyncio.sleep(0.001)
+            now[0] += 10.0
+            assert workers.zombies() == 0, "somebody waits for it"
+            left.cancel()
+            await asyncio.wait([left])
+            now[0] += 0.09
+            assert workers.zombies() == 0
+            now[0] += 0.02
+            assert workers.zombies() == 1
+        finally:
+            go.set()
+        for _ in range(5000):
+            if not workers.zombies():
+                break
+            await asyncio.sleep(0.001)
+        assert workers.zombies() == 0
+        workers.close()
+
+    asyncio.run(main())
+
+
+def test_closing_fails_what_waits() -> None:
+    async def main() -> None:
+        workers = Workers(1, "test")
+        go, inside = threading.Event(), threading.Event()
+
+        def hold() -> str:
+            inside.set()
+            go.wait(5)
+            return "done"
+
+        jobs = [asyncio.ensure_future(workers.run(Request(), "s", "user", hold)) for _ in range(2)]
+        while not inside.is_set():
+            await asyncio.sleep(0.001)
+        closing = asyncio.ensure_future(in_thread(workers.close))
+        with pytest.raises(InternalError, match="closed"):
+            await jobs[1]
+        go.set()
+        assert await jobs[0] == "done"
+        await closing
+
+    asyncio.run(main())
 
 
 def test_a_cleanup_that_fails_is_reported_and_ends_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", seen.append)
 
-    async def body(workers: Workers, trace: Trace) -> None:
+    async def body(workers: Workers, request: Request) -> None:
         workers.later(lambda: 1 / 0)
-        assert await workers.run(trace, "s", "user", int) == 0
+        assert await workers.run(request, "s", "user", int) == 0
         assert [each.exc_type for each in seen] == [ZeroDivisionError]
 
     with_workers(1, body)
@@ -98,9 +155,9 @@ def test_in_virtual_time_a_job_takes_none() -> None:
     async def main() -> None:
         clock = asyncio.get_running_loop().time
         workers = Workers(1, "test", clock)
-        trace = Trace(clock())
-        assert await workers.run(trace, "s", "user", len, "abc") == 3
-        assert trace.rows == [("s", "user", 0.0, 0.0)]
+        request = Request(clock)
+        assert await workers.run(request, "s", "user", len, "abc") == 3
+        assert request.trace.rows == [("s", "user", 0.0, 0.0)]
         workers.close()
 
     run_virtual(main())

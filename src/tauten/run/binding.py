@@ -212,7 +212,7 @@ class Binder:
         return operate
 
     def _decode(self, step: Step) -> Operator:
-        view, slot, decoders = step.view, self.slots[step.name], self.dynamic.decoders
+        view, slot, dynamic = step.view, self.slots[step.name], self.dynamic
         assert view is not None
         codec = find("codecs", view.codec)()
         get, wait = self.getter(step.inputs["payload"], step.name, PortType(()))
@@ -227,7 +227,7 @@ class Binder:
                 return
             run.begins(clock() if since is None else since)
             try:
-                run.values[slot] = await decode(decoders, run.request, name, payload, view, mode, since)
+                run.values[slot] = await decode(dynamic, run.request, name, payload, view, mode, since)
             finally:
                 run.free = clock()
 

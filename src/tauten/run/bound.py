@@ -11,6 +11,7 @@ from tauten.describe.stage import StageKind
 from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.slots_deployment import SlotDeployment
+from tauten.run.door.known_steps import Place
 from tauten.run.request import Request
 from tauten.run.workers import Workers
 
@@ -53,3 +54,5 @@ class Dynamic(Protocol):
     ) -> BoundStep: ...
 
     def ready(self, name: str, kind: StageKind[..., Any], params: Mapping[str, Any]) -> BoundStep | None: ...
+
+    def waits(self, step: str, place: Place) -> None: ...

@@ -80,7 +80,9 @@ class StepContext:
         return deployment.stream(self.request, self.name, item)
 
     async def work(self, function: Callable[..., R], *args: Any, cause: str = "decode") -> R:
-        return await self.bound.workers.run(self.request.trace, self.name, cause, function, *args)
+        bound = self.bound
+        self.dynamic.waits(bound.name, bound.workers)
+        return await bound.workers.run(self.request, self.name, cause, function, *args)
 
     @contextmanager
     def charge(self, cause: str) -> Iterator[None]:

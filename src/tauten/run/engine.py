@@ -53,7 +53,7 @@ class Engine:
     def __init__(self, store: Models | None = None, *, clock: Clock = real, seed: int = 0) -> None:
         self.clock = clock
         self.workers = Workers(PREPARATION_THREADS, "prepare", clock)
-        self.decoders = Decoders(threads=PREPARATION_THREADS)
+        self.decoders = Decoders(threads=PREPARATION_THREADS, clock=clock)
         self.deployments = Deployments(store, clock)
         self.plans: dict[str, Opened] = {}
         self.door = Door(clock)
@@ -409,7 +409,7 @@ class Engine:
 
     def zombies(self) -> int:
         """Work that still runs for requests that ended more than 100 ms ago."""
-        return self.deployments.zombies() + self.workers.zombies()
+        return self.deployments.zombies() + self.workers.zombies() + self.decoders.zombies()
 
     def properties(self) -> dict[str, Mapping[str, str]]:
         """What is in force in each deployment: precision, threads, device."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
@@ -16,8 +16,8 @@ from tauten.describe.view import View
 from tauten.errors import StageError, TautenError
 from tauten.run.bound import BoundStep, DecodeMode, Dynamic
 from tauten.run.contracts import find
-from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
+from tauten.run.door.known_steps import step_of
 from tauten.run.request import Request
 from tauten.run.trace import VISIT
 from tauten.run.values import unwrapped
@@ -32,6 +32,8 @@ class Hand(Ambient, Protocol):
     name: str
     request: Request
     dynamic: Dynamic
+
+    async def work(self, function: Callable[..., Any], *args: Any, cause: str = "decode") -> Any: ...
 
 
 async def fitted(
@@ -55,7 +57,7 @@ async def decoded(context: Hand, port: str, value: Any, view: View, mode: Decode
     if not isinstance(value, Payload) or not codec.accepts(value):
         return value
     return await decode(
-        context.dynamic.decoders,
+        context.dynamic,
         context.request,
         f"{context.name}.{port}",
         value,
@@ -65,7 +67,7 @@ async def decoded(context: Hand, port: str, value: Any, view: View, mode: Decode
 
 
 async def decode(
-    decoders: Decoders,
+    dynamic: Dynamic,
     request: Request,
     name: str,
     payload: Payload,
@@ -75,9 +77,10 @@ async def decode(
 ) -> Any:
     """Decode one payload as the step `name`: its wait, its work and the way back are rows."""
     clock, rows = request.clock, request.trace.rows
-    asked = clock()
+    asked, decoders = clock(), dynamic.decoders
     try:
-        value, started, ended = await decoders.decode(payload, view, mode=mode)
+        dynamic.waits(step_of(name), decoders.crew(mode))
+        value, started, ended = await decoders.decode(payload, view, mode=mode, request=request, step=name)
         rows.append((name, "queue", asked, started))
         rows.append((name, "decode", started, ended))
         rows.append((name, "loop", ended, clock()))
@@ -237,7 +240,7 @@ class _Steps:
         context = self._context
         if "body" in context.bound.deployments:
             return await _deployed(context, (self._next,), {})
-        return await context.bound.workers.run(context.request.trace, context.name, "user", self._next)
+        return await context.work(self._next, cause="user")
 
     def _next(self) -> Any:
         with self._lock:
@@ -251,8 +254,7 @@ class _Steps:
         if self._busy:
             workers.later(self._close)
         else:
-            trace = self._context.request.trace
-            await workers.run(trace, self._context.name, "user", self._close)
+            await workers.finish(self._context.request, self._context.name, "user", self._close)
 
     def _close(self) -> None:
         with self._lock:

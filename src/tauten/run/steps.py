@@ -19,6 +19,7 @@ from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.deployments import Deployments, check_engines
 from tauten.run.deploy.slots_deployment import SlotDeployment
+from tauten.run.door.known_steps import Place
 from tauten.run.request import Request
 from tauten.run.workers import Workers
 
@@ -43,11 +44,21 @@ class PlanSteps(Dynamic):
         self._workers = workers
         self._bound: dict[tuple[Any, ...], BoundStep] = {}
         self._plain: dict[str, BoundStep] = {}  # calls that write no settings
-        self._places: dict[str, list[tuple[Deployment | SlotDeployment, ...]]] = {}
+        self._places: dict[str, list[list[Place]]] = {}
+        self._bindings: set[tuple[Any, ...]] = set()  # those of which the places are known
 
-    def places(self, name: str) -> list[tuple[Deployment | SlotDeployment, ...]]:
-        """Where a step waits: the deployments of each of its bindings, those to come included."""
+    def places(self, name: str) -> list[list[Place]]:
+        """Where a step waits: the places of each of its bindings, those to come included."""
         return self._places.setdefault(name, [])
+
+    def waits(self, step: str, place: Place) -> None:
+        """Note that a step waits at a place beside its deployments, whichever they are."""
+        bindings = self.places(step)
+        if not bindings:
+            bindings.append([])
+        for binding in bindings:
+            if place not in binding:
+                binding.append(place)
 
     def ready(self, name: str, kind: StageKind[..., Any], params: Mapping[str, Any]) -> BoundStep | None:
         if not params:
@@ -95,9 +106,10 @@ class PlanSteps(Dynamic):
         if kind.deployed:
             body = _body(kind, chosen, alone=not models)
             taken["body"] = await self._deployments.take(self._keys, body, {})
-        places, binding = self.places(name), tuple(taken.values())
-        if binding not in places:
-            places.append(binding)
+        binding = (name, *taken.values())
+        if binding not in self._bindings:
+            self._bindings.add(binding)
+            self.places(name).append([*taken.values()])
         return BoundStep(name, kind, params, self._workers, taken, files)
 
 

@@ -7,25 +7,26 @@ process's. Processes isolate hostile media: what kills one fails only its own jo
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from tauten import errors
-from tauten.errors import BackendError, MachineError, MediaError, Overloaded, TautenError
+from tauten.clock import Clock, real
+from tauten.errors import BackendError, MachineError, MediaError, TautenError
 from tauten.run.codecs import _worker
-from tauten.run.contracts import find
+from tauten.run.contracts import Codec, find
 from tauten.run.decode.arena import Arena
-from tauten.run.workers import in_thread
+from tauten.run.deploy.queueing import QUEUE_BOUND
+from tauten.run.request import Asked, Request
+from tauten.run.workers import Hand, Job, Workers, in_thread
 
 if TYPE_CHECKING:
     from tauten.describe.payload import Payload
@@ -35,141 +36,56 @@ Mode = Literal["thread", "process"]
 Decoded = tuple[Any, float, float]
 """(value, started, ended): monotonic seconds of the work itself, taken where it was done."""
 
-QUEUE_JOBS = 64  # waiting jobs: some seconds of 1080p pictures on two cores; more would only grow old
 JOB_LIMIT_S = 120.0  # a decode that takes longer hangs: ten minutes of 720p video take about 70 s
+PATIENCE_S = 0.5  # with a decode that nobody waits for: about what it costs to start the next process
 
 
-class _Job:
-    """One decode on its way: what to do, and the future that waits for it."""
+class _Decoding:
+    """What is to be decoded, and as what: a thread calls it, a process is sent it."""
 
-    __slots__ = ("future", "loop", "payload", "view")
+    __slots__ = ("codec", "payload", "view")
 
-    def __init__(self, payload: Payload, view: View) -> None:
+    def __init__(self, codec: Codec, payload: Payload, view: View) -> None:
+        self.codec = codec
         self.payload = payload
         self.view = view
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Decoded] = self.loop.create_future()
 
     @property
     def name(self) -> str:
         """The view's name: hash of the encoded bytes, and the view."""
         return f"{self.payload.hash}/{self.view.name}"
 
-    def finish(self, outcome: Decoded | BaseException) -> None:
-        """Hand the outcome to the waiting task; called from a worker's thread."""
+    def __call__(self) -> Any:
+        payload = self.payload
         try:
-            self.loop.call_soon_threadsafe(self._settle, outcome)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
-
-    def _settle(self, outcome: Decoded | BaseException) -> None:
-        if self.future.done():
-            return  # cancelled meanwhile
-        if isinstance(outcome, BaseException):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
-
-
-class _Crew:
-    """Threads that take jobs from one bounded queue, started with the first job."""
-
-    def __init__(self, size: int, limit: int, make: Callable[[], _Hand], label: str) -> None:
-        self._hands = [make() for _ in range(size)]
-        self._limit = limit
-        self._label = label
-        self._jobs: deque[_Job] = deque()
-        self._ready = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self._closed = False
-
-    def add(self, job: _Job) -> None:
-        with self._ready:
-            if self._closed:
-                raise MachineError(
-                    "the decoders are closed", help="decode before the engine closes", code="E332"
-                )
-            while self._jobs and self._jobs[0].future.cancelled():
-                self._jobs.popleft()  # its caller left: it holds no place
-            if len(self._jobs) >= self._limit:
-                raise Overloaded(
-                    f"{len(self._jobs)} decodes are waiting, the limit of the {self._label} queue",
-                    help="send less at once, or give the plan more decoders",
-                )
-            self._jobs.append(job)
-            if not self._threads:
-                self._start()
-            self._ready.notify()
-
-    def _start(self) -> None:
-        for number, hand in enumerate(self._hands):
-            thread = threading.Thread(
-                target=self._serve, args=(hand,), name=f"tauten-decode-{self._label}-{number}", daemon=True
-            )
-            thread.start()
-            self._threads.append(thread)
-
-    def _serve(self, hand: _Hand) -> None:
-        while (job := self._take()) is not None:
-            if not job.future.cancelled():
-                job.finish(_outcome(hand, job))
-            del job  # or an idle thread would keep the last picture alive
-        hand.close()
-
-    def _take(self) -> _Job | None:
-        with self._ready:
-            while not self._jobs and not self._closed:
-                self._ready.wait()
-            return self._jobs.popleft() if self._jobs else None
+            return self.codec.decode(payload.data, payload.type, self.view.params, self.name)
+        except TautenError:
+            raise
+        except Exception as error:  # a codec's own bug fails its job, never the crew
+            raise self.broken(error) from error
 
     @property
-    def started(self) -> bool:
-        return bool(self._threads)
+    def duration(self) -> Callable[[], float]:
+        """Seconds of virtual time that a codec says it takes."""
+        return partial(self.codec.duration, self.payload)  # type: ignore[attr-defined]
 
-    def close(self) -> None:
-        with self._ready:
-            self._closed = True
-            jobs, self._jobs = self._jobs, deque()
-            self._ready.notify_all()
-        for job in jobs:
-            job.finish(MachineError("the decoders were closed", help="ask again", code="E332"))
-        for hand in self._hands:
-            hand.interrupt()
-        for thread in self._threads:
-            thread.join()
-
-
-def _outcome(hand: _Hand, job: _Job) -> Decoded | BaseException:
-    try:
-        return hand.decode(job)
-    except TautenError as error:
-        return error
-    except Exception as error:  # noqa: BLE001  # a codec's own bug fails its job, never the crew
-        failure = BackendError(
-            f"codec `{job.view.codec}` failed: {error!r}", help="report it to the codec's author"
+    def broken(self, error: Exception) -> BackendError:
+        return BackendError(
+            f"codec `{self.view.codec}` failed: {error!r}", help="report it to the codec's author"
         )
-        failure.__cause__ = error
-        return failure
 
 
-class _Hand:
-    """Decodes in the crew's own thread."""
+class _Crew(Workers):
+    """Who decodes, in one of the two ways."""
 
-    def decode(self, job: _Job) -> Decoded:
-        codec = find("codecs", job.view.codec)()
-        started = monotonic()
-        value = codec.decode(job.payload.data, job.payload.type, job.view.params, job.name)
-        return value, started, monotonic()
-
-    def interrupt(self) -> None:
-        """Stop what can be stopped; a thread's decode cannot."""
-
-    def close(self) -> None:
-        """Free what the hand holds."""
+    def closed_error(self) -> TautenError:
+        return MachineError("the decoders are closed", help="decode before the engine closes", code="E332")
 
 
-class _ProcessHand(_Hand):
+class _ProcessHand(Hand):
     """Decodes in a worker process, restarted when it dies; arrays come back through the arena."""
+
+    patience_s = PATIENCE_S
 
     def __init__(self, arena: Arena, job_limit_s: float) -> None:
         self._arena = arena
@@ -177,17 +93,27 @@ class _ProcessHand(_Hand):
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._closing = False
-        self._guard = threading.Lock()  # interrupt() comes from another thread
+        self._killed = False
+        self._guard = threading.Lock()  # stop() and interrupt() come from other threads
 
     @property
     def pid(self) -> int:
         """The worker's process id, 0 when none runs."""
         return self._process.pid if self._process else 0
 
-    def decode(self, job: _Job) -> Decoded:
-        link = self._open()
+    def work(self, job: Job) -> Any:
+        decoding: Any = job.function
         try:
-            outcome = self._exchange(link, job)
+            value, job.started, job.ended = self._decoded(self._open(), decoding)
+        except TautenError:
+            raise
+        except Exception as error:
+            raise decoding.broken(error) from error
+        return value
+
+    def _decoded(self, link: socket.socket, decoding: _Decoding) -> Decoded:
+        try:
+            outcome = self._exchange(link, decoding)
         except (OSError, EOFError, msgspec.DecodeError) as error:
             raise self._died(error) from None
         except BaseException:
@@ -197,11 +123,11 @@ class _ProcessHand(_Hand):
             raise outcome
         return outcome
 
-    def _exchange(self, link: socket.socket, job: _Job) -> Decoded | TautenError:
+    def _exchange(self, link: socket.socket, decoding: _Decoding) -> Decoded | TautenError:
         import numpy as np
 
-        data, view = job.payload, job.view
-        _worker.send(link, _worker.Job(view.codec, data.data, data.type, dict(view.params), job.name))
+        data, view = decoding.payload, decoding.view
+        _worker.send(link, _worker.Job(view.codec, data.data, data.type, dict(view.params), decoding.name))
         result = msgspec.msgpack.decode(self._answer(link), type=_worker.Result)
         if result.error:
             return _rebuilt(result)
@@ -236,7 +162,8 @@ class _ProcessHand(_Hand):
         with self._guard:
             if self._closing:
                 raise MachineError("the decoders were closed", help="ask again", code="E332")
-            if self._link is None or self._process is None or self._process.poll() is not None:
+            process = self._process
+            if self._link is None or process is None or self._killed or process.poll() is not None:
                 self._stop()
                 self._start()
             assert self._link is not None
@@ -263,6 +190,7 @@ class _ProcessHand(_Hand):
         """Kill the worker, if any, and return its exit status."""
         link, self._link = self._link, None
         process, self._process = self._process, None
+        self._killed = False
         if link is not None:
             link.close()
         if process is None:
@@ -270,12 +198,20 @@ class _ProcessHand(_Hand):
         process.kill()
         return process.wait()
 
+    def stop(self) -> None:
+        with self._guard:
+            self._kill()
+
     def interrupt(self) -> None:
         with self._guard:
             self._closing = True
-            process = self._process
-            if process is not None:
-                process.kill()  # ends a decode under way; close() collects it
+            self._kill()
+
+    def _kill(self) -> None:
+        """End a decode under way; the worker is collected when the next one is wanted, or at the close."""
+        if self._process is not None:
+            self._killed = True
+            self._process.kill()
 
     def close(self) -> None:
         with self._guard:
@@ -301,7 +237,8 @@ class Decoders:
         threads: int = 2,
         processes: int = 1,
         *,
-        queue: int = QUEUE_JOBS,
+        clock: Clock = real,
+        queue: int = QUEUE_BOUND,
         arena: Arena | None = None,
         job_limit_s: float = JOB_LIMIT_S,
     ) -> None:
@@ -309,12 +246,13 @@ class Decoders:
         self._owns_arena = arena is None
         self._process_hands: list[_ProcessHand] = []
         self._job_limit_s = job_limit_s
+        self._clock = clock
         self._crews: dict[str, _Crew] = {
-            "thread": _Crew(threads, queue, _Hand, "thread"),
-            "process": _Crew(processes, queue, self._make_process_hand, "process"),
+            "thread": _Crew(threads, "decode-thread", clock, bound=queue),
+            "process": _Crew(processes, "decode-process", clock, bound=queue, make=self._make_process_hand),
         }
 
-    def _make_process_hand(self) -> _Hand:
+    def _make_process_hand(self) -> Hand:
         hand = _ProcessHand(self.arena, self._job_limit_s)
         self._process_hands.append(hand)
         return hand
@@ -324,28 +262,45 @@ class Decoders:
         """Process ids of the workers that run now."""
         return [hand.pid for hand in self._process_hands if hand.pid]
 
-    async def decode(self, payload: Payload, view: View, *, mode: Mode = "thread") -> Decoded:
-        """Decode; returns (value, started, ended).
-
-        Raises MediaError (input), PlanError (codec, parameter), Overloaded (queue full), BackendError
-        E405 (the worker process died or hung). A cancelled job that waits is dropped; one under way runs
-        on, and its result is dropped.
-        """
+    def crew(self, mode: Mode) -> Workers:
+        """Who decodes in that way: where it is waited."""
         if mode not in self._crews:
             raise errors.PlanError(
                 f"decode = {mode!r}, expected thread or process",
                 help=errors.suggest(mode, self._crews),
                 code="E128",
             )
-        if not find("codecs", view.codec)().accepts(payload):
+        return self._crews[mode]
+
+    async def decode(
+        self,
+        payload: Payload,
+        view: View,
+        *,
+        mode: Mode = "thread",
+        request: Asked | None = None,
+        step: str = "",
+    ) -> Decoded:
+        """Decode, for a step of a request; returns (value, started, ended).
+
+        Raises MediaError (input), PlanError (codec, parameter), Overloaded (too many wait, or the deadline
+        could not be met), BackendError E405 (the worker process died or hung). A cancelled job that waits is
+        dropped; one under way runs on, in a process for half a second at most, and its result is dropped.
+        """
+        crew = self.crew(mode)
+        codec: Codec = find("codecs", view.codec)()
+        if not codec.accepts(payload):
             raise MediaError(
                 f"codec `{view.codec}` does not read {payload!r}",
                 help="ask for a view that fits it",
                 code="E219",
             )
-        job = _Job(payload, view)
-        self._crews[mode].add(job)
-        return await job.future
+        job = await crew.call(request or Request(self._clock), step, _Decoding(codec, payload, view))
+        return job.outcome(), job.started, job.ended
+
+    def zombies(self) -> int:
+        """Decodes that still run for requests that ended more than 100 ms ago."""
+        return sum(crew.zombies() for crew in self._crews.values())
 
     async def end(self) -> None:
         """Close without blocking the loop; at once where nothing was ever decoded."""
@@ -357,6 +312,6 @@ class Decoders:
     def close(self) -> None:
         """End all threads and processes; waiting jobs fail. Blocks until decodes in threads are done."""
         for crew in self._crews.values():
-            crew.close()
+            crew.close(None)
         if self._owns_arena:
             self.arena.close()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from tauten.clock import Clock, in_ms
 from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Lowered
+from tauten.plan.lower import Step as Planned
 from tauten.run.deploy.scheduling import retry_after
 from tauten.run.door.feedback import AdaptiveLimit, Margin
 from tauten.run.door.known_steps import GAIN, Met, Place, Step, Steps
@@ -54,7 +55,7 @@ class Path:
     """The steps of one plan, and what they will take for one more request.
 
     `before` says for each step which steps end before it begins; `places` where it may have to wait, and `met`
-    where steps may that only finished requests show: all those of a program.
+    where others may, such as those that only finished requests show: all those of a program.
     """
 
     def __init__(
@@ -264,14 +265,20 @@ def too_late(label: str, needs_s: float, left_s: float, retry_after_s: float) ->
 def path_of(lowered: Lowered | None, places: Met) -> Path | None:
     """The path of a plan: drawn steps are known, those of a program are met as its requests end.
 
-    None where no step of a drawing waits for a deployment.
+    None where no step of a drawing can wait for anything.
     """
     if lowered is None:
         return Path({}, {}, places)
     names = [step.name for step in lowered.steps]
     before = {name: (*lowered.edges.get(name, ()), *lowered.order.get(name, ())) for name in names}
-    drawn = {name: [each for binding in places(name) for each in binding] for name in names}
-    return Path(before, drawn, places) if any(drawn.values()) else None
+    waiting = any(_may_wait(step) or any(places(step.name)) for step in lowered.steps)
+    return Path(before, {}, places) if waiting else None
+
+
+def _may_wait(step: Planned) -> bool:
+    """Whether it decodes, or may give work to threads: where, is seen when the first request comes to it."""
+    kind = step.kind
+    return step.view is not None or (kind is not None and (bool(kind.context_param) or kind.streams))
 
 
 class Door:

@@ -23,7 +23,7 @@ _SHARE_GAIN = 1 / 32  # with 1/8 a branch that half of the requests take would l
 
 
 class Place(Protocol):
-    """A deployment as the path sees it."""
+    """A deployment, or a crew of threads, as the path sees it."""
 
     coming: int  # requests that were admitted and have yet to come here
 
@@ -122,7 +122,7 @@ class Step:
 
 class Steps:
     """The steps of one path. `before` says for each that a drawing announced which steps end before it begins,
-    `places` where it may have to wait, `met` where others may."""
+    `places` where it may have to wait, `met` where those may of which that does not say it."""
 
     def __init__(
         self, before: Mapping[str, Iterable[str]], places: Mapping[str, Iterable[Place]], met: Met | None
@@ -130,8 +130,9 @@ class Steps:
         self._met = met
         self.named: dict[str, Step] = {}
         for name, earlier in before.items():
-            binding = tuple(places.get(name, ()))
-            self.named[name] = Step((binding,) if binding else ())
+            given = places.get(name)
+            bindings = [tuple(given)] if given is not None else met(name) if met is not None else ()
+            self.named[name] = Step(bindings)
             self.named[name].before.update(earlier)
         self._drawn = len(self.named)  # those come first
         self._learned = 0
@@ -154,7 +155,7 @@ class Steps:
 
     def sure(self, visit: str) -> bool:
         """Whether every request comes to the step of a visit."""
-        step = self.named.get(_base(visit))
+        step = self.named.get(step_of(visit))
         return step is not None and step.sure
 
     def _meet(self, came: Iterable[str]) -> bool:
@@ -250,9 +251,9 @@ def stays(rows: Iterable[Row]) -> dict[str, Stay]:
     waited: dict[str, float] = {}
     for name, cause, begin, end in rows:
         if cause == VISIT or name == BODY:
-            visits.setdefault(_base(name), []).append((begin, end, name))
+            visits.setdefault(step_of(name), []).append((begin, end, name))
             if name != BODY:
-                calls.setdefault(_parent(_base(name)), []).append((begin, end))
+                calls.setdefault(_parent(step_of(name)), []).append((begin, end))
         elif cause in ("queue", "batch_wait"):
             waited[name] = waited.get(name, 0.0) + end - begin
     found = {}
@@ -277,7 +278,7 @@ def _lucky(visits: list[tuple[float, float, str]], turns: list[Span], waited: Ma
 _AGAIN = re.compile(r"\[\d+\](\.\w+$)?")  # what is decoded for a member of a map belongs to that
 
 
-def _base(name: str) -> str:
+def step_of(name: str) -> str:
     """The step of a visit."""
     return _AGAIN.sub("", name) if "[" in name else name
 

@@ -76,8 +76,9 @@ class Saying:
         """Encoding is booked with the request: it is part of what the client waits for."""
         request = self.call.request
         assert request is not None  # the stream has begun
+        request.admitted = True  # it has begun to answer: nothing refuses it any more
         workers: Workers = self.service.engine.workers
-        data: bytes = await workers.run(request.trace, "", "user", function, *args)
+        data: bytes = await workers.run(request, "", "user", function, *args)
         return data
 
     async def events(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
