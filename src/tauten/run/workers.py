@@ -29,6 +29,10 @@ from tauten.run.request import Asked
 from tauten.run.trace import Trace
 
 R = TypeVar("R")
+LEARN_S, LEARN_ALL = (
+    0.001,
+    64,
+)  # between jobs that teach, after the first ones: shorter ones come often enough
 
 
 class Job(Entry):
@@ -138,30 +142,32 @@ class Workers(Queued):
 
         Raises Overloaded where too many wait, or the deadline could not be met.
         """
-        job = await self.call(request, step, function, *args)
+        job = self._admitted(request, step, function, args)
+        await self._wait(job)
         job.write(request.trace, step, cause, self.clock())
         return job.outcome()  # type: ignore[no-any-return]
 
     async def finish(self, request: Asked, step: str, cause: str, function: Callable[..., object]) -> None:
         """As `run`, of what ends a work that was begun: it is not refused."""
-        job = await self._wait_for_turn(Job(function, (), request, self.clock()))
+        job = Job(function, (), request, self.clock())
+        await self._wait(job)
         job.write(request.trace, step, cause, self.clock())
         job.outcome()
 
     async def call(self, request: Asked, step: str, function: Callable[..., Any], *args: Any) -> Job:
         """As `run`; gives the job, which is over, and writes no rows."""
-        job = Job(function, args, request, self.clock())
-        with self._lock:
-            self._check(request, step, job)
-        return await self._wait_for_turn(job)
+        job = self._admitted(request, step, function, args)
+        await self._wait(job)
+        return job
 
-    async def _wait_for_turn(self, job: Job) -> Job:
+    async def _wait(self, job: Job) -> None:
+        """Let a job wait for its turn, and until it is over."""
         if self.closed:
             raise self.closed_error()
         virtual = isinstance(job.loop, VirtualLoop)
         if virtual and not hasattr(job.function, "duration"):
             self._do(_HERE, job)
-            return job
+            return
         with self._lock:
             self.queue.push(job)
         if virtual:
@@ -174,7 +180,6 @@ class Workers(Queued):
         except BaseException:
             self._leave(job)
             raise
-        return job
 
     def later(self, function: Callable[..., object], *args: Any) -> None:
         """Run a clean-up in a thread without waiting for it; what it raises goes to the thread's hook."""
@@ -185,18 +190,27 @@ class Workers(Queued):
 
     # -- the door --------------------------------------------------------------------------------------------
 
+    def _admitted(
+        self, request: Asked, step: str, function: Callable[..., Any], args: tuple[Any, ...]
+    ) -> Job:
+        job = Job(function, args, request, self.clock())
+        with self._lock:
+            self._check(request, step, job)
+        return job
+
     def _check(self, request: Asked, step: str, job: Job) -> None:
         """Order a job by what is left to its request; refuse it where that is too little, or no place is free."""
         now = job.queued
-        self._check_room(request, self.bound)
+        if self.queue.live >= self.bound:
+            self._check_room(request, self.bound)
         if request.coming:
             self.came(request)
-        own_s = self.durations.expected(1)
-        self._mixed = self._mixed or bool(request.priority or request.tenant)
-        if self._mixed:
-            self._note(request, own_s / len(self._hands), now)
+        if request.priority or request.tenant or self._mixed:
+            self._mixed = True
+            self._note(request, self.durations.expected(1) / len(self._hands), now)
         if request.deadline == math.inf:
             return
+        own_s = self.durations.expected(1)
         if request.after:
             job.after = request.after.get(step_of(step), 0.0)
         job.due = job.target - own_s - job.after
@@ -270,8 +284,9 @@ class Workers(Queued):
     def _over(self, job: Job) -> None:
         """On the loop: a job has been done."""
         self.done += 1
-        if job.error is None:
-            self.durations.observe(1, 1.0, job.ended - job.started, self.clock())
+        durations, ended = self.durations, job.ended
+        if job.error is None and (ended - durations.last > LEARN_S or durations.runs < LEARN_ALL):
+            durations.observe(1, 1.0, ended - job.started, ended)
         if job.left:
             job.forget()
         elif self._margins[job.priority].value > 1.0:
