@@ -55,6 +55,14 @@ def linear(folder: Path, inputs: int = 4, outputs: int = 3, axis: str = "n") -> 
     )
 
 
+def batch_of(folder: Path, rows: int, inputs: int = 4, outputs: int = 3) -> Path:
+    """As `linear`, exported for so many rows and no others."""
+    weight = np.add.outer(np.arange(inputs), np.arange(outputs)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    given, made = {"x": ("float32", [rows, inputs])}, {"y": ("float32", [rows, outputs])}
+    return write(folder / "batch.onnx", nodes, given, made, [numpy_helper.from_array(weight, "w")])
+
+
 def identity(folder: Path, dtype: str) -> Path:
     """y = x of any type, shape [n, m]."""
     nodes = [helper.make_node("Identity", ["x"], ["y"])]

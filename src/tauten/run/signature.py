@@ -32,9 +32,25 @@ class Signature(msgspec.Struct, frozen=True):
         Only then requests can be joined on it: the file itself says that it is one axis. A model whose
         rows depend on one another (a softmax over the batch) must not name its axis so.
         """
+        first = self._first()
+        return first if isinstance(first, str) else ""
+
+    @property
+    def batch_size(self) -> int:
+        """The size of a batch that the file fixes: that of the first axis where every tensor has the same one,
+        above 1; else 0. A request that fills it runs as it came; others are filled up, and may share it."""
+        first = self._first()
+        return first if isinstance(first, int) and first > 1 else 0
+
+    @property
+    def joins(self) -> bool:
+        """Whether requests may share a run."""
+        return bool(self.batch_axis or self.batch_size)
+
+    def _first(self) -> Axis:
+        """The first axis, where all have the same one; else ""."""
         firsts = {info.shape[0] if info.shape else "" for info in (*self.inputs, *self.outputs)}
-        only = firsts.pop() if len(firsts) == 1 else ""
-        return only if isinstance(only, str) else ""
+        return firsts.pop() if len(firsts) == 1 else ""
 
     def text(self) -> str:
         """As JSON, to travel among a backend's properties."""

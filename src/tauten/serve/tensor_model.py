@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ def tensor_model(
 
     A request brings its own batch axis. Requests share a run where the file gives the first axis of every
     input and output one name (up to `MOST` by default; ``batch`` of the stage ``model`` in a plan says
-    otherwise). `threads` is what the default plan asks for; 0 leaves it to the framework.
+    otherwise), or one size: then a request brings at most so many rows, and what is missing is filled up. `threads` is what the default plan asks for; 0 leaves it to the framework.
     """
     path = Path(source)
     is_file = isinstance(source, Path) or path.suffix == ".onnx"
@@ -65,12 +65,14 @@ class TensorService(Service):
     signature = Signature((), ())
     _station: Station | None = None  # the last one used
     _dtypes: Mapping[str, Any] = {}  # what each input must be
+    _inputs: Sequence[TensorInfo] = ()  # with the rows that a request may bring
 
     async def open(self) -> None:
         await super().open()
         bound = self.engine.plans[self.plan_id].bound[STAGE]
         self.signature = parse(bound.deployments[STAGE].properties["signature"])
         self._dtypes = {info.name: _dtype(info) for info in self.signature.inputs}
+        self._inputs = _taken(self.signature)
         odd = [info.name for info in (*self.signature.inputs, *self.signature.outputs) if not info.dtype]
         if odd:
             self.ready = False
@@ -82,7 +84,7 @@ class TensorService(Service):
 
     @property
     def max_batch(self) -> int:
-        """How many requests may share a run; 0 where their rows cannot be joined."""
+        """How many requests may share a run of any number of rows; 0 where that is no free axis."""
         plans = self.engine.plans
         opened = plans.get(self.plan_id) or next(iter(plans.values()), None)  # during a swap the new one
         if opened is None or not self.signature.batch_axis:
@@ -97,7 +99,7 @@ class TensorService(Service):
         if found is None or found.opened is not opened:
             deployment = opened.bound[STAGE].deployments[STAGE]
             assert isinstance(deployment, Deployment)  # raw models have no slots
-            most = deployment.max_batch if self.signature.batch_axis else 1
+            most = deployment.max_batch if self.signature.joins else 1
             found = self._station = Station(self.engine.door, opened, STAGE, deployment, most)
         return found
 
@@ -108,8 +110,10 @@ class TensorService(Service):
             raise _wrong_names(signature, given)
         feed = Feed()
         sizes: dict[str, int] = {}
-        for info in signature.inputs:
+        for info in self._inputs:
             feed[info.name] = _fit(info, self._dtypes[info.name], given[info.name], sizes)
+        if (most := signature.batch_size) and not 0 < sizes[_ROWS] <= most:
+            raise _wrong_rows(signature, sizes[_ROWS])
         return feed
 
 
@@ -174,6 +178,16 @@ def _default_plan(workflow: Workflow[..., Any], threads: int) -> Plan:
 # -- what fits -----------------------------------------------------------------------------------------------
 
 
+_ROWS = "rows"  # the name of an axis that the file fixes and requests need not fill
+
+
+def _taken(signature: Signature) -> tuple[TensorInfo, ...]:
+    """The inputs as requests bring them: of a batch that the file fixes any number of rows, the same in each."""
+    if not signature.batch_size:
+        return signature.inputs
+    return tuple(TensorInfo(info.name, info.dtype, (_ROWS, *info.shape[1:])) for info in signature.inputs)
+
+
 def _dtype(info: TensorInfo) -> Any:
     import numpy as np
 
@@ -233,6 +247,15 @@ def _wrong_names(signature: Signature, given: Mapping[str, Any]) -> InputError:
     seen = f"no input is called {unknown[0]!r}" if unknown else f"input {missing[0]!r} is missing"
     return InputError(
         seen, help=suggest(unknown[0], known) if unknown else f"inputs: {', '.join(known)}", code="E296"
+    )
+
+
+def _wrong_rows(signature: Signature, rows: int) -> InputError:
+    most = signature.batch_size
+    return InputError(
+        f"input {signature.inputs[0].name!r} has {rows} rows; the model's batch is fixed at {most}",
+        help=f"send 1 to {most} rows in a request; what is missing is filled up",
+        code="E296",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tauten.errors import BackendError
-from tauten.run.backends._parts import Part
+from tauten.run.backends._parts import Part, filled
 
 Arrays = Mapping[str, Any]
 
@@ -28,14 +28,18 @@ def elements(item: Arrays) -> float:
     return float(sum(sizes))
 
 
-def stacked(items: Sequence[Arrays], *, most: int) -> list[Part]:
-    """Items of equal shapes stacked, at most `most` at once; 0: as they are, one by one, without a batch axis."""
+def stacked(items: Sequence[Arrays], *, most: int, sizes: Sequence[int] = ()) -> list[Part]:
+    """Items of equal shapes stacked, at most `most` at once, and filled up to one of `sizes` where there are any;
+    0: as they are, one by one, without a batch axis."""
     if not most:
         return [Part((index,), dict(item), _whole) for index, item in enumerate(items)]
-    return [
-        Part(members, _stack([items[index] for index in members]), partial(_each_row, len(members)))
-        for members in _split(items, most)
-    ]
+    return [_part(members, [items[index] for index in members], sizes) for members in _split(items, most)]
+
+
+def _part(members: Sequence[int], items: Sequence[Arrays], sizes: Sequence[int]) -> Part:
+    count = len(items)
+    rows = filled(count, sizes)
+    return Part(members, _stack(items, rows), partial(_each_row, count, rows))
 
 
 def _split(items: Sequence[Arrays], most: int) -> list[list[int]]:
@@ -45,10 +49,12 @@ def _split(items: Sequence[Arrays], most: int) -> list[list[int]]:
     return [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
 
 
-def _stack(members: Sequence[Arrays]) -> dict[str, Any]:
+def _stack(members: Sequence[Arrays], rows: int) -> dict[str, Any]:
+    """One tensor for each input; the last member stands for those that are missing."""
     first = members[0]
-    if len(members) == 1:
+    if rows == 1:
         return {name: np.asarray(array)[np.newaxis] for name, array in first.items()}
+    members = [*members, *[members[-1]] * (rows - len(members))]
     return {name: np.stack([item[name] for item in members]) for name in first}
 
 
@@ -56,11 +62,12 @@ def _whole(outputs: Arrays) -> list[Any]:
     return [outputs]
 
 
-def _each_row(count: int, outputs: Arrays) -> list[Any]:
+def _each_row(count: int, rows: int, outputs: Arrays) -> list[Any]:
+    """The first `count` rows of each output, which are the members'."""
     for name, array in outputs.items():
-        if np.shape(array)[:1] != (count,):
+        if np.shape(array)[:1] != (rows,):
             raise BackendError(
-                f"output {name!r} has shape {np.shape(array)}, expected {count} on axis 0",
+                f"output {name!r} has shape {np.shape(array)}, expected {rows} on axis 0",
                 help="set the backend option `unbatched = true` for a model without a batch axis",
                 code="E407",
             )

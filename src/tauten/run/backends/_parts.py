@@ -10,6 +10,7 @@ from tauten.errors import BackendError, TautenError
 
 Arrays = Mapping[str, Any]
 Execute = Callable[[dict[str, Any]], Arrays]
+ANY = 1 << 30  # rows: a bound that no batch meets
 
 
 class Part(NamedTuple):
@@ -22,6 +23,18 @@ class Part(NamedTuple):
     members: Sequence[int]  # where its items stand in the batch
     inputs: dict[str, Any]
     split: Callable[[Arrays], list[Any]]  # the outputs as one answer for each member: views, never copies
+
+
+def filled(count: int, sizes: Sequence[int]) -> int:
+    """The size that so many run at, where the engine runs only certain ones: the others are filled up."""
+    return next((size for size in sizes if size >= count), count)
+
+
+def batch_text(most: int, sizes: Sequence[int]) -> str:
+    """What a batch may hold, for people."""
+    if len(sizes) > 1:
+        return f"filled up to {', '.join(map(str, sizes))}"
+    return {0: "no batch axis", ANY: "any"}.get(most, f"fixed at {most}")
 
 
 def run(parts: Sequence[Part], execute: Execute) -> list[Any]:

@@ -126,7 +126,7 @@ class Ride(Single):
         Single.__init__(
             self,
             station,
-            budget_s=call.deadline_ms / 1e3 if timed else service.budget_s,
+            budget_s=call.deadline_ms / 1e3 - first.sent_s if timed else service.budget_s,
             aim=ANY_TIME if timed else service.aim,
             priority=priority,
             tenant=first.caller.tenant,
