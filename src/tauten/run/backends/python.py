@@ -42,6 +42,7 @@ class PythonBackend:
         self.spec = spec
         self.kind: StageKind[..., Any] = kind
         self._call: Callable[..., Any] | None = None
+        self._dead = False  # said by what it raised
 
     def open(self) -> None:
         if self._call is not None:
@@ -91,10 +92,14 @@ class PythonBackend:
             if len(item) == 2:
                 return call(*args, **kwargs)
             return item[2].run(call, *args, **kwargs)
-        except TautenError as error:
-            return error
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's exception is that member's result
-            return _stage_error(self.kind.name, "raised", error)
+            self._dead = self._dead or bool(getattr(error, "dead", False))
+            return error if isinstance(error, TautenError) else _stage_error(self.kind.name, "raised", error)
+
+    def alive(self) -> bool:
+        """Whether it can go on: an instance may have a method of this name, or mark what it raises as `dead`."""
+        ask = getattr(self._call, "alive", None) if self.kind.is_class else None
+        return not self._dead and (not callable(ask) or bool(ask()))
 
     def _run_together(self, call: Callable[..., Any], members: list[Call]) -> list[Any]:
         args = [list(column) for column in zip(*(member[0] for member in members), strict=True)]
