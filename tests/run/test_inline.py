@@ -195,6 +195,23 @@ def test_a_backend_that_dies_on_the_loop_is_opened_anew_by_its_thread() -> None:
     deployed(body, pure=False)
 
 
+@pytest.mark.parametrize(("most", "wait"), [(1, "slack"), (8, "slack"), (8, "off")])
+def test_how_many_come_is_known_however_batches_may_wait(most: int, wait: Any) -> None:
+    """What is worth a hand-off where few come is not where many do."""
+    seconds = inline_most(HAND_S, FEW) / 2
+
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(64):
+            await ask(deployment, seconds)
+        assert [here for here, _ in made[0].ran[-8:]] == [False] * 8, "one after the other, without a pause"
+        for _ in range(72):
+            made[0].clock.now += 0.005
+            await ask(deployment, seconds)
+        assert [here for here, _ in made[0].ran[-8:]] == [True] * 8
+
+    deployed(body, max_batch=most, wait=wait)
+
+
 def test_the_decision() -> None:
     assert runs_inline(INLINE_S / 2, items=1, behind=0)
     assert not runs_inline(INLINE_S / 2, items=2, behind=0)

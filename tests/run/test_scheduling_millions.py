@@ -21,7 +21,7 @@ RETURN_S = 0.0004  # until a client that was answered asks again
 ARRIVE, EXPIRE, FINISH, WAKE = range(4)
 
 
-def run_s(count: int) -> float:
+def run_s(count: float) -> float:
     return FIXED_S + ITEM_S * count
 
 
@@ -122,7 +122,7 @@ class Simulation:
         while self.idle and self.queue.live:
             head = self.queue.head()
             since = max(self.idle_since, head.came)
-            waiting = Queue(self.queue.live, MOST, head.due, head.due - head.came, since)
+            waiting = Queue(self.queue.live, MOST, self.queue.live, head.due, head.due - head.came, since)
             forecast = Forecast(self.returning, RETURN_S, self.rate)
             found = release(self.now, waiting, run_s, run_s, forecast)
             if not found.members:

@@ -394,13 +394,16 @@ def balanced(deployment: Deployment) -> None:
     waiting = list(queue)
     assert queue.live == sum(job.count for job in waiting)
     groups: Counter[Any] = Counter()
+    weights: dict[Any, float] = {}
     for job in waiting:
         groups[job.group] += job.count
+        weights[job.group] = weights.get(job.group, 0.0) + job.weight
         assert job.count == job.waiter.count == len(job.waiter.riders) if isinstance(job.waiter, Ride) else 1
         assert len(job.item["a"]) == round(getattr(job.waiter, "rows", len(job.item["a"])))
         assert job.weight == pytest.approx(sum(array.size for array in job.item.values()))
     if deployment.max_batch > 1:
-        assert deployment._groups == groups
+        assert {group: crowd.count for group, crowd in deployment._groups.items()} == groups
+        assert {group: crowd.weight for group, crowd in deployment._groups.items()} == pytest.approx(weights)
     lanes = [lane for cls in queue._classes for _, _, lane in cls.lanes]
     assert [lane.count for lane in lanes] == [sum(job.count for *_, job in lane.heap) for lane in lanes]
     assert queue._size == sum(len(lane.heap) for lane in lanes)

@@ -4,23 +4,57 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 
 class Family:
     """The members of one map in one request: how many run, and who of them waits at a deployment."""
 
-    __slots__ = ("active", "last", "waiting")
+    __slots__ = ("active", "came", "last", "started", "waiting")
 
     def __init__(self) -> None:
         self.active = 0
+        self.started = 0  # since none was active
+        self.came: dict[object, int] = {}  # deployment -> times that members came there since
         self.waiting: dict[object, int] = {}  # deployment -> members in its queue
         self.last = -1.0  # when a member last came to a deployment
 
+    def start(self) -> None:
+        """One more runs."""
+        if not self.active:
+            self.started = 0
+            self.came.clear()
+        self.active += 1
+        self.started += 1
+
+    def come(self, deployment: object) -> None:
+        """One of them is there, and waits."""
+        self.came[deployment] = self.came.get(deployment, 0) + 1
+        self.waiting[deployment] = self.waiting.get(deployment, 0) + 1
+
     def missing(self, deployment: object) -> int:
-        """Members that run and may still come."""
-        return self.active - self.waiting.get(deployment, 0)
+        """Members that run and may still come, each as often as the others: who was there is not missing."""
+        there = self.came.get(deployment, 0)
+        return max(0, min(self.active - self.waiting.get(deployment, 0), -there % max(self.started, 1)))
+
+
+def family_of(families: Mapping[str, Family], step: str) -> Family | None:
+    """The innermost map that a visit of a step belongs to: as its member, or called by one of its members.
+
+    >>> inner, outer = Family(), Family()
+    >>> families = {"outer": outer, "outer[1]/inner": inner}
+    >>> family_of(families, "outer[1]/inner[2]") is inner
+    True
+    >>> family_of(families, "outer[2]/other") is family_of(families, "outer/other") is outer
+    True
+    """
+    while step:
+        found = families.get(step[: step.rindex("[")] if step.endswith("]") else step)
+        if found is not None:
+            return found
+        step = step.rpartition("/")[0]
+    return None
 
 
 async def gather_members(
@@ -48,7 +82,7 @@ async def gather_members(
 
     async def start(member: Any) -> None:
         await gate.acquire()
-        family.active += 1
+        family.start()
         task = asyncio.ensure_future(one(member))
         task.add_done_callback(ended)
         tasks.append(task)

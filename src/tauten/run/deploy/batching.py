@@ -9,25 +9,28 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, cast
 
 from tauten.clock import Clock
 from tauten.run.contracts import BatchBackend
 from tauten.run.deploy.estimates import Arrivals, Durations
-from tauten.run.deploy.job import Job, Party
+from tauten.run.deploy.job import Crowd, Job, Party
 from tauten.run.deploy.queueing import QUEUE_BOUND, Queued
 from tauten.run.deploy.replica import Replica
 from tauten.run.deploy.scheduling import (
+    HALF,
     HAND_S,
     Queue,
     Release,
     Wait,
     fit,
     inline_most,
+    padded,
     part,
-    queue_wait,
     release,
     runs_inline,
+    stepped,
 )
 
 HERE = 0.6  # before it is known: a thread's run ends when it has the interpreter again
@@ -71,9 +74,8 @@ class Batching(Queued):
         self._free_at = 0.0  # when the first replica is predicted to be idle
         self._hold: Release | None = None  # why the waiting batch has not left, and until when
         self._hold_since = 0.0
-        self._hold_due = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._groups: dict[Any, int] = {}  # waiting requests by group
+        self._groups: dict[Any, Crowd] = {}  # what waits, by group
         self._here = HERE  # times what a thread takes for a run is what the loop takes
         self._hand_s = HAND_S  # that giving a thread one item and taking it back costs
         self._stall = (
@@ -81,16 +83,33 @@ class Batching(Queued):
         )
         self._gap_s = math.inf  # between members of maps as they come
         self._prepares = False
-        self._sizes: Sequence[int] = ()
+        self._sizes: Sequence[int] = ()  # that the backend runs, where not any
         self._backend: BatchBackend | None = None
+
+    def _run_only(self, sizes: Sequence[int]) -> None:
+        """Keep to the sizes of a backend that runs no others; what its items weigh are places of them."""
+        self._sizes = sorted(sizes)
+        if sizes:
+            self.max_batch = min(self.max_batch, max(sizes))
+            self.max_weight = min(self.max_weight, max(sizes) + HALF)
+
+    def _count_in(self, job: Job) -> Crowd:
+        """It waits from now on, among those of its group."""
+        crowd = self._groups.get(job.group)
+        if crowd is None:
+            crowd = self._groups[job.group] = Crowd()
+        crowd.count += job.count
+        crowd.weight += job.weight
+        return crowd
 
     def _uncount(self, job: Job) -> None:
         """It waits no more."""
         if self.max_batch > 1:
-            groups = self._groups
-            groups[job.group] -= job.count
-            if not groups[job.group]:
-                del groups[job.group]
+            crowd = self._groups[job.group]
+            crowd.count -= job.count
+            crowd.weight -= job.weight
+            if not crowd.count:
+                del self._groups[job.group]
             if job.family is not None:
                 job.family.waiting[self] -= 1
 
@@ -139,66 +158,85 @@ class Batching(Queued):
     def _decide(self, head: Job) -> list[list[Job]] | None:
         """The next batch, in parts where several replicas are idle; None where it is held."""
         now = self.clock()
-        found = self._decision(head, now)
+        crowd = self._groups[head.group]
+        found = self._decision(head, crowd, now)
         if not found.members:
-            self._keep(found, head, now)
+            self._keep(found, now)
             return None
         held = self._hold_since if self._hold is not None else -1.0
         if self._hold is not None:
             if found.reason != "slack":
                 self.arrivals.held(found.members >= self._hold.target or found.reason == "full")
             self._unhold()
-        size, idle, expected = found.members, len(self._idle), self.durations.expected
-        waiting, reason, parts = self._groups.get(head.group, size), found.reason, 1
-        if idle > 1 and self.wait == "slack" and (each := part(waiting, size, idle, expected)) < size:
-            size, reason, parts = each, "spread", -(-waiting // each)
-        if self._sizes:
-            size = min(size, fit(size, self._sizes, expected)[0])
-        return [self._gather(size, reason, held) for _ in range(parts)]
+        size, reason, bounds = found.members, found.reason, [self.max_weight]
+        whole = min(crowd.weight * size / crowd.count, self.max_weight)
+        parts = min(len(self._idle), crowd.count)
+        if parts > 1 and self.wait == "slack":
+            share = part(crowd.weight, whole, parts, stepped(self.durations.of_weight, self._sizes))
+            if share < whole:
+                reason = "spread"
+                bounds = [share] * (parts - 1) + bounds  # the last one takes who is left
+        if self._sizes and reason != "spread":
+            bounds = [self._fitting(whole)]
+        return [self._gather(size, bound, reason, held) for bound in bounds]
 
-    def _decision(self, head: Job, now: float) -> Release:
-        count = self._groups.get(head.group, 1)
+    def _fitting(self, weight: float) -> float:
+        """The weight of a batch of about so many places, padded up or trimmed down to a size that runs."""
+        run = fit(max(1, round(weight)), self._sizes, self.durations.of_weight)[1]
+        return min(self.max_weight, run + HALF)
+
+    def _decision(self, head: Job, crowd: Crowd, now: float) -> Release:
+        count, weight, durations = crowd.count, crowd.weight, self.durations
         most = self.max_batch
         if self.max_weight < math.inf:
-            most = max(1, min(most, int(self.max_weight * head.count / head.cost)))
+            most = min(most, count + int((self.max_weight - weight) * count / weight))
         if count >= most:
-            return Release(most, "full")
+            return Release(min(count, self.max_batch), "full")
         if self.wait == "off":
             return Release(count, "off")
-        if self.wait == "slack" and self.durations.expected(most) < _NO_HOLD_S:
+        if self.wait == "slack" and durations.of_weight(weight * most / count) < _NO_HOLD_S:
             return Release(count, "alone" if count == 1 else "gain")
         family = head.family
         due = head.target - head.after
         state = Queue(
             count,
             most,
+            weight,
             due,
             due - head.queued,
             self._hold_since if self._hold is not None else now,
             self.queue.live - count,
             family.waiting[self] if family is not None else 0,
-            max(0, family.missing(self)) if family is not None else 0,
+            family.missing(self) if family is not None else 0,
             self._gap_s,
         )
-        durations = self.durations
-        found = release(
-            now,
-            state,
-            durations.expected,
-            durations.high_of,
-            self.arrivals.forecast(now),
-            self.wait,
-        )
+        seconds, high = stepped(durations.of_weight, self._sizes), stepped(durations.high_of, self._sizes)
+        forecast = self.arrivals.forecast(now)
+        found = release(now, state, seconds, high, forecast, self.wait)
+        if not found.members:  # all are kept, whoever's turn it is
+            due, budget_s = self._tightest(head.group)
+            if due < state.due or budget_s < state.budget_s:
+                state = state._replace(due=due, budget_s=budget_s)
+                found = release(now, state, seconds, high, forecast, self.wait)
         if found.members or self.wait != "slack" or self._hold is not None or self.arrivals.may_hold():
             return found
         return Release(count, "gain")
 
-    def _keep(self, found: Release, head: Job, now: float) -> None:
+    def _tightest(self, group: Any) -> tuple[float, float]:
+        """When the first of a group that might be held must be done, and the least time that one had: they are
+        fewer than a batch holds."""
+        due = budget_s = math.inf
+        for job in islice(self.queue, self.max_batch):
+            if job.group == group:
+                end = job.target - job.after
+                due, budget_s = min(due, end), min(budget_s, end - job.queued)
+        return due, budget_s
+
+    def _keep(self, found: Release, now: float) -> None:
         """Hold the batch: until enough came, or a timer that may be early and then looks again."""
         if self._hold is None:
             self._hold_since = now
         self._hold = found
-        self._hold_due = head.due
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
@@ -215,23 +253,27 @@ class Batching(Queued):
         if self._idle:
             self._release()
 
-    def _gather(self, size: int, reason: str, held: float = -1.0) -> list[Job]:
+    def _gather(self, size: int, most: float, reason: str, held: float = -1.0) -> list[Job]:
         """The most urgent item and waiting items of its group, up to a size and a weight."""
         batch: list[Job] = []
         passed: list[Job] = []
         weight, count = 0.0, 0
         queue, now = self.queue, self.clock()
         known = self.durations.fresh(now)
-        while count < size and len(passed) < LOOK_PAST:
+        while count < size and weight < most and len(passed) < LOOK_PAST:
             job = queue.pop()
             if job is None:
                 break
             if job.due < now and known and self._is_hopeless(job, now):
                 self._expire(job, now)
-            elif batch and (job.group != batch[0].group or not self._room(job, size - count, weight)):
+            elif batch and job.group != batch[0].group:
                 passed.append(job)
+            elif batch and not job.room(size - count, most - weight):
+                passed.append(job)
+                if self._is_usual(job):
+                    break  # for the others there is no room either
             else:
-                if job.count > 1 and (room := self._room(job, size - count, weight)) < job.count:
+                if job.count > 1 and (room := job.room(size - count, most - weight)) < job.count:
                     passed.append(cast(Party, job.waiter).split(max(room, 1)))
                 job.taken = True
                 weight += job.weight
@@ -246,11 +288,10 @@ class Batching(Queued):
                 job.held = max(held, job.queued)
         return batch
 
-    def _room(self, job: Job, places: int, weight: float) -> int:
-        """For how many requests of a job there is room beside so much weight."""
-        if weight + job.weight <= self.max_weight:
-            return places
-        return min(places, int((self.max_weight - weight) * job.count / job.weight)) if job.count > 1 else 0
+    def _is_usual(self, job: Job) -> bool:
+        """Whether it weighs what those of its group that wait do in the mean, as where all are alike."""
+        crowd = self._groups[job.group]
+        return abs(job.weight * crowd.count / (crowd.weight * job.count) - 1.0) < _ALIKE
 
     def _is_hopeless(self, job: Job, now: float) -> bool:
         return job.deadline < now + job.after + self._quickest_s(job)
@@ -268,13 +309,17 @@ class Batching(Queued):
     def _start(self, replica: Replica, batch: list[Job]) -> None:
         first = batch[0]
         size, weight = _extent(batch)
+        weight = padded(weight, self._sizes)
         durations = self.durations
         now = self.clock()
         first.given = now
-        if replica.inline and first.reason != "spread" and durations.fresh(now):
-            most_s = inline_most(self._hand_s, self.arrivals.rate(now))
-            if runs_inline(self._here * durations.usual_of(weight), size, self.queue.live, most_s):
-                first.reason = "inline"
+        if replica.inline:
+            if self.max_batch == 1 or self.wait != "slack":
+                self.arrivals.came(now, size)  # else they were counted when they came
+            if first.reason != "spread" and durations.fresh(now):
+                most_s = inline_most(self._hand_s, self.arrivals.rate(now))
+                if runs_inline(self._here * durations.usual_of(weight), size, self.queue.live, most_s):
+                    first.reason = "inline"
         self.batches += 1
         self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
         self.reasons[first.reason] = self.reasons.get(first.reason, 0) + 1
@@ -293,9 +338,9 @@ class Batching(Queued):
             if len(replica.held) != 1 or replica.dead:
                 continue
             head = self.queue.head()
-            if head is None or self._groups.get(head.group, 0) < self.max_batch:
+            if head is None or self._groups[head.group].count < self.max_batch:
                 return
-            if batch := self._gather(self.max_batch, "full"):
+            if batch := self._gather(self.max_batch, self.max_weight, "full"):
                 self._start(replica, batch)
 
     def finished(self, replica: Replica, batch: list[Job]) -> None:
@@ -330,7 +375,8 @@ class Batching(Queued):
     def _learn(self, first: Job, size: int, weight: float, now: float) -> None:
         """Learn from a run that went well."""
         durations, took_s, inline = self.durations, first.ended - first.started, first.reason == "inline"
-        usual_s = durations.usual_of(weight)
+        ran = padded(weight, self._sizes)  # what is filled up takes as long as the whole
+        usual_s = durations.usual_of(ran)
         if size == 1 and first.busy_s > 0.0 and usual_s > 0.0:
             if inline:
                 stall = took_s / first.busy_s
@@ -341,7 +387,7 @@ class Batching(Queued):
             here = first.busy_s * max(self._stall, 1.0) / usual_s
             self._here += (min(here, 2.0) - self._here) / 8
         if not inline and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
-            durations.observe(size, weight or size, took_s, now)
+            durations.observe(size * ran / weight, ran, took_s, now)
 
     def _halved(self, job: Job) -> bool:
         """Let the halves of a party that failed as a whole run anew, so that each of it gets what is its own."""
@@ -357,7 +403,9 @@ class Batching(Queued):
             job.error = self.gone()  # whose mistake it was is not found any more
             return False
         self.bisected += 1
-        for half in (party.split(job.count // 2), job):
+        rest = party.split(job.count // 2)
+        job.parted, rest.parted = job.parted[: party.gone], job.parted[party.gone :]
+        for half in (rest, job):
             half.error, half.taken = None, False
             self._back(half)
         return True
@@ -365,7 +413,7 @@ class Batching(Queued):
     def _back(self, job: Job) -> None:
         """It waits once more."""
         if self.max_batch > 1:
-            self._groups[job.group] = self._groups.get(job.group, 0) + job.count
+            self._count_in(job)
         self.queue.push(job)
 
     def _lost(self, batch: list[Job]) -> None:
@@ -382,33 +430,6 @@ class Batching(Queued):
                 self.retried += job.count
                 self._back(job)
 
-    # -- predictions -------------------------------------------------------------------------------------------
-
-    def _usual_s(self) -> float:
-        return self.durations.expected(1)
-
-    def _known(self, now: float) -> bool:
-        """Old estimates hold while every replica works: whatever runs will soon say better."""
-        durations = self.durations
-        return durations.fresh(now) or (durations.settled and not self._idle)
-
-    def _needs_s(self, ahead: int, own_s: float, now: float) -> float:
-        """Seconds until an item with so many before it is done: by then its batch has filled."""
-        most = self.max_batch
-        if most > 1:
-            own_s = max(own_s, self.durations.expected(min(ahead + 1, most)))
-        return self._wait_for(ahead, now) + own_s
-
-    def _wait_for(self, ahead: int, now: float) -> float:
-        most = self.max_batch
-        if self._idle and ahead < most:
-            return 0.0  # they leave with it
-        # a run that is overdue has met something unforeseen: it is taken to last as long again as it is late
-        first_free_s = 0.0 if self._idle else abs(self._free_at - now)
-        durations = self.durations
-        batch_s = durations.expected(most)
-        return queue_wait(ahead, most, max(self._alive, 1), batch_s, first_free_s, durations.high - 1.0)
-
 
 def _extent(batch: Sequence[Job]) -> tuple[int, float]:
     """Requests and weight of a batch."""
@@ -420,4 +441,5 @@ def _extent(batch: Sequence[Job]) -> tuple[int, float]:
 _LEARN_S = 0.001  # between runs that teach: a model of less runs often enough
 _LEARN_ALL = 64  # of the first runs all do
 _HAND_MOST_S = 0.001  # of a hand-off that teaches: what takes longer met another's work
+_ALIKE = 1e-6  # of a weight: sums are rounded
 _NO_HOLD_S = 0.0003  # a full batch of less is not worth a timer that may be a millisecond late

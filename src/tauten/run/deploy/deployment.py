@@ -19,8 +19,11 @@ from tauten.run.deploy.fair_queue import Waiter
 from tauten.run.deploy.job import Job
 from tauten.run.deploy.queueing import ZOMBIE_S, View
 from tauten.run.deploy.replica import REOPEN_S, Replica
+from tauten.run.deploy.scheduling import queue_wait
 from tauten.run.request import Asked
+from tauten.run.siblings import family_of
 from tauten.run.trace import Trace
+from tauten.run.visits import base_name
 
 
 class Deployment(Batching):
@@ -48,8 +51,8 @@ class Deployment(Batching):
             raise
         first = self._replicas[0]
         self._backend = first.backend
+        self._run_only(getattr(first.backend, "sizes", ()))
         self._prepares = self.max_batch > 1 and first.prepares
-        self._sizes = tuple(getattr(first.backend, "sizes", ()))
 
     def opened(self, replica: Replica, error: BaseException | None) -> None:
         """A replica was opened, or opened anew, or could not be; called on the loop."""
@@ -160,7 +163,7 @@ class Deployment(Batching):
         Who was admitted for a whole path is not asked again: it is late, or not, by its own deadline.
         """
         if request.after:
-            job.after = request.after.get(step.partition("[")[0] if "[" in step else step, 0.0)
+            job.after = request.after.get(base_name(step), 0.0)
         if request.coming:
             self.came(request)
         durations = self.durations
@@ -191,8 +194,7 @@ class Deployment(Batching):
 
     def _enter_group(self, request: Asked, step: str, job: Job, now: float) -> None:
         """An item that may share a batch; wakes the release when it changes what was decided."""
-        groups, group = self._groups, job.group
-        groups[group] = groups.get(group, 0) + job.count
+        crowd = self._count_in(job)
         if self.wait == "slack":
             self.arrivals.came(now, job.count)
         if request.families:
@@ -204,8 +206,9 @@ class Deployment(Batching):
             if (
                 hold is None
                 or self.queue.live + job.count >= hold.target
-                or job.due < self._hold_due
-                or len(groups) > 1
+                or crowd.weight > hold.weight
+                or job.target - job.after < hold.due
+                or len(self._groups) > 1
                 or job.family is not None
             ):
                 self._arm()
@@ -214,11 +217,11 @@ class Deployment(Batching):
 
     def _join(self, request: Asked, step: str, job: Job, now: float) -> None:
         """Note that a member of a map came."""
-        family = request.families.get(step.partition("[")[0] if "[" in step else step)
+        family = family_of(request.families, step)
         if family is None or family.active < 2:
             return
         job.family = family
-        family.waiting[self] = family.waiting.get(self, 0) + 1
+        family.come(self)
         if family.last >= 0.0:
             gap_s = now - family.last
             self._gap_s = gap_s if self._gap_s == math.inf else self._gap_s + (gap_s - self._gap_s) / 4
@@ -250,11 +253,38 @@ class Deployment(Batching):
         job.weight -= each
         job.cost = job.weight or 1.0
         if self.max_batch > 1:
-            self._groups[job.group] -= 1
+            crowd = self._groups[job.group]
+            crowd.count -= 1
+            crowd.weight -= each
         self.queue.lessen(job)
         return True
 
     # -- predictions -------------------------------------------------------------------------------------------
+
+    def _usual_s(self) -> float:
+        return self.durations.expected(1)
+
+    def _known(self, now: float) -> bool:
+        """Old estimates hold while every replica works: whatever runs will soon say better."""
+        durations = self.durations
+        return durations.fresh(now) or (durations.settled and not self._idle)
+
+    def _needs_s(self, ahead: int, own_s: float, now: float) -> float:
+        """Seconds until an item with so many before it is done: by then its batch has filled."""
+        most = self.max_batch
+        if most > 1:
+            own_s = max(own_s, self.durations.expected(min(ahead + 1, most)))
+        return self._wait_for(ahead, now) + own_s
+
+    def _wait_for(self, ahead: int, now: float) -> float:
+        most = self.max_batch
+        if self._idle and ahead < most:
+            return 0.0  # they leave with it
+        # a run that is overdue has met something unforeseen: it is taken to last as long again as it is late
+        first_free_s = 0.0 if self._idle else abs(self._free_at - now)
+        durations = self.durations
+        batch_s = durations.expected(most)
+        return queue_wait(ahead, most, max(self._alive, 1), batch_s, first_free_s, durations.high - 1.0)
 
     def zombies(self) -> int:
         """Members of running batches whose request ended more than 100 ms ago."""

@@ -59,7 +59,7 @@ class Durations:
     def _clear(self) -> None:
         self._s0 = self._sx = self._sy = self._sxx = self._sxy = 0.0
 
-    def observe(self, count: int, weight: float, seconds: float, now: float) -> None:
+    def observe(self, count: float, weight: float, seconds: float, now: float) -> None:
         """Count one run of a batch."""
         self.last = now
         self.runs += 1
@@ -123,9 +123,9 @@ class Durations:
         """Mean seconds of a batch of so many items of the usual weight; 0.0 without any run."""
         return self.fixed_s + self.slope_s * self._per_item * count
 
-    def high_of(self, count: int) -> float:
-        """Seconds that 99 of 100 such batches do not exceed."""
-        return self.high * (self.fixed_s + self.slope_s * self._per_item * count)
+    def high_of(self, weight: float) -> float:
+        """Seconds that 99 of 100 batches of that weight do not exceed."""
+        return self.high * (self.fixed_s + self.slope_s * weight)
 
     def usual_of(self, weight: float) -> float:
         """Seconds that every second batch of that weight does not exceed: stalls of the machine do not raise it."""

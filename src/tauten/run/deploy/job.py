@@ -12,8 +12,20 @@ from tauten.run.siblings import Family
 from tauten.run.trace import Trace
 
 
+class Crowd:
+    """What waits of one group."""
+
+    __slots__ = ("count", "weight")
+
+    def __init__(self) -> None:
+        self.count = 0  # requests, 1 or more
+        self.weight = 0.0
+
+
 class Party(Waiter, Protocol):
     """Several requests that wait as one item."""
+
+    gone: int  # of them, those that left while it ran for the others
 
     def split(self, count: int) -> Job:
         """Keep the first so many, and give the job of the others, who waited as these did."""
@@ -42,9 +54,10 @@ class Job(Entry):
     )
 
     def __init__(self, item: Any, weight: float, request: Asked, queued: float, waiter: Waiter) -> None:
-        Entry.__init__(self, request, weight or 1.0, queued, waiter)
+        weight = weight or float(request.count)
+        Entry.__init__(self, request, weight, queued, waiter)
         self.item = item
-        self.weight = weight
+        self.weight = weight  # where items have none, one for each request
         self.group: Any = None
         self.held = -1.0  # since when it waited only because its batch was held; -1 for not at all
         self.size = 1  # of its batch
@@ -68,6 +81,12 @@ class Job(Entry):
         self.item, self.count, self.seconds = kept, count, self.seconds * part
         self.weight, self.cost = self.weight * part, self.cost * part
         return other
+
+    def room(self, places: int, weight: float) -> int:
+        """For how many of its requests there is room in so many places and so much weight."""
+        if self.weight <= weight:
+            return places
+        return min(places, int(weight * self.count / self.weight)) if self.count > 1 else 0
 
     def zombies(self, before: float) -> int:
         """Requests that ended before an instant, and for which this runs on."""

@@ -30,16 +30,18 @@ INLINE_S: Final = (
 INLINE_MOST_S: Final = 0.0005  # whatever a hand-off costs: others, too, have work for the loop
 FEW: Final = 1000.0  # arrivals/s that are taken for granted: what else the loop has to do is not counted
 SPREAD: Final = 0.8  # of a whole batch's run at most: parts that run side by side share memory and caches
+HALF: Final = 0.5  # of a place: those who came as one and were parted weigh whole places but for rounding
 WORTH_S: Final = 0.00025  # saved at least: loops round timers to 1 ms, a no-show costs that much
 
 
 class Queue(NamedTuple):
     """What a release looks at: the waiting items that may share the next batch."""
 
-    items: int  # of the most urgent item's group
+    items: int  # of the group whose turn it is
     most: int  # that one batch may hold, by number and by weight
-    due: float  # when the most urgent one must be done here: its deadline less what is downstream
-    budget_s: float  # that it had here when it came: `due` less its arrival
+    weight: float  # of the items; who comes is taken to weigh as these do in the mean
+    due: float  # when the first of them must be done here: its deadline less what is downstream
+    budget_s: float  # the least that one had here when it came: its `due` less its arrival
     since: float  # when holding could begin: an idle replica, and this batch not gone
     others: int = 0  # waiting items of other groups
     siblings: int = 0  # members of the most urgent one's map that wait here
@@ -56,25 +58,30 @@ class Forecast(NamedTuple):
 
 
 class Release(NamedTuple):
-    """`members` leave now for `reason`; with 0 the batch is held until `wake_at` or `target` wait."""
+    """`members` leave now for `reason`; with 0 the batch is held until `wake_at` or `target` wait.
+
+    Whoever makes it heavier than `weight`, or must be done before `due`, was not reckoned with.
+    """
 
     members: int
     reason: Reason
     wake_at: float = 0.0
     target: int = 0
+    weight: float = math.inf
+    due: float = -math.inf
 
 
 def release(
     now: float,
     queue: Queue,
-    expected: Callable[[int], float],
-    high: Callable[[int], float],
+    seconds: Callable[[float], float],
+    high: Callable[[float], float],
     forecast: Forecast,
     wait: Wait = "slack",
 ) -> Release:
     """Decide about a batch for which a replica is idle.
 
-    `expected(n)` and `high(n)` give the mean and a high quantile of the seconds that n items run;
+    `seconds(weight)` and `high(weight)` give the mean and a high quantile of what a batch of that weight runs;
     0.0 where nothing is known.
     """
     n = min(queue.items, queue.most)
@@ -82,12 +89,13 @@ def release(
         return Release(queue.most, "full")
     if wait == "off":
         return Release(n, "off")
-    last_call = queue.due - high(n + 1)  # one more would make it late after this
+    each = queue.weight / queue.items
+    last_call = queue.due - high(queue.weight + each)  # one more would make it late after this
     if wait != "slack":
         return _fixed(now, queue, n, last_call, wait / 1000.0)
     if queue.siblings > 1 and not queue.missing:
         return Release(n, "siblings")
-    run_s = expected(n)
+    run_s = seconds(queue.weight)
     if not run_s or queue.others:
         return Release(n, "alone" if not queue.others else "gain")
     if not (queue.missing or forecast.returning or forecast.rate):
@@ -95,12 +103,16 @@ def release(
     cap = queue.since + min(WAIT_OF_RUN * run_s, WAIT_OF_BUDGET * queue.budget_s)
     if now >= last_call:
         return Release(n, "slack")
-    k, until = _worth_waiting(now, queue, n, expected, forecast)
+    k, until = _worth_waiting(now, queue, n, seconds, forecast)
     if not k:
         return Release(n, "gain" if queue.missing or forecast.returning else "alone")
     if now >= cap:
         return Release(n, "gain")
-    return Release(0, "gain", min(until, cap, last_call), n + k)
+    full = queue.weight + k * each
+    last_call = queue.due - high(full)  # nobody looks again until all have come
+    if now >= last_call:
+        return Release(n, "slack")
+    return Release(0, "gain", min(until, cap, last_call), n + k, full, queue.due)
 
 
 def _fixed(now: float, queue: Queue, n: int, last_call: float, wait_s: float) -> Release:
@@ -109,25 +121,27 @@ def _fixed(now: float, queue: Queue, n: int, last_call: float, wait_s: float) ->
         return Release(n, "fixed")
     if now >= last_call:
         return Release(n, "slack")
-    return Release(0, "fixed", min(until, last_call), queue.most)
+    one_more = queue.weight * (n + 1) / n
+    return Release(0, "fixed", min(until, last_call), queue.most, one_more, queue.due)
 
 
 def _worth_waiting(
-    now: float, queue: Queue, n: int, expected: Callable[[int], float], forecast: Forecast
+    now: float, queue: Queue, n: int, seconds: Callable[[float], float], forecast: Forecast
 ) -> tuple[int, float]:
     """How many more to wait for, and until when; (0, now) where that gains nothing."""
     room = queue.most - n
-    run_s = expected(n)
+    weight = queue.weight
+    each, run_s = weight / n, seconds(weight)
     sources = [
         (min(queue.missing, room), queue.gap_s * min(queue.missing, room)),
         (min(forecast.returning, room), forecast.returning_s),
     ]
     for k, wait_s in sources:
-        if k and _raises_rate(n, k, wait_s, run_s, expected(n + k)):
+        if k and _raises_rate(n, k, wait_s, run_s, seconds(weight + k * each)):
             return k, now + wait_s
     if forecast.rate > 0:
         next_s = 1.0 / forecast.rate
-        if _saves_time(n, next_s, run_s, expected(1), expected(n + 1)):
+        if _saves_time(n, next_s, run_s, seconds(each), seconds(weight + each)):
             return 1, now + 2 * next_s  # the mean gap twice: seven of eight strangers come by then
     return 0, now
 
@@ -148,20 +162,21 @@ def _saves_time(n: int, wait_s: float, run_s: float, alone_s: float, together_s:
     return gain_s > (n + 1) * WORTH_S
 
 
-def part(waiting: int, size: int, idle: int, expected: Callable[[int], float]) -> int:
-    """How many of a batch of `size` go to each of `idle` replicas, so that all are answered sooner; `size` where
-    they are not. Parts cost the fixed share of a run once each, of processors that nobody else uses now.
+def part(weight: float, whole: float, parts: int, seconds: Callable[[float], float]) -> float:
+    """What each of so many idle replicas gets of a weight that waits, so that all are answered sooner than in a
+    batch of the weight `whole`; `whole` where they are not. Parts cost the fixed share of a run once each, of
+    processors that nobody else uses now.
 
-    >>> part(32, 32, 2, lambda n: 0.002 + 0.0005 * n)
-    16
-    >>> part(32, 32, 2, lambda n: 0.020 + 0.0001 * n)
-    32
+    >>> part(32.0, 32.0, 2, lambda weight: 0.002 + 0.0005 * weight)
+    16.0
+    >>> part(32.0, 32.0, 2, lambda weight: 0.020 + 0.0001 * weight)
+    32.0
     """
-    each = -(-waiting // max(idle, 1))
-    if each >= size:
-        return size
-    whole_s, each_s = expected(size), expected(each)
-    return each if each_s < SPREAD * whole_s and whole_s - each_s > WORTH_S else size
+    each = weight / parts
+    if each >= whole:
+        return whole
+    whole_s, each_s = seconds(whole), seconds(each)
+    return each if each_s < SPREAD * whole_s and whole_s - each_s > WORTH_S else whole
 
 
 def runs_inline(run_s: float, items: int, behind: int, most_s: float = INLINE_S) -> bool:
@@ -200,6 +215,19 @@ def fit(count: int, sizes: Sequence[int], expected: Callable[[int], float]) -> t
     if not up or (expected(up) / count > expected(down) / down):
         return down, down
     return count, up
+
+
+def padded(count: float, sizes: Sequence[int]) -> float:
+    """What runs for so many where only certain sizes run: the next one of them."""
+    for size in sizes:
+        if size > count - HALF:
+            return float(size)
+    return count
+
+
+def stepped(of: Callable[[float], float], sizes: Sequence[int]) -> Callable[[float], float]:
+    """An estimate for a weight where that is of places, and batches are padded up to certain sizes."""
+    return (lambda weight: of(padded(weight, sizes))) if sizes else of
 
 
 def halves(count: int) -> tuple[int, int]:
