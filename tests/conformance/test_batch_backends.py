@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from tauten.errors import BackendError, InputError, PlanError, StageError, Store
 from tauten.models import Store
 from tauten.run.backends import _mel
 from tauten.run.contracts import BatchBackend, ModelSpec, find, names
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.request import Request
 
 FOX = Path(__file__).with_name("fox.ogg")
 """A sentence said by Kokoro-82M (Apache-2.0; voice jm_kumo) from hand-written phonemes, as 16 kHz Opus."""
@@ -39,8 +42,8 @@ class Sample:
     heavier: Callable[[], tuple[Any, Any]] | None = None  # a light and a heavy item
 
 
-def tiny_model(folder: Path) -> ModelSpec:
-    """y = relu(x W + b) over a dynamic batch, and its row sums."""
+def tiny_model(folder: Path, batch: int | str = "n") -> ModelSpec:
+    """y = relu(x W + b) over a dynamic batch, or one of a fixed size, and its row sums."""
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     rng = np.random.default_rng(7)
@@ -56,7 +59,7 @@ def tiny_model(folder: Path) -> ModelSpec:
     ]
     ports = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("x", ["n", 4]), ("y", ["n", 3]), ("total", ["n"]))
+        for name, shape in (("x", [batch, 4]), ("y", [batch, 3]), ("total", [batch]))
     ]
     graph = helper.make_graph(nodes, "tiny", ports[:1], ports[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -123,6 +126,9 @@ SAMPLES = {
             "precision": {"precision": "int3"},
             "performance": {"options": {"performance": "speedy"}},
             "device": {"options": {"device": "ABACUS"}},
+            "sizes": {"options": {"sizes": "1, 4"}},
+            "size of none": {"options": {"sizes": [0, 4]}},
+            "sizes of no batch": {"options": {"sizes": [4], "unbatched": True}},
         },
     ),
     "whisper": Sample(
@@ -328,6 +334,104 @@ def test_a_missing_or_foreign_file_is_a_store_error(name: str, tmp_path: Path) -
     assert caught.value.code == "E325"
     assert "export it again" in caught.value.help
     assert "tauten model" not in caught.value.help  # `odd` is in no catalog
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_that_dies_is_followed_by_one_that_answers_as_it_did(name: str, tmp_path: Path) -> None:
+    sample, made = SAMPLES[name], []
+
+    def dies(items: Any) -> Any:
+        error = BackendError("the engine is gone", help="it is opened anew")
+        error.dead = True
+        raise error
+
+    def make() -> Any:
+        made.append(find("backends", name)(sample.spec(tmp_path)))
+        return made[-1]
+
+    async def main() -> list[Any]:
+        clock = asyncio.get_running_loop().time
+        deployment = Deployment(make, label=name, clock=clock)
+        await deployment.open()
+        item = sample.items()[0]
+        before = await deployment.infer(Request(clock), "s", item)
+        made[0].run = dies
+        after = await deployment.infer(Request(clock), "s", item)
+        await deployment.close()
+        assert (deployment.view().restarts, deployment.view().retried) == (1, 1)
+        return [before, after]
+
+    assert agree(sample, *([each] for each in asyncio.run(main())))
+    with pytest.raises(BackendError, match="not open"):
+        type(made[0]).run(made[0], sample.items())  # it was closed
+
+
+def test_who_can_say_that_it_lives_does_so_whatever_members_fail(opened: tuple[Sample, BatchBackend]) -> None:
+    sample, backend = opened
+    answers = backend.run([sample.items()[0], *([sample.poison()] if sample.poison is not None else [])])
+    assert not any(getattr(each, "dead", False) for each in answers)
+    alive = getattr(backend, "alive", None)
+    assert alive is None or alive()
+
+
+# --- certain sizes -------------------------------------------------------------------------------------
+
+SIZED = {
+    "onnx, a file of 4": ("onnx", 4, {}, (4,)),
+    "openvino, a file of 4": ("openvino", 4, {}, (4,)),
+    "openvino, compiled for some": ("openvino", "n", {"sizes": [4, 1, 2]}, (1, 2, 4)),
+}
+
+
+@pytest.fixture(params=SIZED)
+def sized(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A backend that runs only certain sizes; those who have others on the shelf belong in SIZED, too."""
+    name, batch, options, sizes = SIZED[request.param]
+    spec = msgspec.structs.replace(tiny_model(tmp_path, batch), options=options, precision="f32")
+    backend = find("backends", name)(spec)
+    backend.open()
+    assert backend.sizes == sizes
+    yield backend
+    backend.close()
+
+
+def test_whatever_has_sizes_is_among_those_that_are_looked_at(opened: tuple[Sample, BatchBackend]) -> None:
+    sizes = getattr(opened[1], "sizes", ())
+    assert not sizes, "the sample runs any number: give SIZED one that does not"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
+def test_a_batch_that_is_filled_up_gives_what_single_items_give(sized: Any, count: int) -> None:
+    items = list(itertools.islice(itertools.cycle(vectors()), count))
+    items = [{"x": item["x"] + index} for index, item in enumerate(items)]
+    answers = sized.run(items)
+    assert len(answers) == count
+    assert all(map(arrays_agree, answers, [sized.run([item])[0] for item in items]))
+    assert all(answer["y"].shape == (3,) for answer in answers)
+
+
+def test_what_runs_is_a_size_and_items_weigh_their_places_in_it(sized: Any) -> None:
+    for count in range(1, 10):
+        ran = [len(part.inputs["x"]) for part in sized.prepare((vectors() * 2)[:count])]
+        assert set(ran) <= set(sized.sizes)
+        assert sum(ran) - count < max(sized.sizes)
+        assert ran[-1] == min(size for size in sized.sizes if size >= (count - 1) % 4 + 1)
+    assert [sized.weight(item) for item in vectors()] == [1] * 5
+    assert sized.properties()["batch"] in ("fixed at 4", "filled up to 1, 2, 4")
+
+
+def test_a_member_that_fails_takes_no_filling_along(sized: Any) -> None:
+    first, last = vectors()[:2]
+    answers = sized.run([first, {"wrong": np.zeros(4, np.float32)}, {"x": np.zeros(5, np.float32)}, last])
+    assert [isinstance(answer, BackendError) for answer in answers] == [False, True, True, False]
+    assert arrays_agree(answers[3], sized.run([last])[0])
+
+
+def test_openvino_is_not_compiled_for_sizes_that_the_file_has_not(tmp_path: Path) -> None:
+    spec = msgspec.structs.replace(tiny_model(tmp_path, 4), options={"sizes": [1, 4]})
+    with pytest.raises(PlanError, match="no free first axis") as caught:
+        find("backends", "openvino")(spec).open()
+    assert caught.value.code == "E122"
 
 
 # --- onnx and openvino ---------------------------------------------------------------------------------
@@ -572,7 +676,16 @@ def test_whisper_does_a_suspicious_clip_again_in_the_whole_window(
     assert answer["windows"] == 2
 
 
-def test_onnx_run_that_is_stopped_ends_between_two_operators(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SAMPLES)
+def test_who_can_be_stopped_is_told_where_a_run_begins(name: str) -> None:
+    kind = find("backends", name)
+    assert hasattr(kind, "stop") == hasattr(kind, "begin") == (name in ("onnx", "whisper"))
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_onnx_run_that_is_stopped_ends_between_two_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
     """Its members get an exception, and the next run knows nothing of it."""
     from onnx import TensorProto, helper, save
 
@@ -590,17 +703,35 @@ def test_onnx_run_that_is_stopped_ends_between_two_operators(tmp_path: Path) -> 
     backend.open()
     item = {"v0": np.ones(4096, np.float32)}
     answers: list[Any] = []
+    inside, execute = threading.Event(), backend._execute
+    monkeypatch.setattr(backend, "_execute", lambda inputs: (inside.set(), execute(inputs))[1])
     running = threading.Thread(target=lambda: answers.extend(backend.run([item] * 64)))
-    before = backend._options
+    backend.begin()
+    if early:
+        backend.stop()
     running.start()
-    while backend._options is before:
-        time.sleep(0)
+    assert inside.wait(20)
     backend.stop()
     running.join()
     assert len(answers) == 64
     assert all(isinstance(answer, BackendError) and "terminate" in str(answer) for answer in answers)
+    backend.begin()
     assert backend.run([item])[0].keys() == {names[-1]}
     backend.close()
+
+
+def test_whisper_run_that_is_stopped_before_it_starts_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+    backend = find("backends", "whisper")(ModelSpec("whisper"))
+    model = SimpleNamespace(is_multilingual=False, n_mels=80, encode=heard.append)
+    monkeypatch.setattr(backend, "_model", model)
+    monkeypatch.setattr(backend, "_tokenizer", SimpleNamespace(token_to_id=len))
+    item = {"samples": np.ones(16_000, np.float32)}
+    backend.begin()
+    backend.stop()
+    with pytest.raises(BackendError, match="stopped"):
+        backend.run([item])
+    assert heard == []
 
 
 @pytest.mark.models
@@ -615,7 +746,9 @@ def test_whisper_run_that_is_stopped_never_decodes(monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patched:
         patched.setattr(_mel, "log_mel", heard)
+        backend.begin()
         with pytest.raises(BackendError, match="stopped"):
             backend.run([{"samples": fox()}])
+    backend.begin()
     assert "fox" in backend.run([{"samples": fox()}])[0]["text"].lower()
     backend.close()

@@ -41,14 +41,30 @@ class BatchBackend(Protocol):
 
     `open`, `run` and `close` are called from one dedicated thread per replica, never from the event
     loop, and never two at a time on one instance. They block. `group` and `weight` are called from
-    the event loop and must be cheap.
+    the event loop and must be cheap. Where a plan gives the replica processors, that thread is bound to
+    them before `open`: an engine that would count or choose processors itself is told how many there are.
 
     A backend may have `prepare(items)` and `run_prepared(prepared)`, which together do what `run` does:
     `prepare` is called from another thread while the engine still runs the batch before. One whose engine
     runs in any thread may say `inline = True`: a run that is predicted to take hardly longer than handing it
-    to a thread is then called from the event loop, still never two at a time. One whose engine can be
-    interrupted has `stop()`: called from the event loop, only during a run, when nobody waits for any of
-    its items; that run then ends as it likes, and the next one knows nothing of it.
+    to a thread is then called from the event loop, still never two at a time.
+
+    One whose engine can be interrupted has `begin()` and `stop()`, which are short. `begin` is called before
+    each `run` or `run_prepared`, by whoever calls that. `stop` is called from the event loop when nobody waits
+    for any of the run's items: after its `begin`, maybe before it has started, never once it is over, and never
+    at the same time as a `begin`. That run then ends as it likes, and the next one knows nothing of it.
+
+    One whose engine runs only certain batch sizes has `sizes` once it is open: whole numbers, of places. `run`
+    fills up what lies between them, however many items it is given, and gives back no more than it was asked
+    for. `weight` is then how many places an item takes; batches are padded up or trimmed down to a size by
+    what that costs, and are never larger than the largest.
+
+    One that can do nothing more until it is opened anew says so in one of two ways: by `dead = True` on the
+    BackendError that `run` raises or gives in a member's place, or by `alive()`, which is asked, in the thread
+    of the run, after one in which something failed, and then answers False: all that failed in it is lost. It
+    is closed, and another instance is made and opened in its place, at once, then after pauses of up to 5 s
+    until one opens. What was lost is run once more, by any replica, where items may run twice and there is
+    time; what had not begun goes to the others. The rest gets the error.
     """
 
     name: ClassVar[str]

@@ -53,8 +53,9 @@ class Service:
 
     async def open(self) -> None:
         """Load the plan's models and run the samples; then ready."""
-        self.plan_id = await self.engine.open(self.workflow, self._plan)
-        await self._warm_up()
+        async with self.engine.deployments.warming_up():
+            self.plan_id = await self.engine.open(self.workflow, self._plan)
+            await self._warm_up()
         self.ready = self.was_ready = True
 
     async def swap(self, plan: Plan) -> str:
@@ -72,11 +73,13 @@ class Service:
 
     async def _warm(self, plan: Plan) -> None:
         """Open a plan that gets no traffic yet and run the samples through it; failing leaves nothing open."""
-        new = await self.engine.open(self.workflow, plan, weight=0.0)
         try:
-            await self._warm_up(new)
+            async with self.engine.deployments.warming_up():
+                await self.engine.open(self.workflow, plan, weight=0.0)
+                await self._warm_up(plan.id)
         except BaseException:
-            await self.engine.retire(new, drain_s=0.0)
+            if plan.id in self.engine.plans:
+                await self.engine.retire(plan.id, drain_s=0.0)
             raise
 
     async def _warm_up(self, plan: str = "") -> None:

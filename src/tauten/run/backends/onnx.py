@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
 from tauten.models.catalog import how_to_check
-from tauten.run.backends import _arrays, _parts, _rows
+from tauten.run.backends import _arrays, _parts, _rows, _threads
 from tauten.run.backends._parts import Part
 from tauten.run.contracts import ModelSpec
 from tauten.run.signature import Signature, TensorInfo, axes
@@ -30,7 +30,8 @@ class OnnxBackend:
     Options: `graph_optimization` off, basic, extended or all; `execution` sequential or parallel;
     `inter_threads`; `spin` true lets idle threads wait busily for the next piece of work; `providers`;
     `unbatched` passes the arrays as they are, one item at a time; `rows` says that items bring their own
-    batch axis, on which they are joined where the file names it the same in every input and output.
+    batch axis, on which they are joined where the file names it the same, or fixes it at the same size, in
+    every input and output. A batch that the file fixes is filled up, and its items weigh their rows.
     """
 
     name: ClassVar[str] = "onnx"
@@ -44,9 +45,11 @@ class OnnxBackend:
         self._session: Any = None
         self._new_options: Any = None
         self._options: Any = None  # of the present run, by which it can be stopped
+        self._threads = spec.threads
         self._known: frozenset[str] = frozenset()  # names of its inputs
         self._outputs: list[str] = []
         self._most = 0
+        self.sizes: tuple[int, ...] = ()  # of batches, where the file fixes one
         self._rows = bool(spec.options.get("rows", False))
         self._joins = False  # items that bring their rows share a run
 
@@ -69,7 +72,9 @@ class OnnxBackend:
         self._known = frozenset(each.name for each in self._session.get_inputs())
         self._outputs = [each.name for each in self._session.get_outputs()]
         self._most = self._batch_limit()
-        self._joins = self._rows and bool(self.signature().batch_axis)
+        self._joins = self._rows and self.signature().joins
+        fixed = self.signature().batch_size if self._rows else self._most
+        self.sizes = (fixed,) if 1 < fixed < _parts.ANY else ()
 
     def signature(self) -> Signature:
         """The tensors that the file takes and gives."""
@@ -101,8 +106,10 @@ class OnnxBackend:
     def _settings(self, onnxruntime: Any) -> Any:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors only: warnings about fused nodes are no news to a user
-        settings.intra_op_num_threads = self.spec.threads
-        settings.inter_op_num_threads = int(self.spec.options.get("inter_threads", 0))
+        # a number that is given also keeps it from binding its threads to processors of its own choice
+        bound = _threads.bound()
+        settings.intra_op_num_threads = self._threads = self.spec.threads or bound
+        settings.inter_op_num_threads = int(self.spec.options.get("inter_threads", 0)) or bound
         level = self._choice("graph_optimization", _LEVELS, "all")
         settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[level])
         mode = self._choice("execution", _MODES, "sequential")
@@ -129,38 +136,38 @@ class OnnxBackend:
         return wanted
 
     def _batch_limit(self) -> int:
-        """0: no batch axis is added; 1: the file fixes it at one; otherwise as many as come."""
+        """0: no batch axis is added; else what the file fixes it at, or as many as come."""
         if self.spec.options.get("unbatched", False):
             return 0
         firsts = [each.shape[0] for each in self._session.get_inputs() if each.shape]
-        return min((first for first in firsts if isinstance(first, int)), default=1 << 30)
+        return min((first for first in firsts if isinstance(first, int)), default=_parts.ANY)
 
     def group(self, item: Any) -> Hashable:
         return _rows.key(item, joins=self._joins) if self._rows else _arrays.shapes(item)
 
     def weight(self, item: Any) -> float:
+        if self.sizes:
+            return _rows.places(item) if self._rows else 1
         return _arrays.elements(item)
 
     def prepare(self, items: Sequence[Any]) -> list[Part]:
         """The items as the engine takes them: the copying that needs no engine, done while it runs others."""
         if self._rows:
-            return _rows.joined(items, joins=self._joins)
-        return _arrays.stacked(items, most=self._most)
+            return _rows.joined(items, joins=self._joins, sizes=self.sizes)
+        return _arrays.stacked(items, most=self._most, sizes=self.sizes)
 
     def run_prepared(self, parts: Sequence[Part]) -> list[Any]:
-        self._begin()
-        return _parts.run(parts, self._execute)
-
-    def run(self, items: Sequence[Any]) -> list[Any]:
-        self._begin()
-        return _parts.run(self.prepare(items), self._execute)
-
-    def _begin(self) -> None:
-        """Each run has options of its own, so that a stop of one never meets the next."""
         if self._session is None:
             raise BackendError(
                 "onnx: run() on a backend that is not open", help="call open() first", code="E406"
             )
+        return _parts.run(parts, self._execute)
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        return self.run_prepared(self.prepare(items))
+
+    def begin(self) -> None:
+        """Each run has options of its own, so that a stop of one never meets the next."""
         self._options = self._new_options()
 
     def stop(self) -> None:
@@ -177,11 +184,11 @@ class OnnxBackend:
         providers = self._session.get_providers()
         return {
             "precision": "as the file (f32 arithmetic)",
-            "threads": str(self.spec.threads or "all cores (framework default)"),
+            "threads": str(self._threads or "all cores (framework default)"),
             "device": providers[0].removesuffix("ExecutionProvider"),
             "providers": ", ".join(providers),
             "graph_optimization": str(self.spec.options.get("graph_optimization", "all")),
-            "batch": {0: "no batch axis", 1: "fixed at 1"}.get(self._most, "any"),
+            "batch": _parts.batch_text(self._most, self.sizes),
             **({"signature": self.signature().text()} if self._rows else {}),
         }
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tauten.errors import BackendError, InputError, MachineError, PlanError, StoreError
-from tauten.run.backends import _mel
+from tauten.run.backends import _mel, _threads
 from tauten.run.contracts import ModelSpec
 
 _FULL_S = 30.0  # the window Whisper was trained on
@@ -72,6 +72,7 @@ class WhisperBackend:
         self._model: Any = None
         self._tokenizer: Any = None
         self._device = str(spec.options.get("device", "cpu"))
+        self._threads = spec.threads
         self._stopped = False
 
     def open(self) -> None:
@@ -114,9 +115,10 @@ class WhisperBackend:
 
     def _load(self, ctranslate2: Any, compute_type: str) -> Any:
         folder = self.spec.files["model.bin"].parent
+        self._threads = self.spec.threads or _threads.bound()
         try:
             return ctranslate2.models.Whisper(
-                str(folder), device=self._device, compute_type=compute_type, intra_threads=self.spec.threads
+                str(folder), device=self._device, compute_type=compute_type, intra_threads=self._threads
             )
         except (RuntimeError, ValueError) as error:
             raise StoreError(
@@ -147,7 +149,6 @@ class WhisperBackend:
             raise BackendError(
                 "whisper: run() on a backend that is not open", help="call open() first", code="E406"
             )
-        self._stopped = False
         results: list[Any] = [None] * len(items)
         windows: list[_Window] = []
         for owner, item in enumerate(items):
@@ -165,6 +166,9 @@ class WhisperBackend:
                 mine = [window for window in windows if window.owner == owner]
                 results[owner] = _result(mine, [window for window in again if window.owner == owner])
         return results
+
+    def begin(self) -> None:
+        self._stopped = False
 
     def stop(self) -> None:
         """End what runs where it can be ended: CTranslate2 can be left only between encoder and decoder."""
@@ -261,7 +265,7 @@ class WhisperBackend:
             return {"precision": "", "threads": "", "device": "closed"}
         return {
             "precision": str(self._model.compute_type),
-            "threads": str(self.spec.threads or "framework default"),
+            "threads": str(self._threads or "framework default"),
             "device": str(self._model.device),
             "beam_size": str(self.spec.options.get("beam_size", 1)),
         }

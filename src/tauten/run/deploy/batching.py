@@ -15,8 +15,9 @@ from typing import Any, cast
 from tauten.clock import Clock
 from tauten.run.contracts import BatchBackend
 from tauten.run.deploy.estimates import Arrivals, Durations
-from tauten.run.deploy.job import Crowd, Job, Party
+from tauten.run.deploy.job import LEFT, Crowd, Job, Party, extent
 from tauten.run.deploy.queueing import QUEUE_BOUND, Queued
+from tauten.run.deploy.rehearsal import Rehearsal
 from tauten.run.deploy.replica import Replica
 from tauten.run.deploy.scheduling import (
     HALF,
@@ -68,6 +69,7 @@ class Batching(Queued):
         self._cpus = cpus
         self._replicas: list[Replica] = []
         self._idle: list[Replica] = []
+        self._rehearsal: Rehearsal | None = None  # while one replica runs what warms up
         self._opening: asyncio.Future[None] | None = None
         self._alive = 0
         self._armed = False
@@ -308,7 +310,7 @@ class Batching(Queued):
 
     def _start(self, replica: Replica, batch: list[Job]) -> None:
         first = batch[0]
-        size, weight = _extent(batch)
+        size, weight = extent(batch)
         weight = padded(weight, self._sizes)
         durations = self.durations
         now = self.clock()
@@ -320,6 +322,8 @@ class Batching(Queued):
                 most_s = inline_most(self._hand_s, self.arrivals.rate(now))
                 if runs_inline(self._here * durations.usual_of(weight), size, self.queue.live, most_s):
                     first.reason = "inline"
+        if self._rehearsal is not None:
+            self._rehearsal.note(batch)
         self.batches += 1
         self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
         self.reasons[first.reason] = self.reasons.get(first.reason, 0) + 1
@@ -335,7 +339,7 @@ class Batching(Queued):
     def _feed_ahead(self) -> None:
         """Give a busy replica a full batch to prepare while it runs another."""
         for replica in self._replicas:
-            if len(replica.held) != 1 or replica.dead:
+            if len(replica.held) != 1 or replica.dead or replica.kept:
                 continue
             head = self.queue.head()
             if head is None or self._groups[head.group].count < self.max_batch:
@@ -346,22 +350,21 @@ class Batching(Queued):
     def finished(self, replica: Replica, batch: list[Job]) -> None:
         """A replica has done a batch; called on the loop."""
         now = self.clock()
-        first = batch[0]
-        size, weight = _extent(batch)
+        ran = [job for job in batch if job.error is not LEFT]
         if replica.bisected:
             self.bisected += replica.bisected
             replica.bisected = 0
-        elif first.error is None:
-            self._learn(first, size, weight, now)
+        elif ran and ran[0].error is None:
+            self._learn(ran, now)
         if replica.dead:
-            self._lost(batch)
+            self._lost(replica, batch)
         elif not replica.held and not self.closed:
             replica.until = now
             self._idle.append(replica)
         if self.max_batch > 1:
             self.queue.quantum = sum([job.cost for job in batch])
         over = [job for job in batch if job.taken and not (job.count > 1 and self._halved(job))]
-        done = size if len(over) == len(batch) else sum([job.count for job in over])
+        done = sum([job.count for job in over])
         self.done += done
         if self.wait == "slack" and self.max_batch > 1:
             self.arrivals.went(now, done)
@@ -372,8 +375,9 @@ class Batching(Queued):
         if self.queue.live:
             self._arm()
 
-    def _learn(self, first: Job, size: int, weight: float, now: float) -> None:
+    def _learn(self, members: list[Job], now: float) -> None:
         """Learn from a run that went well."""
+        first, (size, weight) = members[0], extent(members)
         durations, took_s, inline = self.durations, first.ended - first.started, first.reason == "inline"
         ran = padded(weight, self._sizes)  # what is filled up takes as long as the whole
         usual_s = durations.usual_of(ran)
@@ -387,7 +391,7 @@ class Batching(Queued):
             here = first.busy_s * max(self._stall, 1.0) / usual_s
             self._here += (min(here, 2.0) - self._here) / 8
         if not inline and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
-            durations.observe(size * ran / weight, ran, took_s, now)
+            durations.observe(size * ran / weight if weight else size, ran or size, took_s, now)
 
     def _halved(self, job: Job) -> bool:
         """Let the halves of a party that failed as a whole run anew, so that each of it gets what is its own."""
@@ -406,36 +410,35 @@ class Batching(Queued):
         rest = party.split(job.count // 2)
         job.parted, rest.parted = job.parted[: party.gone], job.parted[party.gone :]
         for half in (rest, job):
-            half.error, half.taken = None, False
             self._back(half)
         return True
 
     def _back(self, job: Job) -> None:
         """It waits once more."""
+        job.error, job.taken, job.family = None, False, None
         if self.max_batch > 1:
             self._count_in(job)
         self.queue.push(job)
 
-    def _lost(self, batch: list[Job]) -> None:
-        """The backend died: what may run twice and has the time goes back into the queue, once."""
+    def _lost(self, replica: Replica, batch: list[Job]) -> None:
+        """The backend died: what may run twice and has the time goes back into the queue, once, and so does what
+        had not begun."""
         self._alive -= 1
-        now = self.clock()
+        now = replica.until = self.clock()
         for job in batch:
-            again = (
-                getattr(job.error, "dead", False) and self.pure and not job.retried and not job.waiter.done()
-            )
-            if again and not self.closed and now + self._quickest_s(job) + job.after < job.deadline:
-                job.retried, job.taken, job.error = True, False, None
-                job.family = None
+            again = self.pure and not job.retried and getattr(job.error, "dead", False)
+            in_time = now + self._quickest_s(job) + job.after < job.deadline
+            if again and in_time and not self.closed and not job.waiter.done():
+                job.retried = True
                 self.retried += job.count
                 self._back(job)
-
-
-def _extent(batch: Sequence[Job]) -> tuple[int, float]:
-    """Requests and weight of a batch."""
-    if len(batch) == 1:
-        return batch[0].count, batch[0].weight
-    return sum([job.count for job in batch]), sum([job.weight for job in batch])
+        for job in replica.take_back():
+            if job.waiter.done():
+                job.forget()
+            elif self.closed:
+                job.fail(self.gone())
+            else:
+                self._back(job)
 
 
 _LEARN_S = 0.001  # between runs that teach: a model of less runs often enough

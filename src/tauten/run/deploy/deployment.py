@@ -18,6 +18,7 @@ from tauten.run.deploy.batching import Batching
 from tauten.run.deploy.fair_queue import Waiter
 from tauten.run.deploy.job import Job
 from tauten.run.deploy.queueing import ZOMBIE_S, View
+from tauten.run.deploy.rehearsal import Rehearsal
 from tauten.run.deploy.replica import REOPEN_S, Replica
 from tauten.run.deploy.scheduling import queue_wait
 from tauten.run.request import Asked
@@ -75,6 +76,30 @@ class Deployment(Batching):
         if not replica.held:
             self._idle.append(replica)
             self._arm()
+
+    def keep_back(self) -> None:
+        """Let one replica work, and note what it runs, until `rehearse`."""
+        kept, self._idle = self._idle[:-1], self._idle[-1:]
+        for replica in kept:
+            replica.kept, replica.until = True, math.inf
+        if kept:
+            self._rehearsal = Rehearsal(self, kept, self._joins)
+
+    async def rehearse(self, *, all: bool = True) -> None:
+        """Let the other replicas run what that one ran, or nothing of it; then they work, too."""
+        rehearsal, self._rehearsal = self._rehearsal, None
+        if rehearsal is not None:
+            await rehearsal.perform(all=all)
+
+    def _joins(self, replica: Replica) -> None:
+        """A replica was rehearsed."""
+        replica.kept, replica.until = False, self.clock()
+        if replica.dead:  # until it is opened anew
+            self._alive -= 1
+        elif not self.closed:
+            self._idle.append(replica)
+            if self.queue.live:
+                self._arm()
 
     @property
     def properties(self) -> Mapping[str, str]:
@@ -289,8 +314,8 @@ class Deployment(Batching):
     def zombies(self) -> int:
         """Members of running batches whose request ended more than 100 ms ago."""
         late = self.clock() - ZOMBIE_S
-        held = [job for replica in self._replicas for batch in replica.held for job in batch]
-        return sum(job.zombies(late) for job in held)
+        running = [job for replica in self._replicas for batch in replica.held[:1] for job in batch]
+        return sum(job.zombies(late) for job in running)
 
     def view(self) -> View:
         """What metrics show of it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,7 @@ class Deployments:
         self._clock = clock
         self._held: dict[str, tuple[Deployment | SlotDeployment, int]] = {}
         self._opening: dict[str, asyncio.Lock] = {}
+        self._cold: list[Deployment] | None = None  # that were opened since the present warm-up began
 
     async def files(self, choice: ModelChoice) -> dict[str, Path]:
         """A model's files; the first time they may have to be pulled, which takes seconds to minutes."""
@@ -63,9 +65,28 @@ class Deployments:
             else:
                 deployment, holders = self._make(choice, dict(files)), 0
                 await self._open(deployment)
+                self._note(deployment, choice)
             self._held[key] = (deployment, holders + 1)
             keys.append(key)
         return deployment
+
+    def _note(self, deployment: Deployment | SlotDeployment, choice: ModelChoice) -> None:
+        """Let what is opened in a warm-up rehearse, unless its runs are a user's code, which runs once a sample."""
+        if self._cold is not None and isinstance(deployment, Deployment) and "kind" not in choice.options:
+            deployment.keep_back()
+            self._cold.append(deployment)
+
+    @asynccontextmanager
+    async def warming_up(self) -> AsyncIterator[None]:
+        """Of each model that is opened in here one replica runs what comes; in the end its others run the same."""
+        cold: list[Deployment] = []
+        self._cold, well = cold, False
+        try:
+            yield
+            well = True
+        finally:
+            self._cold = None
+            await asyncio.gather(*(deployment.rehearse(all=well) for deployment in cold))
 
     @staticmethod
     async def _open(deployment: Deployment | SlotDeployment) -> None:

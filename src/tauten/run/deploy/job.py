@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+from tauten.errors import Cancelled
 from tauten.run.deploy.fair_queue import Waiter
 from tauten.run.deploy.queueing import Entry
 from tauten.run.request import Asked
@@ -20,6 +22,10 @@ class Crowd:
     def __init__(self) -> None:
         self.count = 0  # requests, 1 or more
         self.weight = 0.0
+
+
+LEFT = Cancelled("who waited for it left before it began", help="send the request again")
+"""The error of what was not computed."""
 
 
 class Party(Waiter, Protocol):
@@ -91,13 +97,13 @@ class Job(Entry):
     def zombies(self, before: float) -> int:
         """Requests that ended before an instant, and for which this runs on."""
         if self.left:
-            return self.count if self.left < before else 0
+            return self.count if self.left < before and self.error is not LEFT else 0
         return sum(left < before for left in self.parted)
 
     def forget(self) -> None:
         """It is over and read: what it was about goes, when and with whom it ran stays."""
         self.item = self.result = self.error = None
-        self.waiter = _NOBODY
+        self.waiter = NOBODY
 
     def write(self, trace: Trace, step: str, cause: str, back: float) -> None:
         """Where its time went, as rows; `back` is when its request had it."""
@@ -111,6 +117,13 @@ class Job(Entry):
         rows.append((step, "loop", ended, back))
         trace.spent.append((step, "replica_seconds", self.seconds / self.count))
         trace.batches.append((step, self.size, self.reason))
+
+
+def extent(batch: Sequence[Job]) -> tuple[int, float]:
+    """Requests and weight of a batch."""
+    if len(batch) == 1:
+        return batch[0].count, batch[0].weight
+    return sum([job.count for job in batch]), sum([job.weight for job in batch])
 
 
 _SHARED = (
@@ -136,4 +149,4 @@ class _Nobody:
         return
 
 
-_NOBODY = _Nobody()
+NOBODY = _Nobody()

@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tauten.clock import Clock, VirtualLoop
-from tauten.errors import BackendError, Cancelled
+from tauten.errors import BackendError, TautenError
 from tauten.run.contracts import BatchBackend
-from tauten.run.deploy.job import Job
+from tauten.run.deploy.job import LEFT, Job
 from tauten.run.deploy.scheduling import halves
 from tauten.run.workers import wake
 
@@ -35,6 +35,14 @@ class Owner(Protocol):
     def opened(self, replica: Replica, error: BaseException | None) -> None: ...
 
 
+class Ahead(NamedTuple):
+    """What was prepared while another batch ran, and for whom."""
+
+    members: list[Job]
+    value: Any
+    by: Any  # the backend: no other can read it
+
+
 class Replica:
     """Runs one batch at a time, and may hold one more whose inputs are being prepared."""
 
@@ -43,15 +51,17 @@ class Replica:
         self.cpus = cpus
         self.backend: BatchBackend = owner.make()
         self.prepares = hasattr(self.backend, "prepare") and hasattr(self.backend, "run_prepared")
+        self.stops = hasattr(self.backend, "stop")
         # one bound to processors runs there only
         self.inline = getattr(self.backend, "inline", False) and not cpus
         self.loop = asyncio.get_running_loop()
         self.virtual = isinstance(self.loop, VirtualLoop)
-        self.batches: SimpleQueue[tuple[list[Job], Any] | None] = SimpleQueue()
+        self.batches: SimpleQueue[tuple[list[Job], Ahead | None] | None] = SimpleQueue()
         self.ahead: SimpleQueue[list[Job] | None] = SimpleQueue()
         self.held: list[list[Job]] = []  # batches given to it, the running one first
         self.until = 0.0  # when it is predicted to have done them
         self.bisected = 0
+        self.kept = False  # back: its deployment gives it nothing
         self.dead = self.closed = False
         self.simulating: asyncio.Task[None] | None = None
         name = f"tauten-{owner.label}-{index}"
@@ -60,6 +70,7 @@ class Replica:
         self._turn = threading.Lock()
         self._runs = 0
         self._running: list[Job] = []  # what the backend works at; changed under the lock
+        self._waiting: list[list[Job]] = []  # batches that have not begun; changed under the lock
 
     def open(self) -> None:
         """Begin to load; the owner is told when it is done."""
@@ -76,6 +87,8 @@ class Replica:
     def start(self, batch: list[Job]) -> None:
         """Give it a batch; a second one is prepared while the first one runs."""
         self.held.append(batch)
+        with self._turn:
+            self._waiting.append(batch)
         if self.virtual:
             self.simulating = self.loop.create_task(self._simulate(batch, self.simulating))
         elif len(self.held) > 1:
@@ -109,19 +122,21 @@ class Replica:
                 break
         self.backend.close()
 
-    def _serve_batch(self, batch: list[Job], prepared: Any) -> bool:
-        died = self._timed(batch, prepared)
+    def _serve_batch(self, batch: list[Job], ahead: Ahead | None) -> bool:
+        if not self._begins(batch):
+            return False
+        died = self._timed(batch, ahead)
         wake(self.loop, lambda: self._finished(batch, died))
         return died
 
-    def _timed(self, batch: list[Job], prepared: Any) -> bool:
+    def _timed(self, batch: list[Job], ahead: Ahead | None) -> bool:
         """As `_run`. What one item takes of the processor is what it would take on the loop, where a thread's run
         looks longer: it ends when that has the interpreter again."""
         self._runs += 1
         if not self.inline or len(batch) > 1 or self._runs % LOOK:
-            return self._run(batch, prepared)
+            return self._run(batch, ahead)
         began = time.thread_time()
-        died = self._run(batch, prepared)
+        died = self._run(batch, ahead)
         batch[0].busy_s = time.thread_time() - began
         return died
 
@@ -140,64 +155,108 @@ class Replica:
         if self.cpus:
             os.sched_setaffinity(0, self.cpus)
         while (batch := self.ahead.get()) is not None:
-            prepared: Any = None
-            try:
-                prepared = self.backend.prepare([job.item for job in batch])  # type: ignore[attr-defined]
-            except BaseException:  # noqa: BLE001  # it runs unprepared then, and fails as it must
-                prepared = None
-            self.batches.put((batch, prepared))
-            del batch, prepared
+            self.batches.put((batch, self._prepared(batch)))
+            del batch
         self.batches.put(None)
 
-    def _run(self, batch: list[Job], prepared: Any) -> bool:
+    def _prepared(self, batch: list[Job]) -> Ahead | None:
+        members, backend = [job for job in batch if not job.left], self.backend
+        try:
+            return Ahead(members, backend.prepare([job.item for job in members]), backend)  # type: ignore[attr-defined]
+        except BaseException:  # noqa: BLE001  # it runs unprepared then, and fails as it must
+            return None
+
+    def _run(self, batch: list[Job], ahead: Ahead | None) -> bool:
         """Run a batch, in halves where it fails as a whole; says whether the backend died of it."""
         clock = self.owner.clock
         parts = [batch]
-        dead = False
         while parts:
-            part = parts.pop()
             started = clock()
-            results, prepared = self._results(part, prepared), None
-            dead = self._died(results)
-            parts += self._take(part, results, started, clock(), dead)
-            if dead:
+            part, results = self._computed(parts.pop(), ahead)
+            ahead = None
+            if not part:
+                continue
+            results, death = self._judged(results)
+            parts += self._take(part, results, started, clock(), death is not None)
+            if death is not None:
                 for rest in parts:
-                    self._fill(rest, [results] * len(rest), started, clock())
-                break
-        return dead
+                    self._fill(rest, [death] * len(rest), started, clock())
+                return True
+        return False
 
-    def _results(self, part: list[Job], prepared: Any) -> Any:
-        """What the backend gives for a part, or the exception that it raises; nothing runs for those who left."""
-        with self._turn:
-            if _left(part):
-                return _LEFT
-            self._running = part
+    def _computed(self, part: list[Job], ahead: Ahead | None) -> tuple[list[Job], Any]:
+        """Those of a part that somebody waits for as it begins, and what the backend gives for them, or the
+        exception that it raises."""
+        backend: Any = self.backend
+        members = part
         try:
-            if prepared is not None:
-                return self.backend.run_prepared(prepared)  # type: ignore[attr-defined]
-            return self.backend.run([job.item for job in part])
+            with self._turn:  # whoever leaves later leaves a run
+                members = self._running = self._staying(part)
+                if members and self.stops:
+                    backend.begin()
+            if not members:
+                return members, []
+            if ahead is not None and ahead.members == members and ahead.by is backend:
+                return members, backend.run_prepared(ahead.value)
+            return members, backend.run([job.item for job in members])
         except BaseException as error:  # noqa: BLE001  # each member's task raises it
-            return error
+            return members, error
         finally:
             with self._turn:
                 self._running = []
 
+    @staticmethod
+    def _staying(part: list[Job]) -> list[Job]:
+        """Those of a part that somebody waits for; of the others nothing is computed."""
+        staying: list[Job] = []
+        for job in part:
+            if job.left:
+                job.error = LEFT
+            else:
+                staying.append(job)
+        return staying
+
     def look(self) -> None:
         """On the loop, when a request left: a run that nobody waits for ends, where its engine can be stopped."""
-        stop = getattr(self.backend, "stop", None)
-        if stop is None:
+        if not self.stops:
             return
         with self._turn:  # so that it cannot hit the next run
             if self._running and _left(self._running):
-                stop()
+                try:
+                    self.backend.stop()  # type: ignore[attr-defined]
+                except Exception as mistake:  # noqa: BLE001  # who left is to be told all the same
+                    told = {"message": f"stop() of {self.owner.label} raised", "exception": mistake}
+                    self.loop.call_exception_handler(told)
 
-    def _died(self, results: Any) -> bool:
-        if isinstance(results, list | tuple):
-            return any(getattr(each, "dead", False) for each in results if isinstance(each, BaseException))
-        if not isinstance(results, BaseException):
-            return False
+    def _judged(self, results: Any) -> tuple[Any, BaseException | None]:
+        """The results, and of which failure the backend died, if it did: one that says so by `dead`; where the
+        backend itself says so by `alive`, each that the run gave."""
+        several = isinstance(results, list | tuple)
+        each: Sequence[Any] = results if several else [results]
+        failed = [one for one in each if isinstance(one, BaseException)]
+        if failed and not self._lives():
+            each = [self._lethal(one) if isinstance(one, BaseException) else one for one in each]
+            results = each if several else each[0]
+            failed = [one for one in each if isinstance(one, BaseException)]
+        return results, next((one for one in failed if getattr(one, "dead", False)), None)
+
+    def _lives(self) -> bool:
         alive = getattr(self.backend, "alive", None)
-        return bool(getattr(results, "dead", False)) or (alive is not None and not alive())
+        try:
+            return alive is None or bool(alive())
+        except Exception:  # noqa: BLE001  # what cannot even tell is opened anew; why, the run's own failure says
+            return False
+
+    def _lethal(self, error: BaseException) -> BackendError:
+        """A failure of a backend that died of it."""
+        if not isinstance(error, BackendError):
+            seen = error.message if isinstance(error, TautenError) else f"{type(error).__name__}: {error}"
+            ours = BackendError(
+                f"{self.owner.label}: {seen}", help="send the request again: the engine is opened anew"
+            )
+            ours.__cause__, error = error, ours
+        error.dead = True
+        return error
 
     def _take(
         self, part: list[Job], results: Any, started: float, ended: float, dead: bool
@@ -245,6 +304,8 @@ class Replica:
         """In virtual time a synthetic backend says how long it would take; any other takes no time."""
         if before is not None and not before.done():
             await asyncio.wait([before])
+        if not self._begins(batch):
+            return
         backend: Any = self.backend
         if not hasattr(backend, "duration"):
             dead = self._run(batch, None)
@@ -260,11 +321,10 @@ class Replica:
         clock = self.owner.clock
         parts = [batch]
         while parts:
-            part = parts.pop()
-            started = clock()
-            if _left(part):
-                self._fill(part, [_LEFT] * len(part), started, started)
+            part = self._staying(parts.pop())
+            if not part:
                 continue
+            started = clock()
             items = [job.item for job in part]
             await asyncio.sleep(backend.duration(items))
             results: Any
@@ -272,15 +332,30 @@ class Replica:
                 results = backend.answer(items)
             except Exception as error:  # noqa: BLE001  # each member's task raises it
                 results = error
-            dead = self._died(results)
-            parts += self._take(part, results, started, clock(), dead)
-            if dead:
+            results, death = self._judged(results)
+            parts += self._take(part, results, started, clock(), death is not None)
+            if death is not None:
                 for rest in parts:
-                    self._fill(rest, [results] * len(rest), started, clock())
+                    self._fill(rest, [death] * len(rest), started, clock())
                 return True
         return False
 
     # -- the end of a batch, and of a backend -----------------------------------------------------------------
+
+    def _begins(self, batch: list[Job]) -> bool:
+        """Whether it is still here to be run; from now on nobody takes it back."""
+        with self._turn:
+            there = batch in self._waiting
+            if there:
+                self._waiting.remove(batch)
+            return there
+
+    def take_back(self) -> list[Job]:
+        """On the loop, where the backend died: what it has not begun need not wait until it is opened anew."""
+        with self._turn:
+            waiting, self._waiting = self._waiting, []
+        self.held = [batch for batch in self.held if batch not in waiting]
+        return [job for batch in waiting for job in batch]
 
     def _finished(self, batch: list[Job], dead: bool) -> None:
         """On the loop."""
@@ -333,10 +408,7 @@ class Replica:
         return any(thread.is_alive() for thread in self.threads)
 
 
-_REOPEN: tuple[list[Job], Any] = ([], None)  # tells the thread that the backend died on the loop
-
-
-_LEFT = Cancelled("all who waited for it left", help="send the request again")
+_REOPEN: tuple[list[Job], None] = ([], None)  # tells the thread that the backend died on the loop
 
 
 def _left(part: Sequence[Job]) -> bool:
