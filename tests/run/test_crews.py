@@ -323,3 +323,26 @@ def test_who_sends_no_picture_is_not_refused_for_those_of_others() -> None:
 @stage(roles=MODEL, effects="pure")
 async def answer(q: int, seen: int | None, ctx: tt.Context) -> int:
     return int(await ctx.infer("model", q + (seen or 0)))
+
+
+@pytest.mark.parametrize("flow", ["decoding", "preparation"])
+def test_work_for_those_who_left_is_counted_until_it_ends(monkeypatch: pytest.MonkeyPatch, flow: str) -> None:
+    monkeypatch.setattr(PixelsCodec, "duration", lambda self, payload: 1.0)
+    monkeypatch.setattr(PREPARES, "seconds", 1.0)
+
+    async def body(engine: Engine) -> None:
+        workflow, inputs, plan = FLOWS[flow]
+        await engine.open(workflow, plan)
+        request = asyncio.ensure_future(engine.run(inputs))
+        await asyncio.sleep(0.2)
+        request.cancel()
+        await asyncio.wait([request])
+        seen = []
+        for _ in range(15):
+            seen.append(engine.zombies())
+            await asyncio.sleep(0.09)
+        assert seen[:2] == [0, 0]
+        assert seen[2:5] == [1, 1, 1]
+        assert seen[-1] == 0
+
+    virtual(body)
