@@ -237,12 +237,12 @@ def test_what_a_run_takes_of_the_processor_decides() -> None:
         job = Job(None, 1.0, Request(), 0.0, asyncio.get_running_loop().create_future())
         job.reason, job.ended, job.busy_s = "alone", 0.002, 0.0001
         for _ in range(64):
-            deployment._learn(job, 1, 1.0, 0.002)
+            deployment._learn([job], 0.002)
         assert deployment.durations.usual_of(1.0) == pytest.approx(0.002)
         assert deployment._here * 0.002 == pytest.approx(0.0001, rel=0.01)
         job.reason, job.ended = "inline", 0.0004  # it waits for something
         for _ in range(64):
-            deployment._learn(job, 1, 1.0, 0.002)
+            deployment._learn([job], 0.002)
         assert deployment._here * 0.002 == pytest.approx(0.0004, rel=0.01)
 
     deployed(body)
