@@ -1,18 +1,26 @@
-"""Deadlines of language models' streams, in virtual time: answered within 5 ms although a step runs on."""
+"""Deadlines of language models' streams, in virtual time: though a step runs on, and though nobody reads."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import aclosing
 from typing import Any
 
+import pytest
+
+import tauten as tt
+from kit.virtual import virtual
 from tauten.clock import run_virtual
-from tauten.errors import DeadlineExceeded
+from tauten.describe.stage import Context, Role
+from tauten.errors import Cancelled, DeadlineExceeded
+from tauten.plan.plan import Plan, StagePlan
 from tauten.run.backends.synthetic_slots import SyntheticSlotsBackend
 from tauten.run.contracts import ModelSpec
 from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.deploy.slots_deployment import SlotDeployment
+from tauten.run.engine import Engine
 from tauten.run.request import Request
 
 STEP_S = 3.0  # one step of the engine: longer than every deadline below
@@ -68,3 +76,80 @@ def test_who_expires_while_a_step_runs_is_answered_at_the_deadline() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run_virtual(main())
+
+
+# -- nobody reads --------------------------------------------------------------------------------------------
+
+WORD_S, FREE_S = 0.05, 0.1  # a word of the model; after which the slot of one who was stopped is another's
+TOLD = StagePlan(
+    settings={"ms_per_token": WORD_S * 1e3, "tokens": 100, "slots": 1, "answer": "constant", "value": "word"}
+)
+
+
+@tt.stage(pure=True, roles={"model": Role("told", ("synthetic_slots",))})
+async def tell(ctx: Context, q: str) -> tt.Stream[str]:  # type: ignore[misc]
+    async for chunk in ctx.stream("model", {"prompt": q}):
+        if chunk.text:
+            yield chunk.text
+
+
+@tt.workflow
+def drawn(q: str) -> tt.Stream[str]:
+    return tell(q)  # type: ignore[call-arg,arg-type]
+
+
+@tt.workflow
+async def program(q: str) -> tt.Stream[str]:  # type: ignore[misc]
+    async for word in tell(q):  # type: ignore[arg-type,attr-defined,call-arg]
+        yield word
+
+
+@tt.workflow
+async def given(q: str) -> tt.Stream[str]:
+    return tell(q)  # type: ignore[call-arg,arg-type]
+
+
+cleaned: list[str] = []
+
+
+@tt.workflow
+async def tidy(q: str) -> tt.Stream[str]:  # type: ignore[misc]
+    try:
+        async for word in tell(q):  # type: ignore[arg-type,attr-defined,call-arg]
+            yield word
+    finally:
+        await asyncio.sleep(WORD_S)
+        cleaned.append(q)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["expires", "leaves"])
+@pytest.mark.parametrize("workflow", [drawn, program, given, tidy], ids=["drawn", "program", "given", "tidy"])
+def test_a_slot_is_free_although_nobody_reads_any_more(workflow: Any, leaves: bool) -> None:
+    """A reader that stands still holds nothing: at the deadline, and when his client goes."""
+
+    async def body(engine: Engine) -> None:
+        await engine.open(workflow, Plan(stages={"tell": TOLD}))
+        request = engine.request(deadline_ms=1000.0)
+        async with aclosing(engine.stream({"q": "first"}, request=request)) as stream:
+            assert await anext(stream) == "word"
+            await asyncio.sleep(0.5)
+            (slots,) = engine.deployments.views().values()
+            assert slots.running == engine.door.limit.running == 1
+            if leaves:
+                request.fail(Cancelled("the client left", help="none"))
+            else:
+                await asyncio.sleep(request.left())
+            stopped = engine.clock()
+            await asyncio.sleep(FREE_S)
+            (slots,) = engine.deployments.views().values()
+            assert (slots.running, engine.door.limit.running, engine.zombies()) == (0, 0, 0)
+            assert request.trace.end - stopped <= FREE_S
+            async with aclosing(engine.stream({"q": "next"})) as other:
+                assert await anext(other) == "word", "the slot is another's"
+            with pytest.raises(Cancelled if leaves else DeadlineExceeded):
+                await anext(stream)
+        assert request.unread is None
+        assert cleaned == (["first", "next"] if workflow is tidy else [])
+
+    cleaned.clear()
+    virtual(body)

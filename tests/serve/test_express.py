@@ -892,3 +892,25 @@ def test_inputs_that_the_engine_refuses_are_the_callers_mistake(
             assert isinstance(error, InputError)
 
     run(main)
+
+
+def test_a_deadline_that_was_named_counts_from_the_first_byte(tmp_path: Path, taken: Taken) -> None:
+    slowly_s = 0.2
+
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            await repeated(peer, request(headers={"X-Tauten-Deadline-Ms": "60000"}), 4)
+            assert taken.count == 4 - LEARNING
+            for deadline_ms, status in (("60000", 200), ("100", 504)):
+                data = request(headers={"X-Tauten-Deadline-Ms": deadline_ms})
+                await peer.say(data[:-8])
+                await asyncio.sleep(slowly_s)
+                answer = await asked(peer, data[-8:])
+                assert answer[0] == status
+                if status == 200:
+                    trace = app.site.traces.find("", answer[1]["x-request-id"]).trace
+                    (client,) = [row for row in trace.rows if row[1] == "client"]
+                    assert client[3] - client[2] >= 0.9 * slowly_s
+            assert taken.count == 6 - LEARNING
+
+    run(main)

@@ -127,7 +127,7 @@ def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
 
 
 def _late(request: Asked) -> DeadlineExceeded:
-    budget_s = request.deadline - request.start
+    budget_s = request.deadline - request.trace.start
     return DeadlineExceeded(
         f"the deadline of {in_ms(budget_s)} ms passed", help="allow more time, or tighten the plan"
     )

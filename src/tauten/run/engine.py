@@ -32,6 +32,7 @@ from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployments import Deployments, Models
 from tauten.run.door.admission import Door, path_of
+from tauten.run.ending import Ending
 from tauten.run.opened import Answer, Opened
 from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.run.siblings import cancel_all
@@ -210,8 +211,7 @@ class Engine:
         trace.order = lowered.order
         trace.outputs = opened.outputs
         run = Run(request, values, self.clock())
-        request.tasks = run.tasks
-        trace.rows.append(("", "admission", trace.start + request.lag_s, run.free))
+        trace.rows.append(("", "admission", request.came, run.free))
         return run
 
     async def stream(
@@ -235,6 +235,7 @@ class Engine:
         passage = self.door.through(opened.path, request)
         passage.enter()
         values = self._values(opened, request, inputs)
+        ending = Ending(request, passage, values)
         arm(request)
         try:
             while True:
@@ -242,14 +243,12 @@ class Engine:
                 if value is _END:
                     passage.whole = True
                     return
-                yield value  # meanwhile the caller's task is its own: a deadline only stops our work
+                yield value  # meanwhile the caller's task is its own: a deadline only ends our work
         except GeneratorExit:
             request.cancelled = True
             raise
         finally:
-            disarm(request)
-            passage.leave()
-            await values.aclose()
+            await ending.whole()
 
     def knock(
         self, deadline_ms: float = math.inf, *, aim: Aim = ANY_TIME, priority: int = 0, lag_s: float = 0.0
@@ -266,12 +265,13 @@ class Engine:
         id: str = "",
         priority: int = 0,
         tenant: str = "",
-        lag_s: float = 0.0,
         aim: Aim = ANY_TIME,
+        **since: float,
     ) -> Request:
-        """A request to hand to `run` or `stream`. Its time began `lag_s` ago: what it waited for the loop."""
-        request = Request(self.clock, id=id, session=session, priority=priority, tenant=tenant, lag_s=lag_s)
-        request.aim = aim
+        """A request to hand to `run` or `stream`; `since` its arrival passed `sent_s`, `lag_s` and `read_s`."""
+        request = Request(
+            self.clock, id=id, session=session, priority=priority, tenant=tenant, aim=aim, **since
+        )
         request.deadline = request.trace.start + deadline_ms / 1000.0
         return request
 
@@ -324,7 +324,7 @@ class Engine:
             arguments = {**arguments, workflow.session: request.session}
         root = BoundStep("", _ROOT, {}, self.workers)
         context = StepContext(root, request, opened.steps, {})
-        request.trace.rows.append(("", "admission", request.trace.start, self.clock()))
+        request.trace.rows.append(("", "admission", request.came, self.clock()))
         returned = workflow.function(**arguments)
         value = returned if hasattr(returned, "__aiter__") else await within(context, returned)
         if isinstance(value, Running) and not value.streams:

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import math
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from tauten.clock import Clock, real
@@ -24,7 +25,7 @@ NOBODY: dict[str, Family] = {}
 
 
 class Aim(NamedTuple):
-    """What a request is admitted for: seconds from its arrival to its end, and to its first output."""
+    """What a request is admitted for: seconds from when it was whole to its end, and to its first output."""
 
     end_s: float = math.inf
     first_s: float = math.inf
@@ -63,6 +64,9 @@ class Asked(Protocol):
     def count(self) -> int: ...  # requests that it stands for
 
     @property
+    def came(self) -> float: ...  # when the event loop had it, or had read it where that takes long
+
+    @property
     def trace(self) -> Trace: ...
 
     def left(self) -> float: ...
@@ -74,7 +78,8 @@ class Request:
     """What is handed down with every piece of work. `deadline` is absolute, on `clock`'s line: work stops there.
 
     `aim` is what admission refuses by, and `target` the instant that follows from it: work that is on its way
-    is ordered by it, and goes on after it.
+    is ordered by it, and goes on after it. Its trace begins with its first byte, `start` is what the aim counts from:
+    how slowly its client sends, and the origins of its media answer, is nobody's fault here.
     """
 
     count = 1  # it stands for itself
@@ -84,6 +89,7 @@ class Request:
         "after",
         "aim",
         "armed",
+        "came",
         "cancelled",
         "clock",
         "coming",
@@ -98,9 +104,9 @@ class Request:
         "start",
         "target",
         "task",
-        "tasks",
         "tenant",
         "trace",
+        "unread",
     )
 
     def __init__(
@@ -113,6 +119,8 @@ class Request:
         tenant: str = "",
         priority: int = 0,
         lag_s: float = 0.0,
+        sent_s: float = 0.0,
+        read_s: float = 0.0,
         aim: Aim = ANY_TIME,
     ) -> None:
         self.clock = clock
@@ -124,21 +132,29 @@ class Request:
         self.tenant = tenant
         self.priority = clipped(priority)
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
-        now = clock()
-        self.start = now - lag_s  # its arrival
-        self.trace = Trace(self.start)
+        self.came = clock() - read_s  # when somebody did
+        self.start = self.came - lag_s  # it was whole; later by what the origins of its media take
+        self.trace = Trace(self.start - sent_s)  # from its arrival: so long its client took to send it
+        if sent_s:
+            self.trace.rows.append(("", "client", self.trace.start, self.start))
         if lag_s:
-            self.trace.rows.append(("", "loop", now - lag_s, now))
+            self.trace.rows.append(("", "loop", self.start, self.came))
         self.plan = ""  # the one that runs it, once it runs
         self.cancelled = False
         self.failure: TautenError | None = None  # why it was stopped from our side
         self.task: asyncio.Task[object] | None = None  # that runs it now; None while its reader is slow
-        self.tasks: list[asyncio.Task[object]] = []  # its streamed edges
+        self.unread: Callable[[], None] | None = None  # ends a stream whose reader is away
         self.armed: list[Any] | None = None  # its place among the deadlines of its loop
         self.admitted = False  # at the door, for its whole path
         self.after: dict[str, float] = NOTHING  # step -> predicted seconds from its end to the request's
         self.coming: set[Any] = NOWHERE  # deployments that expect it
         self.families: dict[str, Family] = NOBODY  # step -> members of its map that run
+
+    def read(self) -> None:
+        """What it says has been read, which took it from when it came."""
+        now = self.clock()
+        self.trace.rows.append(("", "decode", self.came, now))
+        self.came = now
 
     def family(self, step: str) -> Family:
         """The members of the map that `step` runs for this request."""
@@ -151,13 +167,12 @@ class Request:
         return self.deadline - self.clock()
 
     def cancel(self) -> None:
-        """Stop the work: flags it for threads, cancels the task that runs it, else its streamed edges."""
+        """Stop the work: flags it for threads, cancels the task that runs it, else ends what nobody reads now."""
         self.cancelled = True
         if self.task is not None:
             self.task.cancel()
-            return
-        for task in self.tasks:
-            task.cancel()
+        elif self.unread is not None:
+            self.unread()
 
     def fail(self, error: TautenError) -> None:
         """Stop the work from our side (deadline, shutdown); the caller gets `error`."""

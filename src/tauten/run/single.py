@@ -105,6 +105,11 @@ class Single(ABC):
         self.priority = clipped(priority)
         self.tenant = tenant
 
+    @property
+    def came(self) -> float:
+        """When the event loop had the first of them."""
+        return self.start + self.lag_s
+
     @abstractmethod
     def answer(self, value: Any) -> None:
         """It came to its end as it should. What can wait is done in `settle`, a turn later."""

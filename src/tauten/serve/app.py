@@ -149,8 +149,6 @@ class App:
             self.site.in_flight -= 1
 
     async def _http(self, exchange: Exchange) -> None:
-        clock = real  # uvloop tells its own time in whole milliseconds
-        began = clock()
         call: Call | None = None
         failed: Callable[[Any], Reply] = failure  # for paths that no API knows
         problem: BaseException | None = None
@@ -175,8 +173,8 @@ class App:
                 await exchange.reply(refusal(exchange, failed, told(error, call)))
             elif not exchange.left:
                 raise  # a stream broke half-way: the server drops the connection
-        finally:
-            self.site.finished(exchange, call, problem, clock() - began)
+        finally:  # uvloop tells its own time in whole milliseconds
+            self.site.finished(exchange, call, problem, real() - exchange.arrived)
 
     def _handled(self, call: Call) -> Awaitable[Reply]:
         """The handler's reply, or an earlier one where an idempotency key asks for it."""

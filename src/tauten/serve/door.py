@@ -17,6 +17,7 @@ import msgspec
 from tauten.describe.payload import OPENS_FILES
 from tauten.describe.ports import Session
 from tauten.errors import Cancelled, InputError, TautenError
+from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.opened import Answer
 from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.serve.exchange import Exchange, Reply
@@ -24,17 +25,17 @@ from tauten.serve.kept.flights import Flights
 from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.kept.sessions import Sessions
 from tauten.serve.routes import Route
+from tauten.serve.safety.safe_fetch import CONNECTIONS, Fetch, Fetches
 from tauten.serve.service import NotReady, Service
+from tauten.serve.wishes import ID, id_of, number, parent_of, whole
 
 T = TypeVar("T")
 
 BODY_BYTES = 32 * 1024 * 1024  # a minute of speech or a few photographs; video goes up with the flag
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 MAX_DEPTH = 64  # JSON levels: structured outputs need a dozen; code that walks values recurses
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)  # possessive: linear time
 _PREFIX = os.urandom(4).hex()
 _count = itertools.count(1)
-_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -54,14 +55,6 @@ ANYONE = Caller()
 RETRY_S = 1.0  # for who is told "not ready": servers start and swap in seconds
 
 
-class TraceParent(msgspec.Struct, frozen=True):
-    """W3C trace context: the trace that this request belongs to, and the caller's span."""
-
-    trace_id: str
-    span_id: str
-    sampled: bool = True
-
-
 class Call:
     """One request as an API handles it: the exchange, the caller and the budget."""
 
@@ -75,6 +68,7 @@ class Call:
         "late",
         "params",
         "parent",
+        "prepared",
         "priority",
         "request",
         "route",
@@ -94,23 +88,24 @@ class Call:
         self.caller = caller
         headers = exchange.headers
         self._read(headers)
-        self.id = _id_of(headers.get("x-request-id", "")) or new_id()
+        self.id = id_of(headers.get("x-request-id", "")) or new_id()
         self.spent_s = 0.0  # by earlier requests to the engine for the same call
-        self.priority = _whole(headers, "x-tauten-priority", 0)
+        self.priority = whole(headers, "x-tauten-priority", 0)
         self.request: Request | None = None  # what runs for it, once it runs
+        self.prepared: Request | None = None  # which has been read, and is to be begun
         self.service: Service | None = None  # that it is for, once it is known
         self.error: BaseException | None = None  # what ended the work, told inside a stream or not
 
     def _read(self, headers: Mapping[str, str]) -> None:
         """What of a request's head is likely to be its own."""
-        self.deadline_ms = _number(headers, "x-tauten-deadline-ms", math.inf)
+        self.deadline_ms = number(headers, "x-tauten-deadline-ms", math.inf)
         self.timed = self.deadline_ms < math.inf  # what is wanted; a client's own timeout does not say it
-        self.parent = _parent_of(headers.get("traceparent", ""))
+        self.parent = parent_of(headers.get("traceparent", ""))
 
     def told(self, given: Iterable[tuple[bytes, bytes]]) -> Call:
         """One more request, whose head differs in these; raises InputError as the first would have."""
         headers = {name.decode("ascii"): value.decode("ascii") for name, value in given}
-        new = self.again(self.exchange, _id_of(headers.get("x-request-id", "")))
+        new = self.again(self.exchange, id_of(headers.get("x-request-id", "")))
         new._read(headers)
         return new
 
@@ -121,7 +116,7 @@ class Call:
         new.deadline_ms, new.timed, new.priority = self.deadline_ms, self.timed, self.priority
         new.exchange, new.parent, new.spent_s, new.late = exchange, self.parent, 0.0, self.late
         new.id = id
-        new.request = new.service = new.error = None
+        new.request = new.prepared = new.service = new.error = None
         return new
 
     # -- what came ----------------------------------------------------------------------------------------
@@ -153,8 +148,11 @@ class Call:
 
     # -- running ------------------------------------------------------------------------------------------
 
-    def _budget_ms(self, service: Service) -> float:
-        return service.budget_s * 1e3 if self.deadline_ms == math.inf else self.deadline_ms
+    def budget_ms(self, service: Service) -> float:
+        """From its first byte to its deadline. One that was named counts from there, an SLO from the last byte."""
+        if self.deadline_ms < math.inf:
+            return self.deadline_ms
+        return (service.budget_s + self.exchange.sent_s) * 1e3
 
     def _aim(self, service: Service) -> Aim:
         return ANY_TIME if self.timed else service.aim.less(self.spent_s)
@@ -176,7 +174,7 @@ class Call:
         shares = service.shareable if inputs is None else service.shares(inputs)
         if self.door.flights is None or not shares:
             service.engine.knock(
-                deadline_ms=self._budget_ms(service),
+                deadline_ms=self.budget_ms(service) - self.exchange.sent_s * 1e3,
                 aim=self._aim(service),
                 priority=min(self.priority, self.caller.priority),
                 lag_s=self.exchange.lag_s,
@@ -184,22 +182,49 @@ class Call:
 
     def begin(self, service: Service, session: Session | None = None) -> Request:
         """The engine's request of this call: one deadline, the caller's tenant, stopped when the client leaves."""
+        request, self.prepared = self.prepared or self._request(service), None
+        request.session = session
+        return request
+
+    def _request(self, service: Service) -> Request:
         self.service = service
         self.check(service)
-        budget_ms, lag_s = self._budget_ms(service), self.exchange.lag_s
-        if lag_s:
-            service.engine.door.knock(None, self.priority, budget_ms / 1e3, lag_s)
+        exchange, budget_ms = self.exchange, self.budget_ms(service)
+        if exchange.lag_s:
+            service.engine.door.knock(None, self.priority, budget_ms / 1e3 - exchange.sent_s, exchange.lag_s)
         request = self.request = service.engine.request(
             deadline_ms=budget_ms,
-            session=session,
+            session=None,  # which is told later
             id=self.id,
             tenant=self.caller.tenant,
             priority=min(self.priority, self.caller.priority),
-            lag_s=lag_s,
             aim=self._aim(service),
+            **exchange.since_arrival(),
         )
-        self.exchange.on_leave(lambda: request.fail(client_left()))
+        exchange.on_leave(lambda: request.fail(client_left()))
         return request
+
+    async def reading(self, service: Service, work: Callable[[Fetch | None], Awaitable[T]]) -> T:
+        """Read what takes long, as media do, within the request's deadline and while its client is there.
+
+        `work` is given what brings media by their addresses, or None.
+        """
+        door, before = self.door, self.service
+        request = self.prepared = self._request(service)
+        named = self.deadline_ms < math.inf
+        fetch = door.fetch and Fetches(request, door.fetch, door.connections, named=named)
+        arm(request)
+        try:
+            value: T = await stoppable(request, work(fetch))
+            return value
+        except BaseException:
+            request.trace.end = request.clock()
+            if request.failure is None:  # it was wrong, and nothing was begun
+                self.request, self.service = None, before
+            raise
+        finally:
+            disarm(request)
+            request.read()
 
     def session(self, service: Service) -> Session | None:
         """The session that `x-tauten-session` names; a new one where the workflow takes one and none is named.
@@ -292,7 +317,7 @@ class Door:
         body_bytes: int = BODY_BYTES,
         identify: Callable[[Exchange], Caller] | None = None,
         meet: Callable[[Exchange], Reply | None] | None = None,
-        fetch: Callable[[str], Awaitable[bytes]] | None = None,
+        fetch: Fetch | None = None,
         share: bool = True,
     ) -> None:
         self.body_bytes = body_bytes
@@ -301,6 +326,7 @@ class Door:
         self._identify = identify  # raises Unauthorized or Overloaded; None: everybody may come in
         self._meet = meet
         self.fetch = fetch  # brings media that a request names by address; None: media are not fetched
+        self.connections = asyncio.Semaphore(CONNECTIONS)  # by which it does
         self.closing = asyncio.Event()  # whoever comes from then on finds it shut; what is inside goes on
 
     def meet(self, exchange: Exchange) -> Reply | None:
@@ -353,7 +379,7 @@ def refusal_id(exchange: Exchange) -> list[tuple[str, str]]:
     if any(name == "x-request-id" for name, _ in exchange.extra):
         return []
     given = exchange.headers.get("x-request-id", "")
-    return [("x-request-id", given if _ID.fullmatch(given) else new_id())]
+    return [("x-request-id", given if ID.fullmatch(given) else new_id())]
 
 
 def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
@@ -381,47 +407,3 @@ def draining() -> NotReady:
 def client_left() -> Cancelled:
     """Why work stops whose client is gone."""
     return Cancelled("the client left", help="its work was stopped; send the request again")
-
-
-def _id_of(given: str) -> str:
-    """A caller's request id where it is one; log lines and headers carry it."""
-    if given and not _ID.fullmatch(given):
-        raise InputError(
-            f"x-request-id {given[:40]!r}", help="1 to 128 letters, digits, dots, colons, dashes", code="E291"
-        )
-    return given
-
-
-def _number(headers: Mapping[str, str], name: str, default: float) -> float:
-    text = headers.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{name}: {text[:40]!r} is not a number", help="give a finite number", code="E291")
-    return value
-
-
-def _whole(headers: Mapping[str, str], name: str, default: int) -> int:
-    value = _number(headers, name, float(default))
-    if not value.is_integer():
-        raise InputError(
-            f"{name}: {headers[name][:40]!r} is not a whole number", help="give one", code="E291"
-        )
-    return int(value)
-
-
-def _parent_of(given: str) -> TraceParent | None:
-    """The caller's trace; a header that does not parse is ignored, as the standard asks.
-
-    What later versions put behind the flags is left unread, as it asks, too; version 00 has nothing there.
-    """
-    match = _TRACEPARENT.fullmatch(given) if given else None
-    if match is None or (match[1] == "00" and match[5]):
-        return None
-    if set(match[2]) == {"0"} or set(match[3]) == {"0"}:
-        return None
-    return TraceParent(match[2], match[3], bool(int(match[4], 16) & 1))

@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from tauten.clock import real
+from tauten.clock import VirtualLoop, real
 from tauten.errors import Cancelled, InputError, TautenError
-from tauten.serve.http.arrival import ARRIVED
+from tauten.serve.http.arrival import ARRIVED, SENT, TICK_S
 from tauten.serve.http.departure import LEAVING
 
 Scope = MutableMapping[str, Any]
@@ -81,8 +81,11 @@ class Exchange:
         "_leaving",
         "_receive",
         "_send",
+        "_sent_s",
+        "_taken_s",
         "_watch",
         "_whole",
+        "came",
         "extra",
         "headers",
         "lag_s",
@@ -101,10 +104,11 @@ class Exchange:
         self.headers: dict[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
-        arrived = scope.get("extensions", _NONE).get(ARRIVED)
-        self.lag_s = (
-            0.0 if arrived is None else max(0.0, real() - arrived)
-        )  # what it waited for the event loop
+        told = scope.get("extensions", _NONE)
+        self.came = now = real()  # when the event loop had it, whole
+        self.lag_s: float = max(0.0, now - told.get(ARRIVED, now))  # what it waited for that
+        self._sent_s: float = told.get(SENT, 0.0)
+        self._taken_s: float | None = None
         self.left = False  # the client is gone
         self.started = False  # the reply's head has been sent
         self.status = 0
@@ -124,6 +128,7 @@ class Exchange:
         new.scope = self.scope
         new.method, new.path, new.headers = self.method, self.path, self.headers
         new.lag_s, new.left, new.started, new.status = waited_s, False, False, 0
+        new.came, new._sent_s, new._taken_s = real(), 0.0, 0.0
         new._held, new._first, new._whole, new._watch = b"", None, True, None
         new._receive, new._send = self._receive, self._send
         new._leaving, new._closing, new.extra = [], closing, []
@@ -133,6 +138,26 @@ class Exchange:
         """Parameters of the query string; of a name given twice the last."""
         raw: bytes = self.scope.get("query_string", b"")
         return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True)) if raw else {}
+
+    @property
+    def sent_s(self) -> float:
+        """Seconds that its client took to send it; less than a tick is what reading takes."""
+        return self._sent_s if self._sent_s >= TICK_S else 0.0
+
+    @property
+    def arrived(self) -> float:
+        """When its first byte reached this machine."""
+        return self.came - self.lag_s - self.sent_s
+
+    def since_arrival(self) -> dict[str, float]:
+        """Seconds that passed from its first byte until its work began: by its client, the event loop and its reading.
+
+        Whatever is begun for it later has the same.
+        """
+        if self._taken_s is None:  # in virtual time reading takes none
+            virtual = isinstance(asyncio.get_running_loop(), VirtualLoop)
+            self._taken_s = 0.0 if virtual else real() - self.came
+        return {"sent_s": self.sent_s, "lag_s": self.lag_s, "read_s": self._taken_s}
 
     # -- the body -----------------------------------------------------------------------------------------
 
@@ -146,7 +171,7 @@ class Exchange:
             raise _too_large(int(declared), limit_bytes)
         size = 0
         while not self._whole:
-            message = self._first or await self._receive()
+            message = self._first or await self._part()
             self._first = None
             if message["type"] == "http.disconnect":
                 self._gone()
@@ -158,10 +183,19 @@ class Exchange:
                 raise _too_large(size, limit_bytes)
             yield chunk
 
+    async def _part(self) -> MutableMapping[str, Any]:
+        """The next part of it. What it is waited for is its client's time: only then the request is here."""
+        asked = real()
+        message = await self._receive()
+        waited_s = real() - asked
+        self.came += waited_s
+        self._sent_s += waited_s
+        return message
+
     async def body(self, limit_bytes: int) -> bytes:
         """The whole body; may be read again."""
         if self._held is None and not self._whole:  # the common one: small, and all there
-            message = await self._receive()
+            message = await self._part()
             chunk: bytes = message.get("body", b"")
             if (
                 message["type"] == "http.request"

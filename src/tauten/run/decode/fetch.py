@@ -165,6 +165,9 @@ async def _connected(
         raise failure
     try:
         yield reader, writer
+    except BaseException:
+        writer.transport.abort()  # whoever gave up does not wait for the other side's goodbye
+        raise
     finally:
         writer.close()
         with contextlib.suppress(OSError):  # a peer that is gone cannot be told goodbye

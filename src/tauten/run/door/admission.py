@@ -94,7 +94,7 @@ class Path:
         self.learned += 1
         self._steps.learn(rows)
         if end:
-            self._first.learn(max(0.0, first - start - waited_s(rows, first)))
+            self._first.learn(max(0.0, first - start - waited_s(rows, start, first)))
             self._tail_s += (max(0.0, end - first) - self._tail_s) * max(GAIN, 1 / self.learned)
         waiting = [step.sure for step in self._steps.named.values() if step.waits]
         if not self.knows:
@@ -227,9 +227,9 @@ class Path:
         return self.whole or all(self._steps.sure(row[0]) for row in rows if row[1] == "queue")
 
 
-def waited_s(rows: Iterable[Row], until: float) -> float:
-    """Seconds up to an instant in which some part of a request waited for its turn."""
-    total, seen = 0.0, -math.inf
+def waited_s(rows: Iterable[Row], since: float, until: float) -> float:
+    """Seconds between two instants in which some part of a request waited for its turn."""
+    total, seen = 0.0, since
     for begin, end in sorted((row[2], row[3]) for row in rows if row[1] in _WAITS):
         total += max(0.0, min(end, until) - max(begin, seen))
         seen = max(seen, end)
@@ -244,8 +244,8 @@ def late_by_waiting(request: Asked, now: float) -> bool:
     trace = request.trace
     first = now if trace.first_output is None else trace.first_output
     for at, want_s in ((now, aim.end_s), (first, aim.first_s)):
-        took_s = at - trace.start
-        if took_s >= want_s > took_s - waited_s(trace.rows, at):
+        took_s = at - request.start
+        if took_s >= want_s > took_s - waited_s(trace.rows, request.start, at):
             return True
     return False
 
@@ -338,7 +338,7 @@ class Door:
             if whole and path.wants(now):
                 trace = request.trace
                 first = now if trace.first_output is None else trace.first_output
-                path.learn(trace.rows, began, first, now)
+                path.learn(trace.rows, request.came, first, now)
             if predicted:
                 late = late or now >= deadline or late_by_waiting(request, now)
                 # who left early, or failed, was not in time: it says nothing

@@ -83,7 +83,7 @@ class Api:
         call.knock(  # decoding JSON is cheap, reading media is not
             service, {name: await reader.one(name, given[name]) for name in deciding}
         )
-        inputs = await reader.read(given, call.door.fetch)
+        inputs = await call.reading(service, lambda fetch: reader.read(given, fetch))
         session = call.session(service)
         if streams:
             values = await sse.begun(call.stream(service, inputs, session))

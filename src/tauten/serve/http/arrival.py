@@ -1,4 +1,4 @@
-"""When a request came: the kernel has seen its bytes arrive while the event loop was busy elsewhere."""
+"""When a request came: its client may be slow, and the kernel sees bytes arrive while the event loop is busy elsewhere."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -7,7 +7,8 @@ import asyncio
 import socket
 import struct
 
-ARRIVED = "tauten.arrived"  # in a scope's extensions: on the monotonic clock
+ARRIVED = "tauten.arrived"  # in a scope's extensions: its last byte so far, on the monotonic clock
+SENT = "tauten.sent"  # and since its first one, in seconds; only where that took several reads
 _INFO: int = getattr(socket, "TCP_INFO", 0)  # Linux's; elsewhere what waits in a socket is not known
 _LAST_DATA_MS = struct.Struct("52xI")  # tcpi_last_data_recv: since the last segment with data came
 _TICK_MS = 4  # that clock ticks in at the usual 250 Hz: what is less may be nothing

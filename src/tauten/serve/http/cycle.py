@@ -70,6 +70,7 @@ class Cycle(Departure):
     expect = False  # the client waits for 100 Continue
     size = 0  # of the body so far
     waiting = 0  # of it, what the app has not taken
+    since = 0.0  # when its first byte came, on the monotonic clock, where it took several reads
     whole = False  # the body has ended
     delivered = False  # and the app has been told
     lost = False  # the connection is gone; `gone` alone: it has only stopped sending

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from tauten.clock import real
 from tauten.serve.http.arrival import Inbox
 from tauten.serve.http.cycle import Cycle
 from tauten.serve.http.outflow import Outflow
@@ -42,6 +43,7 @@ class Inflow(Outflow, ABC):
         self.queue: deque[Cycle] = deque()  # pipelined behind it
         self.socket: WebSocket | None = None
         self._timed = IDLE  # the phase that `due` belongs to
+        self._since = 0.0  # when the first byte came of the request that is being received
         self._incoming: Cycle | None = None  # the one whose body is being received
         self._handshake: Cycle | None = None  # a request to become a WebSocket
         self._unfed = b""  # read, and not parsed yet: the queue is full
@@ -121,7 +123,7 @@ class Inflow(Outflow, ABC):
                 self._whole(cycle)
         return True
 
-    def _directly(self, known: Known, data: bytes, at: int, given: Given) -> bool:
+    def _directly(self, known: Known, data: bytes, at: int, given: Given, since: float = 0.0) -> bool:
         """Begin a request without a task, where it is the next one and its app knows how."""
         if known.express is None or self.current is not None or self.queue or self.stalled:
             return False
@@ -130,6 +132,8 @@ class Inflow(Outflow, ABC):
             return False
         self.hub.requests += 1
         self.hub.running.add(direct)
+        if since:
+            direct.since = since
         direct.begin(self._inbox)
         return True
 
@@ -145,7 +149,7 @@ class Inflow(Outflow, ABC):
             return
         self._incoming = None
         self.phase = self._timed = IDLE
-        if not self._directly(known, b"".join(cycle.chunks), 0, self._given):
+        if not self._directly(known, b"".join(cycle.chunks), 0, self._given, cycle.since):
             self._whole(cycle)
         if len(piece) < len(data):
             self.data_received(data[len(piece) :])
@@ -225,6 +229,8 @@ class Inflow(Outflow, ABC):
             cycle.old = True
         if scope["method"] == "HEAD":
             cycle.head_only = True
+        if self._timed != IDLE:
+            cycle.since = self._since
         self.phase = BODY
         self._reader.framing.whole_head()
         self._incoming = cycle
@@ -307,6 +313,10 @@ class Inflow(Outflow, ABC):
 
     def _time(self) -> None:
         """Set the clock of a phase that has just begun."""
+        if self._timed == IDLE:
+            self._since = real() - self._inbox.waited_s()
+        if self._incoming is not None:
+            self._incoming.since = self._since
         self._timed = self.phase
         if self.phase == HEAD:
             self.due = self.hub.now() + self.limits.head_s

@@ -11,10 +11,11 @@ from collections.abc import Callable, MutableMapping
 from socket import AF_UNIX, socket
 from typing import Any
 
-from tauten.serve.http.arrival import ARRIVED
-from tauten.serve.http.connection import BODY, HEAD, Connection
+from tauten.serve.http.arrival import ARRIVED, SENT
+from tauten.serve.http.connection import Connection
 from tauten.serve.http.cycle import Asgi, Cycle, Express
 from tauten.serve.http.departure import LEAVING
+from tauten.serve.http.inflow import BODY, HEAD
 from tauten.serve.http.known import Heads, Known
 from tauten.serve.http.limits import HttpLimits
 from tauten.serve.http.websocket import WebSocket
@@ -112,7 +113,10 @@ class Hub:
         self.running.add(cycle)
         scope = cycle.scope
         if scope is not None:
-            scope["extensions"] = {LEAVING: cycle, ARRIVED: time.monotonic() - waited_s}
+            arrived = time.monotonic() - waited_s
+            scope["extensions"] = extensions = {LEAVING: cycle, ARRIVED: arrived}
+            if cycle.since:
+                extensions[SENT] = max(0.0, arrived - cycle.since)
             if self.state is not None:
                 scope["state"] = self.state.copy()  # type: ignore[attr-defined]
         cycle.start(self.app, self.loop)

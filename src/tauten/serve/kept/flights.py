@@ -53,6 +53,7 @@ class Flight:
             mine.clock, deadline=mine.deadline, id=mine.id, tenant=mine.tenant, aim=mine.aim
         )
         self.request.trace = mine.trace  # the leader's: it had no computation of its own
+        self.request.start, self.request.came = mine.start, mine.came
         self.request.priority, self.request.plan = mine.priority, mine.plan
         self.task: asyncio.Task[Any] | None = None
 

@@ -112,10 +112,13 @@ class Idempotency:
 
     def _waiter(self, call: Call, record: Record) -> Request:
         """One more request with a key, as deadlines and departures see it: it has those of its own."""
-        waiter = Request(self._clock, id=call.id, tenant=call.caller.tenant, lag_s=call.exchange.lag_s)
+        since = call.exchange.since_arrival()
+        sent_s, lag_s, read_s = since["sent_s"], since["lag_s"], since["read_s"]
+        tenant = call.caller.tenant
+        waiter = Request(self._clock, id=call.id, tenant=tenant, sent_s=sent_s, lag_s=lag_s, read_s=read_s)
         service = None if record.first is None else record.first.service
         if call.deadline_ms < math.inf:
-            waiter.deadline = waiter.start + call.deadline_ms / 1e3
+            waiter.deadline = waiter.trace.start + call.deadline_ms / 1e3
         elif service is not None:
             waiter.deadline = waiter.start + service.budget_s  # the same request asks for the same service
         call.exchange.on_leave(lambda: waiter.fail(_left()))
@@ -220,8 +223,9 @@ async def _news(waiter: Request, record: Record) -> None:
 
 def _spend(call: Call, waiter: Request) -> None:
     """What it waited is gone from its budget when it runs itself."""
-    call.spent_s = waiter.clock() - waiter.start
-    call.deadline_ms = max(0.0, waiter.left()) * 1e3
+    before_s = sum(call.exchange.since_arrival().values())  # which it will be told again
+    call.spent_s = waiter.clock() - waiter.trace.start - before_s
+    call.deadline_ms = max(0.0, waiter.left() + before_s) * 1e3
 
 
 def _left() -> Cancelled:

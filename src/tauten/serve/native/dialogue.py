@@ -17,7 +17,7 @@ With a key that came before, these are the first request's messages, and `starte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from tauten.serve.exchange import Reply, TooLarge
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.kept.traces import timing_ms, usage
-from tauten.serve.native.values import FormField, Inputs, encode
+from tauten.serve.native.values import FormField, Inputs, encode, is_address
 from tauten.serve.safety.discreet import told
 from tauten.serve.service import Service
 from tauten.serve.socket import Socket, Turn
@@ -100,6 +100,16 @@ class _Run:
         self.call: Call | None = None
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def lasting(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Await what takes long, such as media from elsewhere; it stops when the request is over, however that ends."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait([task, self.over], return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
 
     def feed(self, name: Any) -> Feed:
         if name not in self.feeds:
@@ -184,7 +194,8 @@ class Dialogue:
         if kind == "end":
             await feed.end()
         elif "value" in given:
-            await feed.put(await self.inputs.increment(str(name), given["value"], self.first.door.fetch))
+            value = self.inputs.increment(str(name), given["value"], self.first.door.fetch)
+            await feed.put(await (run.lasting(value) if is_address(given["value"]) else value))
         else:
             run.bytes_for = str(name)
 
@@ -264,7 +275,7 @@ class Dialogue:
 
     async def _begun(self, run: _Run, call: Call, given: Mapping[str, Any]) -> Reply:
         call.check(self.service)
-        values = {name: await self.inputs.one(name, value, call.door.fetch) for name, value in given.items()}
+        values = await call.reading(self.service, lambda fetch: self.inputs.values(given, fetch))
         values |= {name: Stream(feed) for name, feed in run.feeds.items()}
         inputs = self.service.workflow.bind(**values)
         session = call.session(self.service)
@@ -310,6 +321,8 @@ class Dialogue:
     def _over(self, run: _Run) -> None:
         """The socket is free for the next request: said before the last message goes, which invites it."""
         run.turn.unwatch()
+        if not run.over.done():
+            run.over.set_result(None)
         for feed in run.feeds.values():
             feed.leave()
         if self._run is run:

@@ -10,7 +10,7 @@ import base64
 import binascii
 import functools
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -21,8 +21,11 @@ from tauten.describe.payload import Json, Media, Payload, Tensor, Text, sniff
 from tauten.describe.ports import PortType
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, MediaError, RequestError, suggest
+from tauten.run.siblings import gather_members
 
 Fetch = Callable[[str], Awaitable[bytes]]
+Brought = Mapping[str, bytes]
+"""What was fetched, by its address."""
 
 _DATA = frozenset({"data", "type"})
 _TENSOR = frozenset({"dtype", "shape", "data"})
@@ -64,44 +67,57 @@ class Inputs:
 
     async def read(self, given: Mapping[str, Any], fetch: Fetch | None = None) -> dict[str, Any]:
         """JSON values or form fields as the values of ports; raises InputError that names the input."""
-        values = {name: await self.one(name, value, fetch) for name, value in given.items()}
-        return self.workflow.bind(**values)
+        return self.workflow.bind(**await self.values(given, fetch))
+
+    async def values(self, given: Mapping[str, Any], fetch: Fetch | None = None) -> dict[str, Any]:
+        """The same, not bound yet. What they name by address is fetched before any is read, side by side."""
+        ports = {name: self._port(name) for name in given}
+        brought = None if fetch is None else await _brought(ports, given, fetch)
+        return {name: self._one(name, port, given[name], brought) for name, port in ports.items()}
 
     async def one(self, name: str, value: Any, fetch: Fetch | None = None) -> Any:
         """One input."""
+        return (await self.values({name: value}, fetch))[name]
+
+    async def increment(self, name: str, value: Any, fetch: Fetch | None = None) -> Any:
+        """One increment of a streamed input."""
+        element = self.ports[name].element
+        brought = None if fetch is None else await _brought({name: element}, {name: value}, fetch)
+        return self._single(name, element, value, brought, whole=False)
+
+    def _port(self, name: str) -> PortType:
         port = self.ports.get(name)
         if port is None:
             help = suggest(name, self.ports)
             raise InputError(f"{self.workflow.name} has no input `{name[:60]}`", help=help, code="E205")
+        return port
+
+    def _one(self, name: str, port: PortType, value: Any, brought: Brought | None) -> Any:
         if value is None:
             return None
         if port.many or port.stream:
-            return await self._members(name, port, value, fetch)
-        return await self._single(name, port, value, fetch)
+            return self._members(name, port, value, brought)
+        return self._single(name, port, value, brought)
 
-    async def increment(self, name: str, value: Any, fetch: Fetch | None = None) -> Any:
-        """One increment of a streamed input."""
-        return await self._single(name, self.ports[name].element, value, fetch, whole=False)
-
-    async def _members(self, name: str, port: PortType, value: Any, fetch: Fetch | None) -> Any:
+    def _members(self, name: str, port: PortType, value: Any, brought: Brought | None) -> Any:
         element = port.element
         if not port.stream and not _payloads(element) and not isinstance(value, FormField):
             if isinstance(value, list) and any(isinstance(each, FormField) for each in value):
                 return _converted(name, [_json_of(name, each) for each in value], self.hints.get(name, Any))
             return _converted(name, value, self.hints.get(name, Any))
         if isinstance(value, FormField) and not value.filename and not _payloads(element):
-            return await self._members(name, port, _json_of(name, value), fetch)
+            return self._members(name, port, _json_of(name, value), brought)
         members = value if isinstance(value, list) else [value]
         if not isinstance(value, list | FormField) and not port.stream:
             raise _wrong(name, f"{_shown(value)} where {port} is expected", "give a list")
         place = "{}[{}]".format
         return [
-            await self._single(place(name, at), element, each, fetch, whole=False)
+            self._single(place(name, at), element, each, brought, whole=False)
             for at, each in enumerate(members)
         ]
 
-    async def _single(
-        self, name: str, port: PortType, value: Any, fetch: Fetch | None, *, whole: bool = True
+    def _single(
+        self, name: str, port: PortType, value: Any, brought: Brought | None, *, whole: bool = True
     ) -> Any:
         if isinstance(value, list) and any(isinstance(each, FormField) for each in value):
             raise _wrong(name, f"{len(value)} fields of that name where {port} is expected", "send one")
@@ -118,8 +134,8 @@ class Inputs:
             return _converted(name, value, hint, strict=strict)
         if isinstance(value, FormField):
             return _from_field(name, port, kinds, value)
-        if isinstance(value, dict) and value.keys() == {"url"} and _media(kinds):
-            return _medium(name, kinds, await _fetched(name, value["url"], fetch))
+        if is_address(value) and _media(kinds):
+            return _medium(name, kinds, _at(name, value["url"], brought))
         return _payload(name, port, kinds, value)
 
 
@@ -305,18 +321,37 @@ def _tensor(name: str, value: Any) -> Tensor:
 _GIVE_TENSOR = 'give nested lists of numbers, or {"dtype": "float32", "shape": [2, 3], "data": base64}'
 
 
-async def _fetched(name: str, url: Any, fetch: Fetch | None) -> bytes:
+async def _brought(ports: Mapping[str, PortType], given: Mapping[str, Any], fetch: Fetch) -> Brought:
+    """The bytes at each address that media have in place of bytes."""
+    urls = list(dict.fromkeys(url for name, port in ports.items() for url in _addresses(port, given[name])))
+    return dict(zip(urls, await gather_members(fetch, urls, len(urls), "raise"), strict=True)) if urls else {}
+
+
+def _addresses(port: PortType, value: Any) -> Iterator[str]:
+    members = value if isinstance(value, list) and (port.many or port.stream) else [value]
+    for each in members if _media(port.kinds) else ():
+        url = each["url"] if is_address(each) else None
+        if isinstance(url, str) and url[:5].lower() != "data:":
+            yield url
+
+
+def is_address(value: Any) -> bool:
+    """Whether it says where a medium is, in place of the medium."""
+    return isinstance(value, dict) and value.keys() == {"url"}
+
+
+def _at(name: str, url: Any, brought: Brought | None) -> bytes:
     if not isinstance(url, str):
         raise _wrong(name, f"`url` is {_shown(url)}", "give an address in a string")
     if url[:5].lower() == "data:":
         return _from_data_url(name, url)
-    if fetch is None:
+    if brought is None:
         raise InputError(
             f"input `{name}`: this server does not fetch media from addresses",
             help="send the bytes: " + _GIVE_MEDIA,
             code="E280",
         )
-    return await fetch(url)
+    return brought[url]
 
 
 def _wrong(name: str, seen: str, help: str) -> InputError:

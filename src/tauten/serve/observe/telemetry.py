@@ -25,10 +25,11 @@ from tauten.clock import Clock, real
 from tauten.errors import InputError, MachineError
 from tauten.run.attribution import Attribution, Stay, attribute, totals
 from tauten.run.trace import Trace
-from tauten.serve.door import Call, TraceParent
+from tauten.serve.door import Call
 from tauten.serve.exchange import Exchange
 from tauten.serve.observe import genai
 from tauten.serve.observe.outcome import error_of, outcome_of, reason_of, status_of
+from tauten.serve.wishes import TraceParent
 from tauten.version import __version__
 
 if TYPE_CHECKING:

@@ -112,7 +112,14 @@ class Rider(Direct):
 
     @property
     def arrived(self) -> float:
+        """When it was whole."""
         return self.came - self.lag_s
+
+    @property
+    def sent_s(self) -> float:
+        """Seconds that its client took to send it; less than a tick is what reading takes."""
+        sent_s = self.arrived - self.since if self.since else 0.0
+        return sent_s if sent_s >= TICK_S else 0.0
 
     def begin(self, inbox: Inbox) -> None:
         """Let it come along, or answer why not."""
@@ -162,7 +169,7 @@ class Rider(Direct):
 
     def _over(self) -> None:
         self.wire, self.data = _NONE, b""  # whose client may stay long
-        self.seconds = real() - self.came
+        self.seconds = real() - (self.since or self.arrived)
 
     def _release(self) -> None:
         """Count it out before its client can know that it is over."""
@@ -182,7 +189,7 @@ class Rider(Direct):
 
     def _refuse(self, error: Exception) -> None:
         """Say why there is no answer, to a client that is there, and to the observers."""
-        call, site, seconds = self.call(), self.way.site, real() - self.came
+        call, site, seconds = self.call(), self.way.site, real() - (self.since or self.arrived)
         exchange = call.exchange
         site.in_flight -= 1
         try:
@@ -231,7 +238,10 @@ class Rider(Direct):
     def trace(self) -> Trace:
         """Made anew at each call."""
         ride = self._ride
-        trace = ride.trace_of(self.arrived, self.lag_s)
+        trace, sent_s = ride.trace_of(self.arrived, self.lag_s), self.sent_s
+        if sent_s:
+            trace.start -= sent_s
+            trace.rows.insert(0, ("", "client", trace.start, self.arrived))
         count = ride.count
         trace.spent += [("", CODING_IN, ride.input_s / count), ("", CODING_OUT, ride.output_s / count)]
         return trace

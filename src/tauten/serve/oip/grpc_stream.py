@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from tauten.clock import real
 from tauten.errors import InputError, TautenError
 from tauten.run.siblings import cancel_all
 from tauten.serve.door import Call, draining, refusal_headers
@@ -112,6 +113,7 @@ class _Turn:
             honour(call, asked)
             if asked.sequence_id:
                 await self._turn()  # the requests of a sequence build upon one another
+                call.exchange.came = real()  # and its time begins when it has its turn
             if model.decoupled:
                 self.before = None  # its increments wait for nobody
                 await self._increments(call, model, request, asked)

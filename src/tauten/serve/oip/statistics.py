@@ -120,7 +120,8 @@ class ModelStatistics:
         held = job.held >= 0.0
         sums["queue"] += ((job.held if held else started) - queued) * size
         wait_s = door_s + (started - queued) * size
-        parts = [wait_s, ride.input_s * part, run_s, ride.output_s * part]
+        input_s = ride.input_s * part
+        parts = [max(0.0, wait_s - input_s), input_s, run_s, ride.output_s * part]
         self._executed(parts, ride.rows * part, _share(job.seconds * part, run_s))
         parts[_INFER] = run_s * size
         for index, part_s in enumerate(parts):
@@ -156,8 +157,9 @@ class ModelStatistics:
             parts[_PART.get(cause, _NO_PART)] += seconds
         rows = busy_s = 0.0
         for _, unit, amount in trace.spent:
-            if unit == CODING_IN:
+            if unit == CODING_IN:  # before it was begun
                 parts[_INPUT] += amount
+                parts[_QUEUE] = max(0.0, parts[_QUEUE] - amount)
             elif unit == CODING_OUT:
                 parts[_OUTPUT] += amount
             elif unit == "rows":

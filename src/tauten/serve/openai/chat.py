@@ -20,7 +20,7 @@ from tauten.serve.kept.flights import shared_with
 from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.openai import run as shared
 from tauten.serve.openai.errors import Refused, checked
-from tauten.serve.openai.media import media_of, text_of, turns_of
+from tauten.serve.openai.media import media_of, parts_of, text_of, turns_of
 from tauten.serve.openai.ports import Inputs, Turn, inputs_of
 from tauten.serve.openai.types import ChatRequest, Message
 from tauten.serve.service import Service
@@ -47,7 +47,7 @@ async def chat(site: Site, call: Call) -> Reply:
     check(asked, service, inputs)
     if not asked.stream:
         shared.bound_by_client(call, service)
-    turn, last = await read_turn(call, asked, fields)
+    turn, last = await read_turn(call, service, asked, fields)
     session = conversation(call, service, asked.messages[: max(last, 0)])
     answer = Answering(call, service, inputs.fill(turn), session, asked)
     headers = shared.ignored(inputs, {**fields, "stop": None, "json_schema": None})
@@ -58,13 +58,17 @@ async def chat(site: Site, call: Call) -> Reply:
     return Reply.json(body, headers=[*headers, *shared_with(call.request)])
 
 
-async def read_turn(call: Call, asked: ChatRequest, fields: dict[str, Any]) -> tuple[Turn, int]:
+async def read_turn(
+    call: Call, service: Service, asked: ChatRequest, fields: dict[str, Any]
+) -> tuple[Turn, int]:
     """What is said, as a workflow's inputs may take it, and where the last user message stands (-1: nowhere)."""
     last = max((i for i, each in enumerate(asked.messages) if each.role == "user"), default=-1)
     turn = Turn(messages=fields["messages"], fields=offered(asked, fields))
     if last >= 0:
-        turn.text = text_of(asked.messages[last])
-        turn.media = await media_of(asked.messages[last], call.door.fetch)
+        message = asked.messages[last]
+        turn.text = text_of(message)
+        if parts_of(message):
+            turn.media = await call.reading(service, lambda fetch: media_of(message, fetch))
     return turn, last
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote_to_bytes
 
 from tauten.describe.payload import Audio, Image, Media, Video
 from tauten.errors import MediaError
+from tauten.run.siblings import gather_members
 from tauten.run.workers import in_thread
 from tauten.serve.openai.errors import Refused
 from tauten.serve.openai.types import Message, Part
+from tauten.serve.safety.safe_fetch import Fetch
 
+MOST = 16  # media of a message that are decoded or asked for at a time, each in a thread or a connection
 AT_ONCE_BYTES = 256 * 1024  # decoded on the event loop in about a millisecond; a thread of its own costs 0.1
-
-Fetch = Callable[[str], Awaitable[bytes]]
 
 _PARTS: dict[str, type[Media]] = {"image_url": Image, "video_url": Video, "input_audio": Audio}
 
@@ -29,9 +30,17 @@ def text_of(message: Message) -> str:
 
 
 async def media_of(message: Message, fetch: Fetch | None) -> list[Media]:
-    """The media of a message in order; `fetch` brings web addresses, None refuses them."""
+    """The media of a message in order, brought side by side; `fetch` brings web addresses, None refuses them."""
+    found: list[Media] = await gather_members(
+        lambda part: _medium(part, fetch), parts_of(message), MOST, "raise"
+    )
+    return found
+
+
+def parts_of(message: Message) -> list[Part]:
+    """The parts of a message that are no text."""
     parts = message.content if isinstance(message.content, list) else []
-    return [await _medium(part, fetch) for part in parts if part.type != "text"]
+    return [part for part in parts if part.type != "text"]
 
 
 async def _medium(part: Part, fetch: Fetch | None) -> Media:

@@ -72,10 +72,13 @@ def ignored(inputs: Inputs, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def bound_by_client(call: Call, service: Service) -> None:
-    """A client that says when it stops waiting has said its deadline; a stream may take longer than that."""
+    """A client that says when it stops waiting has said its deadline, which counts from when it has sent all; a stream
+    may take longer than that."""
     text = call.exchange.headers.get(_CLIENT_TIMEOUT, "")
     if call.deadline_ms == math.inf and text.replace(".", "", 1).isdigit():
-        call.deadline_ms = min(float(text), service.budget_s) * 1e3
+        wait_s = float(text)
+        if wait_s < service.budget_s:
+            call.deadline_ms = (wait_s + call.exchange.sent_s) * 1e3
 
 
 class Budget:
@@ -84,9 +87,7 @@ class Budget:
     def __init__(self, call: Call, service: Service) -> None:
         self._call = call
         self._clock = asyncio.get_running_loop().time
-        self._total_ms = min(
-            call.deadline_ms, service.budget_s * 1e3 if call.deadline_ms == math.inf else math.inf
-        )
+        self._total_ms = call.budget_ms(service)
         self._began = self._clock()
 
     def spend(self) -> None:
