@@ -19,6 +19,7 @@ from tauten.errors import BackendError, DeadlineExceeded
 from tauten.run.engine import Engine
 from tauten.serve.app import App
 from tauten.serve.door import Caller, Door
+from tauten.serve.http.arrival import SENT
 from tauten.serve.kept.idempotency import Idempotency
 from tauten.serve.service import Service
 
@@ -273,6 +274,25 @@ def test_what_it_waited_is_gone_when_the_first_fails_and_it_runs_itself() -> Non
             follower = asked(app, deadline_ms=40)
             assert [(await each.done()).status for each in (first, follower)] == [504, 504]
             assert (now_ms(), till.runs) == (40, 2)
+
+    run_virtual(main())
+
+
+def test_what_its_client_took_to_send_it_counts_whether_it_waits_or_runs_itself() -> None:
+    async def main() -> None:
+        till = Till()
+        till.go.clear()
+        async with virtual(till) as app:
+            first = asked(app, deadline_ms=30)
+            await settle()
+            followers = [asked(app, deadline_ms=ms) for ms in (120, 160)]
+            for each in followers:
+                each.scope["extensions"] = {SENT: 0.1}
+            ended = []
+            for each in (*followers[:1], first, *followers[1:]):
+                assert (await each.done()).status == 504
+                ended.append(now_ms())
+            assert (ended, till.runs) == ([20, 30, 60], 2)
 
     run_virtual(main())
 
