@@ -289,8 +289,9 @@ _QUERY = [
     _parameter("query", "stream", {"type": "boolean"}, "answer as Server-Sent Events"),
     _parameter("query", "explain", {"type": "boolean"}, "add where the time went (tauten.explain/1)"),
 ]
-_ID = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
-_TRACE = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
+# a header without a value says no more than none
+_ID = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{0,128}$"}
+_TRACE = {"type": "string"}  # what does not parse is ignored, as the standard asks
 _HEADERS = [
     _parameter("header", "x-request-id", _ID, "the request's id, in logs and traces"),
     _parameter(
@@ -303,12 +304,12 @@ _HEADERS = [
     _parameter(
         "header",
         "idempotency-key",
-        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        {"type": "string", "pattern": "^[!-~]{0,255}$"},
         "a request that is sent again gets the first reply again",
     ),
 ]
 _SESSION = _parameter(
-    "header", "x-tauten-session", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}, "a session of before"
+    "header", "x-tauten-session", {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"}, "a session of before"
 )
 _EVENT: Schema = {  # of each event
     "type": "object",
