@@ -304,7 +304,7 @@ _HEADERS = [
     _parameter(
         "header",
         "idempotency-key",
-        {"type": "string", "pattern": "^[!-~]{0,255}$"},
+        {"type": "string", "pattern": "^[!-~]{1,255}$"},
         "a request that is sent again gets the first reply again",
     ),
 ]
