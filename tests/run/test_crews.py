@@ -235,13 +235,19 @@ def test_what_is_urgent_goes_first_and_tenants_take_turns() -> None:
     crew(body)
 
 
+async def busy(workers: Workers, request: Request) -> tuple[Takes, list[asyncio.Future[Any]]]:
+    """What calls take is known; one of four runs since 20 ms, three wait."""
+    call = Takes(0.05)
+    for _ in range(4):
+        await workers.run(request, "s", "user", call)
+    jobs = [asyncio.ensure_future(workers.run(request, "s", "user", call)) for _ in range(4)]
+    await asyncio.sleep(0.02)
+    return call, jobs
+
+
 def test_a_full_queue_says_when_to_come_back_and_gives_up_the_least_urgent() -> None:
     async def body(workers: Workers, request: Request) -> None:
-        call = Takes(0.05)
-        for _ in range(4):
-            await workers.run(request, "s", "user", call)
-        jobs = [asyncio.ensure_future(workers.run(request, "s", "user", call)) for _ in range(4)]
-        await asyncio.sleep(0.02)
+        call, jobs = await busy(workers, request)
         with pytest.raises(Overloaded, match="test: 3 requests are waiting") as refused:
             await workers.run(request, "s", "user", call)
         assert refused.value.retry_after_s == pytest.approx(0.03 + 3 * 0.05)
@@ -255,11 +261,7 @@ def test_a_full_queue_says_when_to_come_back_and_gives_up_the_least_urgent() -> 
 
 def test_what_would_be_late_is_refused_where_no_path_foresaw_it() -> None:
     async def body(workers: Workers, request: Request) -> None:
-        call = Takes(0.05)
-        for _ in range(4):
-            await workers.run(request, "s", "user", call)
-        jobs = [asyncio.ensure_future(workers.run(request, "s", "user", call)) for _ in range(4)]
-        await asyncio.sleep(0.02)
+        call, jobs = await busy(workers, request)
         short = Request(workers.clock, deadline=workers.clock() + 0.1)
         jobs[3].cancel()
         with pytest.raises(Overloaded, match="100 ms are left") as refused:

@@ -231,10 +231,16 @@ def now_ms() -> int:
     return round(asyncio.get_running_loop().time() * 1e3)
 
 
+def shut() -> Till:
+    """A till whose first request goes on when it is told to."""
+    till = Till()
+    till.go.clear()
+    return till
+
+
 def test_who_waits_does_so_until_its_own_deadline_and_the_first_goes_on() -> None:
     async def main() -> None:
-        till = Till()
-        till.go.clear()
+        till = shut()
         async with virtual(till) as app:
             first = asked(app)
             await settle()
@@ -250,8 +256,7 @@ def test_who_waits_does_so_until_its_own_deadline_and_the_first_goes_on() -> Non
 
 def test_who_names_no_deadline_has_that_of_the_workflow() -> None:
     async def main() -> None:
-        till = Till()
-        till.go.clear()
+        till = shut()
         async with virtual(till, tt.Slo(p95_ms=20)) as app:
             first = asked(app, deadline_ms=5000)
             await settle()
@@ -266,8 +271,7 @@ def test_who_names_no_deadline_has_that_of_the_workflow() -> None:
 
 def test_what_it_waited_is_gone_when_the_first_fails_and_it_runs_itself() -> None:
     async def main() -> None:
-        till = Till()
-        till.go.clear()
+        till = shut()
         async with virtual(till) as app:
             first = asked(app, deadline_ms=30)
             await settle()
@@ -280,8 +284,7 @@ def test_what_it_waited_is_gone_when_the_first_fails_and_it_runs_itself() -> Non
 
 def test_what_its_client_took_to_send_it_counts_whether_it_waits_or_runs_itself() -> None:
     async def main() -> None:
-        till = Till()
-        till.go.clear()
+        till = shut()
         async with virtual(till) as app:
             first = asked(app, deadline_ms=30)
             await settle()
@@ -299,8 +302,7 @@ def test_what_its_client_took_to_send_it_counts_whether_it_waits_or_runs_itself(
 
 def test_who_follows_a_stream_is_stopped_at_its_own_deadline() -> None:
     async def main() -> None:
-        till = Till()
-        till.go.clear()
+        till = shut()
         async with virtual(till) as app:
             first = asked(app, "count?stream=true")
             await first.until(b'"output":0')
@@ -320,8 +322,7 @@ def test_who_follows_a_stream_is_stopped_at_its_own_deadline() -> None:
 
 def test_who_follows_and_leaves_waits_no_longer_and_the_first_goes_on() -> None:
     async def main() -> None:
-        till = Till()
-        till.go.clear()
+        till = shut()
         async with virtual(till) as app:
             for path, chunk in (("charge", b""), ("count?stream=true", b'"output":0')):
                 till.go.clear()

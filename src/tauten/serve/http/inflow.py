@@ -243,9 +243,7 @@ class Inflow(Outflow, ABC):
         cycle = self._incoming
         if cycle is None or cycle.answered:
             return  # nobody will read it
-        cycle.size += len(body)
-        cycle.waiting += len(body)
-        cycle.chunks.append(body)
+        self._add(cycle, body)
         if cycle.size > self.limits.body_bytes:
             raise self._reader.stop(
                 413, f"the body is larger than the {self.limits.body_bytes} bytes that are taken"
