@@ -54,13 +54,14 @@ def test_statistics_count_runs_by_their_rows(tmp_path: Path) -> None:
     async def main() -> None:
         async with site(tensor_model(linear(tmp_path), threads=1), apis=["oip"]) as app:
             service: Any = app.site.services["linear"]
+            before = deployment(service).batches  # the warm-up's
             done = await asyncio.gather(
                 *(ask(app, "POST", "/v2/models/linear/infer", body) for _ in range(9))
             )
             assert {each.status for each in done} == {200}
             shown = statistics_of(app.site).shown(service)
             assert shown["inference_count"] == 18
-            assert shown["execution_count"] == deployment(service).batches
+            assert shown["execution_count"] == deployment(service).batches - before
             runs = {each["batch_size"]: each["compute_infer"]["count"] for each in shown["batch_stats"]}
             assert sum(size * count for size, count in runs.items()) == 18
             assert sum(runs.values()) == shown["execution_count"]
@@ -74,8 +75,9 @@ def test_a_plan_says_how_it_runs(tmp_path: Path) -> None:
     async def main() -> None:
         async with site(tensor_model(linear(tmp_path), name="mine", plan=plan), apis=["oip"]) as app:
             service: Any = app.site.services["mine"]
+            before = deployment(service).batches
             await asyncio.gather(*(run(service, x=X) for _ in range(6)))
-            assert deployment(service).batches == 6
+            assert deployment(service).batches - before == 6
             assert (await ask(app, "GET", "/v2/models/mine/config")).json["max_batch_size"] == 1
 
     asyncio.run(main())
@@ -85,8 +87,9 @@ def test_axes_of_other_names_are_never_joined(tmp_path: Path) -> None:
     async def main() -> None:
         async with site(tensor_model(linear(tmp_path, axis="other"), threads=1), apis=["oip"]) as app:
             service: Any = app.site.services["linear"]
+            before = deployment(service).batches
             await asyncio.gather(*(run(service, x=X) for _ in range(6)))
-            assert deployment(service).batches == 6
+            assert deployment(service).batches - before == 6
             assert service.max_batch == 0
 
     asyncio.run(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tauten.describe.payload import Audio, Image, Json, Text
 from tauten.describe.ports import PortType
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError
+from tauten.run.signature import TensorInfo
 
 MOST = 8  # samples of a workflow: each kind of input a few times; a warm-up should take seconds
 _SIDE = 256  # pixels of a made-up picture
@@ -96,6 +97,18 @@ def _made(port: PortType) -> list[Any]:
         return []
     values = [make() for kind, make in _MAKERS.items() if kind in port.kinds]
     return [[value] for value in values] if port.many else values
+
+
+def blank(inputs: Iterable[TensorInfo], dtypes: Mapping[str, Any]) -> Sample:
+    """Tensors out of nothing: zeros and empty texts, of size 1 along the axes that requests choose."""
+    import numpy as np
+
+    made: dict[str, Any] = {}
+    for info in inputs:
+        shape = [axis if isinstance(axis, int) else 1 for axis in info.shape]
+        dtype = dtypes[info.name]
+        made[info.name] = np.full(shape, "", dtype) if info.dtype == "str" else np.zeros(shape, dtype)
+    return made
 
 
 def picture() -> bytes:

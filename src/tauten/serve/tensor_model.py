@@ -16,6 +16,7 @@ from tauten.run.deploy.deployment import Deployment
 from tauten.run.engine import Engine
 from tauten.run.signature import Signature, TensorInfo, parse
 from tauten.run.single import Station
+from tauten.serve.samples import blank
 from tauten.serve.service import Service
 
 if TYPE_CHECKING:
@@ -67,15 +68,28 @@ class TensorService(Service):
     _dtypes: Mapping[str, Any] = {}  # what each input must be
     _inputs: Sequence[TensorInfo] = ()  # with the rows that a request may bring
 
-    async def open(self) -> None:
-        await super().open()
-        bound = self.engine.plans[self.plan_id].bound[STAGE]
-        self.signature = parse(bound.deployments[STAGE].properties["signature"])
+    async def _warm_up(self, plan: str = "") -> None:
+        """Run nothing but zeros, which a model may refuse. Admission is for requests: a swap need not wait for it."""
+        deployment = self.engine.plans[plan or self.plan_id].bound[STAGE].deployments[STAGE]
+        assert isinstance(deployment, Deployment)  # raw models have no slots
+        if not plan:  # it is opened: whatever it goes over to takes the same
+            self._read(deployment)
+        self.unfit = ""
+        if deployment.done:  # it works for another plan already
+            return
+        try:
+            zeros = self.fitted(blank(self.signature.inputs, self._dtypes))
+            await deployment.infer(self.engine.request(), STAGE, zeros)
+        except (InputError, BackendError) as error:
+            self.unfit = f"{error.code} {error.message}"
+
+    def _read(self, deployment: Deployment) -> None:
+        """Learn what the model takes and gives; raises StoreError E325 where that is no tensor."""
+        self.signature = parse(deployment.properties["signature"])
         self._dtypes = {info.name: _dtype(info) for info in self.signature.inputs}
         self._inputs = _taken(self.signature)
         odd = [info.name for info in (*self.signature.inputs, *self.signature.outputs) if not info.dtype]
         if odd:
-            self.ready = False
             raise StoreError(
                 f"'{self.name}': {odd[0]!r} is no tensor",
                 help="serve it inside a workflow, or export the model without it",
