@@ -239,10 +239,72 @@ def test_what_a_run_takes_of_the_processor_decides() -> None:
         for _ in range(64):
             deployment._learn([job], 0.002)
         assert deployment.durations.usual_of(1.0) == pytest.approx(0.002)
-        assert deployment._here * 0.002 == pytest.approx(0.0001, rel=0.01)
+        assert deployment._hand_off.here * 0.002 == pytest.approx(0.0001, rel=0.01)
         job.reason, job.ended = "inline", 0.0004  # it waits for something
         for _ in range(64):
             deployment._learn([job], 0.002)
-        assert deployment._here * 0.002 == pytest.approx(0.0004, rel=0.01)
+        assert deployment._hand_off.here * 0.002 == pytest.approx(0.0004, rel=0.01)
 
     deployed(body)
+
+
+class Waiting:
+    """Who waits for an item: counts how often it is told."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def done(self) -> bool:
+        return self.told > 0
+
+    def set_result(self, _: None, /) -> None:
+        self.told += 1
+
+
+def pushed(deployment: Deployment, seconds: float) -> Waiting:
+    waiting = Waiting()
+    request = Request(real)
+    job = Job(seconds, 1.0, request, deployment.clock(), waiting)
+    deployment.push(request, "s", job, at_once=True)
+    return waiting
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_with_nobody_before_nor_beside_it_a_short_item_does_not_wait_for_the_turns_end(most: int) -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(2 * SETTLING):
+            await ask(deployment, INLINE_S / 16)
+        done = deployment.done
+        assert pushed(deployment, INLINE_S / 16).told == 1
+        assert (deployment.done, deployment.queue.live, deployment._groups) == (done + 1, 0, {})
+        assert deployment.view().idle == 1
+
+    deployed(body, max_batch=most)
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_behind_others_it_waits_for_its_turn_all_the_same(most: int) -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(2 * SETTLING):
+            await ask(deployment, INLINE_S / 16)
+        made[0].ran.clear()
+        others = [asyncio.ensure_future(ask(deployment, INLINE_S / 16)) for _ in range(3)]
+        await asyncio.sleep(0)  # they have come, and leave at the end of this turn
+        last = pushed(deployment, INLINE_S / 16)
+        assert (last.told, made[0].ran) == (0, [])
+        await asyncio.gather(*others)
+        while not last.told:
+            await asyncio.sleep(0)
+        assert sum(count for _, count in made[0].ran) == 4
+
+    deployed(body, max_batch=most)
+
+
+def test_a_batch_that_is_worth_a_wait_is_not_given_away() -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(2 * SETTLING):
+            await ask(deployment, 0.002)
+        assert pushed(deployment, 0.002).told == 0
+        assert deployment.queue.live == 1, "others may come, and share its run"
+
+    deployed(body, max_batch=8)

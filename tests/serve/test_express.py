@@ -483,9 +483,9 @@ def test_an_item_is_of_its_own_group(
     groups: list[tuple[Any, Any, Any]] = []  # with the items, so that none has the place of an earlier one
     push = Deployment.push
 
-    def noted(self: Deployment, asks: Any, step: str, job: Any) -> None:
+    def noted(self: Deployment, asks: Any, step: str, job: Any, **how: bool) -> None:
         groups.append((job.group, self.kin(job.item)[1], job.item))
-        push(self, asks, step, job)
+        push(self, asks, step, job, **how)
 
     async def main() -> None:
         async with serving(tmp_path, axis=axis) as (_, peer):
@@ -852,9 +852,9 @@ def test_nothing_of_a_request_stays_in_a_circle(tmp_path: Path, taken: Taken) ->
             seen: list[weakref.ref[Any]] = []
             enter = Single.enter
 
-            def noted(self: Single, item: Any) -> None:
+            def noted(self: Single, item: Any, **how: bool) -> None:
                 seen.append(weakref.ref(self))
-                enter(self, item)
+                enter(self, item, **how)
 
             Single.enter = noted  # type: ignore[method-assign]
             gc.disable()

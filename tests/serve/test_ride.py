@@ -96,8 +96,8 @@ async def crowd(
     jobs: list[Job] = []
     push = Deployment.push
 
-    def noted(self: Deployment, asks: Any, step: str, job: Job) -> None:
-        push(self, asks, step, job)
+    def noted(self: Deployment, asks: Any, step: str, job: Job, **how: bool) -> None:
+        push(self, asks, step, job, **how)
         jobs.append(job)
 
     monkeypatch.setattr(Deployment, "push", noted)

@@ -49,7 +49,7 @@ def arm(request: Asked) -> None:
         return
     left = request.left()
     if not left > 0:
-        request.failure = _late(request)
+        request.failure = late(request)
         return
     loop = asyncio.get_running_loop()
     (_alarms.get(loop) or _alarm_of(loop)).add(request, left, loop)
@@ -110,7 +110,7 @@ class _Alarm:
                 self.add(request, left, loop)
             else:
                 request.armed = None
-                request.fail(_late(request))
+                request.fail(late(request))
         if heap:
             self._set(heap[0][0], loop)
 
@@ -126,7 +126,8 @@ def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
     return _alarms.setdefault(loop, _Alarm())
 
 
-def _late(request: Asked) -> DeadlineExceeded:
+def late(request: Asked) -> DeadlineExceeded:
+    """What the caller of a request sees whose deadline has passed."""
     budget_s = request.deadline - request.trace.start
     return DeadlineExceeded(
         f"the deadline of {in_ms(budget_s)} ms passed", help="allow more time, or tighten the plan"

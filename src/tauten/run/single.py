@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from tauten.errors import DeadlineExceeded, TautenError
-from tauten.run.deadline import arm, disarm
+from tauten.run.deadline import arm, disarm, late
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.job import Job
 from tauten.run.door.admission import Door
@@ -66,7 +66,7 @@ class Single(ABC):
     """One request through a station, or `count` of them that came together.
 
     What `Engine.run` does for others is done here: the door, the deadline, the rows of its trace, the drain of its
-    plan. `answer` or `refuse` is called once, on the loop, and never before `enter` has returned.
+    plan. `answer` or `refuse` is called once, on the loop; where it goes at once, before `enter` has returned.
     """
 
     # what most never touch has its value in the class: an instance then costs half as much
@@ -118,24 +118,31 @@ class Single(ABC):
     def refuse(self, error: TautenError) -> None:
         """It came to its end otherwise."""
 
-    def enter(self, item: Item) -> None:
-        """Let it in; raises what admission, its deployment, or a deadline that has passed raise."""
+    def enter(self, item: Item, *, at_once: bool = False) -> None:
+        """Let it in; raises what admission, its deployment, or a deadline that has passed raise.
+
+        `at_once` says that nobody else is about to come in this turn of the loop: it may run here and now.
+        """
         station = self.station
         door, opened = station.door, station.opened
         self.predicted = door.enter(opened.path, self)
         try:
-            arm(self)
+            now = door.clock()
+            if now >= self.deadline:
+                raise late(self)
             if self.failure is not None:
                 raise self.failure
             self.rows = item.rows
-            self.began = now = door.clock()
+            self.began = now
             opened.requests.add(self)
-            job = Job(item.value, item.weight, self, now, self)
+            self.job = job = Job(item.value, item.weight, self, now, self)
             job.group = item.group
-            station.deployment.push(self, station.step, job)
-            self.job = job
+            station.deployment.push(self, station.step, job, at_once=at_once)
+            if not self.over:
+                arm(self)
         except BaseException as error:
             self.over = True
+            self.job = None
             self._leave(error)
             raise
 

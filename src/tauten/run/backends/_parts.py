@@ -39,6 +39,8 @@ def batch_text(most: int, sizes: Sequence[int]) -> str:
 
 def run(parts: Sequence[Part], execute: Execute) -> list[Any]:
     """Run each part; answers (or exceptions) in the items' order."""
+    if len(parts) == 1:
+        return _found(parts[0], execute)
     answers: list[Any] = [None] * sum([len(part.members) for part in parts])
     for part in parts:
         for index, answer in zip(part.members, _found(part, execute), strict=True):

@@ -45,6 +45,7 @@ class OnnxBackend:
         self._session: Any = None
         self._new_options: Any = None
         self._options: Any = None  # of the present run, by which it can be stopped
+        self._stopped = True  # so that the next run needs new ones
         self._threads = spec.threads
         self._known: frozenset[str] = frozenset()  # names of its inputs
         self._outputs: list[str] = []
@@ -167,12 +168,13 @@ class OnnxBackend:
         return self.run_prepared(self.prepare(items))
 
     def begin(self) -> None:
-        """Each run has options of its own, so that a stop of one never meets the next."""
-        self._options = self._new_options()
+        """Behind a run that was stopped comes one with options of its own, which knows nothing of that."""
+        if self._stopped:
+            self._options, self._stopped = self._new_options(), False
 
     def stop(self) -> None:
         """End what runs, between two of the model's operators: its members get the engine's exception."""
-        self._options.terminate = True
+        self._stopped = self._options.terminate = True
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         _parts.check_names(inputs, self._known)

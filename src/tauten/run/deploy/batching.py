@@ -15,26 +15,23 @@ from typing import Any, cast
 from tauten.clock import Clock
 from tauten.run.contracts import BatchBackend
 from tauten.run.deploy.estimates import Arrivals, Durations
+from tauten.run.deploy.hand_off import HandOff
 from tauten.run.deploy.job import LEFT, Crowd, Job, Party, extent
 from tauten.run.deploy.queueing import QUEUE_BOUND, Queued
 from tauten.run.deploy.rehearsal import Rehearsal
 from tauten.run.deploy.replica import Replica
 from tauten.run.deploy.scheduling import (
     HALF,
-    HAND_S,
     Queue,
     Release,
     Wait,
     fit,
-    inline_most,
     padded,
     part,
     release,
-    runs_inline,
     stepped,
 )
 
-HERE = 0.6  # before it is known: a thread's run ends when it has the interpreter again
 LOOK_PAST = 64  # items of other groups that are passed over for one batch: a bound on the work of a release
 
 
@@ -78,11 +75,7 @@ class Batching(Queued):
         self._hold_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._groups: dict[Any, Crowd] = {}  # what waits, by group
-        self._here = HERE  # times what a thread takes for a run is what the loop takes
-        self._hand_s = HAND_S  # that giving a thread one item and taking it back costs
-        self._stall = (
-            0.0  # times what a run takes of the processor is what it takes on the loop; 0: not known
-        )
+        self._hand_off = HandOff()
         self._gap_s = math.inf  # between members of maps as they come
         self._prepares = False
         self._sizes: Sequence[int] = ()  # that the backend runs, where not any
@@ -126,6 +119,22 @@ class Batching(Queued):
         if not self._armed:
             self._armed = True
             asyncio.get_running_loop().call_soon(self._release)
+
+    def _goes_at_once(self, job: Job, now: float) -> bool:
+        """Whether an item with nobody before it, nor beside it, was given to a replica here and now, as it would be
+        at the end of this turn: a full batch of its like is too short to be waited for."""
+        most, several = self.max_batch, job.count > 1
+        if self.queue.live or not self._idle or self.wait != "slack" or (several and len(self._idle) > 1):
+            return False
+        if most > 1:
+            full_s = self.durations.of_weight(job.weight * most / job.count)
+            if full_s >= _NO_HOLD_S or job.weight > self.max_weight:
+                return False
+            self.arrivals.came(now, job.count)
+        job.taken, job.size = True, job.count
+        job.reason = "full" if job.count == most else "gain" if several else "alone"
+        self._start(self._idle.pop(), [job])
+        return True
 
     def _release(self) -> None:
         self._armed = False
@@ -319,8 +328,8 @@ class Batching(Queued):
             if self.max_batch == 1 or self.wait != "slack":
                 self.arrivals.came(now, size)  # else they were counted when they came
             if first.reason != "spread" and durations.fresh(now):
-                most_s = inline_most(self._hand_s, self.arrivals.rate(now))
-                if runs_inline(self._here * durations.usual_of(weight), size, self.queue.live, most_s):
+                usual_s, rate = durations.usual_of(weight), self.arrivals.rate(now)
+                if self._hand_off.spared(usual_s, size, self.queue.live, rate):
                     first.reason = "inline"
         if self._rehearsal is not None:
             self._rehearsal.note(batch)
@@ -378,19 +387,12 @@ class Batching(Queued):
     def _learn(self, members: list[Job], now: float) -> None:
         """Learn from a run that went well."""
         first, (size, weight) = members[0], extent(members)
-        durations, took_s, inline = self.durations, first.ended - first.started, first.reason == "inline"
+        durations, took_s = self.durations, first.ended - first.started
         ran = padded(weight, self._sizes)  # what is filled up takes as long as the whole
         usual_s = durations.usual_of(ran)
         if size == 1 and first.busy_s > 0.0 and usual_s > 0.0:
-            if inline:
-                stall = took_s / first.busy_s
-                self._stall += (stall - self._stall) / 8 if self._stall else stall
-            else:
-                hand_s = first.started - first.given + now - first.ended
-                self._hand_s += (min(hand_s, _HAND_MOST_S) - self._hand_s) / 8
-            here = first.busy_s * max(self._stall, 1.0) / usual_s
-            self._here += (min(here, 2.0) - self._here) / 8
-        if not inline and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
+            self._hand_off.learn(first, usual_s, now)
+        if first.reason != "inline" and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
             durations.observe(size * ran / weight if weight else size, ran or size, took_s, now)
 
     def _halved(self, job: Job) -> bool:
@@ -443,6 +445,5 @@ class Batching(Queued):
 
 _LEARN_S = 0.001  # between runs that teach: a model of less runs often enough
 _LEARN_ALL = 64  # of the first runs all do
-_HAND_MOST_S = 0.001  # of a hand-off that teaches: what takes longer met another's work
 _ALIKE = 1e-6  # of a weight: sums are rounded
 _NO_HOLD_S = 0.0003  # a full batch of less is not worth a timer that may be a millisecond late

@@ -137,8 +137,9 @@ class Deployment(Batching):
         self.push(request, step, job)
         return job
 
-    def push(self, request: Asked, step: str, job: Job) -> None:
-        """As `submit`, of an item whose weight and group are known."""
+    def push(self, request: Asked, step: str, job: Job, *, at_once: bool = False) -> None:
+        """As `submit`, of an item whose weight and group are known. `at_once` says that nobody else is about to come
+        in this turn of the loop: then it need not wait for the turn's end."""
         if not self._alive or self.closed:
             raise self._not_there()
         now = job.queued
@@ -149,6 +150,8 @@ class Deployment(Batching):
         if self._mixed:
             unit_s = self.durations.expected(self.max_batch) / self.max_batch / max(self._alive, 1)
             self._note(request, unit_s * job.count, now)
+        if at_once and self._goes_at_once(job, now):
+            return
         if self.max_batch > 1:
             self._enter_group(request, step, job, now)
         elif self._idle and not self._armed:

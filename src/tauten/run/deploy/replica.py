@@ -19,7 +19,8 @@ from tauten.run.deploy.scheduling import halves
 from tauten.run.workers import wake
 
 REOPEN_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # pauses before a dead backend is opened again; the last one goes on
-LOOK = 4  # runs of which one is timed by the processor's clock, whose reading is a call to the kernel
+LOOK_ALL = 64  # of the first runs all are timed by the processor's clock
+LOOK = 16  # later runs of which one is timed by the processor's clock, whose reading is a call to the kernel
 
 
 class Owner(Protocol):
@@ -133,7 +134,8 @@ class Replica:
         """As `_run`. What one item takes of the processor is what it would take on the loop, where a thread's run
         looks longer: it ends when that has the interpreter again."""
         self._runs += 1
-        if not self.inline or len(batch) > 1 or self._runs % LOOK:
+        passed = self._runs > LOOK_ALL and self._runs % LOOK
+        if not self.inline or len(batch) > 1 or passed:
             return self._run(batch, ahead)
         began = time.thread_time()
         died = self._run(batch, ahead)
@@ -234,7 +236,9 @@ class Replica:
         several = isinstance(results, list | tuple)
         each: Sequence[Any] = results if several else [results]
         failed = [one for one in each if isinstance(one, BaseException)]
-        if failed and not self._lives():
+        if not failed:
+            return results, None
+        if not self._lives():
             each = [self._lethal(one) if isinstance(one, BaseException) else one for one in each]
             results = each if several else each[0]
             failed = [one for one in each if isinstance(one, BaseException)]
@@ -285,13 +289,13 @@ class Replica:
     @staticmethod
     def _fill(part: list[Job], results: Sequence[Any], started: float, ended: float) -> None:
         """Give each member its result and its share of the run's time."""
-        total = sum([job.weight for job in part])
-        each_s = (ended - started) / (total or len(part))
+        total = sum([job.weight for job in part])  # of each more than 0
+        each_s = (ended - started) / total
         for job, result in zip(part, results, strict=True):
             if not job.seconds:
                 job.started = started
             job.ended = ended
-            job.seconds += each_s * (job.weight if total else 1.0)
+            job.seconds += each_s * job.weight
             if isinstance(result, BaseException):
                 job.error = result
             else:

@@ -340,7 +340,9 @@ class Door:
                 first = now if trace.first_output is None else trace.first_output
                 path.learn(trace.rows, request.came, first, now)
             if predicted:
-                late = late or now >= deadline or late_by_waiting(request, now)
+                late = late or now >= deadline
+                if not late and request.aim is not ANY_TIME:
+                    late = late_by_waiting(request, now)
                 # who left early, or failed, was not in time: it says nothing
                 if path.foresaw(request.trace.rows) if late else whole:
                     path.ended(request, now, late=late)

@@ -27,6 +27,7 @@ from tauten.serve.oip import rest
 from tauten.serve.oip.parameters import Parameters
 from tauten.serve.oip.ride import Line, Ride
 from tauten.serve.oip.statistics import CODING_IN, CODING_OUT
+from tauten.serve.oip.tensors import Buffer
 from tauten.serve.safety.discreet import told
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Rider(Direct):
         if self.ride is not None:
             self.ride.part(self)
 
-    def answer(self, head: bytes, tail: bytes, text: bytes, body: Iterable[memoryview]) -> None:
+    def answer(self, head: bytes, tail: bytes, text: bytes, body: Iterable[Buffer]) -> None:
         """Send what the ride brought: tensors behind a head and its JSON, which are `head`, the id, and `tail`."""
         head = b"%b%b\r\n" % (head, self.id.encode())
         if self.caller.timing:

@@ -19,6 +19,7 @@ from tauten.serve.oip.parameters import parameters
 from tauten.serve.oip.tensors import (
     DTYPES,
     Array,
+    Buffer,
     aligned,
     datatype_of,
     from_json,
@@ -97,6 +98,7 @@ _encoder = msgspec.json.Encoder()
 _layouts: dict[bytes, Layout] = {}
 _texts: dict[tuple[Any, ...], bytes] = {}
 _KNOWN = 256  # heads kept: shapes and models of a server's clients, a few hundred bytes each
+_COPIED = 16384  # bytes of an output: a copy of less costs less than the objects of a view
 _KNOWN_BYTES = 2048  # a longer head is more than names and shapes
 
 
@@ -327,25 +329,32 @@ def all_raw(model: str, names: Sequence[str], results: Mapping[str, Array]) -> t
 
 def parted(
     model: str, names: Sequence[str], results: Mapping[str, Array], count: int
-) -> tuple[bytes, list[tuple[memoryview, ...]]] | None:
+) -> tuple[bytes, list[tuple[Buffer, ...]]] | None:
     """The JSON head and, for each of `count` requests with as many rows each, those outputs raw.
 
     The head is only written once for its shapes. None where an output is BYTES, or is not there.
     """
     key: list[Any] = [model]
-    parts: list[list[memoryview]] = []
+    parts: list[list[Buffer]] = []
     for name in names or results:
         array = results.get(name)
         if array is None or (dtype := array.dtype.char) == "O":
             return None
         shape = array.shape if count == 1 else (len(array) // count, *array.shape[1:])
         key.append((name, dtype, shape))
-        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        size = len(raw) // count
-        parts.append([raw[at : at + size] for at in range(0, size * count, size)] if size else [raw] * count)
+        parts.append(_bytes_of(array, count))
     known = tuple(key)
     text = _texts.get(known) or _text_of(model, results, known)
     return text, list(zip(*parts, strict=True)) if parts else [()] * count
+
+
+def _bytes_of(array: Array, count: int) -> list[Buffer]:
+    """An array's bytes in so many equal parts; large ones are views, small ones copies, which cost less."""
+    if count == 1 and array.nbytes <= _COPIED:
+        return [array.tobytes()]
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    size = len(raw) // count
+    return [raw[at : at + size] for at in range(0, size * count, size)] if size else [raw] * count
 
 
 def _text_of(model: str, results: Mapping[str, Array], key: tuple[Any, ...]) -> bytes:

@@ -24,6 +24,7 @@ from tauten.serve.tensor_model import Feed, TensorService, refusal, rows_of
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
+    from tauten.serve.http.cycle import Shared
     from tauten.serve.oip.express import Rider
 
 _SHAPES = 256  # of a model's requests, whose items are known
@@ -57,7 +58,7 @@ class Line:
         key = (rider.layout, rider.caller.tenant, priority)
         ride = None if alone else self._open.get(key)
         if ride is None or len(ride.riders) >= ride.most:
-            ride = Ride(self, self.service.station(), rider, priority)
+            ride = Ride(self, self.service.station(), rider, priority, rider.wire.hub)
             ride.most = 1 if alone else ride.station.most
             if not self._rides:
                 asyncio.get_running_loop().call_soon(self._leave)
@@ -72,6 +73,9 @@ class Line:
     def _leave(self) -> None:
         rides, self._rides = self._rides, []
         self._open.clear()
+        if len(rides) == 1:
+            rides[0].begin(alone=True)
+            return
         for ride in rides:
             ride.begin()
 
@@ -118,8 +122,9 @@ class Ride(Single):
     gone = 0  # riders that left while it ran for the others
     most = 1
 
-    def __init__(self, line: Line, station: Station, first: Rider, priority: int) -> None:
+    def __init__(self, line: Line, station: Station, first: Rider, priority: int, hub: Shared) -> None:
         self.line = line
+        self.hub = hub
         self.riders: list[Rider] = []
         call, service = first.first, line.service
         timed = call.timed
@@ -147,8 +152,11 @@ class Ride(Single):
 
     # -- its way ------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Let it in, or answer why not; those of one that is not let in as a whole come one by one."""
+    def begin(self, *, alone: bool = False) -> None:
+        """Let it in, or answer why not; those of one that is not let in as a whole come one by one.
+
+        `alone`: no other began in this turn.
+        """
         riders, requests = self.riders, self.station.opened.requests
         if not riders:
             requests.discard(self)
@@ -158,7 +166,7 @@ class Ride(Single):
             began = real()
             item = self.line.item(riders, self.station.deployment)
             self.input_s = real() - began
-            self.enter(item)
+            self.enter(item, at_once=alone)
         except (Overloaded, Unavailable) as error:
             requests.discard(self)
             if self.count == 1 or self.failure is not None:
@@ -174,7 +182,7 @@ class Ride(Single):
     def _another(self, riders: list[Rider]) -> Ride:
         """A ride for some of its riders."""
         first = riders[0]
-        ride = Ride(self.line, self.station, first, self.priority)
+        ride = Ride(self.line, self.station, first, self.priority, self.hub)
         ride.start, ride.lag_s, ride.deadline = self.start, self.lag_s, self.deadline
         ride.riders = riders
         for rider in riders:
@@ -270,8 +278,8 @@ class Ride(Single):
         text, bodies = parted
         self.output_s = real() - began
         head = line.head(len(text))
-        usual = next(rider.wire.hub for rider in self.riders if not rider.gone).usual()
-        size = len(text) + sum(map(len, bodies[0]))
+        usual = self.hub.usual()
+        size = len(text) + sum([len(part) for part in bodies[0]])
         tail = b"%bcontent-length: %d\r\n\r\n%b" % (usual, size, text)
         for rider, body in zip(self.riders, bodies, strict=True):
             if not rider.gone:
