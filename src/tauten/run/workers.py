@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from tauten.clock import Clock, VirtualLoop, real
 from tauten.errors import InternalError, TautenError
 from tauten.run.deploy.estimates import Durations
-from tauten.run.deploy.queueing import QUEUE_BOUND, ZOMBIE_S, Entry, Queued
+from tauten.run.deploy.queueing import QUEUE_BOUND, ZOMBIE_S, Entry, Queued, View
 from tauten.run.deploy.scheduling import queue_wait
 from tauten.run.door.known_steps import step_of
 from tauten.run.request import Asked
@@ -336,6 +336,14 @@ class Workers(Queued):
         late = self.clock() - ZOMBIE_S
         with self._lock:
             return sum(job is not None and 0.0 < job.left < late for job in self._now)
+
+    def view(self) -> View:
+        """What metrics show of it, as of any deployment."""
+        now = self.clock()
+        with self._lock:
+            count, idle = len(self._now), self._now.count(None)
+            quantiles_ms = self.durations.quantiles_ms()
+            return self._view(count - idle, count, idle, quantiles_ms, lambda: self.wait_s(0, now))
 
     # -- the end ---------------------------------------------------------------------------------------------
 

@@ -41,6 +41,12 @@ def deployments(service: Service) -> list[tuple[str, View]]:
     return found
 
 
+def crews(service: Service) -> list[tuple[str, View]]:
+    """Label and state of the threads and processes that prepare and decode for a service."""
+    engine = service.engine
+    return [(crew.label, crew.view()) for crew in (engine.workers, *engine.decoders.crews)]
+
+
 def broken(view: View) -> bool:
     """Whether a deployment has no replica that works."""
     return view.replicas == 0

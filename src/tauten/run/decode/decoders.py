@@ -272,6 +272,11 @@ class Decoders:
             )
         return self._crews[mode]
 
+    @property
+    def crews(self) -> list[Workers]:
+        """Who decodes, in each way."""
+        return list(self._crews.values())
+
     async def decode(
         self,
         payload: Payload,

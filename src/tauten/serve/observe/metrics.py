@@ -24,15 +24,17 @@ from tauten.serve.door import Call
 from tauten.serve.exchange import Exchange
 from tauten.serve.kept.traces import trace_of
 from tauten.serve.observe.condensed import condensed
-from tauten.serve.observe.exposition import Exposition
+from tauten.serve.observe.exposition import Exposition, Labels
 from tauten.serve.observe.histogram import SIZES, Counters, Histogram, Histograms
 from tauten.serve.observe.outcome import error_of, outcome_of, reason_of, status_of, went_well
 from tauten.version import __version__
 
 if TYPE_CHECKING:
+    from tauten.run.deploy.queueing import View
     from tauten.serve.app import Site
     from tauten.serve.oip.express import Rider
     from tauten.serve.oip.ride import Line
+    from tauten.serve.service import Service
 
 Scrape = Callable[[str], tuple[Iterator[bytes], str]]
 
@@ -250,18 +252,20 @@ def _of_services(site: Site, page: Exposition) -> Iterator[str]:
 
 
 _GAUGES = {
-    "waiting": ("tauten_queue_length", "Requests that wait in a deployment."),
+    "waiting": ("tauten_queue_length", "Requests that wait in a deployment, or for who decodes or prepares."),
     "oldest_wait_s": ("tauten_queue_oldest_seconds", "How long the first of them has waited."),
     "wait_s": ("tauten_queue_wait_seconds", "How long one more request would wait."),
     "running": ("tauten_deployment_running", "Requests that a deployment works on."),
-    "replicas": ("tauten_replicas", "Instances that work, or slots of an engine that batches by itself."),
     "zombies": ("tauten_zombies", "Pieces of work that run on although nobody waits for them."),
 }
+_REPLICAS = "tauten_replicas", "Instances that work, or slots of an engine that batches by itself."
 _COUNTS = {
-    "batches": ("tauten_batches", "Batches that a deployment ran."),
     "rejected": ("tauten_rejected", "Requests refused by a deployment's admission."),
     "shed": ("tauten_shed", "Waiting requests given up for more urgent ones."),
     "expired": ("tauten_expired", "Requests whose deadline passed while they waited."),
+}
+_RUNS = {
+    "batches": ("tauten_batches", "Batches that a deployment ran."),
     "bisected": ("tauten_batches_bisected", "Batches cut in two to find the input that breaks them."),
     "restarts": ("tauten_replica_restarts", "Instances that died and were opened anew."),
     "retried": ("tauten_retried", "Requests run again after an instance died."),
@@ -269,16 +273,16 @@ _COUNTS = {
 
 
 def _of_deployments(site: Site, page: Exposition) -> Iterator[str]:
-    """Families from the plain facts that deployments tell."""
+    """Families from the plain facts that deployments tell, and crews where they have the same."""
     labels = ("workflow", "deployment")
-    seen = [
-        ((service.name, label), view)
-        for service in site.services
-        for label, view in probes.deployments(service)
-    ]
+    seen = _labelled(site, probes.deployments)
+    places = seen + _labelled(site, probes.crews)
     for key, words in _GAUGES.items():
-        yield from page.gauge(*words, labels, [(at, getattr(view, key)) for at, view in seen])
+        yield from page.gauge(*words, labels, [(at, getattr(view, key)) for at, view in places])
     for key, words in _COUNTS.items():
+        yield from page.counter(*words, labels, [(at, getattr(view, key)) for at, view in places])
+    yield from page.gauge(*_REPLICAS, labels, [(at, view.replicas) for at, view in seen])
+    for key, words in _RUNS.items():
         yield from page.counter(*words, labels, [(at, getattr(view, key)) for at, view in seen])
     reasons = [((*at, reason), count) for at, view in seen for reason, count in view.reasons.items()]
     yield from page.counter(
@@ -286,6 +290,10 @@ def _of_deployments(site: Site, page: Exposition) -> Iterator[str]:
     )
     sizes = [(at, _sizes(view.batch_sizes)) for at, view in seen if view.batch_sizes]
     yield from page.histogram("tauten_batch_size", "Members of a batch.", labels, SIZES, sizes)
+
+
+def _labelled(site: Site, views: Callable[[Service], list[tuple[str, View]]]) -> list[tuple[Labels, View]]:
+    return [((service.name, label), view) for service in site.services for label, view in views(service)]
 
 
 def _sizes(counts: Mapping[int, int]) -> Histogram:
