@@ -35,10 +35,11 @@ class TooLarge(InputError):
 class Reply:
     """What goes back. A body that is an iterator is streamed, a chunk at a time, as the client reads.
 
-    `beat` is sent into a stream that says nothing for `BEAT_S` seconds.
+    `beat` is sent into a stream that says nothing for `BEAT_S` seconds; `broken` is how its API says an error in one
+    that has begun, None where it cannot.
     """
 
-    __slots__ = ("beat", "body", "headers", "media_type", "status")
+    __slots__ = ("beat", "body", "broken", "headers", "media_type", "status")
 
     def __init__(
         self,
@@ -48,9 +49,11 @@ class Reply:
         media_type: str = JSON,
         headers: list[tuple[str, str]] | None = None,
         beat: bytes = b"",
+        broken: Callable[[TautenError], bytes] | None = None,
     ) -> None:
         self.body = body
         self.beat = beat
+        self.broken = broken
         self.status = status
         self.media_type = media_type
         self.headers = headers or []

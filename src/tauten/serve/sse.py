@@ -4,10 +4,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
 
+from tauten.errors import TautenError
 from tauten.serve.exchange import BEAT_S, Reply
+from tauten.serve.safety.discreet import told
+
+if TYPE_CHECKING:
+    from tauten.serve.door import Call
+
+Broken = Callable[[TautenError], bytes]
+"""The last event of a stream whose work failed."""
 
 BEAT: Final = b": still working\n\n"
 """A comment, which clients ignore and proxies count as life."""
@@ -23,6 +32,28 @@ def event(name: str, data: bytes) -> bytes:
 def reply(events: AsyncIterator[bytes]) -> Reply:
     """A stream of events as a reply."""
     return Reply(events, media_type="text/event-stream", headers=list(HEADERS), beat=BEAT)
+
+
+def told_reply(call: Call, events: AsyncGenerator[bytes, None], broken: Broken) -> Reply:
+    """A stream of events that ends with an error, as `broken` says it, where the work fails half-way."""
+    answer = reply(telling(call, events, broken))
+    answer.broken = broken
+    return answer
+
+
+async def telling(
+    call: Call, events: AsyncGenerator[bytes, None], broken: Broken
+) -> AsyncGenerator[bytes, None]:
+    """The same events; what fails is told to who is still there, and nothing follows."""
+    async with aclosing(events):
+        try:
+            async for each in events:
+                yield each
+        except Exception as error:
+            if call.exchange.left:
+                raise
+            call.error = error
+            yield broken(told(error, call))
 
 
 async def begun(values: AsyncGenerator[Any, None], wait_s: float = BEAT_S) -> AsyncGenerator[Any, None]:

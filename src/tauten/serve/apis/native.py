@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tauten.describe.payload import Media
-from tauten.errors import InputError, NotFound, suggest
+from tauten.errors import InputError, NotFound, TautenError, suggest
 from tauten.explain.html import to_html
 from tauten.explain.text import to_text
 from tauten.plan.plan import format_plan
@@ -25,7 +25,6 @@ from tauten.serve.native.values import Inputs, encode, medium_of
 from tauten.serve.openapi import document
 from tauten.serve.page import read as page
 from tauten.serve.routes import Route
-from tauten.serve.safety.discreet import told
 from tauten.serve.service import Service
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class Api:
         session = call.session(service)
         if streams:
             values = await sse.begun(call.stream(service, inputs, session))
-            events = sse.reply(_events(call, values, explain))
+            events = sse.told_reply(call, _events(call, values, explain), _broken)
             events.headers += shared_with(call.request)
             return events
         answer = await call.answer(service, inputs, session)
@@ -213,21 +212,18 @@ class Api:
 async def _events(
     call: Call, values: AsyncGenerator[Any, None], explain: bool
 ) -> AsyncGenerator[bytes, None]:
-    """A streamed answer as typed events; one that fails says so and never ends with `done`."""
-    try:
-        async with aclosing(values):
-            async for value in values:
-                shown = {"media": value.type} if isinstance(value, Media) else {}
-                output = value.data if isinstance(value, Media) else value
-                yield sse.event("output", encode({"type": "output", **shown, "output": output}))
-    except Exception as error:
-        if call.exchange.left:
-            raise
-        call.error = error
-        yield sse.event("error", encode({"type": "error", "error": told(error, call).as_json()}))
-        return
+    """A streamed answer as typed events; one that fails never ends with `done`."""
+    async with aclosing(values):
+        async for value in values:
+            shown = {"media": value.type} if isinstance(value, Media) else {}
+            output = value.data if isinstance(value, Media) else value
+            yield sse.event("output", encode({"type": "output", **shown, "output": output}))
     about = _about(call, True) if explain else {}
     yield sse.event("done", encode({**done(call), **about}))
+
+
+def _broken(error: TautenError) -> bytes:
+    return sse.event("error", encode({"type": "error", "error": error.as_json()}))
 
 
 def _about(call: Call, explain: bool) -> dict[str, Any]:

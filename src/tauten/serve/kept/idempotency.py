@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from tauten.clock import Clock, in_ms, real
@@ -22,6 +22,7 @@ from tauten.run.request import Request
 from tauten.serve.exchange import Reply
 from tauten.serve.kept.kept import Kept
 from tauten.serve.kept.news import News
+from tauten.serve.sse import telling
 
 if TYPE_CHECKING:
     from tauten.serve.door import Call
@@ -47,6 +48,7 @@ class Record:
 
     __slots__ = (
         "chunks",
+        "error",
         "failed",
         "fingerprint",
         "first",
@@ -66,6 +68,7 @@ class Record:
         self.streamed = False  # in chunks, which are sent again as they were: messages have bounds
         self.whole = False
         self.failed = False
+        self.error: BaseException | None = None  # that its last chunk tells
         self.news = News()  # something was added
 
 
@@ -102,7 +105,7 @@ class Idempotency:
                     help="make a new key for each new request; repeat one only with the same body",
                 )
             waiter = waiter or self._waiter(call, record)
-            again = await _again(waiter, record)
+            again = await _again(call, waiter, record)
             if again is not None:
                 self.replayed += 1
                 return again
@@ -131,7 +134,7 @@ class Idempotency:
         except BaseException:
             self._end(name, record, kept=False)
             raise
-        head = Reply(b"", status=reply.status, media_type=reply.media_type, beat=reply.beat)
+        head = _head(reply)
         head.headers = [*reply.headers, *_of_the_door(call, reply)]
         if isinstance(reply.body, bytes | bytearray | memoryview):
             record.chunks, record.size_bytes = [bytes(reply.body)], len(reply.body)
@@ -160,6 +163,8 @@ class Idempotency:
                     record.news.tell()
                 yield chunk
             complete = call.error is None
+            if not record.failed:
+                record.error = call.error
         finally:
             self._end(name, record, kept=complete)
             close = getattr(body, "aclose", None)
@@ -177,7 +182,7 @@ class Idempotency:
         record.news.tell()
 
 
-async def _again(waiter: Request, record: Record) -> Reply | None:
+async def _again(call: Call, waiter: Request, record: Record) -> Reply | None:
     """A reply out of a record; None where the first one failed, or was too large to keep."""
     arm(waiter)
     try:
@@ -187,13 +192,22 @@ async def _again(waiter: Request, record: Record) -> Reply | None:
         disarm(waiter)
     if record.failed or record.reply is None:
         return None
-    first = record.reply
-    headers = [*first.headers, ("idempotent-replayed", "true")]
-    body = _following(waiter, record) if record.streamed else record.chunks[0]
-    return Reply(body, status=first.status, media_type=first.media_type, headers=headers, beat=first.beat)
+    first = _head(record.reply)
+    first.headers = [*record.reply.headers, ("idempotent-replayed", "true")]
+    if not record.streamed:
+        first.body = record.chunks[0]
+        return first
+    following = _following(call, waiter, record)
+    first.body = telling(call, following, first.broken) if first.broken else following
+    return first
 
 
-async def _following(waiter: Request, record: Record) -> AsyncIterator[bytes]:
+def _head(reply: Reply) -> Reply:
+    """A reply of the same kind that says nothing yet."""
+    return Reply(status=reply.status, media_type=reply.media_type, beat=reply.beat, broken=reply.broken)
+
+
+async def _following(call: Call, waiter: Request, record: Record) -> AsyncGenerator[bytes, None]:
     """What was recorded at once, then what comes; a first reply that breaks breaks this one."""
     place = 0
     arm(waiter)
@@ -202,6 +216,9 @@ async def _following(waiter: Request, record: Record) -> AsyncIterator[bytes]:
             if place < len(record.chunks) and (record.whole or waiter.failure is None):
                 yield record.chunks[place]
                 place += 1
+            elif record.error is not None:
+                call.error = record.error  # and its last chunk has told it
+                return
             elif record.failed:
                 raise Cancelled("the first request with this key ended early", help="send it again")
             else:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +20,6 @@ from tauten.serve.kept.flights import SHARED, shared_with
 from tauten.serve.openai.errors import NoModel, Refused, body_of
 from tauten.serve.openai.ports import Inputs, gives
 from tauten.serve.openai.types import SAID_BY_SERVER
-from tauten.serve.safety.discreet import told
 from tauten.serve.service import Service
 
 if TYPE_CHECKING:
@@ -128,18 +126,6 @@ def event(value: Any) -> bytes:
 
 def events(call: Call, body: AsyncGenerator[bytes, None], headers: list[tuple[str, str]]) -> Reply:
     """A reply of events; where the work fails half-way the last event says why, and no [DONE] follows."""
-    reply = sse.reply(_told(call, body))
+    reply = sse.told_reply(call, body, lambda error: event(body_of(error)))
     reply.headers += [*headers, *shared_with(call.request)]
     return reply
-
-
-async def _told(call: Call, body: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    async with aclosing(body):
-        try:
-            async for each in body:
-                yield each
-        except Exception as error:
-            if call.exchange.left:
-                raise
-            call.error = error
-            yield event(body_of(told(error, call)))
