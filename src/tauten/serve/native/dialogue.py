@@ -34,6 +34,7 @@ from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.kept.traces import timing_ms, usage
 from tauten.serve.native.values import FormField, Inputs, encode, is_address
 from tauten.serve.safety.discreet import told
+from tauten.serve.safety.safe_fetch import SIDE_BY_SIDE
 from tauten.serve.service import Service
 from tauten.serve.socket import Socket, Turn
 
@@ -53,10 +54,14 @@ _FIELDS = ("type", "inputs", *_SAID)  # of the message that begins a request
 
 
 class Feed(AsyncIterator[Any]):
-    """Increments of an input on their way from the socket to the workflow, behind a bound."""
+    """Increments of an input on their way from the socket to the workflow, behind a bound.
+
+    One may be a task that brings it, from elsewhere: it keeps its place while the socket is read on.
+    """
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Any] = asyncio.Queue(FEED)
+        self._next: asyncio.Task[Any] | None = None  # that the workflow waits for
         self.ended = False
         self._left = False
 
@@ -64,26 +69,43 @@ class Feed(AsyncIterator[Any]):
         """Hand over one increment; waits while the workflow has enough, drops what nobody reads any more."""
         if not self._left:
             await self._queue.put(value)
+        if self._left:  # or while it waited
+            self.leave()
+            _stop(value)
 
     async def end(self) -> None:
         self.ended = True
         await self.put(_END)
 
     async def __anext__(self) -> Any:
-        value = await self._queue.get()
+        value = await self._following()
+        while value is _NONE:
+            value = await self._following()
         if value is _END:
             self._queue.put_nowait(_END)  # a second look finds the end again
             raise StopAsyncIteration
         return value
 
+    async def _following(self) -> Any:
+        """What was put next. One that is still brought stays the next where its reader gives up."""
+        if self._next is None:
+            value = await self._queue.get()
+            if not isinstance(value, asyncio.Task):
+                return value
+            self._next = value
+        await asyncio.wait([self._next])
+        task, self._next = self._next, None
+        return _END if task.cancelled() else task.result()
+
     async def aclose(self) -> None:
         self.leave()
 
     def leave(self) -> None:
-        """Nobody reads any more: whoever waits to put goes on."""
+        """Nobody reads any more: whoever waits to put goes on, and nothing is brought."""
         self._left = True
+        _stop(self._next)
         while not self._queue.empty():
-            self._queue.get_nowait()
+            _stop(self._queue.get_nowait())
 
 
 class Last(str):
@@ -100,16 +122,7 @@ class _Run:
         self.call: Call | None = None
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def lasting(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Await what takes long, such as media from elsewhere; it stops when the request is over, however that ends."""
-        task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait([task, self.over], return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            task.cancel()
+        self.side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)  # increments that are brought
 
     def feed(self, name: Any) -> Feed:
         if name not in self.feeds:
@@ -194,10 +207,24 @@ class Dialogue:
         if kind == "end":
             await feed.end()
         elif "value" in given:
-            value = self.inputs.increment(str(name), given["value"], self.first.door.fetch)
-            await feed.put(await (run.lasting(value) if is_address(given["value"]) else value))
+            value = given["value"]
+            if is_address(value):
+                await feed.put(_task(self._fetched(run, str(name), value)))
+            else:
+                await feed.put(await self.inputs.increment(str(name), value, self.first.door.fetch))
         else:
             run.bytes_for = str(name)
+
+    async def _fetched(self, run: _Run, name: str, value: Any) -> Any:
+        """An increment from elsewhere; of one that cannot be had the client is told, and the request goes on."""
+        door = self.first.door
+        try:
+            async with run.side_by_side, door.connections:
+                return await self.inputs.increment(name, value, door.fetch)
+        except InputError as error:
+            if not self.socket.left:
+                await self.socket.send_json(_error(error))
+            return _NONE
 
     async def _bytes(self, message: bytes) -> None:
         run = self._running()
@@ -321,8 +348,6 @@ class Dialogue:
     def _over(self, run: _Run) -> None:
         """The socket is free for the next request: said before the last message goes, which invites it."""
         run.turn.unwatch()
-        if not run.over.done():
-            run.over.set_result(None)
         for feed in run.feeds.values():
             feed.leave()
         if self._run is run:
@@ -341,6 +366,19 @@ def done(call: Call) -> dict[str, Any]:
         "usage": usage(trace),
         "timing_ms": timing_ms(trace, sources=call.caller.timing),
     }
+
+
+def _task(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(
+        lambda done: done.cancelled() or done.exception()
+    )  # seen, if nobody waits any more
+    return task
+
+
+def _stop(value: Any) -> None:
+    if isinstance(value, asyncio.Task):
+        value.cancel()
 
 
 def _object(message: str) -> dict[str, Any]:
@@ -369,3 +407,4 @@ def _unclear(seen: str, help: str) -> InputError:
 
 
 _END: Any = object()
+_NONE: Any = object()  # in place of an increment that could not be had
