@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import doctest
 import random
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tauten.errors import InputError, MachineError, PlanError
+from tauten.errors import InputError, InternalError, MachineError, PlanError
 from tauten.plan import measurements as module
 from tauten.plan.card import Card, CardLatency, CardQuality, card_from_json, card_from_toml
 from tauten.plan.hardware import Hardware, hardware, simd_flags
-from tauten.plan.measurements import Key, Measurements
+from tauten.plan.measurements import LOAD, MEMORY, TOKENS_OUT, Key, Measurements
+from tauten.plan.peaks import Probe
 
 HERE = Hardware(2, ("avx512", "amx"), 24)
 THERE = Hardware(16, ("avx512", "amx"), 128, "NVIDIA H200")
@@ -113,6 +115,94 @@ def test_the_foreign_table_with_most_data_is_used() -> None:
     assert found.n == 9
 
 
+def test_examples() -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+def elsewhere(value: float, cause: str, probe: Probe | None) -> Measurements:
+    other = Measurements(THERE, probe)
+    for _ in range(50):
+        other.observe(KEY, cause, value)
+    return other
+
+
+def test_what_was_measured_elsewhere_is_scaled_where_both_machines_were_probed() -> None:
+    measurements = Measurements(HERE, Probe(50.0, 10.0))
+    measurements.merge(elsewhere(0.1, "compute", Probe(200.0, 20.0)))
+    found = measurements.estimate(KEY, "compute")
+    assert found is not None
+    assert found.borrowed
+    # arithmetic is four times slower here, memory twice: between those, and half as much again to each side
+    assert (found.low_ms, found.mid_ms, found.high_ms) == pytest.approx((133.3, 282.8, 600), rel=0.01)
+
+
+def test_an_equal_machine_is_still_not_this_one() -> None:
+    measurements = Measurements(HERE, Probe(50.0, 10.0))
+    measurements.merge(elsewhere(0.1, "compute", Probe(50.0, 10.0)))
+    found = measurements.estimate(KEY, "compute")
+    assert found is not None
+    assert found.borrowed
+    assert found.low_ms < 0.7 * found.mid_ms < found.mid_ms < 0.7 * found.high_ms
+
+
+def test_rates_fall_where_times_grow_and_sizes_stay() -> None:
+    measurements = Measurements(HERE, Probe(50.0, 10.0))
+    measurements.merge(elsewhere(40.0, TOKENS_OUT, Probe(200.0, 20.0)))
+    measurements.merge(elsewhere(1e9, MEMORY, Probe(200.0, 20.0)))
+    rate, size = measurements.amount(KEY, TOKENS_OUT), measurements.amount(KEY, MEMORY)
+    assert rate is not None
+    assert size is not None
+    assert (rate.low, rate.mid, rate.high) == pytest.approx((6.67, 14.14, 30), rel=0.02)
+    assert (rate.unit, size.unit) == ("tokens/s", "bytes")
+    assert (size.low, size.mid, size.high) == pytest.approx((0.8e9, 1e9, 1.25e9), rel=0.01)
+
+
+def test_amounts_have_their_own_unit_and_are_no_times() -> None:
+    measurements = Measurements(HERE)
+    measurements.observe(KEY, LOAD, 1.5)
+    measurements.observe(KEY, MEMORY, 3e8)
+    load, size = measurements.amount(KEY, LOAD), measurements.amount(KEY, MEMORY)
+    assert load is not None
+    assert size is not None
+    assert (load.mid, load.unit) == (pytest.approx(1.5, rel=0.01), "s")
+    assert (size.mid, size.unit, size.borrowed) == (pytest.approx(3e8, rel=0.01), "bytes", False)
+    with pytest.raises(InternalError):
+        measurements.estimate(KEY, MEMORY)
+    assert measurements.amount(Key("x"), MEMORY) is None
+
+
+def test_sizes_and_probes_survive_the_file(tmp_path: Path) -> None:
+    key = Key("", "minilm", "int8", "onnx", batch=8, shape=128)
+    measurements = Measurements(HERE, Probe(50.0, 10.0))
+    measurements.observe(key, "compute", 0.1)
+    measurements.observe(key, MEMORY, 3e8)
+    measurements.merge(elsewhere(0.1, "compute", Probe(200.0, 20.0)))
+    measurements.save(tmp_path / "m.json")
+    back = Measurements.load(tmp_path / "m.json", HERE)
+    assert back.probe == Probe(50.0, 10.0)
+    assert back.amount(key, MEMORY) == measurements.amount(key, MEMORY)
+    assert back.estimate(KEY, "compute") == measurements.estimate(KEY, "compute")
+    abroad = Measurements.load(tmp_path / "m.json", THERE)
+    assert abroad.probe == Probe(200.0, 20.0)
+    borrowed = abroad.estimate(key, "compute")
+    assert borrowed is not None
+    assert borrowed.borrowed
+    assert 25 < borrowed.mid_ms < 50
+
+
+def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_text(
+        '{"tauten":"measurements/1","relative_error":0.01,"sections":[{"hardware":'
+        '{"cores":2,"flags":["avx512","amx"],"memory_gib":24},"entries":[{"key":{"step":"ocr","model":"rapidocr",'
+        '"backend":"onnx","threads":2},"cause":"compute","low_s":0.5,"high_s":0.5,"total_s":1.0,'
+        '"buckets":[[-34,2]]}]}]}'
+    )
+    found = Measurements.load(path, HERE).estimate(KEY, "compute")
+    assert found is not None
+    assert (found.mid_ms, found.n) == (pytest.approx(500, rel=0.02), 2)
+
+
 def test_keys_and_causes_are_listed() -> None:
     measurements = filled([0.1, 0.2])
     measurements.observe(KEY, "queue", 0.0)
@@ -164,6 +254,10 @@ def test_files_stay_small(tmp_path: Path) -> None:
         '{"tauten":"measurements/9","relative_error":0.01,"sections":[]}',
         '{"tauten":"measurements/1","relative_error":0.02,"sections":[]}',
         '{"tauten":"measurements/1","relative_error":0.01,"sections":[],"x":1}',
+        '{"tauten":"measurements/1","relative_error":0.01,"sections":[1]}',
+        '{"tauten":"measurements/2","relative_error":0.01,"sections":[],"x":1}',
+        '{"tauten":"measurements/2","relative_error":0.01,"sections":[{"hardware":{"cores":2},"entries":'
+        '[{"key":{"step":"ocr"},"cause":"memory","unit":"s","low":1,"high":1,"total":1,"buckets":[[0,1]]}]}]}',
         '{"tauten":"measurements/1","relative_error":0.01,"sections":[{"hardware":{"cores":2},"entries":'
         '[{"key":{"step":"ocr"},"cause":"compute","low_s":1,"high_s":1,"total_s":1,"buckets":[[0,-1]]}]}]}',
     ],
