@@ -69,11 +69,14 @@ class TensorService(Service):
     _inputs: Sequence[TensorInfo] = ()  # with the rows that a request may bring
 
     async def _warm_up(self, plan: str = "") -> None:
-        """Run nothing but zeros, which a model may refuse. Admission is for requests: a swap need not wait for it."""
+        """Without samples run zeros, which a model may refuse. Admission is for requests: these pass it by."""
         deployment = self.engine.plans[plan or self.plan_id].bound[STAGE].deployments[STAGE]
         assert isinstance(deployment, Deployment)  # raw models have no slots
         if not plan:  # it is opened: whatever it goes over to takes the same
             self._read(deployment)
+        if self.samples:
+            await super()._warm_up(plan)
+            return
         self.unfit = ""
         if deployment.done:  # it works for another plan already
             return
