@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
+from tauten.run.request import Asked
 from tauten.run.trace import VISIT, Row
 
 
@@ -12,12 +15,17 @@ class Busy:
     def __init__(self, wait_s: float = 0.0) -> None:
         self.wait = wait_s
         self.coming = 0
+        self.coming_of: defaultdict[str, int] = defaultdict(int)
 
     @property
     def waiting(self) -> int:
         return round(self.wait * 1e6)  # who waits longer waits behind more
 
-    def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
+    def came(self, request: Asked) -> None:
+        request.coming.remove(self)
+        self.coming -= request.count
+
+    def wait_s(self, priority: int, now: float, coming: int = 0, tenant: str | None = None) -> float:
         return self.wait
 
 

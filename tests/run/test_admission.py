@@ -333,7 +333,7 @@ class Nobody:
 def test_those_who_wait_as_one_are_counted_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight more urgent ones in one item go before a new one, and eight less urgent ones do not."""
     deployment = Deployment(lambda: None, label="d", clock=lambda: 0.0)  # type: ignore[arg-type, return-value]
-    monkeypatch.setattr(deployment, "_needs_s", lambda ahead, own_s, now: ahead + own_s)
+    monkeypatch.setattr(deployment, "_needs_s", lambda ahead, others, own_s, now: ahead + own_s)
     for due in (1.0, 100.0):
         party = Entry(request(due), 8.0, 0.0, Nobody())
         party.count = 8

@@ -251,11 +251,11 @@ class Engine:
             await ending.whole()
 
     def knock(
-        self, deadline_ms: float = math.inf, *, aim: Aim = ANY_TIME, priority: int = 0, lag_s: float = 0.0
+        self, deadline_ms: float, aim: Aim = ANY_TIME, priority: int = 0, tenant: str = "", lag_s: float = 0.0
     ) -> None:
         """Raise Overloaded or Unavailable where a request would be refused now; it reserves nothing."""
-        paths = [opened.path for opened in self.plans.values() if opened.weight]
-        self.door.knock(paths[0] if len(paths) == 1 else None, priority, deadline_ms / 1000.0, lag_s, aim)
+        ways = [opened.path for opened in self.plans.values() if opened.weight]
+        self.door.knock(ways[0] if len(ways) == 1 else None, priority, deadline_ms / 1e3, lag_s, aim, tenant)
 
     def request(
         self,

@@ -308,9 +308,9 @@ class Workers(Queued):
 
     # -- predictions -----------------------------------------------------------------------------------------
 
-    def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
+    def wait_s(self, priority: int, now: float, coming: int = 0, tenant: str | None = None) -> float:
         with self._lock:
-            return super().wait_s(priority, now, coming)
+            return super().wait_s(priority, now, coming, tenant)
 
     def _usual_s(self) -> float:
         return 0.0  # nothing of its own was added

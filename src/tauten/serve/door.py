@@ -177,6 +177,7 @@ class Call:
                 deadline_ms=self.budget_ms(service) - self.exchange.sent_s * 1e3,
                 aim=self._aim(service),
                 priority=min(self.priority, self.caller.priority),
+                tenant=self.caller.tenant,
                 lag_s=self.exchange.lag_s,
             )
 

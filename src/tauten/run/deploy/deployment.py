@@ -297,11 +297,12 @@ class Deployment(Batching):
         durations = self.durations
         return durations.fresh(now) or (durations.settled and not self._idle)
 
-    def _needs_s(self, ahead: int, own_s: float, now: float) -> float:
-        """Seconds until an item with so many before it is done: by then its batch has filled."""
+    def _needs_s(self, ahead: int, others: int, own_s: float, now: float) -> float:
+        """Seconds until an item with so many before it is done: by then its batch has filled, also with those
+        that it goes before."""
         most = self.max_batch
         if most > 1:
-            own_s = max(own_s, self.durations.expected(min(ahead + 1, most)))
+            own_s = max(own_s, self.durations.expected(min(others + 1, most)))
         return self._wait_for(ahead, now) + own_s
 
     def _wait_for(self, ahead: int, now: float) -> float:

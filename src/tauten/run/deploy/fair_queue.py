@@ -10,8 +10,9 @@ whoever holds most of them makes room for a tenant that has less than its part.
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,6 +20,9 @@ SHARE = 16.0  # of one priority against the next lower: nearly strict, and 6 % k
 LOOK = 8  # tenants, the furthest behind first, among whom the most urgent item is sought
 KEPT = 1024  # tenants whose account is remembered while they are away
 _SWEEP = 64  # items that left and lie in a heap are not worth a sweep
+NONE: Mapping[str, int] = {}  # never written to
+RECENT = 64  # requests, or twice as many, tell a tenant's part of what goes: some batches, and soon outdated
+FIRST = 4  # of a tenant's own, before much is made of what others took
 
 
 class Waiter(Protocol):
@@ -47,19 +51,32 @@ T = TypeVar("T", bound=Waiting)
 class _Lane(Generic[T]):
     """What one tenant has waiting in a class."""
 
-    __slots__ = ("count", "heap", "live", "tenant")
+    __slots__ = ("count", "heap", "live", "since", "taken", "tenant")
 
-    def __init__(self, tenant: str) -> None:
+    def __init__(self, tenant: str, since: float) -> None:
         self.tenant = tenant
         self.count = 0  # requests, those that left and were not met included
         self.live = 0  # requests that have not left
         self.heap: list[tuple[float, int, T]] = []
+        self.taken = 0.0  # requests that went while others waited as well
+        self.since = since  # as many of all had gone when that began to be counted
+
+    def took(self, count: int, taken: float) -> None:
+        """So many of its own went, and by now so many of all; what was long ago counts half."""
+        self.taken += count
+        if taken - self.since > 2 * RECENT:
+            self.taken /= 2
+            self.since = (self.since + taken) / 2
+
+    def others(self, taken: float) -> float:
+        """How many of others went for each of its own of late, when so many of all have gone."""
+        return (taken - self.since - self.taken) / (self.taken + FIRST)
 
 
 class _Class(Generic[T]):
     """One priority: its lanes by virtual time, the one furthest behind first."""
 
-    __slots__ = ("lanes", "order", "past", "priority", "tenants", "time")
+    __slots__ = ("lanes", "order", "past", "priority", "taken", "tenants", "time")
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
@@ -68,9 +85,10 @@ class _Class(Generic[T]):
         self.lanes: list[tuple[float, int, _Lane[T]]] = []
         self.past: dict[str, float] = {}  # virtual times of tenants that were ahead when they went
         self.order = itertools.count()
+        self.taken = 0.0  # requests that went while several tenants waited
 
     def enter(self, tenant: str) -> _Lane[T]:
-        lane = self.tenants[tenant] = _Lane(tenant)
+        lane = self.tenants[tenant] = _Lane(tenant, self.taken)
         now = self.lanes[0][0] if self.lanes else 0.0
         insort(self.lanes, (max(self.past.pop(tenant, 0.0), now), next(self.order), lane))
         return lane
@@ -202,6 +220,9 @@ class FairQueue(Generic[T]):
         cost = item.cost if charge else 0.0
         if cost and len(self._classes) > 1:
             cls.time += cost / _share(cls.priority)
+        if cost and len(cls.lanes) > 1:
+            cls.taken += item.count
+            lane.took(item.count, cls.taken)
         if not lane.heap and self._size:
             self._close(cls, index, cost)
         elif cost and len(cls.lanes) > 1:
@@ -284,25 +305,35 @@ class FairQueue(Generic[T]):
             lane.count for cls in self._classes if cls.priority >= priority for _, _, lane in cls.lanes
         )
 
-    def ahead(self, priority: int, tenant: str) -> int:
-        """How many requests go before a new one: those of higher priorities, and of its own its fair part.
+    def ahead(self, priority: int, tenant: str, coming: Mapping[str, int] = NONE) -> int:
+        """How many requests go before a new one: those of higher priorities, and of its own its fair part; those
+        counted that are still `coming`, by tenant.
 
-        Tenants take turns: before the n-th item of one, each other has had n at most.
+        Tenants take turns: before the n-th item of one, each other has had n at most. Who of them has fewer waiting
+        than that may have more by then: as many as went of late for each of its own.
         """
-        if self._sole is not None:
-            cls = self._classes[0]
-            if cls.lanes[0][2].tenant == tenant and cls.priority == priority:
-                return self.live
-        found = 0
+        sole = self._sole
+        if (
+            not coming
+            and sole is not None
+            and sole.tenant == tenant
+            and self._classes[0].priority == priority
+        ):
+            return self.live
+        higher, rate, held = 0, 0.0, dict(coming)
         for cls in self._classes:
             if cls.priority > priority:
-                found += sum(lane.count for _, _, lane in cls.lanes)
+                higher += sum([lane.live for _, _, lane in cls.lanes])
             elif cls.priority == priority:
-                mine = cls.tenants.get(tenant)
-                turns = mine.count + 1 if mine is not None else 1
-                found += sum(min(lane.count, turns) for _, _, lane in cls.lanes if lane is not mine)
-                found += turns - 1
-        return found
+                for _, _, lane in cls.lanes:
+                    held[lane.tenant] = held.get(lane.tenant, 0) + lane.live
+                    if lane.tenant == tenant:
+                        rate = lane.others(cls.taken)
+        mine = held.pop(tenant, 0)
+        others = [count for count in held.values() if count]
+        now = sum([min(count, mine + 1) for count in others])
+        then = min(math.ceil(mine * rate), len(others) * (mine + 1))
+        return higher + mine + max(now, then)
 
     def displaced(self, priority: int, tenant: str) -> T | None:
         """Who gives its place to one more request: of the lowest priority the least urgent of the tenant that

@@ -118,6 +118,7 @@ class Queued(ABC):
         self.reasons: dict[str, int] = {}
         self._latest = -math.inf  # the latest `due` that came
         self.coming = 0  # requests that were admitted and have yet to come here
+        self.coming_of: defaultdict[str, int] = defaultdict(int)  # of those, the ones of each named tenant
         self._margins: defaultdict[int, Margin] = defaultdict(Margin)  # by priority
         self._mixed = False  # whether several priorities or tenants came
         self._work: dict[int, tuple[float, float]] = {}  # priority -> (its share of all work of late, when)
@@ -130,21 +131,39 @@ class Queued(ABC):
     def _wait_for(self, ahead: int, now: float) -> float:
         """Seconds until an item with so many before it begins; 0.0 where nothing is known."""
 
-    def _needs_s(self, ahead: int, own_s: float, now: float) -> float:
-        """Seconds until an item with so many before it is done."""
+    def _needs_s(self, ahead: int, others: int, own_s: float, now: float) -> float:
+        """Seconds until an item with so many before it is done, where so many others wait, before it or not."""
         return self._wait_for(ahead, now) + own_s
 
     @abstractmethod
     def _known(self, now: float) -> bool:
         """Whether there are fresh estimates to refuse by."""
 
-    def wait_s(self, priority: int, now: float, coming: int = 0) -> float:
-        """Seconds that one more request of a priority would wait here, behind `coming` others; without the
-        margin, for whoever adds up a whole path has one of his own."""
+    def wait_s(self, priority: int, now: float, coming: int = 0, tenant: str | None = None) -> float:
+        """Seconds that one more request of a priority would wait here; without the margin, for whoever adds up a
+        whole path has one of his own.
+
+        It waits behind all of that priority, and `coming` others; with a `tenant` behind its own and its fair part
+        of the rest. Of those that come the ones beyond whom this place expects are its own.
+        """
         if not self._known(now):
             return 0.0
-        needs_s = self._needs_s(self.queue.at_least(priority) + coming, 0.0, now)
+        if tenant is None:
+            ahead = self.queue.at_least(priority) + coming
+        elif not coming:
+            ahead = self.queue.ahead(priority, tenant)
+        else:
+            ahead = self.queue.ahead(priority, tenant, self._on_their_way(coming, tenant))
+        needs_s = self._needs_s(ahead, self.queue.live + coming, 0.0, now)
         return max(0.0, needs_s * self._slowed(priority, now) - self._usual_s())
+
+    def _on_their_way(self, coming: int, tenant: str) -> dict[str, int]:
+        """So many requests by tenant: those that this place expects, and others of one tenant."""
+        found = dict(self.coming_of)
+        if self.coming:
+            found[""] = self.coming - sum(found.values())
+        found[tenant] = found.get(tenant, 0) + coming - self.coming
+        return found
 
     @abstractmethod
     def _usual_s(self) -> float:
@@ -183,7 +202,7 @@ class Queued(ABC):
     def _takes_s(self, entry: Entry, ahead: int, own_s: float, now: float) -> float:
         """Seconds until an item with so many before it is done, with the margin. What comes in between holds up
         who waits, not who runs."""
-        waits_s = self._needs_s(ahead, own_s, now) - own_s
+        waits_s = self._needs_s(ahead, self.queue.live, own_s, now) - own_s
         return (own_s + waits_s * self._slowed(entry.priority, now)) * self._margins[entry.priority].at(now)
 
     # -- the door ---------------------------------------------------------------------------------------------
@@ -200,7 +219,7 @@ class Queued(ABC):
             raise Overloaded(
                 f"{self.label}: {self.queue.live} requests are waiting",
                 help="retry later, or add replicas",
-                retry_after_s=self.wait_s(request.priority, self.clock()),
+                retry_after_s=self.wait_s(request.priority, self.clock(), tenant=request.tenant),
             )
         if shed.count > over:  # those who wait together need not go together
             kept, shed = shed, shed.waiter.split(shed.count - over)
@@ -209,7 +228,7 @@ class Queued(ABC):
         self._drop(shed, self._shed_for(request, shed))
 
     def _shed_for(self, request: Asked, shed: Entry) -> Overloaded:
-        wait_s = self.wait_s(shed.priority, self.clock())
+        wait_s = self.wait_s(shed.priority, self.clock(), tenant=shed.tenant)
         if shed.priority < request.priority:
             return Overloaded(
                 f"{self.label}: shed for a request of a higher priority",
@@ -223,10 +242,16 @@ class Queued(ABC):
         )
 
     def came(self, request: Asked) -> None:
-        """A request that was admitted for its path is here."""
+        """A request that was admitted for its path is here, or will never be."""
         if self in request.coming:
             request.coming.remove(self)
-            self.coming -= request.count
+            self.coming -= (count := request.count)
+            if tenant := request.tenant:
+                left = self.coming_of[tenant] - count
+                if left:
+                    self.coming_of[tenant] = left
+                else:
+                    del self.coming_of[tenant]
 
     def _check_time(self, request: Asked, entry: Entry, own_s: float, now: float) -> None:
         """Refuse what would be late."""

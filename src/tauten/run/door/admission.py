@@ -65,7 +65,7 @@ class Path:
         met: Met | None = None,
     ) -> None:
         self._steps = Steps(before, places, met)
-        self._after: dict[str, float] = {}
+        self._after: dict[str, dict[str, float]] = {}  # by tenant
         self._until = -math.inf
         self._seen = 0
         # by priority: a low one that is late says nothing of those that go before it
@@ -109,22 +109,27 @@ class Path:
         else:
             margin.in_time(request.count)
 
-    def after(self, now: float) -> dict[str, float]:
-        """For each step the predicted seconds from its end to the request's end, queues included."""
+    def after(self, now: float, tenant: str = "") -> dict[str, float]:
+        """For each step the predicted seconds from its end to the end of a tenant's request, queues included."""
         if now >= self._until:
             self._refresh(now)
-        return self._after
+        after = self._after.get(tenant)
+        if after is None:
+            after = self._after[tenant] = self._steps.after(now, tenant)
+        return after
 
-    def least_s(self, priority: int, now: float, spare: int = 0) -> float:
+    def least_s(self, priority: int, now: float, spare: int = 0, tenant: str | None = None) -> float:
         """Seconds that one more request of that priority takes at the least; 0.0 before anything is known.
 
-        With `spare` as if so many more were to come before it.
+        Behind all that wait; with a tenant behind its own and its fair part of the others. With `spare` as if so
+        many more of its own were to come before it.
         """
         if not self.knows:
             return 0.0
         if now >= self._until:
             self._refresh(now)
-        return self._steps.longest([step.least_s(priority, now, spare) for step, _ in self._steps.line])
+        line = self._steps.line
+        return self._steps.longest([step.least_s(priority, now, spare, tenant) for step, _ in line])
 
     def _refresh(self, now: float) -> None:
         self._until = now + REFRESH_S
@@ -132,7 +137,7 @@ class Path:
         self._alone_s = steps.longest([step.alone_s for step, _ in steps.line])
         sure = [place for step, _ in steps.line if step.sure for place in step.places]
         self._sure = tuple(dict.fromkeys(sure))
-        self._after = steps.after(now)
+        self._after = {}
 
     def _wanted(self, aim: Aim, margin: float) -> tuple[tuple[float, float], ...]:
         """To the end and to the first output: (what one takes by itself, what it may take with waiting).
@@ -140,8 +145,11 @@ class Path:
         A request is refused for what waiting adds: one whose own work is longer than its aim gets the time
         of that work, and a little to wait.
         """
-        pairs = ((self._alone_s, aim.end_s), (self._first.sure_s, aim.first_s))
-        return tuple((own_s, want_s if own_s <= want_s else SLOW * margin * own_s) for own_s, want_s in pairs)
+        alone_s, first_s = self._alone_s, self._first.sure_s
+        return (
+            (alone_s, aim.end_s if alone_s <= aim.end_s else SLOW * margin * alone_s),
+            (first_s, aim.first_s if first_s <= aim.first_s else SLOW * margin * first_s),
+        )
 
     def _may_try(self, left_s: float, now: float) -> bool:
         """Whether one may be let in against the prediction: where no queue is to blame, what was learned in
@@ -152,7 +160,7 @@ class Path:
             self._try_at = now + max(TRY_S, self._alone_s)
         return now >= self._try_at
 
-    def check(self, priority: int, terms: Terms, now: float, count: int = 1) -> bool:
+    def check(self, priority: int, terms: Terms, now: float, count: int = 1, tenant: str = "") -> bool:
         """Raise Overloaded for a request that would be too late. False for one that may come in to see.
 
         Of several that ask together (`count`) the last one decides.
@@ -165,7 +173,7 @@ class Path:
         margin = self._margins[priority].at(now)
         if self._missed(self._most_s(priority, now, count), terms, margin) is None:
             return True  # with room to spare: not worth a closer look
-        least_s = self.least_s(priority, now, count - 1)
+        least_s = self.least_s(priority, now, count - 1, tenant)
         if least_s * margin + lag_s > left_s and self._may_try(left_s, now):
             return False
         missed = self._missed(least_s, terms, margin)
@@ -189,8 +197,11 @@ class Path:
         return None
 
     def _most_s(self, priority: int, now: float, count: int) -> float:
-        """No less than `least_s`, for as many more as are worth one look: who is in time by this is in time."""
-        crowd = sum([place.waiting + place.coming for place in self._sure]) + count - 1
+        """What it takes behind all that wait, whoever they are, and as many more as are worth one look: who is in
+        time by this is in time."""
+        crowd = count - 1
+        for place in self._sure:
+            crowd += place.waiting + place.coming
         known = self._roughly
         if now < known.until and crowd <= known.crowd and priority >= known.priority:
             return known.seconds
@@ -206,7 +217,8 @@ class Path:
             return False
         start, aim = request.start, request.aim
         terms = Terms(request.deadline - now, aim, now - start, request.lag_s, idle)
-        if not self.check(request.priority, terms, now, request.count):
+        count, tenant = request.count, request.tenant
+        if not self.check(request.priority, terms, now, count, tenant):
             self._try_at = now + max(TRY_S, self._alone_s)
             self._seen = 0  # the next ones teach
             return False
@@ -215,10 +227,12 @@ class Path:
         if aim is not ANY_TIME:
             (_, end_s), (_, first_s) = self._wanted(aim, self._margins[request.priority].value)
             request.target = start + min(end_s, first_s + self._tail_s)
-        request.after = self.after(now)
+        request.after = self.after(now, tenant)
         request.coming = set(self._sure)
-        for place in request.coming:
-            place.coming += request.count
+        for place in self._sure:
+            place.coming += count
+            if tenant:
+                place.coming_of[tenant] += count
         request.admitted = self.whole
         return True
 
@@ -295,14 +309,21 @@ class Door:
         self.refused = 0
 
     def knock(
-        self, path: Path | None, priority: int, budget_s: float, lag_s: float, aim: Aim = ANY_TIME
+        self,
+        path: Path | None,
+        priority: int,
+        budget_s: float,
+        lag_s: float,
+        aim: Aim = ANY_TIME,
+        tenant: str = "",
     ) -> None:
         """Refuse as `through` would, before anything is spent on the request; counts nobody in."""
         try:
             self._check_open(budget_s - lag_s, lag_s)
             if path is not None and budget_s != math.inf:
                 idle = not self.limit.running
-                path.check(priority, Terms(budget_s - lag_s, aim, lag_s, lag_s, idle), self.clock())
+                terms = Terms(budget_s - lag_s, aim, lag_s, lag_s, idle)
+                path.check(priority, terms, self.clock(), tenant=tenant)
         except TautenError:
             self.refused += 1
             raise
@@ -331,8 +352,8 @@ class Door:
         self, path: Path | None, request: Asked, *, predicted: bool, whole: bool, late: bool = False
     ) -> None:
         """Let a request out: `whole` where it came to its end and may teach; `predicted` as `enter` said."""
-        for place in request.coming:
-            place.coming -= request.count  # it never came there
+        while request.coming:
+            next(iter(request.coming)).came(request)
         now, began, deadline = self.clock(), request.start, request.deadline
         if path is not None:
             if whole and path.wants(now):

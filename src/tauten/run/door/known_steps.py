@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from tauten.run.request import Asked
 from tauten.run.trace import BODY, VISIT, Row
 
 GAIN = 1 / 8  # of a new observation, as round-trip estimators take it
@@ -26,11 +28,16 @@ class Place(Protocol):
     """A deployment, or a crew of threads, as the path sees it."""
 
     coming: int  # requests that were admitted and have yet to come here
+    coming_of: defaultdict[str, int]  # of those, the ones of each tenant that has a name
 
     @property
     def waiting(self) -> int: ...
 
-    def wait_s(self, priority: int, now: float, coming: int = 0) -> float: ...
+    def came(self, request: Asked) -> None: ...  # or will never come
+
+    def wait_s(
+        self, priority: int, now: float, coming: int = 0, tenant: str | None = None
+    ) -> float: ...  # of one more, behind all or, with a tenant, behind its fair part of them
 
 
 Span = tuple[float, float]
@@ -92,27 +99,29 @@ class Step:
         """Where each that comes here must wait; with several bindings nobody knows which."""
         return tuple(self.bindings[0]) if len(self.bindings) == 1 else ()
 
-    def wait_s(self, priority: int, now: float) -> float:
-        """Seconds a turn, where it goes to the binding that is free first."""
-        return min([_longest(places, priority, now) for places in self.bindings], default=0.0)
+    def wait_s(self, now: float, tenant: str) -> float:
+        """Seconds a turn of a tenant's request waits, where it goes to the binding that is free first."""
+        return min([_longest(places, now, tenant) for places in self.bindings], default=0.0)
 
-    def door_s(self, priority: int, now: float, spare: int = 0) -> float:
-        """As `wait_s`, behind those that were admitted before and are still on their way, and `spare` others."""
-        if not self.bindings:
-            return 0.0
-        return min(
-            [
-                max([place.wait_s(priority, now, place.coming + spare) for place in places], default=0.0)
-                for places in self.bindings
-            ]
-        )
+    def door_s(self, priority: int, now: float, spare: int = 0, tenant: str | None = None) -> float:
+        """As `wait_s`, behind those that were admitted before and are still on their way, and `spare` others of
+        its own; without a tenant behind all of them."""
+        least_s = math.inf if self.bindings else 0.0
+        for places in self.bindings:
+            longest_s = 0.0
+            for place in places:
+                longest_s = max(longest_s, place.wait_s(priority, now, place.coming + spare, tenant))
+            least_s = min(least_s, longest_s)
+        return least_s
 
-    def usual_s(self, now: float) -> float:
-        return self.share * self.turns * (self.mean_s + self.wait_s(0, now))
+    def usual_s(self, now: float, tenant: str) -> float:
+        return self.share * self.turns * (self.mean_s + self.wait_s(now, tenant))
 
-    def least_s(self, priority: int, now: float, spare: int = 0) -> float:
+    def least_s(self, priority: int, now: float, spare: int = 0, tenant: str | None = None) -> float:
         """What it surely takes: inputs differ, and a request is not refused for those of others."""
-        return self.sure_turns * (self.sure_s + self.door_s(priority, now, spare)) if self.sure else 0.0
+        return (
+            self.sure_turns * (self.sure_s + self.door_s(priority, now, spare, tenant)) if self.sure else 0.0
+        )
 
     @property
     def alone_s(self) -> float:
@@ -213,13 +222,15 @@ class Steps:
             ends.append(begins + takes_s)
         return max(ends, default=0.0)
 
-    def after(self, now: float) -> dict[str, float]:
-        """For each step the seconds from its end to the request's end, waiting included; from its last turn,
-        where a request comes back to it."""
+    def after(self, now: float, tenant: str) -> dict[str, float]:
+        """For each step the seconds from its end to the end of a tenant's request, waiting included; from its last
+        turn, where a request comes back to it."""
         after_s = [0.0] * len(self.line)
         for index in range(len(self.line) - 1, -1, -1):
             step, before = self.line[index]
-            usual_s = step.usual_s(now)
+            if not before:
+                continue
+            usual_s = step.usual_s(now, tenant)
             for earlier in before:
                 rounds = max(1.0, min(step.turns, self.line[earlier][0].turns))
                 after_s[earlier] = max(after_s[earlier], after_s[index] + usual_s / rounds)
@@ -316,8 +327,8 @@ def _without(spans: list[Span], cuts: list[Span]) -> list[Span]:
     return left
 
 
-def _longest(places: Iterable[Place], priority: int, now: float) -> float:
-    return max([place.wait_s(priority, now) for place in places], default=0.0)
+def _longest(places: Iterable[Place], now: float, tenant: str) -> float:
+    return max([place.wait_s(0, now, 0, tenant) for place in places], default=0.0)
 
 
 def _ordered(before: Mapping[str, Iterable[str]]) -> list[str]:
