@@ -248,7 +248,7 @@ class Single(ABC):
         trace.spent.append((step, "rows", self.rows / self.count))
         job = self.job
         if job is not None and self.told:
-            job.write(trace, step, "compute", end)
+            job.write(trace, step, self.station.deployment.label, "compute", end)
         trace.rows.append((step, "user", self.began, end))
         trace.rows.append((step, VISIT, self.began, end))
         trace.end = end

@@ -79,11 +79,14 @@ async def decode(
     clock, rows = request.clock, request.trace.rows
     asked, decoders = clock(), dynamic.decoders
     try:
-        dynamic.waits(step_of(name), decoders.crew(mode))
+        crew = decoders.crew(mode)
+        dynamic.waits(step_of(name), crew)
         value, started, ended = await decoders.decode(payload, view, mode=mode, request=request, step=name)
         rows.append((name, "queue", asked, started))
         rows.append((name, "decode", started, ended))
-        rows.append((name, "loop", ended, clock()))
+        back = clock()
+        rows.append((name, "loop", ended, back))
+        request.trace.calls.append((name, crew.label, asked, started, ended, back))
     finally:
         rows.append((name, VISIT, asked if since is None else since, clock()))
     return value

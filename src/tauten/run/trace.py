@@ -9,10 +9,29 @@ why. Nothing here reads a clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 Row = tuple[str, str, float, float]
 """(step, cause, start, end); a step that runs once per member of a map is called ``name[3]``."""
+
+
+class Invocation(NamedTuple):
+    """One thing that a step asked of a place where it may have had to wait; instants in monotonic seconds."""
+
+    step: str  # its visit
+    place: str  # the label of a deployment or a crew
+    asked: float
+    started: float
+    ended: float
+    back: float  # when the step had it
+    weight: float = 1.0  # of the item, in the backend's unit; of a stream, tokens of its prompt
+    group: Any = None  # items of one may share a batch
+    size: int = 1  # of its batch
+    reason: str = ""  # why that left; empty where nothing is batched
+    first: float = 0.0  # of a stream: when its first increment was made
+    tokens: float = 0.0  # that it gave
+    cached: float = 0.0  # of its prompt's tokens
+
 
 VISIT: Final = "visit"
 
@@ -65,7 +84,7 @@ class Trace:
     """The rows of one request, what it spent, and how its steps hang together."""
 
     __slots__ = (
-        "batches",
+        "calls",
         "edges",
         "end",
         "first_output",
@@ -83,7 +102,7 @@ class Trace:
         self.first_output: float | None = None
         self.rows: list[Row] = []
         self.spent: list[tuple[str, str, float]] = []  # (step, unit, amount)
-        self.batches: list[tuple[str, int, str]] = []  # (step, items in its batch, why the batch left)
+        self.calls: list[tuple[Any, ...]] = []  # the fields of an `Invocation`, in the order they came back
         self.edges: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps whose results it uses
         self.order: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps that the plan runs before it
         self.outputs: tuple[str, ...] = ()
@@ -92,6 +111,16 @@ class Trace:
     def add(self, step: str, cause: str, start: float, end: float) -> None:
         """Record that `cause` had `step` from `start` to `end`."""
         self.rows.append((step, cause, start, end))
+
+    @property
+    def invocations(self) -> list[Invocation]:
+        """What its steps asked of deployments and crews."""
+        return [Invocation(*call) for call in self.calls]
+
+    @property
+    def batches(self) -> list[tuple[str, int, str]]:
+        """(step, items in its batch, why the batch left) of each item that was batched."""
+        return [(each.step, each.size, each.reason) for each in self.invocations if each.reason]
 
     def spend(self, step: str, unit: str, amount: float) -> None:
         """Book a resource: core_seconds, bytes, input_tokens, cached_tokens, output_tokens, cents ..."""

@@ -69,13 +69,14 @@ class Job(Entry):
             raise self.error
         return self.result
 
-    def write(self, trace: Trace, step: str, cause: str, back: float) -> None:
-        """Where its time went, as rows; `back` is when its request had it."""
+    def write(self, trace: Trace, step: str, place: str, cause: str, back: float) -> None:
+        """Where its time went, as rows, and what was asked of which place; `back` is when its request had it."""
         rows = trace.rows
         if self.taken:  # by a thread: else it took no time at all
             rows.append((step, "queue", self.queued, self.started))
             rows.append((step, "loop", self.ended, back))
         rows.append((step, cause, self.started, self.ended))
+        trace.calls.append((step, place, self.queued, self.started, self.ended, back))
 
 
 class Hand:
@@ -144,14 +145,14 @@ class Workers(Queued):
         """
         job = self._admitted(request, step, function, args)
         await self._wait(job)
-        job.write(request.trace, step, cause, self.clock())
+        job.write(request.trace, step, self.label, cause, self.clock())
         return job.outcome()  # type: ignore[no-any-return]
 
     async def finish(self, request: Asked, step: str, cause: str, function: Callable[..., object]) -> None:
         """As `run`, of what ends a work that was begun: it is not refused."""
         job = Job(function, (), request, self.clock())
         await self._wait(job)
-        job.write(request.trace, step, cause, self.clock())
+        job.write(request.trace, step, self.label, cause, self.clock())
         job.outcome()
 
     async def call(self, request: Asked, step: str, function: Callable[..., Any], *args: Any) -> Job:

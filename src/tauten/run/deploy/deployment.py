@@ -167,7 +167,7 @@ class Deployment(Batching):
 
     def result(self, trace: Trace, step: str, job: Job, cause: str = "compute") -> Any:
         """What an item gave, its rows written; raises what it failed with."""
-        job.write(trace, step, cause, self.clock())
+        job.write(trace, step, self.label, cause, self.clock())
         return self.outcome(job)
 
     def outcome(self, job: Job) -> Any:

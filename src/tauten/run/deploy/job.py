@@ -105,8 +105,8 @@ class Job(Entry):
         self.item = self.result = self.error = None
         self.waiter = NOBODY
 
-    def write(self, trace: Trace, step: str, cause: str, back: float) -> None:
-        """Where its time went, as rows; `back` is when its request had it."""
+    def write(self, trace: Trace, step: str, place: str, cause: str, back: float) -> None:
+        """Where its time went, as rows, and what was asked of which place; `back` is when its request had it."""
         rows, started, ended = trace.rows, self.started, self.ended
         if self.held >= 0.0:
             rows.append((step, "queue", self.queued, self.held))
@@ -116,7 +116,10 @@ class Job(Entry):
         rows.append((step, cause, started, ended))
         rows.append((step, "loop", ended, back))
         trace.spent.append((step, "replica_seconds", self.seconds / self.count))
-        trace.batches.append((step, self.size, self.reason))
+        weight, group = self.weight / self.count, self.group
+        trace.calls.append(
+            (step, place, self.queued, started, ended, back, weight, group, self.size, self.reason)
+        )
 
 
 def extent(batch: Sequence[Job]) -> tuple[int, float]:

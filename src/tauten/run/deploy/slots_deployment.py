@@ -47,7 +47,8 @@ class SlotDeployment(Queued):
         rows = request.trace.rows
         started = last = self.clock()
         rows.append((step, "queue", entry.queued, started))
-        first_s = tokens = 0.0
+        first_s = tokens = cached = 0.0
+        read = prompt
         first = True
         chunks = self.backend.start(item)
         try:
@@ -63,6 +64,8 @@ class SlotDeployment(Queued):
                 for unit, amount in chunk.usage.items():
                     if amount:
                         request.trace.spent.append((step, unit, amount))
+                cached = chunk.usage.get("cached_tokens", cached)
+                read = chunk.usage.get("input_tokens", read)
                 if chunk.done:
                     self.done += 1
                     self._was_in_time(entry)
@@ -70,6 +73,8 @@ class SlotDeployment(Queued):
                 yield chunk
         finally:
             entry.left = self.clock()
+            call = (step, self.label, entry.queued, started, last, entry.left)
+            request.trace.calls.append((*call, read, None, 1, "", started + first_s, tokens, cached))
             if entry.left >= entry.deadline:
                 self._was_late(entry)
             try:
