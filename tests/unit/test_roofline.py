@@ -15,7 +15,7 @@ from tauten.plan.hardware import Hardware
 from tauten.plan.measurements import COMPUTE, Key, Measurements
 from tauten.plan.peaks import Bandwidth, Cache, Dispatch, MatrixRate, Peaks
 from tauten.plan.roofline import (
-    Cost,
+    ModelCost,
     Measured,
     Point,
     Work,
@@ -38,11 +38,11 @@ PEAKS = Peaks(
     caches=(Cache(3, 32 << 20, 2),),
     dispatch=(Dispatch("onnx", 1e-4),),
 )
-HEAVY = Cost(100e6, (Work(0.0, 10e9, 4e6),))  # a big product for each item
-READER = Cost(1000e6, (Work(0.0, 1e9, 1e6),))  # reads its weights and does little
+HEAVY = ModelCost(100e6, (Work(0.0, 10e9, 4e6),))  # a big product for each item
+READER = ModelCost(1000e6, (Work(0.0, 1e9, 1e6),))  # reads its weights and does little
 
 
-def seconds(cost: Cost, point: Point, measured: list[Measured] | None = None) -> float:
+def seconds(cost: ModelCost, point: Point, measured: list[Measured] | None = None) -> float:
     found = predict(cost, PEAKS, point, measured or [])
     assert found is not None
     return found.seconds
@@ -57,11 +57,12 @@ def test_arithmetic_or_memory_or_the_call_itself_bounds_it() -> None:
     assert heavy is not None
     assert (heavy.bound, heavy.how) == ("compute", "formula")
     assert heavy.seconds == pytest.approx(1e-4 + 40e9 / 100e9)
+    assert heavy.memory == pytest.approx((100e6 / 16e9 + 16e6 / 80e9) / heavy.seconds)
     reader = formula(READER, PEAKS, Point(1, 2, engine="onnx"))
     assert reader is not None
     assert reader.bound == "memory"
-    assert reader.seconds == pytest.approx(1e-4 + 1001e6 / 16e9)
-    tiny = formula(Cost(1e3, (Work(0.0, 1e3, 1e3),)), PEAKS, Point(1, 2, engine="onnx"))
+    assert reader.seconds == pytest.approx(1e-4 + 1000e6 / 16e9 + 1e6 / 80e9)
+    tiny = formula(ModelCost(1e3, (Work(0.0, 1e3, 1e3),)), PEAKS, Point(1, 2, engine="onnx"))
     assert tiny is not None
     assert tiny.bound == "dispatch"
 
@@ -74,8 +75,14 @@ def test_halved_weights_are_read_in_half_the_time_and_half_the_threads_compute_h
 
 
 def test_weights_that_fit_into_the_cache_come_from_there() -> None:
-    small = Cost(16e6, (Work(0.0, 1e3, 1e3),))
+    small = ModelCost(16e6, (Work(0.0, 1e3, 1e3),))
     assert seconds(small, Point(1, 2)) == pytest.approx(1e-4 + 16e6 / 80e9, rel=0.01)
+
+
+def test_what_operators_hand_on_stays_in_the_cache_while_each_part_fits() -> None:
+    whole, parts = (ModelCost(0.0, (Work(0.0, 1e3, 160e6),), operators) for operators in (1, 100))
+    assert seconds(whole, Point(1, 2)) == pytest.approx(1e-4 + 160e6 / 16e9)
+    assert seconds(parts, Point(1, 2)) == pytest.approx(1e-4 + 160e6 / 80e9)
 
 
 def test_a_precision_of_which_nothing_is_known_is_computed_in_f32() -> None:
@@ -88,7 +95,7 @@ def test_without_peaks_there_is_no_formula() -> None:
     assert predict(HEAVY, None, Point()) is None
     assert predict(None, PEAKS, Point()) is None
     with pytest.raises(InputError, match="count the model"):
-        formula(Cost(1.0, ()), PEAKS, Point())
+        formula(ModelCost(1.0, ()), PEAKS, Point())
 
 
 def test_what_was_measured_is_not_computed() -> None:
@@ -122,7 +129,7 @@ def test_another_precision_is_the_last_resort() -> None:
 
 
 def test_attention_grows_faster_than_its_text() -> None:
-    cost = Cost(0.0, (Work(16, 1e9, 1e6), Work(64, 6e9, 4e6)))
+    cost = ModelCost(0.0, (Work(16, 1e9, 1e6), Work(64, 6e9, 4e6)))
     assert cost.at(32).flops == pytest.approx((1e9 * 6e9) ** 0.5)
     assert cost.at(256).flops == pytest.approx(36e9)
     assert cost.at(0.0).flops == 6e9

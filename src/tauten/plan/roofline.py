@@ -38,19 +38,19 @@ class Work(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activation_bytes: float
 
 
-class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a model costs on any machine: its weights, counted in f32, and its work by item size."""
 
-    weight_bytes: float
+    weight_bytes: float  # that each call reads
     work: tuple[Work, ...]
-    operators: int = 0  # calls inside one call; each has its own small dispatch
+    operators: int = 0  # inside one call: what one gives to the next is about its share of the activations
 
     def at(self, shape: float = 0.0) -> Work:
         """The work of an item of that size; between counted sizes on the line through their logarithms.
 
         Attention makes work grow faster than the item, convolution does not: two counted sizes show it.
 
-        >>> cost = Cost(0.0, (Work(10, 100, 40), Work(100, 10_000, 400)))
+        >>> cost = ModelCost(0.0, (Work(10, 100, 40), Work(100, 10_000, 400)))
         >>> cost.at(10).flops, round(cost.at(1000).flops), round(cost.at(1000).activation_bytes)
         (100, 1000000, 4000)
         """
@@ -77,38 +77,50 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """Seconds of one call, how they were found, and the measured point they rest on, if any."""
+    """Seconds of one call, how they were found, and the measured point they rest on, if any.
+
+    `memory` is the share of the time in which the formula moves bytes, 0 to 1: what neighbours slow down.
+    """
 
     seconds: float
     how: How
     bound: Bound | Literal["dispatch", ""] = ""
     near: Point | None = None
+    memory: float = 0.0
 
 
 Measured = tuple[Point, float]
 """A point and the median seconds that were measured there."""
 
 
-def formula(cost: Cost, peaks: Peaks, point: Point) -> Prediction | None:
+def formula(cost: ModelCost, peaks: Peaks, point: Point) -> Prediction | None:
     """The bare roofline; None where the peaks lack the matrix rate or the bandwidth.
 
     A precision without a rate of its own is computed in f32, as engines do that only store weights so.
-    Traffic goes at the rate of the last cache while weights and activations fit into it.
+    Weights, and the tensors between two operators, each come from the last cache where they fit into it.
     """
     rate = _rate(peaks, point)
     work = cost.at(point.shape)
-    traffic = cost.weight_bytes * weight_share(point.precision) + point.batch * work.activation_bytes
-    level: Level = "cache" if traffic <= peaks.last_cache_bytes else "memory"
-    copied = peaks.copy_rate(level, point.threads) or peaks.copy_rate("memory", point.threads)
-    if rate is None or copied is None:
+    weights = cost.weight_bytes * weight_share(point.precision)
+    moved = point.batch * work.activation_bytes
+    read = _copy_s(peaks, weights, weights, point.threads)
+    passed = _copy_s(peaks, moved, moved / max(1, cost.operators), point.threads)
+    if rate is None or read is None or passed is None:
         return None
-    call = peaks.call_s(point.engine)
-    compute, memory = point.batch * work.flops / rate, traffic / copied
+    call, compute, memory = peaks.call_s(point.engine), point.batch * work.flops / rate, read + passed
     if call > max(compute, memory):
         bound: Bound | Literal["dispatch"] = "dispatch"
     else:
         bound = "compute" if compute >= memory else "memory"
-    return Prediction(call + max(compute, memory), "formula", bound)
+    whole = call + max(compute, memory)
+    return Prediction(whole, "formula", bound, memory=memory / whole if whole else 0.0)
+
+
+def _copy_s(peaks: Peaks, size: float, at_once: float, threads: int) -> float | None:
+    """Seconds to move so many bytes, of which that many have to stay in reach; None means no data."""
+    level: Level = "cache" if at_once <= peaks.last_cache_bytes else "memory"
+    rate = peaks.copy_rate(level, threads) or peaks.copy_rate("memory", threads)
+    return None if rate is None else size / rate
 
 
 def _rate(peaks: Peaks, point: Point) -> float | None:
@@ -131,7 +143,7 @@ def weight_share(precision: str) -> float:
 
 
 def predict(
-    cost: Cost | None, peaks: Peaks | None, point: Point, measured: Sequence[Measured] = ()
+    cost: ModelCost | None, peaks: Peaks | None, point: Point, measured: Sequence[Measured] = ()
 ) -> Prediction | None:
     """Seconds of one call at `point`, from the best that there is; None means no data.
 
@@ -152,7 +164,7 @@ def predict(
     there = formula(cost, peaks, near[0]) if near is not None else None
     if near is None or there is None or there.seconds <= 0.0:
         return bare
-    return Prediction(bare.seconds * near[1] / there.seconds, "calibrated", bare.bound, near[0])
+    return Prediction(bare.seconds * near[1] / there.seconds, "calibrated", bare.bound, near[0], bare.memory)
 
 
 def _only_batch_differs(known: Point, point: Point) -> bool:
