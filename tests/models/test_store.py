@@ -59,7 +59,7 @@ def test_a_second_call_needs_neither_sources_nor_hashing(
 ) -> None:
     Store(tmp_path / "s", catalog=catalog).pull()
     (tmp_path / "origin/a.bin").unlink()
-    monkeypatch.setattr("tauten.models.store.sha256_of", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr("tauten.models.checks.sha256_of", lambda *_: pytest.fail("hashed again"))
     assert Store(tmp_path / "s", catalog=catalog, offline=True).files("tiny:cut")["a.bin"].exists()
 
 

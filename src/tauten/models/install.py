@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from tauten.errors import StoreError
@@ -34,8 +35,8 @@ class Installer:
             blobs[file] = self._item(name, item, model)
             origins[file] = model.origin(item)
         with disk_errors(folder):
-            self._link(blobs, folder)
-            entries = {file: _entry(folder / file, blobs[file].name, origins[file]) for file in blobs}
+            put_together(self._blobs, blobs, folder)
+            entries = {file: entry_of(folder / file, blobs[file].name, origins[file]) for file in blobs}
             fingerprint = model.fingerprint(variant)
             installed = Installed(SCHEMA, name, variant, model.licence, fingerprint, entries)
             write_record(manifest, installed)
@@ -83,24 +84,26 @@ class Installer:
         finally:
             staged.unlink(missing_ok=True)
 
-    def _link(self, blobs: dict[str, Path], folder: Path) -> None:
-        """Make the folder aside and swap it in."""
-        aside = self._blobs.stage(f"folder-{uuid.uuid4().hex}")
-        aside.mkdir()
-        try:
-            for file, blob in blobs.items():
-                try:
-                    os.link(blob, aside / file)
-                except OSError:  # a file system without hard links
-                    shutil.copy2(blob, aside / file)
-            if folder.exists():
-                folder.rename(self._blobs.stage(f"old-{uuid.uuid4().hex}"))
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+
+def put_together(blobs: Blobs, files: Mapping[str, Path], folder: Path) -> None:
+    """Make a folder of links to these files aside, and swap it in."""
+    aside = blobs.stage(f"folder-{uuid.uuid4().hex}")
+    aside.mkdir()
+    try:
+        for file, path in files.items():
+            try:
+                os.link(path, aside / file)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, aside / file)
+        if folder.exists():
+            folder.rename(blobs.stage(f"old-{uuid.uuid4().hex}"))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
-def _entry(path: Path, sha256: str, origin: str) -> Entry:
+def entry_of(path: Path, sha256: str, origin: str) -> Entry:
+    """The record of a file whose hash is known."""
     facts = path.stat()
     return Entry(sha256, facts.st_size, facts.st_mtime_ns, origin)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -28,8 +29,34 @@ class Entry(msgspec.Struct, frozen=True):
         return (facts.st_size, facts.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
 
 
-class Installed(msgspec.Struct, frozen=True):
-    """The manifest of one variant in the store."""
+class Built(msgspec.Struct, frozen=True):
+    """What a built variant was made of, and how. It is named by this, before it exists.
+
+    `source` is the variant it was made of, `sources` the SHA-256 of its files, `calibration` one over the
+    items that were given, "" without any.
+    """
+
+    recipe: str
+    source: str
+    sources: dict[str, str]
+    settings: dict[str, bool | int | float | str]
+    tools: dict[str, str]
+    calibration: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 over all of it, but for the source's name: equal files are equal under any."""
+        content = msgspec.structs.replace(self, source="")
+        return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+
+    @property
+    def variant(self) -> str:
+        """The variant's name: the recipe, and 8 hexadecimal digits of the fingerprint."""
+        return f"{self.recipe}-{self.fingerprint[:8]}"
+
+
+class Installed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The manifest of one variant in the store; `built` where it was built here and not pulled."""
 
     schema: str
     model: str
@@ -37,6 +64,7 @@ class Installed(msgspec.Struct, frozen=True):
     licence: str
     fingerprint: str
     files: dict[str, Entry]
+    built: Built | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -3,6 +3,7 @@
 root/blobs/<sha256>              whole files, read-only, in place only after their hash was checked
 root/models/<name>/<variant>/    the files of a variant under their own names (hard links to blobs)
 root/installed/<name>/<variant>.json   hashes, origins, and the marks that save hashing at every start
+root/installed/<name>/<variant>.toml   the card: what was measured of the variant
 root/recipes/                    how converted files were made
 root/partial/ root/locks/        downloads on their way; locks between processes
 """
@@ -13,27 +14,31 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
-
-import msgspec
 
 from tauten.errors import StoreError
 from tauten.models import bundle
 from tauten.models.blobs import Blobs, disk_errors, disk_full, facts_below, sha256_of
 from tauten.models.catalog import Catalog, Fetched, Model, default_catalog
+from tauten.models.checks import Check as Check
+from tauten.models.checks import verify, whole
 from tauten.models.fetch import Fetcher, ProgressCallback, no_progress
 from tauten.models.install import Installer
-from tauten.models.installed import Entry, Installed, read_installed, write_record
+from tauten.models.installed import Entry, Installed, read_installed
 from tauten.models.locks import Locks
+from tauten.models.variants import Variants, is_built
 
 _SPARE_BYTES = 1 << 20  # manifests, recipes and folders on top of the models themselves
 
 
 class Listing(NamedTuple):
-    """One row of `list`: a variant of the catalog. `size_bytes` is what it takes, or has to be fetched."""
+    """One row of `list`: a variant of the catalog, or one that was built here.
+
+    `size_bytes` is what it takes, or has to be fetched.
+    """
 
     model: str
     variant: str
@@ -44,23 +49,9 @@ class Listing(NamedTuple):
     size_bytes: int
 
 
-class Check(NamedTuple):
-    """What `verify` found for one file; `seen` is None if the file is gone."""
-
-    model: str
-    variant: str
-    file: str
-    expected: str
-    seen: str | None
-
-    @property
-    def ok(self) -> bool:
-        """True if the file is what it was when it came in."""
-        return self.seen == self.expected
-
-
 # `list` is a method below, so the types that use it are named here.
 Choices = list[tuple[str, str, Model]]
+Names = list[tuple[str, str]]
 Manifests = list[Installed]
 Checks = list[Check]
 Listings = list[Listing]
@@ -96,6 +87,7 @@ class Store:
         self._hub = hub
         self._blobs = Blobs(self.root)
         self._locks = Locks(self.root / "locks")
+        self.variants = Variants(self.root, self._blobs, self._locks)
 
     # --- what callers need -------------------------------------------------------------------------
 
@@ -105,8 +97,12 @@ class Store:
         """The checked files of a variant by name; pulled when missing, StoreError E310 when offline.
 
         `model` may be `name:variant`; without a variant it is the model's first. Costs a few stats when
-        the files are there: they are hashed when they come in, when they changed, and by `verify`.
+        the files are there: they are hashed when they come in, when they changed, and by `verify`. A built
+        variant is not made by this: StoreError E310 where it is missing, E312 where it was changed.
         """
+        if built := self._built(model, variant):
+            folder = self._folder(built.model, built.variant)
+            return {file: folder / file for file in built.files}
         folder = self.directory(model, variant, progress=progress)
         _, chosen, entry = self.catalog.find(model, variant)
         return {file: folder / file for file in entry.variants[chosen].files}
@@ -115,6 +111,8 @@ class Store:
         self, model: str, variant: str | None = None, *, progress: ProgressCallback = no_progress
     ) -> Path:
         """The folder that holds exactly the files of a variant, as `files` gives them."""
+        if built := self._built(model, variant):
+            return self._folder(built.model, built.variant)
         name, chosen, entry = self.catalog.find(model, variant)
         if self._current(name, chosen, entry) is None:
             self.pull([f"{name}:{chosen}"], progress=progress)
@@ -141,7 +139,7 @@ class Store:
         A file that fails is fetched again by the next `pull` or `files`.
         """
         found: Checks = []
-        for name, variant, _ in self._resolve(names) if names else self._present():
+        for name, variant in self._named(names) if names else self._present():
             manifest = read_installed(self._manifest(name, variant))
             if manifest is None:
                 raise self._absent(name, variant)
@@ -149,17 +147,28 @@ class Store:
         return found
 
     def list(self) -> Listings:
-        """Every variant of the catalog, and whether it is here."""
+        """Every variant of the catalog and whether it is here, and every variant that was built here."""
         return [
             self._listing(name, variant, model)
             for name, model in self.catalog.models.items()
-            for variant in model.variants
+            for variant in [*model.variants, *self.variants.names(name)]
         ]
 
     def installed(self, model: str, variant: str | None = None) -> Installed | None:
         """What the store holds of a variant, or None. Does not fetch."""
-        name, chosen, entry = self.catalog.find(model, variant)
-        return self._current(name, chosen, entry)
+        name, chosen = self.find(model, variant)
+        return self._held(name, chosen)
+
+    def find(self, model: str, variant: str | None = None) -> tuple[str, str]:
+        """Resolve `name`, `name:variant` or both parts to a variant of the catalog, or the name of a built one.
+
+        NotFound E318 for what can be neither; a built variant need not be here.
+        """
+        name, _, inline = model.partition(":")
+        chosen = variant or inline
+        if is_built(chosen):
+            return self.catalog.find(name)[0], chosen
+        return self.catalog.find(model, variant)[:2]
 
     def rm(self, names: str | Sequence[str]) -> int:
         """Remove variants (every variant for a bare model name); bytes freed. Waits for running pulls."""
@@ -219,58 +228,63 @@ class Store:
     # --- inside ------------------------------------------------------------------------------------
 
     def _folder(self, name: str, variant: str) -> Path:
-        return self.root / "models" / name / variant
+        return self.variants.folder(name, variant)
 
     def _manifest(self, name: str, variant: str) -> Path:
-        return self.root / "installed" / name / f"{variant}.json"
+        return self.variants.record(name, variant)
 
     def _resolve(self, names: str | Sequence[str] | None) -> Choices:
         specs = self.catalog.defaults() if names is None else [names] if isinstance(names, str) else names
         return list({one[:2]: one for one in map(self.catalog.find, specs)}.values())
 
-    def _present(self) -> Choices:
-        return [
-            (name, variant, model)
-            for name, model in self.catalog.models.items()
-            for variant in model.variants
-            if self._manifest(name, variant).exists()
-        ]
+    def _named(self, names: str | Sequence[str]) -> Names:
+        specs = [names] if isinstance(names, str) else names
+        return list(dict.fromkeys(map(self.find, specs)))
 
-    def _every_variant(self, spec: str) -> Iterable[tuple[str, str]]:
-        name, variant, model = self.catalog.find(spec)
-        return [(name, variant)] if ":" in spec else [(name, each) for each in model.variants]
+    def _present(self) -> Names:
+        every = [one for name in self.catalog.models for one in self._every_variant(name)]
+        return [one for one in every if self._manifest(*one).exists()]
+
+    def _every_variant(self, spec: str) -> Names:
+        """The one that is named, or all that are known of a model; StoreError E310 for a built one not here."""
+        name, variant = self.find(spec)
+        if ":" not in spec:
+            known = self.catalog.models[name].variants
+            return [(name, each) for each in [*known, *self.variants.names(name)]]
+        if is_built(variant) and not self._manifest(name, variant).exists():
+            raise self._absent(name, variant)
+        return [(name, variant)]
+
+    def _built(self, model: str, variant: str | None) -> Installed | None:
+        """A built variant that is asked for; None where another kind is."""
+        name, chosen = self.find(model, variant)
+        return self.variants.require(name, chosen) if is_built(chosen) else None
 
     def _absent(self, name: str, variant: str) -> StoreError:
+        built = f"tauten model show {name} lists the variants that were built here"
         return StoreError(
             f"{name}:{variant} is not in the store {self.root}",
-            help=f"tauten model pull {name}:{variant}",
+            help=built if is_built(variant) else f"tauten model pull {name}:{variant}",
             code="E310",
         )
+
+    def _held(self, name: str, variant: str) -> Installed | None:
+        """What is here and whole of a variant, of either kind."""
+        if is_built(variant):
+            return self.variants.find(name, variant)
+        return self._current(name, variant, self.catalog.models[name])
 
     def _current(self, name: str, variant: str, model: Model) -> Installed | None:
         """The manifest if it is of this catalog and every file is unchanged (or hashes right after all)."""
         manifest = read_installed(self._manifest(name, variant))
         if manifest is None or manifest.fingerprint != model.fingerprint(variant):
             return None
-        folder = self._folder(name, variant)
-        if all(entry.unchanged(folder / file) for file, entry in manifest.files.items()):
-            return manifest
-        return manifest if all(check.ok for check in self._verify_one(manifest)) else None
+        here = whole(manifest, self._folder(name, variant), self._manifest(name, variant))
+        return manifest if here else None
 
     def _verify_one(self, manifest: Installed) -> Checks:
-        """Hash the files and renew their marks; a wrong one loses its mark."""
-        folder = self._folder(manifest.model, manifest.variant)
-        checks, marked = [], {}
-        for file, entry in manifest.files.items():
-            path = folder / file
-            seen = sha256_of(path) if path.is_file() else None
-            checks.append(Check(manifest.model, manifest.variant, file, entry.sha256, seen))
-            mtime_ns = path.stat().st_mtime_ns if seen == entry.sha256 else 0
-            marked[file] = msgspec.structs.replace(entry, mtime_ns=mtime_ns)
-        if marked != manifest.files:
-            renewed = msgspec.structs.replace(manifest, files=marked)
-            write_record(self._manifest(manifest.model, manifest.variant), renewed)
-        return checks
+        name, variant = manifest.model, manifest.variant
+        return verify(manifest, self._folder(name, variant), self._manifest(name, variant))
 
     @contextmanager
     def _pulling(self, target: Path) -> Iterator[None]:
@@ -345,12 +359,17 @@ class Store:
 
     def _listing(self, name: str, variant: str, model: Model) -> Listing:
         manifest = read_installed(self._manifest(name, variant))
+        if is_built(variant):
+            size = manifest.size_bytes if manifest else 0
+            return Listing(name, variant, model.task, model.licence, False, manifest is not None, size)
         here = manifest is not None and manifest.fingerprint == model.fingerprint(variant)
         size = manifest.size_bytes if manifest else sum(f.size_bytes for f in model.needs(variant).values())
         return Listing(name, variant, model.task, model.licence, model.default, here, size)
 
     def _forget(self, name: str, variant: str) -> None:
-        self._manifest(name, variant).unlink(missing_ok=True)
+        record = self._manifest(name, variant)
+        record.unlink(missing_ok=True)
+        record.with_suffix(".toml").unlink(missing_ok=True)
         folder = self._folder(name, variant)
         if folder.exists():
             folder.rename(self._blobs.stage(f"old-{uuid.uuid4().hex}"))
