@@ -15,8 +15,8 @@ from tauten.plan.hardware import Hardware
 from tauten.plan.measurements import COMPUTE, Key, Measurements
 from tauten.plan.peaks import Bandwidth, Cache, Dispatch, MatrixRate, Peaks
 from tauten.plan.roofline import (
-    ModelCost,
     Measured,
+    ModelCost,
     Point,
     Work,
     formula,
@@ -109,6 +109,14 @@ def test_between_measured_batches_the_formula_is_not_asked() -> None:
     found = predict(None, None, Point(2, 2), known)
     assert found is not None
     assert (found.seconds, found.how) == (pytest.approx(0.020), "interpolated")
+
+
+def test_between_measured_sizes_it_is_not_asked_either() -> None:
+    known = [(Point(1, 2, shape=16.0), 0.010), (Point(1, 2, shape=64.0), 0.090), (Point(1, 2), 5.0)]
+    found = predict(None, None, Point(1, 2, shape=32.0), known)
+    assert found is not None
+    assert (found.seconds, found.how) == (pytest.approx(0.030), "interpolated")
+    assert predict(None, None, Point(1, 2, shape=128.0), known) is None
 
 
 def test_beyond_them_the_formula_is_scaled_by_what_it_was_off() -> None:

@@ -147,14 +147,13 @@ def predict(
 ) -> Prediction | None:
     """Seconds of one call at `point`, from the best that there is; None means no data.
 
-    Measured there; else between measured batches of the same threads, precision and shape; else the formula,
+    Measured there; else between two measured batches, or sizes, where nothing else differs; else the formula,
     times what it was off by at the nearest measured point; else the bare formula.
     """
     for known, seconds in measured:
         if known == point:
             return Prediction(seconds, "measured", near=known)
-    alike = [(known.batch, seconds) for known, seconds in measured if _only_batch_differs(known, point)]
-    between = interpolated([(float(batch), seconds) for batch, seconds in alike], float(point.batch))
+    between = _between(measured, point, "batch") or _between(measured, point, "shape")
     if between is not None:
         return Prediction(between, "interpolated")
     bare = formula(cost, peaks, point) if cost is not None and peaks is not None else None
@@ -167,8 +166,15 @@ def predict(
     return Prediction(bare.seconds * near[1] / there.seconds, "calibrated", bare.bound, near[0], bare.memory)
 
 
-def _only_batch_differs(known: Point, point: Point) -> bool:
-    return msgspec.structs.replace(known, batch=point.batch) == point
+def _between(measured: Sequence[Measured], point: Point, axis: Literal["batch", "shape"]) -> float | None:
+    """Seconds between the points that differ in that alone; None where `point` is not between two."""
+    at = getattr(point, axis)
+    alike = [
+        (float(getattr(known, axis)), seconds)
+        for known, seconds in measured
+        if getattr(known, axis) and msgspec.structs.replace(known, **{axis: at}) == point
+    ]
+    return interpolated(alike, float(at)) if at else None
 
 
 def distance(known: Point, point: Point) -> float:

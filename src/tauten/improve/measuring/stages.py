@@ -1,0 +1,176 @@
+"""What `tauten bench --stages` does: the machine's peaks, then every model, each kept as soon as it is measured."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tauten.clock import Clock, real
+from tauten.errors import MachineError
+from tauten.improve.measuring.prober import PROBE_S, Slice, probe_of
+from tauten.improve.measuring.process import started
+from tauten.improve.measuring.profile import BUDGET_S, REPEATS, TIMEOUT_S, Profile, Row, Start, measure_model
+from tauten.plan.card import Card, CardLatency
+from tauten.plan.hardware import Hardware, hardware
+from tauten.plan.measurements import Measurements
+from tauten.plan.peaks import Peaks, Probe, load_peaks
+from tauten.plan.plan import ModelChoice
+from tauten.run.contracts import ModelSpec, find
+from tauten.statistics import median_interval, percentile, percentile_interval
+
+PEAKS_FILE = "peaks.json"  # beside the measurements
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A model to be measured, and what reaches its backend."""
+
+    backend: str
+    spec: ModelSpec
+    items: Sequence[Any]
+
+
+@dataclass(slots=True)
+class Measured:
+    """What was measured in one go."""
+
+    peaks: Peaks
+    profiles: list[Profile] = field(default_factory=list)
+
+
+def wanted(choice: ModelChoice, files: Mapping[str, Path], items: Sequence[Any]) -> Wanted:
+    """What a plan chose for a role, as its deployment would open it."""
+    known = find("backends", choice.backend).option_keys
+    options = {key: value for key, value in choice.options.items() if key in known}
+    spec = ModelSpec(choice.model, choice.variant, dict(files), choice.threads, choice.precision, options)
+    return Wanted(choice.backend, spec, items)
+
+
+async def measure_stages(
+    models: Sequence[Wanted],
+    path: Path,
+    *,
+    batches: Sequence[int] = (1, 2, 4, 8),
+    threads: Sequence[int] = (),
+    repeats: int = REPEATS,
+    budget_s: float = BUDGET_S,
+    seed: int = 0,
+    again: bool = False,
+    here: Hardware | None = None,
+    clock: Clock = real,
+    start: Start = started,
+    share: Callable[[], float] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Measured:
+    """Measure the machine (once; `again` measures it anew) and every model into the file at `path`.
+
+    `threads` are 1 and all cores where none are given. The file is saved after each model, so that what was
+    measured survives an interruption. Raises what cannot be read or written, MachineError without a process.
+    """
+    here, say = here or hardware(), progress or (lambda _: None)
+    measurements = Measurements.load(path, here) if path.exists() else Measurements(here)
+    done = Measured(
+        await machine_peaks(path.parent / PEAKS_FILE, here, again=again, start=start, progress=say)
+    )
+    measurements.probe = done.peaks.probe or measurements.probe
+    for each in models:
+        profile = await measure_model(
+            each.backend,
+            each.spec,
+            each.items,
+            batches=batches,
+            threads=threads or sorted({1, here.cores}),
+            repeats=repeats,
+            budget_s=budget_s,
+            seed=seed,
+            into=measurements,
+            clock=clock,
+            start=start,
+            share=share,
+            progress=say,
+        )
+        done.profiles.append(profile)
+        measurements.save(path)
+    return done
+
+
+async def machine_peaks(
+    path: Path,
+    here: Hardware | None = None,
+    *,
+    again: bool = False,
+    start: Start = started,
+    progress: Callable[[str], None] | None = None,
+) -> Peaks:
+    """The kept peaks of this machine, or those of a minute's measuring, which are then kept at `path`."""
+    here = here or hardware()
+    kept = None if again else load_peaks(path, here)
+    if kept is not None:
+        return kept
+    if progress is not None:
+        progress("measure what this machine can do at most: about a minute, once")
+    measurer = await start()
+    try:
+        told = await measurer.ask({"peaks": msgspec.to_builtins(here)}, 2 * TIMEOUT_S)
+    finally:
+        await measurer.end()
+    peaks = msgspec.convert(told, Peaks)
+    peaks.save(path)
+    return peaks
+
+
+async def machine_probe(*, seconds: float = PROBE_S, clock: Clock = real, start: Start = started) -> Probe:
+    """The machine's two speeds now, from so many seconds of slices. Raises MachineError."""
+    measurer = await start()
+    try:
+        slices: list[Slice] = []
+        began = clock()
+        while not slices or clock() - began < seconds:
+            slices.append(msgspec.convert(await measurer.ask({"probe": True}, TIMEOUT_S), Slice))
+    finally:
+        await measurer.end()
+    found = probe_of(slices)
+    if found is None:
+        raise MachineError("the probe gave nothing", help="try again", code="E303")
+    return found
+
+
+def on_card(card: Card, profile: Profile, *, here: Hardware | None = None) -> Card:
+    """The card with what was measured of its model in place of what it said: latency, memory, load time.
+
+    A card has one size of item: the class of which the recording has most.
+    """
+    opened = [each for each in profile.openings if each.load_s is not None]
+    shape = max(profile.rows, key=lambda row: row.items).key.shape if profile.rows else 0
+    rows = [row for row in profile.rows if row.runs and row.key.shape == shape]
+    if not opened or not rows:
+        return card
+    sizes = [row.memory_bytes or 0 for row in rows] + [each.memory_bytes or 0 for each in opened]
+    return msgspec.structs.replace(
+        card,
+        latency=[_latency(row) for row in rows],
+        memory_bytes=max(sizes),
+        load_ms=min(each.load_s for each in opened if each.load_s is not None) * 1e3,
+        made_on=str(here or hardware()),
+    )
+
+
+def _latency(row: Row) -> CardLatency:
+    """The median with its 95 % interval, or the extremes where there are too few runs for one."""
+    times = [run.seconds * 1e3 for run in row.runs]
+    middle = median_interval(times)
+    tail = percentile_interval(times, 0.95)
+    return CardLatency(
+        row.key.batch,
+        percentile(times, 0.5),
+        middle.low if middle else min(times),
+        middle.high if middle else max(times),
+        len(times),
+        row.key.threads,
+        tail.mid if tail else None,
+    )
