@@ -1,4 +1,4 @@
-"""All that `tauten bench --stages` calls: peaks once, each model kept at once, and what goes on a card."""
+"""All that `tauten bench --stages` calls: peaks once, and each model kept at once."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from tauten.improve.measuring.stages import (
     Wanted,
     machine_probe,
     measure_stages,
-    on_card,
     wanted,
 )
-from tauten.plan.card import Card
 from tauten.plan.hardware import Hardware
 from tauten.plan.measurements import COMPUTE, Measurements
 from tauten.plan.peaks import Probe, load_peaks
@@ -96,29 +94,3 @@ def test_a_choice_is_opened_as_its_deployment_would(tmp_path: Path) -> None:
     found = wanted(choice, {"model.onnx": tmp_path}, [1])
     assert found.backend == "onnx"
     assert found.spec == ModelSpec("minilm", "int8", {"model.onnx": tmp_path}, 2, "f32", {"spin": True})
-
-
-def test_a_card_takes_the_commonest_size(tmp_path: Path) -> None:
-    world = World()
-    items = [3, 4, 4, 100]
-    done = stages(world, tmp_path / "m.json", models=[Wanted("told", ModelSpec("m"), items)])
-    card = on_card(Card("m", "fp32", "onnx", made_how="x"), done.profiles[0], here=HERE)
-    assert [(row.threads, row.batch, row.n) for row in card.latency] == [
-        (1, 1, 6),
-        (1, 2, 6),
-        (2, 1, 6),
-        (2, 2, 6),
-    ]
-    first = card.latency[0]
-    assert first.low_ms == pytest.approx(13)
-    assert first.high_ms == pytest.approx(14)
-    assert first.low_ms <= first.mid_ms <= first.high_ms
-    assert first.p95_ms is None
-    assert (card.load_ms, card.memory_bytes) == (500.0, 2200)
-    assert (card.made_how, card.made_on) == ("x", str(HERE))
-
-
-def test_a_card_of_what_did_not_open_stays_as_it_is(tmp_path: Path) -> None:
-    done = stages(World(shut=frozenset({1, 2})), tmp_path / "m.json")
-    card = Card("first", "fp32", "onnx")
-    assert on_card(card, done.profiles[0]) == card

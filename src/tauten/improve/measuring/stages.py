@@ -14,14 +14,12 @@ from tauten.clock import Clock, real
 from tauten.errors import MachineError
 from tauten.improve.measuring.prober import PROBE_S, Slice, probe_of
 from tauten.improve.measuring.process import started
-from tauten.improve.measuring.profile import BUDGET_S, REPEATS, TIMEOUT_S, Profile, Row, Start, measure_model
-from tauten.plan.card import Card, CardLatency
+from tauten.improve.measuring.profile import BUDGET_S, REPEATS, TIMEOUT_S, Profile, Start, measure_model
 from tauten.plan.hardware import Hardware, hardware
 from tauten.plan.measurements import Measurements
 from tauten.plan.peaks import Peaks, Probe, load_peaks
 from tauten.plan.plan import ModelChoice
 from tauten.run.contracts import ModelSpec, find
-from tauten.statistics import median_interval, percentile, percentile_interval
 
 PEAKS_FILE = "peaks.json"  # beside the measurements
 
@@ -138,39 +136,3 @@ async def machine_probe(*, seconds: float = PROBE_S, clock: Clock = real, start:
     if found is None:
         raise MachineError("the probe gave nothing", help="try again", code="E303")
     return found
-
-
-def on_card(card: Card, profile: Profile, *, here: Hardware | None = None) -> Card:
-    """The card with what was measured of its model in place of what it said: latency, memory, load time.
-
-    A card has one size of item: the class of which the recording has most.
-    """
-    opened = [each for each in profile.openings if each.load_s is not None]
-    shape = max(profile.rows, key=lambda row: row.items).key.shape if profile.rows else 0
-    rows = [row for row in profile.rows if row.runs and row.key.shape == shape]
-    if not opened or not rows:
-        return card
-    sizes = [row.memory_bytes or 0 for row in rows] + [each.memory_bytes or 0 for each in opened]
-    return msgspec.structs.replace(
-        card,
-        latency=[_latency(row) for row in rows],
-        memory_bytes=max(sizes),
-        load_ms=min(each.load_s for each in opened if each.load_s is not None) * 1e3,
-        made_on=str(here or hardware()),
-    )
-
-
-def _latency(row: Row) -> CardLatency:
-    """The median with its 95 % interval, or the extremes where there are too few runs for one."""
-    times = [run.seconds * 1e3 for run in row.runs]
-    middle = median_interval(times)
-    tail = percentile_interval(times, 0.95)
-    return CardLatency(
-        row.key.batch,
-        percentile(times, 0.5),
-        middle.low if middle else min(times),
-        middle.high if middle else max(times),
-        len(times),
-        row.key.threads,
-        tail.mid if tail else None,
-    )
