@@ -10,12 +10,14 @@ import pytest
 
 from measuring.kit_told import World
 from tauten.errors import BackendError
+from tauten.improve.measuring.prober import Slice
 from tauten.improve.measuring.stages import (
     PEAKS_FILE,
     Measured,
     Wanted,
     machine_probe,
     measure_stages,
+    probing,
     wanted,
 )
 from tauten.plan.hardware import Hardware
@@ -78,8 +80,19 @@ def test_what_was_measured_before_an_interruption_is_kept(tmp_path: Path) -> Non
 def test_the_probe_takes_as_long_as_it_is_told() -> None:
     world = World()
     assert asyncio.run(machine_probe(seconds=2.5, clock=world.clock, start=world.start)) == Probe(100.0, 10.0)
-    assert world.now == 3.0
+    assert world.now == 4.0  # one slice before the time is counted, and three of a second each
     assert world.alive == 0
+
+
+def test_slices_of_the_probe_come_when_they_are_asked_for() -> None:
+    world = World()
+
+    async def main() -> list[Slice]:
+        async with probing(world.start) as piece:
+            return [await piece(), await piece()]
+
+    assert asyncio.run(main()) == [Slice(100.0, 10.0)] * 2
+    assert (world.now, world.alive) == (2.0, 0)
 
 
 def test_a_choice_is_opened_as_its_deployment_would(tmp_path: Path) -> None:

@@ -81,8 +81,16 @@ class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Whether arithmetic or memory bounds a model is not known of it, so the truth is somewhere between.
         """
-        ratios = other.compute / self.compute, other.memory / self.memory
+        ratios = self.stretch(other, 0.0), self.stretch(other, 1.0)
         return min(ratios), max(ratios)
+
+    def stretch(self, other: Probe, memory: float) -> float:
+        """How many times longer work takes here that moves bytes for that share of its time there.
+
+        >>> Probe(50.0, 10.0).stretch(Probe(100.0, 10.0), memory=0.25)
+        1.75
+        """
+        return (1.0 - memory) * other.compute / self.compute + memory * other.memory / self.memory
 
 
 class Peaks(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

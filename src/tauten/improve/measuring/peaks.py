@@ -138,7 +138,7 @@ class Peaker:
         together, _ = rates([ours, theirs], ROUND_S, self._clock)
         return alone / together
 
-    def probe(self) -> Probe | None:
+    def probe(self) -> Probe:
         """Two seconds of the fixed mixture."""
         prober, began = Prober(self._clock), self._clock()
         slices = [prober.slice()]

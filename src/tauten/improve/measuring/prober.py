@@ -56,14 +56,12 @@ class Prober:
         return Slice(flops / max(between - began, 1e-9) / 1e9, moved / max(end - between, 1e-9) / 1e9)
 
 
-def probe_of(slices: Sequence[Slice]) -> Probe | None:
-    """The median of each speed; None of no slices.
+def probe_of(slices: Sequence[Slice]) -> Probe:
+    """The median of each speed; of one slice at least.
 
     >>> probe_of([Slice(90.0, 9.0), Slice(100.0, 10.0), Slice(20.0, 10.5)])
     Probe(compute=90.0, memory=10.0)
     """
-    if not slices:
-        return None
     return Probe(
         statistics.median(each.compute for each in slices), statistics.median(each.memory for each in slices)
     )

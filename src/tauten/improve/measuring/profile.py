@@ -141,7 +141,7 @@ async def measure_model(
             repeats, budget_s, timeout_s, seed, clock, share or Watch(hardware().cores, clock).share, say
         )
         slices = await _rounds(profile, turns, prober, how)
-        profile.probe = probe_of(slices)
+        profile.probe = probe_of(slices) if slices else None
     finally:
         for measurer in [*(turn.measurer for turn in turns), *([prober] if prober is not None else [])]:
             await measurer.end()

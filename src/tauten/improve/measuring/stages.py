@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import msgspec
 
 from tauten.clock import Clock, real
-from tauten.errors import MachineError
 from tauten.improve.measuring.prober import PROBE_S, Slice, probe_of
 from tauten.improve.measuring.process import started
 from tauten.improve.measuring.profile import BUDGET_S, REPEATS, TIMEOUT_S, Profile, Start, measure_model
@@ -122,17 +122,24 @@ async def machine_peaks(
     return peaks
 
 
-async def machine_probe(*, seconds: float = PROBE_S, clock: Clock = real, start: Start = started) -> Probe:
-    """The machine's two speeds now, from so many seconds of slices. Raises MachineError."""
+@asynccontextmanager
+async def probing(start: Start = started) -> AsyncIterator[Callable[[], Awaitable[Slice]]]:
+    """A process that gives a slice of the probe whenever it is asked: between measurements of anything."""
     measurer = await start()
+
+    async def piece() -> Slice:
+        return msgspec.convert(await measurer.ask({"probe": True}, TIMEOUT_S), Slice)
+
     try:
-        slices: list[Slice] = []
-        began = clock()
-        while not slices or clock() - began < seconds:
-            slices.append(msgspec.convert(await measurer.ask({"probe": True}, TIMEOUT_S), Slice))
+        yield piece
     finally:
         await measurer.end()
-    found = probe_of(slices)
-    if found is None:
-        raise MachineError("the probe gave nothing", help="try again", code="E303")
-    return found
+
+
+async def machine_probe(*, seconds: float = PROBE_S, clock: Clock = real, start: Start = started) -> Probe:
+    """The machine's two speeds now, from so many seconds of slices. Raises MachineError, BackendError."""
+    async with probing(start) as piece:
+        slices, began = [await piece()], clock()
+        while clock() - began < seconds:
+            slices.append(await piece())
+    return probe_of(slices)
