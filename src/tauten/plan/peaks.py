@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,6 +22,8 @@ FORMAT = "peaks/1"
 
 Bound = Literal["compute", "memory"]
 Level = Literal["cache", "memory"]
+Above0 = Annotated[float, msgspec.Meta(gt=0.0)]
+"""A speed, or a time: others are divided by it. Checked where a file is read."""
 
 
 class MatrixRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +32,7 @@ class MatrixRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: str
     precision: str
     threads: int
-    flops_s: float
+    flops_s: Above0
 
 
 class Bandwidth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +40,7 @@ class Bandwidth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     level: Level
     threads: int
-    bytes_s: float
+    bytes_s: Above0
 
 
 class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,7 +55,7 @@ class Dispatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds of a call that computes nothing."""
 
     engine: str
-    seconds: float
+    seconds: Above0
 
 
 class CoRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +64,7 @@ class CoRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     job: Bound
     beside: Bound
     threads: int
-    slowdown: float
+    slowdown: Above0
 
 
 class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,8 +75,8 @@ class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (1.0, 2.0)
     """
 
-    compute: float
-    memory: float
+    compute: Above0
+    memory: Above0
 
     def slowness(self, other: Probe) -> tuple[float, float]:
         """How many times longer work takes here than where `other` was taken: at least, at most.
