@@ -243,6 +243,36 @@ def test_a_head_means_the_same_on_the_clients_next_connection(tmp_path: Path, ta
     run(main)
 
 
+def test_a_head_is_known_once_two_connections_have_sent_it(tmp_path: Path, taken: Taken) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (_, peer):
+            for quick in (0, 0, 1, 1):  # each its first request
+                client = Peer(*await asyncio.open_connection("127.0.0.1", peer.port))
+                taken.count = 0
+                assert (await asked(client, request()))[0] == 200
+                assert taken.count == quick
+                await client.close()
+
+    run(main)
+
+
+def test_a_head_that_has_no_quicker_way_is_asked_about_once(
+    tmp_path: Path, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        tried: list[Any] = []
+        async with serving(tmp_path) as (app, peer):
+            offer = app.express
+            monkeypatch.setattr(app, "express", lambda scope: tried.append(scope) or offer(scope))
+            for _ in range(5):
+                client = Peer(*await asyncio.open_connection("127.0.0.1", peer.port))
+                assert (await asked(client, request(headers={"Accept-Encoding": "gzip"})))[0] == 200
+                await client.close()
+            assert (len(tried), taken.count) == (1, 0)
+
+    run(main)
+
+
 def test_a_body_in_pieces_goes_the_same_way(tmp_path: Path, taken: Taken) -> None:
     async def main() -> None:
         async with serving(tmp_path) as (app, peer):

@@ -276,7 +276,7 @@ class Inflow(Outflow, ABC):
             cycle.wake()
         elif not self.queue or cycle not in self.queue:
             if first and not (cycle.close or cycle.old or cycle.length is None):
-                known = self._reader.learn(first, cycle.scope, cycle.length)
+                known = self._reader.learn(first, cycle.scope, cycle.length, self.hub.heads)
                 if known is not None:
                     self.hub.learned(known)
             self._offer(cycle)

@@ -98,6 +98,7 @@ class Heads:
 
     def __init__(self) -> None:
         self._of: dict[str, dict[bytes, Known]] = {}
+        self._sights: dict[str, tuple[bytes, bool]] = {}  # of each the last outline, and whether it is of use
 
     def keep(self, known: Known) -> None:
         own = self._of.get(known.host)
@@ -108,6 +109,20 @@ class Heads:
         if key not in own:
             _make_room(own, _HEADS)
         own[key] = known
+
+    def sighted(self, host: str, sight: bytes) -> bool:
+        """Whether the last head that was parsed for a client at that address was of the same outline."""
+        seen, useful = self._sights.get(host, (b"", True))
+        if seen == sight:
+            return useful
+        if host not in self._sights:
+            _make_room(self._sights, _CLIENTS)
+        self._sights[host] = (sight, True)
+        return False
+
+    def useless(self, known: Known) -> None:
+        """Nothing answers it in a quicker way: what its like means is only worth knowing on a connection that repeats it."""
+        self._sights[known.host] = (outline(known.head), False)
 
     def find(self, data: bytes, host: str) -> Known | None:
         """The head that `data` begins with, where a client at that address sent its like before."""

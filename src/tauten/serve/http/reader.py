@@ -72,15 +72,24 @@ class Reader:
 
     # -- heads that repeat: a client sends the same bytes again and again ----------------------------------
 
-    def learn(self, data: bytes, scope: MutableMapping[str, Any] | None, length: int) -> Known | None:
-        """Remember the head of a request, with which `data` begins; seen twice, it becomes a template: returned once."""
+    def learn(
+        self, data: bytes, scope: MutableMapping[str, Any] | None, length: int, heads: Heads
+    ) -> Known | None:
+        """Remember the head of a request, with which `data` begins; seen twice, here or from this address, it becomes a
+        template: returned once."""
         end = data.find(END, 0, KNOWN_BYTES) + len(END)
         if scope is None or self.wants or self._expect or end < len(END):
             return None
         head = data[:end]
-        if (sight := outline(head)) != self._sight:
+        sight = outline(head)
+        again = heads.sighted(self._host, sight)
+        if sight != self._sight:
             self._sight, self.known = sight, None
-        elif self.known is None:
+        elif self.known is not None:
+            return None
+        else:
+            again = True
+        if again:
             known = Known(head, {**scope, "headers": list(scope["headers"])}, length)
             if known.sure:
                 self.known = known

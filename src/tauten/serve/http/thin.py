@@ -106,6 +106,8 @@ class Hub:
         known.express = self.express(known.scope(()))
         if known.express is not None:
             self.heads.keep(known)
+        else:
+            self.heads.useless(known)
 
     def start(self, cycle: Cycle, waited_s: float) -> None:
         """Run the app for a request that had waited so long in its socket."""

@@ -56,12 +56,17 @@ class Finished(NamedTuple):
         return perfetto.export({self.id: _discreet(self.trace)}, workflow=self.workflow)
 
 
+def _of(rider: Rider, tenant: str) -> Finished:
+    return Finished(rider.id, tenant, rider.way.line.service.name, rider.plan, rider)
+
+
 class Traces:
     """A ring of finished requests; an observer of the site."""
 
     def __init__(self, most: int = MOST, *, clock: Clock = real) -> None:
         self._kept: Kept[Finished] = Kept(most, clock=clock)
-        self._new: dict[str, deque[Rider]] = {}  # by tenant: under load most go unasked for, and cost nothing
+        # by tenant, in the order of their ends: under load most go unasked for, and cost nothing
+        self._new: dict[str, deque[Rider | Finished]] = {}
 
     def __len__(self) -> int:
         self._index()
@@ -81,9 +86,11 @@ class Traces:
             return
         plan = request.plan or service.plan_id
         tenant = call.caller.tenant
-        if tenant in self._new:
-            self._index()  # before it come those that ended before it: one of them may have its id
-        self._kept.put(tenant, call.id, Finished(call.id, tenant, service.name, plan, request.trace))
+        finished = Finished(call.id, tenant, service.name, plan, request.trace)
+        if (new := self._new.get(tenant)) is not None:
+            new.append(finished)  # behind those that ended before it: one of them may have its id
+        else:
+            self._kept.put(tenant, call.id, finished)
 
     def answered(self, riders: list[Rider]) -> None:
         """As `finished`, of some of one tenant that ran in no task and went well."""
@@ -98,9 +105,9 @@ class Traces:
         """Make what was put aside findable."""
         riders, self._new = self._new, {}
         for tenant, each in riders.items():
-            for rider in each:
-                done = Finished(rider.id, tenant, rider.way.line.service.name, rider.plan, rider)
-                self._kept.put(tenant, rider.id, done)
+            for one in each:
+                done = one if isinstance(one, Finished) else _of(one, tenant)
+                self._kept.put(tenant, done.id, done)
 
     def find(self, tenant: str, id: str) -> Finished:
         """A tenant's request; of another's nothing is told, not even that it was there."""
