@@ -28,6 +28,7 @@ ASKED: dict[str, tuple[str, Any]] = {
         "/v1/chat/completions",
         {"model": "say", "messages": [{"role": "user", "content": "a b"}], "stream": True},
     ),
+    "oip": ("/v2/models/say/generate_stream", {"text_input": "a b"}),
 }
 each_api = pytest.mark.parametrize("api", ASKED)
 
@@ -67,7 +68,7 @@ class Till(kit_workflows.Till):
             return said(text)
 
         now = asyncio.get_running_loop().time
-        async with site(Service(say, engine=Engine(clock=now)), apis=["native", "openai"]) as app:
+        async with site(Service(say, engine=Engine(clock=now)), apis=["native", "openai", "oip"]) as app:
             app.site.idempotency = Idempotency(clock=now)
             app.site.observers.append(self.ends)
             yield app
@@ -78,6 +79,8 @@ def told(client: Client) -> tuple[str, str]:
     *_, last = client.body.decode().strip().split("\n\n")
     name, _, data = last.rpartition("data: ")
     said = json.loads(data)
+    if isinstance(said["error"], str):  # the protocol's own form
+        return said["error"].partition(" ")[0], said["error"]
     assert name == ("event: error\n" if "type" in said else "")
     return said["error"]["code"], said["error"]["message"]
 

@@ -131,6 +131,22 @@ def test_a_new_plan_warms_up_before_it_takes_traffic() -> None:
     asyncio.run(main())
 
 
+def test_a_new_plan_waits_for_room_to_warm_up() -> None:
+    async def main() -> None:
+        service = Service(flow, samples=[{"text": "warm"}])
+        async with site(service, apis=["native"]):
+            limit, before = service.engine.door.limit, service.plan_id
+            crowd = limit.limit
+            limit.count(crowd)  # so many are being served
+            swap = asyncio.ensure_future(service.swap(Plan(name="next", graph=flow.graph.hash)))  # type: ignore[union-attr]
+            await asyncio.sleep(0.1)
+            assert (swap.done(), service.plan_id) == (False, before)
+            limit.running -= crowd
+            assert await swap == service.plan_id != before
+
+    asyncio.run(main())
+
+
 def test_only_admins_swap() -> None:
     async def main() -> None:
         door = Door(identify=lambda _: Caller("me"))

@@ -9,13 +9,16 @@ from typing import Any
 
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
-from tauten.errors import InputError, NotFound, PlanError, StageError, Unavailable, suggest
+from tauten.errors import InputError, NotFound, Overloaded, PlanError, StageError, Unavailable, suggest
 from tauten.plan.plan import Plan
 from tauten.run.door.objective import aim_of, budget_of
 from tauten.run.engine import Engine
 from tauten.run.request import Aim
 from tauten.serve.kept.chance import Chance, chance_of
 from tauten.serve.kept.flights import shareable
+
+ROOM_S = 60.0  # that a sample waits for room among requests: a new plan is worth that, an operator's patience not more
+LOOK_S = 0.05  # between looks, where nobody says when there will be room
 
 
 class NotReady(Unavailable):
@@ -85,13 +88,25 @@ class Service:
     async def _warm_up(self, plan: str = "") -> None:
         """Run what warms a plan up. A made-up input may fail: no stage has promised to take it."""
         for sample in self.samples:
-            await self.engine.run(self.workflow.bind(**sample), plan=plan)
+            await self._rehearse(sample, plan)
         self.unfit = ""
         for sample in self.made_up:
             try:
-                await self.engine.run(self.workflow.bind(**sample), plan=plan)
+                await self._rehearse(sample, plan)
             except (InputError, StageError) as error:
                 self.unfit = f"{error.code} {error.message}"
+
+    async def _rehearse(self, sample: Mapping[str, Any], plan: str) -> None:
+        """Run one sample. Where those who ask leave no room for it, it waits for its turn, a while."""
+        until = self.engine.clock() + ROOM_S
+        while True:
+            try:
+                await self.engine.run(self.workflow.bind(**sample), plan=plan)
+                return
+            except Overloaded as error:
+                if self.engine.clock() >= until:
+                    raise
+                await asyncio.sleep(min(max(error.retry_after_s or 0.0, LOOK_S), 1.0))
 
     async def close(self) -> None:
         self.ready = False

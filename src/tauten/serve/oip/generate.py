@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -19,7 +19,6 @@ from tauten.serve.oip import calls
 from tauten.serve.oip.models import VERSION, Flow, Model, as_bytes
 from tauten.serve.oip.parameters import Parameters, honour, parameters
 from tauten.serve.oip.tensors import Array, strings
-from tauten.serve.safety.discreet import told
 
 Failure = Callable[[TautenError], Reply]
 _LOGPROBS = "logprobs"  # the input by which a workflow is asked for the probabilities of its tokens
@@ -60,19 +59,18 @@ class Question:
     async def streamed(self, failed: Failure) -> Reply:
         """An event for each increment; what fails before the first one has its own status."""
         values = await sse.begun(calls.values(self.call, self.model, self.tensors, self.asked))
-        return sse.reply(self._events(values, failed))
 
-    async def _events(self, values: AsyncGenerator[Any, None], failed: Failure) -> AsyncIterator[bytes]:
-        try:
+        def broken(error: TautenError) -> bytes:
+            return b"data: " + failed(error).whole() + b"\n\n"
+
+        return sse.told_reply(self.call, self._events(values), broken)
+
+    async def _events(self, values: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
+        async with aclosing(values):
             async for value in values:
                 yield _event(self._answer(self._text(value)))
             if self.asked.details:  # only now they are known
                 yield _event({**self._answer(""), "details": self._details()})
-        except TautenError as error:
-            self.call.error = error  # told here: the head said 200
-            yield b"data: " + failed(told(error, self.call)).body + b"\n\n"  # type: ignore[operator]
-        finally:
-            await values.aclose()
 
     def _text(self, value: Any) -> str:
         if self.asked.details and isinstance(value, Said):
