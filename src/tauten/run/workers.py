@@ -116,7 +116,8 @@ class Workers(Queued):
     """`count` threads, started with the first job, that run blocking functions, the most urgent one first.
 
     In virtual time there are no threads: a function that has a `duration` (of the same arguments, in seconds)
-    waits for its turn and takes so long, any other takes no time.
+    waits for its turn and takes so long; one that has `spend` (which gives a task) until that is over; any other
+    takes no time.
     """
 
     kind = "workers"
@@ -166,7 +167,7 @@ class Workers(Queued):
         if self.closed:
             raise self.closed_error()
         virtual = isinstance(job.loop, VirtualLoop)
-        if virtual and not hasattr(job.function, "duration"):
+        if virtual and not (hasattr(job.function, "duration") or hasattr(job.function, "spend")):
             self._do(_HERE, job)
             return
         with self._lock:
@@ -299,7 +300,13 @@ class Workers(Queued):
         for place, busy in enumerate(self._now):
             if busy is None and (job := self._take(place)) is not None:
                 function: Any = job.function
-                job.loop.call_later(function.duration(*job.args), self._simulated, place, job)
+                if hasattr(function, "spend"):
+                    function.spend(*job.args).add_done_callback(partial(self._spent, place, job))
+                else:
+                    job.loop.call_later(function.duration(*job.args), self._simulated, place, job)
+
+    def _spent(self, place: int, job: Job, _: asyncio.Task[None]) -> None:
+        self._simulated(place, job)
 
     def _simulated(self, place: int, job: Job) -> None:
         self._do(_HERE, job)

@@ -110,7 +110,7 @@ class Deployments:
             clock=self._clock,
             replicas=choice.replicas,
             max_batch=choice.batch.max,
-            wait=_checked(choice),
+            wait=checked_wait(choice),
             max_weight=choice.batch.weight or math.inf,
             cpus=cpu_sets(choice.cpus, choice.nodes),
             pure=getattr(kind, "effects", "pure") == "pure",
@@ -180,8 +180,8 @@ def _batches_itself(backend: str) -> bool:
     return hasattr(find("backends", backend), "start")
 
 
-def _checked(choice: ModelChoice) -> Wait:
-    """How long batches may be held, as the plan says it."""
+def checked_wait(choice: ModelChoice) -> Wait:
+    """How long batches may be held, as the plan says it; raises PlanError where it makes no sense."""
     wait, weight = choice.batch.wait, choice.batch.weight
     if choice.batch.max < 1 or weight < 0 or (not isinstance(wait, str) and wait < 0):
         raise PlanError(

@@ -305,13 +305,14 @@ class Replica:
     # -- virtual time -----------------------------------------------------------------------------------------
 
     async def _simulate(self, batch: list[Job], before: asyncio.Task[None] | None) -> None:
-        """In virtual time a synthetic backend says how long it would take; any other takes no time."""
+        """In virtual time a synthetic backend says how long it would take (`duration`), or takes it, beside others
+        (`spend`); any other takes no time."""
         if before is not None and not before.done():
             await asyncio.wait([before])
         if not self._begins(batch):
             return
         backend: Any = self.backend
-        if not hasattr(backend, "duration"):
+        if not (hasattr(backend, "duration") or hasattr(backend, "spend")):
             dead = self._run(batch, None)
         else:
             dead = await self._simulated(backend, batch)
@@ -330,7 +331,11 @@ class Replica:
                 continue
             started = clock()
             items = [job.item for job in part]
-            await asyncio.sleep(backend.duration(items))
+            await (
+                backend.spend(items)
+                if hasattr(backend, "spend")
+                else asyncio.sleep(backend.duration(items))
+            )
             results: Any
             try:
                 results = backend.answer(items)

@@ -1,0 +1,97 @@
+"""Runs the requests of a recording under a plan, one at a time, and keeps the tape of each."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tauten.describe.workflow import Workflow
+from tauten.improve.simulate.tape import Tape, tape
+from tauten.plan.lower import Lowered, lower
+from tauten.plan.plan import Plan
+from tauten.run.deploy.slots_deployment import SlotDeployment
+from tauten.run.engine import Engine
+from tauten.run.opened import Opened
+from tauten.run.request import Request
+from tauten.run.slots import Run, Streamed
+
+REPEATS = 3  # of each request: the median of three is no outlier
+Items = Iterable[tuple[str, Mapping[str, Any]]]
+
+
+class Captured(NamedTuple):
+    """What was seen of one plan."""
+
+    lowered: Lowered
+    tapes: list[list[Tape]]  # of each request those of its repeats, from the quickest to the slowest
+    slots: dict[tuple[str, str], int]  # (step, role) -> streams that its engine runs at a time
+
+
+class KeepingEngine(Engine):
+    """An engine that lets one see what the steps of its last request gave."""
+
+    last: Run | None = None
+
+    def _begin(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Run:
+        self.last = super()._begin(opened, request, inputs)
+        return self.last
+
+
+async def capture(
+    engine: KeepingEngine,
+    workflow: Workflow[..., Any],
+    plan: Plan | None,
+    items: Items,
+    *,
+    repeats: int = REPEATS,
+    progress: Callable[[str], None] | None = None,
+) -> Captured:
+    """Tapes of each request under a plan.
+
+    Rounds go over all requests, so that a slow minute of the machine does not hit all repeats of one. A round before
+    them warms up and is thrown away. Raises what a request raises: one that fails shows no plan's work.
+    """
+    assert workflow.graph is not None  # drawn workflows have tapes
+    name = await engine.open(workflow, plan)
+    lowered = lower(workflow.graph, engine.plans[name].plan)
+    every = list(items)
+    taped: dict[str, list[Tape]] = {id: [] for id, _ in every}
+    for turn in range(repeats + 1):
+        for id, inputs in every:
+            found = await _one(engine, name, lowered, id, inputs)
+            if turn:
+                taped[id].append(found)
+            if progress is not None:
+                progress(id)
+    bound = engine.plans[name].bound.items()
+    slots = {
+        (step, role): place.backend.slots
+        for step, each in bound
+        for role, place in each.deployments.items()
+        if isinstance(place, SlotDeployment)
+    }
+    return Captured(lowered, [sorted(tapes, key=_seconds) for tapes in taped.values()], slots)
+
+
+def _seconds(tape: Tape) -> float:
+    return tape.seconds
+
+
+async def _one(
+    engine: KeepingEngine, plan: str, lowered: Lowered, id: str, inputs: Mapping[str, Any]
+) -> Tape:
+    request = engine.request()
+    async for _ in engine.stream(inputs, plan=plan, request=request):
+        pass
+    run, engine.last = engine.last, None
+    assert run is not None  # it has just begun
+    first = len(engine.plans[plan].inputs)
+    values = dict(zip([step.name for step in lowered.steps], run.values[first:], strict=True))
+    kept = {step.name: values[step.name] for step in lowered.steps if step.view is None}
+    return tape(id, inputs, request.trace, lowered, {name: _plain(value) for name, value in kept.items()})
+
+
+def _plain(value: Any) -> Any:
+    """A step's result, where it is no stream: those were read."""
+    return None if isinstance(value, Streamed) or hasattr(value, "__aiter__") else value

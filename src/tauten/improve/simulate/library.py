@@ -1,0 +1,217 @@
+"""What was seen of each step under each way to run it, and what its models cost: all that a simulation knows.
+
+A plan that was never run is put together from the plans that were: each step plays what it did under the same
+choice. A run of several plans so teaches what any mixture of their choices would do.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tauten.errors import PlanError, suggest
+from tauten.improve.replay import step_key
+from tauten.improve.simulate.capture import Captured
+from tauten.improve.simulate.costs import Cost, StreamCost, fitted, thinned
+from tauten.improve.simulate.tape import BODY, CREW, Event, Level, Tape, Visit
+from tauten.plan.lower import Lowered, Step
+from tauten.plan.plan import ModelChoice
+from tauten.run.visits import base_name
+from tauten.statistics import percentile
+
+Visits = dict[str, Visit]  # of one request to one step, by their names
+Runs = list[tuple[float, float]]  # (weight, seconds)
+EVERY = 1 << 10  # threads: an engine that is told no number takes every core there is
+
+
+class Library:
+    """Tapes and costs of one workflow."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, Mapping[str, Any]] = {}
+        self.values: dict[str, Mapping[str, Any]] = {}
+        self.costs: dict[str, Cost | StreamCost] = {}
+        self._visits: dict[str, dict[str, Visits]] = {}  # step key -> item -> visits
+        self._runs: dict[str, Runs] = {}  # of a cost's key
+        self._noise: dict[str, list[float]] = {}  # ratios of equal runs
+        self._streams: dict[str, list[Event]] = {}
+        self._threads: dict[str, int] = {}
+        self._together: dict[str, tuple[tuple[int, float], ...]] = {}
+        self._slots: dict[str, int] = {}
+
+    # -- learning -----------------------------------------------------------------------------------------
+
+    def add(self, seen: Captured) -> None:
+        """Take what was seen of one plan; of repeats that asked for other things than the usual one only that."""
+        lowered = seen.lowered
+        steps = {step.name: step for step in lowered.steps}
+        for (name, role), slots in seen.slots.items():
+            self._slots[cost_key(steps[name].models[role])] = slots
+        for tapes in seen.tapes:
+            usual = tapes[len(tapes) // 2]
+            self.inputs.setdefault(usual.id, usual.inputs)
+            self.values.setdefault(usual.id, usual.values)
+            for name, visit in usual.visits.items():
+                step = steps.get(base_name(name))
+                if step is None:
+                    continue
+                others = [
+                    other for each in tapes if (other := each.visits.get(name)) and _alike(other, visit)
+                ]
+                kept = self._median(step, others or [visit])
+                key = visit_key(lowered, step)
+                self._visits.setdefault(key, {}).setdefault(usual.id, {})[name] = kept
+        self._fit()
+
+    def add_runs(self, choice: ModelChoice, runs: Runs) -> None:
+        """Take runs of a model that were measured by themselves: (weight of the batch, seconds)."""
+        self._runs.setdefault(cost_key(choice), []).extend(runs)
+        self._threads.setdefault(cost_key(choice), choice.threads or EVERY)
+        self._fit()
+
+    def add_streams(self, choice: ModelChoice, together: tuple[tuple[int, float], ...]) -> None:
+        """Take how many times longer a token takes among so many streams: (streams, times), the first is (1, 1.0)."""
+        self._together[cost_key(choice)] = together
+        self._fit()
+
+    def _median(self, step: Step, visits: list[Visit]) -> Visit:
+        """One visit with the median times of alike ones; how they differ is the machine's noise."""
+        levels = []
+        for place, level in enumerate(visits[0].levels):
+            chains = []
+            for number, chain in enumerate(level.chains):
+                beside = [visit.levels[place].chains[number] for visit in visits]
+                chains.append(
+                    tuple(
+                        self._event(step, event, [other[index] for other in beside])
+                        for index, event in enumerate(chain)
+                    )
+                )
+            gap_s = percentile([visit.levels[place].gap_s for visit in visits], 0.5)
+            levels.append(msgspec.structs.replace(level, gap_s=gap_s, chains=tuple(chains)))
+        return Visit(tuple(levels), percentile([visit.tail_s for visit in visits], 0.5))
+
+    def _event(self, step: Step, event: Event, seen: list[Event]) -> Event:
+        usual_s = percentile([each.seconds for each in seen], 0.5)
+        usual = msgspec.structs.replace(
+            event, seconds=usual_s, gap_s=percentile([each.gap_s for each in seen], 0.5)
+        )
+        if event.role == CREW or usual_s <= 0.0:
+            return usual
+        key = cost_key(_choice(step, event.role))
+        threads = 1 if event.role == BODY else step.models[event.role].threads or EVERY
+        self._threads.setdefault(key, threads)
+        if event.stream:
+            usual = msgspec.structs.replace(usual, first_s=percentile([each.first_s for each in seen], 0.5))
+            self._streams.setdefault(key, []).append(usual)
+            return usual
+        self._runs.setdefault(key, []).append((event.total, usual_s))
+        if len(seen) > 1:
+            self._noise.setdefault(key, []).extend([each.seconds / usual_s for each in seen])
+        return usual
+
+    def _fit(self) -> None:
+        for key, runs in self._runs.items():
+            self.costs[key] = fitted(runs, threads=self._threads[key], noise=self._noise.get(key, ()))
+        for key, streams in self._streams.items():
+            self.costs[key] = self._stream_cost(key, streams)
+
+    def _stream_cost(self, key: str, streams: list[Event]) -> StreamCost:
+        first = fitted([(each.fresh, each.first_s) for each in streams], threads=self._threads[key])
+        each_s = sorted(
+            (each.seconds - each.first_s) / (each.tokens - 1.0) for each in streams if each.tokens > 1.0
+        )
+        token_s = percentile(each_s, 0.5) if each_s else 0.0
+        ratios = thinned([value / token_s for value in each_s]) if token_s > 0.0 else (1.0,)
+        return StreamCost(
+            first, token_s, ratios, self._together.get(key, ((1, 1.0),)), self._slots.get(key, 1)
+        )
+
+    # -- telling ------------------------------------------------------------------------------------------
+
+    def cost(self, choice: ModelChoice) -> Cost | StreamCost:
+        """What a run of a model takes; raises PlanError E131 where it was never measured."""
+        key = cost_key(choice)
+        if key not in self.costs:
+            raise PlanError(
+                f"{choice.model} on {choice.backend} was not measured as the plan wants it: {key}",
+                help=suggest(key, self.costs),
+                code="E131",
+            )
+        return self.costs[key]
+
+    def tape(self, id: str, lowered: Lowered) -> Tape:
+        """A request as it would go under a plan; raises PlanError E131 for a step that was not seen so."""
+        visits: Visits = {}
+        for step in lowered.steps:
+            found = self.seen(lowered, step)
+            for name, visit in found.get(id, {}).items():
+                visits[name] = self._slowed(step, visit)
+        return Tape(id, self.inputs[id], visits, self.values[id], 0.0, 0.0)
+
+    def seen(self, lowered: Lowered, step: Step) -> Mapping[str, Visits]:
+        """What each request was seen to do at a step, as the plan wants it; raises PlanError E131 where none was."""
+        key = visit_key(lowered, step)
+        found = self._visits.get(key)
+        if found is not None:
+            return found
+        if not step.models and step.view is None:
+            return {}  # nothing of it was ever seen: a side that is not taken, or a control step
+        raise PlanError(
+            f"step '{step.name}' was not seen as the plan wants it: {key}",
+            help=suggest(key, self._visits),
+            code="E131",
+        )
+
+    def _slowed(self, step: Step, visit: Visit) -> Visit:
+        levels = [
+            msgspec.structs.replace(
+                level, chains=tuple(tuple(self._slow(step, each) for each in chain) for chain in level.chains)
+            )
+            for level in visit.levels
+        ]
+        return Visit(tuple(levels), visit.tail_s)
+
+    def _slow(self, step: Step, event: Event) -> Event:
+        """How much slower than its model's cost an item was."""
+        if event.role == CREW or event.seconds <= 0.0:
+            return event
+        cost = self.cost(_choice(step, event.role))
+        if isinstance(cost, StreamCost):
+            return msgspec.structs.replace(event, slow=event.first_s / cost.first.line(event.fresh) or 1.0)
+        return msgspec.structs.replace(event, slow=event.seconds / cost.line(event.total))
+
+
+def visit_key(lowered: Lowered, step: Step) -> str:
+    """How a step was run, but for what decides nothing about one request alone: batches."""
+    return msgspec.json.encode(msgspec.structs.replace(step_key(lowered, step), batch=1)).decode()
+
+
+def cost_key(choice: ModelChoice) -> str:
+    """What decides how long a run takes: the model, its form, its engine and its options."""
+    options = {
+        key: value for key, value in choice.options.items() if isinstance(value, str | int | float | bool)
+    }
+    parts = [choice.model, choice.variant, choice.backend, choice.precision, choice.threads, options]
+    return msgspec.json.encode(parts, order="deterministic").decode()
+
+
+def _choice(step: Step, role: str) -> ModelChoice:
+    """What plays a role of a step; its own code is a model of the kind's name."""
+    if role == BODY and step.kind is not None:
+        return ModelChoice(model=step.kind.name, backend="python")
+    return step.models[role]
+
+
+def _alike(one: Visit, other: Visit) -> bool:
+    return [_shape(level) for level in one.levels] == [_shape(level) for level in other.levels]
+
+
+def _shape(level: Level) -> tuple[Any, ...]:
+    chains = [
+        [(each.role, each.weight, each.stream, each.tokens) for each in chain] for chain in level.chains
+    ]
+    return level.needs, level.gives, chains

@@ -1,0 +1,285 @@
+"""Plays tapes: stage kinds whose code is what a request was seen to do there, and nothing else.
+
+The engine, the plan's order, its deployments and threads are the real ones. A played stage asks them for what
+the tape says, lets the machine pass the time of its own code, and hands on the value that the real one gave.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tauten.clock import Clock
+from tauten.describe.graph import Graph
+from tauten.describe.payload import Payload
+from tauten.describe.stage import StageKind
+from tauten.describe.view import View
+from tauten.improve.simulate.machine import Machine
+from tauten.improve.simulate.models import Spending
+from tauten.improve.simulate.tape import Event, Part, Tape
+from tauten.run.context import StepContext
+from tauten.run.decode.decoders import Decoded, Decoders, Mode
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.job import Job
+from tauten.run.deploy.slots_deployment import SlotDeployment
+from tauten.run.request import Asked, Request
+from tauten.run.siblings import cancel_all
+from tauten.run.visits import base_name
+
+CARRIED_S = 0.0002  # of a step's own code: shorter pieces are added up, each would cost more than it is worth
+_CONTEXT = "_context"  # no input of a stage is called so
+_PROMPT = "p" * (1 << 20)  # what streams are said to read: only its length matters
+_SEEN = object()  # a decoded view that nobody looks at
+
+
+class Played(Request):
+    """A request that does on a machine what a tape says."""
+
+    __slots__ = ("machine", "tape")
+
+    def __init__(self, tape: Tape, machine: Machine, clock: Clock, **fields: Any) -> None:
+        super().__init__(clock, **fields)
+        self.tape = tape
+        self.machine = machine
+
+
+def played(graph: Graph) -> Graph:
+    """The same graph, of the same identity, whose stages play."""
+    stages = {
+        name: stage if stage.control not in ("", "map") else replace(stage, kind=_kind(stage.kind))
+        for name, stage in graph.stages.items()
+    }
+    return replace(graph, stages=stages)
+
+
+def _kind(kind: StageKind[..., Any]) -> StageKind[..., Any]:
+    """A kind of the same name, ports, roles and views, whose code plays."""
+    new = copy.copy(kind)
+    new.__dict__["deployed"] = kind.deployed  # its own code keeps the threads that it had
+    new.body = _stream if kind.streams else _play
+    new.is_async, new.is_generator, new.is_class = True, kind.streams, False
+    new.context_param, new.session_param = _CONTEXT, ""
+    new.prepare = None
+    return new
+
+
+async def _play(*, _context: StepContext, **inputs: Any) -> Any:
+    context = _context
+    request = _request(context)
+    visit = request.tape.visits.get(context.name)
+    if visit is not None:
+        own, reading = _Own(request.machine), _Reading(inputs)
+        for level in visit.levels:
+            await reading.until(level.needs)
+            await own.spend(level.gap_s)
+            await _ask(context, level.chains)
+        await own.spend(visit.tail_s, last=True)
+    return _value(request.tape, context.name)
+
+
+async def _stream(*, _context: StepContext, **inputs: Any) -> AsyncIterator[Any]:
+    """As `_play`, with a first increment and a last one; what they are nobody looks at."""
+    context = _context
+    request = _request(context)
+    visit = request.tape.visits.get(context.name)
+    if visit is None:
+        return
+    own, reading, given = _Own(request.machine), _Reading(inputs), 0
+    for level in visit.levels:
+        await reading.until(level.needs)
+        await own.spend(level.gap_s)
+        await _ask(context, [chain for chain in level.chains if not chain[0].stream])
+        for chain in level.chains:
+            if chain[0].stream:
+                async for _ in _streamed(context, chain[0]):
+                    yield (given := given + 1)
+                await _follow(context, chain[1:])
+        if level.gives:
+            yield (given := given + 1)
+    await own.spend(visit.tail_s, last=True)
+
+
+class _Own:
+    """A step's own code: it runs on the event loop, one core."""
+
+    __slots__ = ("carried_s", "machine")
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.carried_s = 0.0
+
+    async def spend(self, seconds: float, *, last: bool = False) -> None:
+        self.carried_s += seconds
+        if self.carried_s > CARRIED_S or (last and self.carried_s > 0.0):
+            seconds, self.carried_s = self.carried_s, 0.0
+            await self.machine.work(seconds)
+
+
+class _Reading:
+    """The streams among a stage's inputs, read as far as its tape says."""
+
+    __slots__ = ("streams",)
+
+    def __init__(self, inputs: dict[str, Any]) -> None:
+        self.streams = [aiter(value) for value in inputs.values() if hasattr(value, "__aiter__")]
+
+    async def until(self, part: Part) -> None:
+        if not part:
+            return
+        for stream in self.streams:
+            if part == "first":
+                await anext(stream, None)
+            else:
+                async for _ in stream:
+                    pass
+
+
+def _request(context: StepContext) -> Played:
+    request = context.request
+    assert isinstance(request, Played)  # simulated engines run no others
+    return request
+
+
+def _value(tape: Tape, visit: str) -> Any:
+    """What the real stage gave; of a member of a map its part."""
+    name = base_name(visit)
+    value = tape.values.get(name)
+    if name == visit or not isinstance(value, list):
+        return value
+    index = int(visit[len(name) + 1 : -1])
+    return value[index] if index < len(value) else None
+
+
+async def _ask(context: StepContext, chains: Sequence[Sequence[Event]]) -> None:
+    """Go all of these ways side by side, and wait until all are over."""
+    if len(chains) < 2:
+        for chain in chains:
+            await _follow(context, chain)
+        return
+    asked, longer = _Together(context), []
+    try:
+        for chain in chains:
+            if not asked.submit(chain):
+                longer.append(asyncio.ensure_future(_follow(context, chain)))
+        await asked.over()
+        for task in longer:
+            await task
+    except BaseException:
+        asked.leave()
+        await cancel_all(longer)
+        raise
+
+
+async def _follow(context: StepContext, chain: Sequence[Event]) -> None:
+    own = _Own(_request(context).machine)
+    for event in chain:
+        await own.spend(event.gap_s)
+        await _one(context, event)
+
+
+async def _one(context: StepContext, event: Event) -> None:
+    if event.stream:
+        async for _ in _streamed(context, event):
+            pass
+        return
+    place = context.bound.deployments.get(event.role)
+    if isinstance(place, Deployment):
+        await place.infer(context.request, context.name, event)
+        return
+    await context.work(Spending(_request(context).machine, event.seconds))
+
+
+async def _streamed(context: StepContext, event: Event) -> AsyncIterator[Any]:
+    place = context.bound.deployments[event.role]
+    assert isinstance(place, SlotDeployment)  # it streamed when it was recorded
+    item = {"event": event, "prompt": _PROMPT[: round(event.weight * 4)], "max_tokens": event.tokens}
+    chunks = place.stream(context.request, context.name, item)
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        await chunks.aclose()  # type: ignore[attr-defined]
+
+
+class _Together:
+    """Items that a stage gives at once, and waits for without a task for each."""
+
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
+        self.waiting: list[tuple[Deployment, Job, _Waiter]] = []
+        self.left = 0
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def submit(self, chain: Sequence[Event]) -> bool:
+        """Give one that stands alone to its deployment; false for longer ones, and where there is no deployment of
+        batches."""
+        context, event = self.context, chain[0]
+        place = context.bound.deployments.get(event.role)
+        alone = len(chain) == 1 and event.gap_s <= CARRIED_S
+        if not alone or event.stream or not isinstance(place, Deployment):
+            return False
+        waiter = _Waiter(self)
+        job = place.submit(context.request, context.name, event, waiter)
+        self.waiting.append((place, job, waiter))
+        self.left += 1
+        return True
+
+    async def over(self) -> None:
+        if self.left:
+            await self.future
+        for place, job, _ in self.waiting:
+            place.result(self.context.request.trace, self.context.name, job)
+
+    def told(self) -> None:
+        self.left -= 1
+        if not self.left and not self.future.done():
+            self.future.set_result(None)
+
+    def leave(self) -> None:
+        """The request ended before them."""
+        for place, job, waiter in self.waiting:
+            if not waiter.over:
+                waiter.over = True
+                place.leave(job)
+
+
+class _Waiter:
+    __slots__ = ("over", "together")
+
+    def __init__(self, together: _Together) -> None:
+        self.together = together
+        self.over = False
+
+    def done(self) -> bool:
+        return self.over
+
+    def set_result(self, _: None, /) -> None:
+        self.over = True
+        self.together.told()
+
+
+class PlayedDecoders(Decoders):
+    """Decodes nothing: it takes the time that the tape says."""
+
+    async def decode(
+        self,
+        payload: Payload,
+        view: View,
+        *,
+        mode: Mode = "thread",
+        request: Asked | None = None,
+        step: str = "",
+    ) -> Decoded:
+        assert isinstance(request, Played)  # as above
+        crew, now = self.crew(mode), request.clock()
+        visit = request.tape.visits.get(step)
+        levels = visit.levels if visit is not None else ()
+        events = [each for level in levels for chain in level.chains for each in chain]
+        if not events:
+            return _SEEN, now, now
+        job = await crew.call(request, step, Spending(request.machine, events[0].seconds))
+        return _SEEN, job.started, job.ended

@@ -1,0 +1,160 @@
+"""Runs a plan in virtual time: the engine, its door, its deployments and the plan's order are the real ones.
+
+What is not real: the models, which only take their measured time on a machine that they share, and the code of
+the stages, which does what it was recorded to do. The same seed gives the same figures.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from tauten.clock import run_virtual
+from tauten.describe.slo import Slo
+from tauten.describe.workflow import Workflow
+from tauten.errors import PlanError, TautenError
+from tauten.improve.simulate.library import Library
+from tauten.improve.simulate.machine import Machine, Shared
+from tauten.improve.simulate.models import TapedDeployments
+from tauten.improve.simulate.player import Played, PlayedDecoders, played
+from tauten.improve.simulate.tape import Tape
+from tauten.plan.lower import lower
+from tauten.plan.plan import Plan
+from tauten.run.door.objective import aim_of, budget_of
+from tauten.run.engine import PREPARATION_THREADS, Engine
+from tauten.run.request import ANY_TIME
+from tauten.statistics import percentile
+
+Arrivals = Iterable[tuple[float, str]]
+"""(seconds since the beginning, id of the recorded request), ascending."""
+
+
+class Done(msgspec.Struct, frozen=True):
+    """One simulated request: seconds from when it was due; `error` is the code of what ended it."""
+
+    id: str
+    at_s: float
+    seconds: float
+    first_s: float
+    error: str = ""
+
+
+class Simulated(msgspec.Struct, frozen=True):
+    """What became of all requests."""
+
+    plan: str
+    done: list[Done]
+    busy: float  # share of the machine's cores that models and code took
+    batches: Mapping[str, Mapping[int, int]]  # deployment -> size -> how often
+
+    def latency_ms(self, quantile: float) -> float:
+        """Of the answered requests; infinite where none was."""
+        return _percentile_ms([each.seconds for each in self.done if not each.error], quantile)
+
+    def first_ms(self, quantile: float) -> float:
+        """To the first output."""
+        return _percentile_ms([each.first_s for each in self.done if not each.error], quantile)
+
+    @property
+    def failed(self) -> int:
+        return sum(bool(each.error) for each in self.done)
+
+
+def _percentile_ms(seconds: list[float], quantile: float) -> float:
+    return percentile(seconds, quantile) * 1e3 if seconds else math.inf
+
+
+class Simulator:
+    """Simulates plans of one workflow by what a library knows of it."""
+
+    def __init__(self, workflow: Workflow[..., Any], library: Library, shared: Shared) -> None:
+        if workflow.graph is None:
+            raise PlanError(
+                f"'{workflow.name}' is an `async def` workflow: its order is only known as it runs",
+                help="draw it (`def`) where its steps are fixed, or measure its plans",
+                code="E132",
+            )
+        self.workflow = workflow
+        self.library = library
+        self.shared = shared
+
+    def run(self, plan: Plan, arrivals: Arrivals, *, slo: Slo | None = None, seed: int = 0) -> Simulated:
+        """What would become of requests that arrive so under a plan. With an SLO the door refuses by it.
+
+        Raises PlanError E131 where something that the plan wants was never measured.
+        """
+        found: Simulated = run_virtual(_Run(self, plan, slo, seed).main(arrivals))
+        return found
+
+
+class _SimulatedEngine(Engine):
+    """An engine whose deployments and threads only take their time."""
+
+    def __init__(self, deployments: TapedDeployments, clock: Any, seed: int) -> None:
+        super().__init__(None, clock=clock, seed=seed)
+        self.deployments = deployments
+        self.decoders = PlayedDecoders(threads=PREPARATION_THREADS, clock=clock)
+
+
+class _Run:
+    def __init__(self, simulator: Simulator, plan: Plan, slo: Slo | None, seed: int) -> None:
+        self.library = simulator.library
+        self.plan = plan
+        self.slo = slo
+        self.seed = seed
+        self.machine = Machine(simulator.shared)
+        self.workflow = simulator.workflow
+        self.tapes: dict[str, Tape] = {}
+        self.done: list[Done] = []
+
+    async def main(self, arrivals: Arrivals) -> Simulated:
+        loop = asyncio.get_running_loop()
+        graph = self.workflow.graph
+        assert graph is not None  # the simulator looked
+        self.lowered = lower(graph, self.plan)
+        workflow = copy.copy(self.workflow)
+        workflow.graph = played(graph)
+        deployments = TapedDeployments(self.library.cost, self.machine, loop.time, self.seed)
+        async with _SimulatedEngine(deployments, loop.time, self.seed) as engine:
+            self.engine, self.id = engine, await engine.open(workflow, self.plan)
+            await self._drive(arrivals, loop)
+            batches = {view.label: view.batch_sizes for view in engine.deployments.views().values()}
+        spent = self.machine.core_seconds / (self.machine.shared.cores * max(loop.time(), 1e-9))
+        return Simulated(self.plan.id, self.done, spent, batches)
+
+    async def _drive(self, arrivals: Arrivals, loop: asyncio.AbstractEventLoop) -> None:
+        """Open loop: a request comes when it is due, whatever became of those before."""
+        begun, running = loop.time(), set()
+        for at_s, id in arrivals:
+            left_s = begun + at_s - loop.time()
+            if left_s > 0.0:
+                await asyncio.sleep(left_s)
+            task = loop.create_task(self._one(id, at_s, loop))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        while running:
+            await asyncio.wait(running)
+
+    async def _one(self, id: str, at_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        tape = self.tapes.get(id)
+        if tape is None:
+            tape = self.tapes[id] = self.library.tape(id, self.lowered)
+        slo, error = self.slo, ""
+        aim = aim_of(slo) if slo is not None else ANY_TIME
+        request = Played(tape, self.machine, loop.time, aim=aim)
+        if slo is not None:
+            request.deadline = request.start + budget_of(slo)
+        try:
+            async for _ in self.engine.stream(tape.inputs, plan=self.id, request=request):
+                pass
+        except TautenError as refused:
+            error = refused.code
+        now, trace = loop.time(), request.trace
+        first = now if trace.first_output is None else trace.first_output
+        self.done.append(Done(id, at_s, now - trace.start, first - trace.start, error))

@@ -1,0 +1,92 @@
+"""Work side by side takes as long as equal parts of a machine allow."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from tauten.clock import run_virtual
+from tauten.improve.simulate.machine import Machine, Shared
+
+
+async def ended(machine: Machine, *jobs: tuple[float, float, int, float]) -> list[float]:
+    """When each of (starts, seconds, threads, memory) ends."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+
+    async def one(starts: float, seconds: float, threads: int, memory: float) -> float:
+        await asyncio.sleep(starts)
+        await machine.work(seconds, threads, memory)
+        return loop.time() - begun
+
+    return list(await asyncio.gather(*(one(*job) for job in jobs)))
+
+
+def times(shared: Shared, *jobs: tuple[float, float, int, float]) -> list[float]:
+    found: list[float] = run_virtual(ended(Machine(shared), *jobs))
+    return found
+
+
+TWO = Shared(cores=2)
+
+
+def test_alone_it_takes_what_it_takes() -> None:
+    assert times(TWO, (0.0, 0.5, 1, 0.0)) == pytest.approx([0.5])
+    assert times(TWO, (0.0, 0.5, 2, 1.0)) == pytest.approx([0.5])
+    assert times(TWO, (0.0, 0.5, 8, 0.0)) == pytest.approx([0.5]), "more threads than cores were measured so"
+
+
+def test_two_of_one_thread_do_not_meet_on_two_cores() -> None:
+    assert times(TWO, (0.0, 0.5, 1, 0.0), (0.1, 0.5, 1, 0.0)) == pytest.approx([0.5, 0.6])
+
+
+def test_two_of_two_threads_share_and_the_first_is_done_first() -> None:
+    # 0.1 s alone, then halves: 0.4 s left take 0.8 s; the other has had 0.4 s of its 0.5 by then
+    assert times(TWO, (0.0, 0.5, 2, 0.0), (0.1, 0.5, 2, 0.0)) == pytest.approx([0.9, 1.0])
+
+
+def test_who_leaves_gives_its_part_back() -> None:
+    assert times(TWO, (0.0, 1.0, 2, 0.0), (0.0, 0.1, 2, 0.0)) == pytest.approx([1.1, 0.2])
+
+
+def test_being_interrupted_costs_more_than_the_part_that_is_lost() -> None:
+    shared = Shared(cores=2, interrupted=1.5)
+    assert times(shared, (0.0, 0.5, 2, 0.0), (0.0, 0.5, 2, 0.0)) == pytest.approx([1.5, 1.5])
+    assert times(shared, (0.0, 0.5, 1, 0.0), (0.0, 0.5, 1, 0.0)) == pytest.approx([0.5, 0.5])
+
+
+def test_memory_is_shared_by_those_who_wait_for_it() -> None:
+    shared = Shared(cores=2, crowded=1.8)
+    assert times(shared, (0.0, 0.5, 1, 1.0), (0.0, 0.5, 1, 1.0)) == pytest.approx([0.9, 0.9])
+    assert times(shared, (0.0, 0.5, 1, 1.0), (0.0, 0.5, 1, 0.0)) == pytest.approx([0.5, 0.5])
+    half = times(shared, (0.0, 0.5, 1, 0.75), (0.0, 0.5, 1, 0.75))
+    assert half[0] == pytest.approx(0.5 * (0.25 + 0.75 * 1.4))
+
+
+def test_one_that_is_stopped_gives_its_part_back() -> None:
+    async def main() -> float:
+        machine, loop = Machine(TWO), asyncio.get_running_loop()
+        other = asyncio.ensure_future(machine.work(1.0, 2))
+        stays = asyncio.ensure_future(machine.work(0.5, 2))
+        await asyncio.sleep(0.2)
+        other.cancel()
+        await stays
+        assert machine.busy == 0
+        return loop.time()
+
+    assert run_virtual(main()) == pytest.approx(0.2 + 0.4)
+
+
+def test_nothing_is_lost_or_made_however_jobs_come() -> None:
+    draws = random.Random(7)
+    jobs = [(draws.random() * 3, draws.random(), 1, 0.0) for _ in range(200)]
+    machine = Machine(Shared(cores=1))
+    ends = run_virtual(ended(machine, *jobs))
+    assert machine.core_seconds == pytest.approx(sum(seconds for _, seconds, _, _ in jobs))
+    assert max(ends) >= machine.core_seconds, "one core cannot give more"
+    assert all(
+        end >= starts + seconds - 1e-9 for end, (starts, seconds, _, _) in zip(ends, jobs, strict=True)
+    )
