@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 import msgspec
 
 from tauten.describe.ports import PortType, Session, port_type
+from tauten.describe.turn import Turn
 from tauten.describe.view import View
 from tauten.errors import WorkflowError
 
@@ -106,8 +107,10 @@ class StageKind(Generic[P, R]):
         inline: bool = False,
         options: Mapping[str, Any] | None = None,
         prepare: Prepare | None = None,
+        turns: Sequence[Turn] = (),
     ) -> None:
         self.prepare = prepare
+        self.turns = tuple(turns)
         self.function = function
         self.name = name or name_of(function)
         self.effects: Effects = effects
@@ -367,6 +370,7 @@ def stage(
     inline: bool = False,
     options: Mapping[str, Any] | None = None,
     prepare: Prepare | None = None,
+    turns: Sequence[Turn] = (),
 ) -> Maker: ...
 def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, **settings: Any) -> Any:
     """Make a stage kind of a function, generator or class (loaded once per replica).
@@ -376,6 +380,7 @@ def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, 
     hedge and cache. ``max_batch=n`` marks a function that takes and returns lists of equal length.
     ``inline=True`` runs a small synchronous function on the event loop instead of in a thread.
     ``prepare`` checks each call when it is written. A ``**fields`` parameter opens inputs of any name.
+    ``turns`` are settings that an optimizer may try.
     """
     if pure:
         settings["effects"] = "pure"

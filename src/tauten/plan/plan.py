@@ -89,15 +89,19 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     rejected: tuple[Rejected, ...] = ()
 
     @property
-    def id(self) -> str:
-        """``name@3f9a``: the name and a hash over what runs (not over reasons or results)."""
+    def content(self) -> bytes:
+        """What runs, without reasons and results: equal for plans that do the same."""
         told = {"why", "locked"}
         content = {
             name: {key: value for key, value in msgspec.to_builtins(stage).items() if key not in told}
             for name, stage in sorted(self.stages.items())
         }
-        blob = msgspec.json.encode([self.graph, content], order="deterministic")
-        return f"{self.name}@{hashlib.sha256(blob).hexdigest()[:4]}"
+        return msgspec.json.encode([self.graph, content], order="deterministic")
+
+    @property
+    def id(self) -> str:
+        """``name@3f9a``: the name and a hash over what runs (not over reasons or results)."""
+        return f"{self.name}@{hashlib.sha256(self.content).hexdigest()[:4]}"
 
     def stage(self, name: str) -> StagePlan:
         """The settings of a stage; the defaults where the plan says nothing."""

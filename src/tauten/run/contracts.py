@@ -39,6 +39,9 @@ class ModelSpec(msgspec.Struct, frozen=True):
 class BatchBackend(Protocol):
     """Executes a list of items at once (tensor models, plain functions).
 
+    A class may say what an optimizer can try: `precisions`, those it runs beside full precision, from the widest
+    to the narrowest, and `turns`, options of its own (`describe/turn.py`).
+
     `open`, `run` and `close` are called from one dedicated thread per replica, never from the event
     loop, and never two at a time on one instance. They block. `group` and `weight` are called from
     the event loop and must be cheap. Where a plan gives the replica processors, that thread is bound to

@@ -15,6 +15,7 @@ from tauten.describe.port import Port
 from tauten.describe.ports import Stream
 from tauten.describe.said import Said, TokenLogprob
 from tauten.describe.stage import PLANNED, Context, Role, stage
+from tauten.describe.turn import Turn
 from tauten.describe.template import Template, load
 from tauten.errors import InputError, StageError, WorkflowError
 
@@ -42,7 +43,17 @@ def prepare(
     return {**inputs, "template": template}, params
 
 
-@stage(pure=True, roles={"model": Role("smollm2-135m-instruct", ("llm",))}, prepare=prepare)
+_LOOKUP = Turn(
+    "lookup",
+    {"prompt_lookup": 3, "ngram": 3},
+    "equivalent",
+    "guesses the next words from the prompt and checks three at once",
+)
+
+
+@stage(
+    pure=True, roles={"model": Role("smollm2-135m-instruct", ("llm",))}, prepare=prepare, turns=(_LOOKUP,)
+)
 async def generate(  # type: ignore[misc]  # callers see a Stream; the body is its generator
     ctx: Context,
     template: str | Template,

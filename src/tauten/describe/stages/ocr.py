@@ -19,6 +19,7 @@ import msgspec
 
 from tauten.describe.payload import Image
 from tauten.describe.stage import Context, Role, stage
+from tauten.describe.turn import Turn
 from tauten.describe.view import Pixels, View
 from tauten.errors import InputError
 
@@ -73,6 +74,12 @@ class Page(msgspec.Struct, frozen=True):
         "recognize": Role("pp-ocrv6-small-rec", ("onnx", "openvino")),
     },
     views={"image": View("pixels", {"max_side": 2000})},  # RapidOCR's own bound
+    turns=(
+        Turn("reduce", {"min_row_width": 32}, "lossy", "pads rows of text to their own width only"),
+        Turn("reduce", {"limit": "max:960"}, "lossy", "looks for text in at most 960 pixels a side"),
+        Turn("reduce", {"limit": "max:640"}, "lossy", "looks for text in at most 640 pixels a side"),
+        Turn("reduce", {"last_rows": 3}, "lossy", "reads the last three rows of a picture only"),
+    ),
 )
 async def ocr(
     ctx: Context,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tauten.describe.payload import Audio, Text, Video
 from tauten.describe.stage import Context, Role, stage
+from tauten.describe.turn import Turn
 from tauten.describe.view import Samples, View
 from tauten.errors import InputError
 
@@ -16,6 +17,10 @@ from tauten.errors import InputError
     pure=True,
     roles={"model": Role("whisper-base", ("whisper",))},
     views={"audio": View("samples", {"rate": 16000})},
+    turns=(
+        Turn("reduce", {"window": "clip"}, "lossy", "hears the clip and 3 s of silence, not 30 s of both"),
+        Turn("compact", {"max_tokens": 64}, "lossy", "writes down no more than a spoken question holds"),
+    ),
 )
 async def transcribe(
     ctx: Context,

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tauten.describe.turn import Turn
 from tauten.errors import BackendError, InputError, PlanError, StoreError, TautenError
 from tauten.models.store import default_root
 from tauten.run.backends._llm_config import STEP_TOKENS, WorkerConfig
@@ -33,6 +34,12 @@ class LlmBackend:
     """
 
     name: ClassVar[str] = "llm"
+    precisions: ClassVar[tuple[str, ...]] = ("f32",)  # its own default is bf16 where the processor has that
+    turns: ClassVar[tuple[Turn, ...]] = (
+        Turn("prefix", {"prefix_cache": True}, "equivalent", "keeps what prompts begin with"),
+        Turn("quantize", {"kv_precision": "u8"}, "lossy", "keeps keys and values in 8 bits"),
+        Turn("chunk", {"max_batched_tokens": 256}, "equivalent", "reads long prompts in larger steps"),
+    )
     option_keys: ClassVar[frozenset[str]] = frozenset(
         {"prefix_cache", "prompt_lookup", "cache_size_gb", "max_batched_tokens", "kv_precision", "slots"}
     )

@@ -33,6 +33,7 @@ class OpenvinoBackend:
 
     name: ClassVar[str] = "openvino"
     inline: ClassVar[bool] = True
+    precisions: ClassVar[tuple[str, ...]] = ("bf16",)  # beside full precision, for an optimizer to try
     option_keys: ClassVar[frozenset[str]] = frozenset(
         {"performance", "device", "cache_dir", "unbatched", "rows", "sizes"}
     )

@@ -65,6 +65,7 @@ class WhisperBackend:
     """
 
     name: ClassVar[str] = "whisper"
+    precisions: ClassVar[tuple[str, ...]] = ("int8",)  # beside full precision, for an optimizer to try
     option_keys: ClassVar[frozenset[str]] = frozenset({"beam_size", "device"})
 
     def __init__(self, spec: ModelSpec) -> None:

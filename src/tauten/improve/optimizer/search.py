@@ -1,0 +1,174 @@
+"""The search: strategies in their order, again and again, until none of them gains; a pure function of its prices.
+
+A strategy that did not pay may pay once another has changed what is on the path, so the order is gone through
+until a whole round brings nothing. Those that may change answers are asked only while the SLO is missed.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from tauten.describe.slo import Slo
+from tauten.describe.turn import Answers
+from tauten.improve.situation import Proposal, Refusal, Situation, Strategy
+from tauten.plan.plan import Plan
+
+WORTH = 0.01  # of the objective that a change must gain: a simulation repeats no better
+ROUNDS = 4  # through all strategies; workflows of ten stages came to rest in two
+MISSED = 10.0  # times as bad is a millisecond beyond a limit than one within it
+
+Look = Callable[[Plan], Situation]
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What a plan does under the stated load, by the names of SLO limits; in their units."""
+
+    values: dict[str, float]
+    failed: float = 0.0  # share of requests that were refused or failed
+
+    def missed(self, slo: Slo) -> float:
+        """How far the worst limit is exceeded, as a share of it; 0.0 where all hold."""
+        worst = max(
+            (self.values.get(name, 0.0) / limit - 1.0 for name, limit in slo.limits().items()), default=0.0
+        )
+        return max(0.0, worst, self.failed)
+
+    def objective(self, slo: Slo, usual: Figures) -> float:
+        """What is made small: limits that are missed count most, then how far within them all are, by what is
+        usual where there is no limit."""
+        limits = slo.limits() or {name: value for name, value in usual.values.items() if value > 0.0}
+        shares = [self.values.get(name, 0.0) / limit for name, limit in limits.items() if limit]
+        within = sum(shares) / len(shares) if shares else 0.0
+        beyond = sum(max(0.0, share - 1.0) for share in shares) if slo.limits() else 0.0
+        return within + MISSED * (beyond + self.failed)
+
+
+Price = Callable[[Plan], Figures]
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """One change that was priced or refused."""
+
+    strategy: str
+    change: str
+    answers: Answers
+    taken: bool
+    why: str
+    objective: float | None = None  # None for a refusal
+    figures: Figures | None = None
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Where a search came to rest."""
+
+    plan: Plan
+    figures: Figures
+    tried: list[Tried]
+
+
+class Search:
+    """One search. `allowed` says whether a proposal may be taken at all (the quality gate of lossy ones)."""
+
+    def __init__(
+        self,
+        strategies: Sequence[Strategy],
+        look: Look,
+        price: Price,
+        slo: Slo,
+        *,
+        allowed: Callable[[Proposal], str] = lambda _: "",
+        more: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.strategies = strategies
+        self.look = look
+        self.price = price
+        self.slo = slo
+        self.allowed = allowed
+        self.more = more  # whether there is time for one more candidate
+        self.tried: list[Tried] = []
+        self._prices: dict[bytes, Figures] = {}
+
+    def run(self, plan: Plan) -> Found:
+        """Improve a plan; the same prices give the same plan."""
+        self.usual = self._figures(plan)
+        for lossy in (False, True):
+            if lossy and not self._figures(plan).missed(self.slo):
+                break
+            plan = self._rounds(plan, lossy=lossy)
+        return Found(plan, self._figures(plan), self.tried)
+
+    def _rounds(self, plan: Plan, *, lossy: bool) -> Plan:
+        for _ in range(ROUNDS):
+            before = plan
+            for strategy in self.strategies:
+                plan = self._exhaust(strategy, plan, lossy=lossy)
+                if lossy and not self._figures(plan).missed(self.slo):
+                    return plan
+            if plan.content == before.content or not self.more():
+                break
+        return plan
+
+    def _exhaust(self, strategy: Strategy, plan: Plan, *, lossy: bool) -> Plan:
+        """Take a strategy's best proposal, and ask it again, until it has none that gains."""
+        while self.more():
+            found = [each for each in self._asked(strategy, plan) if (each.answers == "lossy") == lossy]
+            best = self._best(plan, found)
+            if best is None:
+                return plan
+            plan = best.plan
+        return plan
+
+    def _asked(self, strategy: Strategy, plan: Plan) -> list[Proposal]:
+        proposals = []
+        for each in strategy.propose(self.look(plan)):
+            if isinstance(each, Refusal):
+                self._refused(each)
+            else:
+                proposals.append(each)
+        return proposals
+
+    def _refused(self, refusal: Refusal) -> None:
+        told = Tried(refusal.strategy, refusal.change, "identical", False, refusal.why)
+        if told not in self.tried:
+            self.tried.append(told)
+
+    def _best(self, plan: Plan, proposals: Sequence[Proposal]) -> Proposal | None:
+        present = self._objective(plan)
+        priced = [(self._objective(each.plan), index, each) for index, each in enumerate(proposals)]
+        best: Proposal | None = None
+        for objective, _, each in sorted(priced, key=lambda one: one[:2]):
+            why = self._why_not(objective, present, each, best)
+            self.tried.append(
+                Tried(
+                    each.strategy,
+                    each.change,
+                    each.answers,
+                    not why,
+                    why or each.why,
+                    objective,
+                    self._figures(each.plan),
+                )
+            )
+            if not why:
+                best = each
+        return best
+
+    def _why_not(self, objective: float, present: float, each: Proposal, best: Proposal | None) -> str:
+        """Why a proposal is not taken; empty where it is."""
+        if objective > present * (1.0 - WORTH):
+            return f"gains {(1.0 - objective / present) * 100.0:.1f} % in simulation: not worth a change"
+        if best is not None:
+            return f"gains less than {best.change}"
+        return self.allowed(each)
+
+    def _objective(self, plan: Plan) -> float:
+        return self._figures(plan).objective(self.slo, self.usual)
+
+    def _figures(self, plan: Plan) -> Figures:
+        content = plan.content
+        if content not in self._prices:
+            self._prices[content] = self.price(plan)
+        return self._prices[content]

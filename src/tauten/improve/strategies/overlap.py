@@ -1,0 +1,69 @@
+"""Lets stages run side by side that do not need one another's results."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from tauten.improve.situation import Proposal, Refusal, Situation
+from tauten.plan.lower import Lowered
+from tauten.plan.plan import Plan
+
+LEAST_S = 0.001  # of work on each side of a pair: below, a task costs what it hides
+
+
+class Overlap:
+    """Every pair at once, and each stage beside all that it can be beside: on few cores more at once is not always
+    better, because what runs together shares them."""
+
+    name: ClassVar[str] = "overlap"
+    reason: ClassVar[str] = "first: it changes no step, and shows which steps are left on the path"
+
+    def propose(self, seen: Situation) -> Iterator[Proposal | Refusal]:
+        pairs = independent(seen.lowered)
+        pairs = [pair for pair in pairs if seen.free(pair[0]) and seen.free(pair[1])]
+        working = {name for pair in pairs for name in pair if seen.facts.work_s(name) >= LEAST_S}
+        worth = [pair for pair in pairs if pair[0] in working and pair[1] in working]
+        if not worth:
+            yield Refusal(self.name, "stages side by side", _why_not(seen, pairs))
+            return
+        if (whole := beside(seen.plan, pairs)) != seen.plan:
+            yield Proposal(self.name, "all that can be side by side", whole, "identical")
+        for name in sorted(working):
+            own = [pair for pair in pairs if name in pair]
+            plan = beside(seen.plan, own)
+            if plan not in (seen.plan, whole):
+                others = ", ".join(other for pair in own for other in pair if other != name)
+                yield Proposal(self.name, f"{name} beside {others}", plan, "identical")
+
+
+def _why_not(seen: Situation, pairs: list[tuple[str, str]]) -> str:
+    if not pairs:
+        return "each stage needs the result of the one before it"
+    longest = max((seen.facts.work_s(name) for pair in pairs for name in pair), default=0.0)
+    return f"of stages that could run side by side none but one works for {LEAST_S * 1e3:g} ms ({longest * 1e3:.2g} ms)"
+
+
+def independent(lowered: Lowered) -> list[tuple[str, str]]:
+    """Pairs of stages, in their order, neither of which needs the other's result, through however many steps."""
+    needs: dict[str, set[str]] = {}
+    for step in lowered.steps:
+        direct = set(lowered.edges.get(step.name, ()))
+        needs[step.name] = direct.union(*(needs.get(each, set()) for each in direct))
+    names = [name for name in lowered.graph.stages if name in needs]
+    return [
+        (one, other)
+        for index, one in enumerate(names)
+        for other in names[index + 1 :]
+        if one not in needs[other] and other not in needs[one]
+    ]
+
+
+def beside(plan: Plan, pairs: list[tuple[str, str]]) -> Plan:
+    """The plan with these pairs freed, each said once, by the stage that comes first."""
+    for one, other in pairs:
+        if other in plan.stage(one).beside or one in plan.stage(other).beside:
+            continue
+        plan = plan.edit(one, beside=(*plan.stage(one).beside, other))
+    return plan
