@@ -21,6 +21,9 @@ GROUPS = {
     "Look": {
         "explain": "Where the time goes: a workflow's plan, or one real request of it",
     },
+    "Improve": {
+        "label": "Which of two answers is better: blind, until the verdict stands",
+    },
     "Run": {
         "run": "One request through a workflow",
         "bench": "Open-loop load on a workflow or any URL",
@@ -84,7 +87,7 @@ def overview() -> str:
     lines = ["tauten  EXPLAIN ANALYZE for AI workflows, and the optimiser behind it.", ""]
     for group, commands in GROUPS.items():
         for index, (name, text) in enumerate(commands.items()):
-            lines.append(f"  {group if index == 0 else '':<6} {name:<9} {text}")
+            lines.append(f"  {group if index == 0 else '':<7} {name:<9} {text}")
     lines += ["", "tauten COMMAND --help tells more.  --version prints the version."]
     return "\n".join(lines)
 

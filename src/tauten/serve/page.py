@@ -1,4 +1,4 @@
-"""The page to try workflows: one file of our own, which loads nothing from anywhere else."""
+"""Pages of our own: one file each, which loads nothing from anywhere else."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from importlib import resources
 
 
 @functools.cache
-def read() -> tuple[bytes, str]:
-    """The page, and the Content-Security-Policy that lets it run its own script and nothing else."""
-    text = resources.files("tauten.serve").joinpath("page.html").read_text(encoding="utf-8")
+def read(package: str = "tauten.serve") -> tuple[bytes, str]:
+    """The page of a package, and the Content-Security-Policy that lets it run its own script and nothing else.
+
+    That of the server itself is the page to try workflows.
+    """
+    text = resources.files(package).joinpath("page.html").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; script-src {_digest(text, 'script')}; style-src {_digest(text, 'style')}; "
         "connect-src 'self'; img-src blob:; media-src blob:; "

@@ -10,6 +10,7 @@ is random takes a seed.
 from __future__ import annotations
 
 from tauten.statistics.bootstrap import block_bootstrap, mean, paired_bootstrap
+from tauten.statistics.conformal import conformal_bound, conformal_interval
 from tauten.statistics.histogram import Histogram
 from tauten.statistics.paired import items_needed, loss_interval, loss_p_value, smallest_provable_loss
 from tauten.statistics.percentiles import (
@@ -19,6 +20,7 @@ from tauten.statistics.percentiles import (
     percentile_ranks,
     queries_needed,
 )
+from tauten.statistics.predicted import predicted_interval
 from tauten.statistics.rates import (
     Interval,
     beta_cdf,
@@ -29,6 +31,7 @@ from tauten.statistics.rates import (
     wilson,
 )
 from tauten.statistics.rounding import round_to_total
+from tauten.statistics.several import holm
 
 __all__ = [
     "Histogram",
@@ -37,6 +40,9 @@ __all__ = [
     "binomial_cdf",
     "block_bootstrap",
     "clopper_pearson",
+    "conformal_bound",
+    "conformal_interval",
+    "holm",
     "items_needed",
     "loss_interval",
     "loss_p_value",
@@ -48,6 +54,7 @@ __all__ = [
     "percentile",
     "percentile_interval",
     "percentile_ranks",
+    "predicted_interval",
     "queries_needed",
     "round_to_total",
     "smallest_provable_loss",

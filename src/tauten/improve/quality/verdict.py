@@ -1,4 +1,4 @@
-"""The quality gate: metrics, outcomes of labelled items, and verdicts on paired evidence.
+"""May a change stay? Verdicts on paired evidence.
 
 A change may stay only when the items prove that it loses less than the margin. Too few items is its own
 answer, with the number that would do; it is never "ok".
@@ -7,9 +7,10 @@ answer, with the number that would do; it is never "ok".
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, overload
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -21,7 +22,6 @@ from tauten.statistics import (
     loss_interval,
     loss_p_value,
     paired_bootstrap,
-    wilson,
 )
 
 Decision = Literal["accept", "reject", "cannot conclude"]
@@ -30,38 +30,8 @@ EXIT_CODES: Final[dict[Decision, int]] = {"accept": 0, "reject": 1, "cannot conc
 
 MANY: Final = 100_000  # beyond this many items the advice is to change the margin, not to label more
 BOOTSTRAP_MIN: Final = 10  # changed items (or clusters); below, resampling sees too few of them to be trusted
-
-
-class Metric:
-    """What good means: a function of an answer and its label, to a score in 0..1 (True is 1)."""
-
-    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
-        self.function = function
-        self.name = name or getattr(function, "__name__", "metric")
-        self.description = (inspect.getdoc(function) or "").partition("\n")[0]
-
-    def __call__(self, answer: Any, label: Any) -> float:
-        """The score of one answer; raises InputError when the function gives anything but 0..1."""
-        score = self.function(answer, label)
-        if not isinstance(score, (bool, int, float)) or not 0.0 <= score <= 1.0:
-            raise InputError(
-                f"metric `{self.name}` gave {score!r}, expected True, False or a number in 0..1",
-                help="return 1 for a perfect answer and 0 for a useless one",
-                code="E253",
-            )
-        return float(score)
-
-    def __repr__(self) -> str:
-        return f"<metric {self.name}>"
-
-
-@overload
-def metric(function: Callable[..., Any], /) -> Metric: ...
-@overload
-def metric(*, name: str = "") -> Callable[[Callable[..., Any]], Metric]: ...
-def metric(function: Callable[..., Any] | None = None, /, *, name: str = "") -> Any:
-    """Make a metric of ``def good(answer, label) -> bool | float``."""
-    return Metric(function, name) if function is not None else lambda body: Metric(body, name)
+RESAMPLES: Final = 2000  # Efron and Tibshirani ask for at least 1000 for BCa ends
+TAIL_RESAMPLES: Final = 100  # beyond the end that is read; fewer leave the end itself to chance
 
 
 class Flip(msgspec.Struct, frozen=True):
@@ -139,18 +109,50 @@ def compare(
     1 - confidence for independent items); other scores, and items that come in clusters (templates,
     speakers), a BCa bootstrap over items or clusters. Raises InputError for items without a partner.
     """
+    flips = _pairs(before, after, margin)
+    changed = [flip for flip in flips if flip.before != flip.after]
+    if clusters is None and _binary(flips):
+        return _exact(len(flips), changed, margin, confidence)
+    names = [flip.item if clusters is None else clusters[flip.item] for flip in flips]
+    return _resampled(flips, changed, names, margin, confidence, seed)
+
+
+def decide(
+    before: Mapping[str, bool | float],
+    after: Mapping[str, bool | float],
+    margin: float,
+    confidence: float = 0.95,
+    *,
+    clusters: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Decision:
+    """What `compare` decides, without its bounds: a tenth of the work where the exact test applies."""
+    flips = _pairs(before, after, margin)
+    if clusters is not None or not _binary(flips):
+        return compare(before, after, margin, confidence, clusters=clusters, seed=seed).decision
+    bad = sum(flip.after < flip.before for flip in flips)
+    good = sum(flip.after > flip.before for flip in flips)
+    return exact_decision(len(flips), bad, good, margin, confidence)[0]
+
+
+def _pairs(
+    before: Mapping[str, bool | float], after: Mapping[str, bool | float], margin: float
+) -> list[Flip]:
     items = _same_items(before, after)
+    check_margin(margin)
+    return [Flip(item, float(before[item]), float(after[item])) for item in items]
+
+
+def check_margin(margin: float) -> None:
+    """Raise InputError for a margin that no number of items can prove."""
     if not 0.0 < margin < 1.0:
         raise InputError(
             f"a margin of {margin} cannot be proved", help="allow a loss such as 0.01", code="E252"
         )
-    flips = [Flip(item, float(before[item]), float(after[item])) for item in items]
-    changed = [flip for flip in flips if flip.before != flip.after]
-    binary = all(score in (0.0, 1.0) for flip in flips for score in (flip.before, flip.after))
-    if binary and clusters is None:
-        return _exact(len(items), changed, margin, confidence)
-    names = [clusters[item] for item in items] if clusters is not None else items
-    return _resampled(flips, changed, names, margin, confidence, seed)
+
+
+def _binary(flips: list[Flip]) -> bool:
+    return all(score in (0.0, 1.0) for flip in flips for score in (flip.before, flip.after))
 
 
 def _same_items(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -169,16 +171,24 @@ def _same_items(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 def _exact(n: int, changed: list[Flip], margin: float, confidence: float) -> Verdict:
     bad = sum(flip.bad for flip in changed)
     good = len(changed) - bad
-    p_value = loss_p_value(n, bad, good, margin)
+    decision, p_value = exact_decision(n, bad, good, margin, confidence)
     bounds = loss_interval(n, bad, good, confidence)
-    error = 1.0 - confidence + 1e-12
-    decision: Decision = "cannot conclude"
-    if p_value <= error:
-        decision = "accept"
-    elif loss_p_value(n, good, bad, -margin) <= error:
-        decision = "reject"
     needed = _needed(n, margin, len(changed) / n, bounds.mid, confidence) if decision[0] == "c" else None
     return _verdict(decision, margin, confidence, bounds, "exact paired test", p_value, needed, changed)
+
+
+@functools.lru_cache(maxsize=1024)  # labels come one by one, and few of them change the counts
+def exact_decision(
+    n: int, bad: int, good: int, margin: float, confidence: float = 0.95
+) -> tuple[Decision, float]:
+    """What n items of which so many flipped decide, and the p-value of "the loss is at least the margin"."""
+    error = 1.0 - confidence + 1e-12
+    p_value = loss_p_value(n, bad, good, margin)
+    if p_value <= error:
+        return "accept", p_value
+    if bad - good > n * margin and loss_p_value(n, good, bad, -margin) <= error:
+        return "reject", p_value
+    return "cannot conclude", p_value
 
 
 def _resampled(
@@ -190,6 +200,7 @@ def _resampled(
         confidence=confidence,
         sides=1,
         clusters=names,
+        resamples=max(RESAMPLES, math.ceil(TAIL_RESAMPLES / (1.0 - confidence) - 1e-9)),
         seed=seed,
     )
     place = {flip.item: name for flip, name in zip(flips, names, strict=True)}
@@ -245,63 +256,3 @@ def _verdict(
 ) -> Verdict:
     low, mid, high, n = bounds
     return Verdict(decision, margin, confidence, n, mid, low, high, method, p_value, needed, flips)
-
-
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one labelled request got. `correct` is the metric's word: for an item that has no answer
-    in the index, refusing is correct. `rank` is where the first accepted document came (1 is first)."""
-
-    item: str
-    correct: bool
-    answerable: bool = True
-    refused: bool = False
-    rank: int | None = None
-
-
-class Rate(msgspec.Struct, frozen=True):
-    """`right` of `n` with a Wilson 95 % interval; n = 0 means there was nothing to count."""
-
-    right: int
-    n: int
-    low: float
-    high: float
-
-    @property
-    def value(self) -> float | None:
-        return self.right / self.n if self.n else None
-
-    def __str__(self) -> str:
-        return f"{self.right} of {self.n} ({self.low:.2f}-{self.high:.2f})" if self.n else "none"
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """Rates of a set of outcomes: hits and answers over answerable items, refusals over the others."""
-
-    n: int
-    hit_at_1: Rate
-    hit_at_3: Rate
-    correct: Rate  # over all items
-    answered_right: Rate  # over answerable items
-    refused_right: Rate  # over items that have no answer
-
-
-def summarize(outcomes: Iterable[Outcome], confidence: float = 0.95) -> Summary:
-    """Count hits, correct answers and correct refusals, each with its interval."""
-    every = list(outcomes)
-    answerable = [outcome for outcome in every if outcome.answerable]
-    others = [outcome for outcome in every if not outcome.answerable]
-
-    def rate(flags: list[bool]) -> Rate:
-        if not flags:
-            return Rate(0, 0, 0.0, 1.0)
-        found = wilson(sum(flags), len(flags), confidence)
-        return Rate(sum(flags), len(flags), found.low, found.high)
-
-    return Summary(
-        n=len(every),
-        hit_at_1=rate([outcome.rank is not None and outcome.rank <= 1 for outcome in answerable]),
-        hit_at_3=rate([outcome.rank is not None and outcome.rank <= 3 for outcome in answerable]),
-        correct=rate([outcome.correct for outcome in every]),
-        answered_right=rate([outcome.correct for outcome in answerable]),
-        refused_right=rate([outcome.refused for outcome in others]),
-    )

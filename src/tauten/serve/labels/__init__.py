@@ -1,0 +1,2 @@
+"""The page in which a person labels pairs of answers."""
+# SPDX-License-Identifier: Apache-2.0
