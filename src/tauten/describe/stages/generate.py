@@ -51,9 +51,7 @@ _LOOKUP = Turn(
 )
 
 
-@stage(
-    pure=True, roles={"model": Role("smollm2-135m-instruct", ("llm",))}, prepare=prepare, turns=(_LOOKUP,)
-)
+@stage(pure=True, roles={"model": Role("smollm2-135m-instruct", ("llm",))}, prepare=prepare, turns=(_LOOKUP,))
 async def generate(  # type: ignore[misc]  # callers see a Stream; the body is its generator
     ctx: Context,
     template: str | Template,

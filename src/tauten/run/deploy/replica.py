@@ -332,9 +332,7 @@ class Replica:
             started = clock()
             items = [job.item for job in part]
             await (
-                backend.spend(items)
-                if hasattr(backend, "spend")
-                else asyncio.sleep(backend.duration(items))
+                backend.spend(items) if hasattr(backend, "spend") else asyncio.sleep(backend.duration(items))
             )
             results: Any
             try:
