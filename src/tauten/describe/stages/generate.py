@@ -15,8 +15,8 @@ from tauten.describe.port import Port
 from tauten.describe.ports import Stream
 from tauten.describe.said import Said, TokenLogprob
 from tauten.describe.stage import PLANNED, Context, Role, stage
-from tauten.describe.turn import Turn
 from tauten.describe.template import Template, load
+from tauten.describe.turn import Turn
 from tauten.errors import InputError, StageError, WorkflowError
 
 CHAT_TOKENS = 512  # ten seconds at 50 tokens/s; a caller who wants a longer answer says so
