@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tauten.describe.slo import Slo
+from tauten.describe.turn import Answers
 from tauten.improve.optimizer.search import Figures, Found, Search
-from tauten.improve.situation import Class, Proposal, Refusal
+from tauten.improve.situation import Proposal, Refusal
 from tauten.plan.plan import Plan
 
 Prices = Callable[[frozenset[str]], float]
@@ -21,7 +22,7 @@ class Turning:
 
     reason = "for a test"
 
-    def __init__(self, name: str, answers: Class = "identical") -> None:
+    def __init__(self, name: str, answers: Answers = "identical") -> None:
         self.name = name
         self.answers = answers
         self.asked = 0

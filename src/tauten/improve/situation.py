@@ -5,19 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
 
 from tauten.describe.graph import Graph
 from tauten.describe.slo import Slo
+from tauten.describe.turn import Answers
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import Lowered, Step, lower
 from tauten.plan.plan import Choices, ModelChoice, Plan
 from tauten.run.contracts import find
-
-Class = Literal["identical", "equivalent", "lossy"]
-"""How far answers may differ: not by a byte; by what another engine rounds; by what the gate allows."""
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -26,7 +24,7 @@ class Proposal(msgspec.Struct, frozen=True):
     strategy: str
     change: str  # what is different, in few words
     plan: Plan
-    answers: Class
+    answers: Answers
     why: str = ""
 
 
