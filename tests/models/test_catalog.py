@@ -45,6 +45,7 @@ def test_the_shipped_catalog_is_sound() -> None:
         ("file:/a", "ftp:/a", "is not a source"),
         ("sha256 = \"", "sha256 = \"z", "64 hexadecimal"),
         ("tauten.catalog/1", "tauten.catalog/2", "schema"),
+        ("variants.cut]", "variants.cut-01234567]", "belong to built variants"),
         ("[models.tiny]", "[models.Tiny", "TOML|Invalid|Expected"),
     ],
 )  # fmt: skip

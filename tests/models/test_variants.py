@@ -268,6 +268,14 @@ def test_one_that_is_not_here_says_how_to_build_it(store: Store) -> None:
         store.files("tinny:halve-01234567")
 
 
+def test_one_cannot_be_pulled_nor_bundled(store: Store, tmp_path: Path) -> None:
+    name = f"tiny:{build(store).variant}"
+    for work in (lambda: store.pull(name), lambda: store.write_bundle(tmp_path / "b.tar", name)):
+        with pytest.raises(StoreError, match="made on each machine") as raised:
+            work()
+        assert (raised.value.code, raised.value.help) == ("E310", "tauten model build tiny --recipe halve")
+
+
 def test_a_card_is_read_as_it_was_written(store: Store) -> None:
     made = build(store)
     card = Card("tiny", made.variant, "bin", size_bytes=7, load_ms=1.5, made_how="by hand")

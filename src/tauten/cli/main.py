@@ -32,7 +32,7 @@ GROUPS = {
     },
     "Keep": {
         "plan": "show | diff | lint | rebase",
-        "model": "list | pull | verify | show | rm",
+        "model": "list | pull | verify | show | build | recipes | rm",
         "key": "new | list | revoke",
         "index": "build | query | list | rm",
     },

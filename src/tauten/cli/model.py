@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tauten.errors import StoreError
+from tauten.models.variants import is_built
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from tauten.models import Progress, Store
+    from tauten.models import Model, Progress, Store
     from tauten.models.fetch import ProgressCallback
     from tauten.models.installed import Installed
 
-app = typer.Typer(help="List, pull, verify, show and remove models.", no_args_is_help=True)
+app = typer.Typer(help="List, pull, verify, show, build and remove models.", no_args_is_help=True)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME[:VARIANT]]...", show_default=False)]
 OneName = Annotated[str, typer.Argument(metavar="NAME[:VARIANT]", show_default=False)]
@@ -50,7 +51,7 @@ def size_text(size_bytes: int) -> str:
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """Every model and variant of the catalog, and whether it is here."""
+    """Every model and variant of the catalog, whether it is here, and what was built here."""
     store = _store()
     rows = store.list()
     if as_json:
@@ -61,44 +62,133 @@ def list_models(as_json: AsJson = False) -> None:
             models=[row._asdict() for row in rows],
         )
         return
-    typer.echo(f"{'model':<30} {'task':<14} {'licence':<11} {'size':>9}  here")
+    wide = max([30, *(len(f"{row.model}:{row.variant}") for row in rows)])
+    typer.echo(f"{'model':<{wide}} {'task':<14} {'licence':<11} {'size':>9}  here")
     for row in rows:
         name = f"{row.model}:{row.variant}"
-        here = "yes" if row.installed else "no"
-        typer.echo(f"{name:<30} {row.task:<14} {row.licence:<11} {size_text(row.size_bytes):>9}  {here}")
+        here = "built" if is_built(row.variant) else "yes" if row.installed else "no"
+        typer.echo(f"{name:<{wide}} {row.task:<14} {row.licence:<11} {size_text(row.size_bytes):>9}  {here}")
     typer.echo(f"{size_text(store.size_bytes())} in {store.root}")
 
 
 @app.command()
 def show(name: OneName, as_json: AsJson = False) -> None:
-    """One variant: licence, where it comes from, how it is made, and its files."""
+    """One variant: licence, where it comes from, how it was made, its files; and every variant's card."""
     from msgspec import to_builtins
 
+    from tauten.cli import variants
+
     store = _store()
-    model, variant, entry = store.catalog.find(name)
-    installed = store.installed(name)
+    model, variant = store.find(name)
+    entry = store.catalog.models[model]
+    installed = store.variants.require(model, variant) if is_built(variant) else store.installed(name)
+    needs = {} if is_built(variant) else entry.needs(variant)
     if as_json:
         content = {
             key: to_builtins(value)
-            for key, value in {"entry": entry, "installed": installed, "needs": entry.needs(variant)}.items()
+            for key, value in {"entry": entry, "installed": installed, "needs": needs}.items()
         }
+        content["variants"] = variants.variant_records(store, model)
         _print_json("show", model=model, variant=variant, folder=_folder(store, installed), **content)
         return
     typer.echo(f"{model}:{variant}   {entry.task}   {entry.licence}")
     typer.echo(entry.provenance)
-    typer.echo(f"variants: {', '.join(entry.variants)}")
-    for file, item in entry.variants[variant].files.items():
-        typer.echo(f"  {file:<16} {entry.origin(item)}")
-    typer.echo("fetched:")
-    for item, fetched in entry.needs(variant).items():
-        typer.echo(f"  {item:<18} {size_text(fetched.size_bytes):>9}  sha256 {fetched.sha256}")
-        for source in fetched.sources:
-            typer.echo(f"  {'':<18} {'':>9}  {source}")
+    typer.echo(f"variants: {', '.join([*entry.variants, *store.variants.names(model)])}")
+    if installed and installed.built:
+        _echo(variants.built_lines(installed))
+    else:
+        _echo(_pulled_lines(entry, variant))
     typer.echo(f"here: {_folder(store, installed) or 'no'}")
+    named = [variant] if ":" in name else [*entry.variants, *store.variants.names(model)]
+    for card in filter(None, (store.variants.card(model, each) for each in named)):
+        _echo(variants.card_lines(card))
+
+
+def _pulled_lines(entry: Model, variant: str) -> Iterator[str]:
+    """The files of a variant of the catalog, and what has to be fetched for it."""
+    for file, item in entry.variants[variant].files.items():
+        yield f"  {file:<16} {entry.origin(item)}"
+    yield "fetched:"
+    for item, fetched in entry.needs(variant).items():
+        yield f"  {item:<18} {size_text(fetched.size_bytes):>9}  sha256 {fetched.sha256}"
+        for source in fetched.sources:
+            yield f"  {'':<18} {'':>9}  {source}"
+
+
+def _echo(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)
 
 
 def _folder(store: Store, installed: Installed | None) -> str | None:
     return str(store.directory(f"{installed.model}:{installed.variant}")) if installed else None
+
+
+# --- build -----------------------------------------------------------------------------------------
+
+
+@app.command()
+def build(
+    name: OneName,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="How; `tauten model recipes` names them.", show_default=False)
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe; may be repeated."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="RECORDING",
+            help="Inputs: for recipes that take ranges from them, and to measure the variant on.",
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Fill the card, which takes minutes.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Make a variant of a model, and print its name and card; a plan takes it by that name."""
+    from msgspec import to_builtins
+
+    from tauten.cli import variants
+    from tauten.cli.progress import teller
+
+    store, tell = _store(), teller()
+    try:
+        card, notes = variants.build_variant(store, name, recipe, settings or [], calibration, measure, tell)
+    finally:
+        tell("")
+    for note in notes:
+        typer.echo(f"not measured: {note}", err=True)
+    if as_json:
+        folder = str(store.directory(card.model, card.variant))
+        _print_json("build", folder=folder, card=to_builtins(card), notes=notes)
+        return
+    typer.echo(f"{card.model}:{card.variant}")
+    _echo(variants.card_lines(card))
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """The recipes of `build`, and their settings with the reason of each default."""
+    from msgspec import to_builtins
+
+    from tauten.cli import variants
+    from tauten.improve.compress import recipe
+
+    if not as_json:
+        _echo(variants.recipe_lines())
+        return
+    every = [recipe.find(name) for name in recipe.names()]
+    shown = ("name", "summary", "reads", "writes", "needs_calibration", "tools", "extra")
+    told = [
+        {key: getattr(each, key) for key in shown} | {"settings": to_builtins(each.settings)}
+        for each in every
+    ]
+    _print_json("recipes", recipes=told)
 
 
 # --- pull ------------------------------------------------------------------------------------------
@@ -213,9 +303,18 @@ def verify(names: Names = None, as_json: AsJson = False) -> None:
         names_of_bad = sorted({f"{check.model}:{check.variant}" for check in bad})
         raise StoreError(
             f"{len(bad)} of {len(checks)} files are not what they were when they came in",
-            help=f"tauten model pull {' '.join(names_of_bad)}",
+            help=_mended(names_of_bad),
             code="E312",
         )
+
+
+def _mended(names: list[str]) -> str:
+    """How variants whose files are wrong are put right."""
+    built = [name for name in names if is_built(name.partition(":")[2])]
+    pulled = [name for name in names if name not in built]
+    ways = [f"tauten model pull {' '.join(pulled)}"] if pulled else []
+    ways += [f"tauten model rm {' '.join(built)}, and build again"] if built else []
+    return "; ".join(ways)
 
 
 @app.command()

@@ -14,7 +14,8 @@ from tauten.cli.output import write_output
 from tauten.cli.target import load_workflow
 from tauten.describe.workflow import Workflow
 from tauten.errors import PlanError
-from tauten.models.catalog import default_catalog
+from tauten.models.store import Store
+from tauten.models.variants import is_built
 from tauten.plan.hardware import hardware
 from tauten.plan.lower import default_plan, lower
 from tauten.plan.plan import ModelChoice, Plan, diff_plans, format_plan, load_plan, rebase
@@ -125,11 +126,13 @@ def lint(target: Target, plan: PlanFile) -> None:
 
 
 def _check_models(models: Mapping[str, ModelChoice]) -> None:
-    """Raise for a model or variant that the catalog lacks; synthetic backends take any name."""
-    catalog = default_catalog()
+    """Raise for a model or variant that is not known, or was not built here; synthetic backends take any name."""
+    store = Store()
     for choice in models.values():
         if choice.backend and not choice.backend.startswith("synthetic"):
-            catalog.find(choice.model, choice.variant or None)
+            model, variant = store.find(choice.model, choice.variant or None)
+            if is_built(variant):
+                store.variants.require(model, variant)
 
 
 @app.command("rebase")

@@ -17,6 +17,7 @@ from tauten.models import convert
 SCHEMA = "tauten.catalog/1"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # also a folder name on every system
+_BUILT = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{8}")  # a recipe and digits of a hash
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # no slash, no leading dot: cannot leave its folder
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PACKAGE = re.compile(r"package:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.+!_-]+?)!(.+)")
@@ -201,6 +202,9 @@ def _model_problems(name: str, model: Model) -> list[str]:
     found = [] if model.variants else ["has no variants"]
     found += [f"{word!r} is not a name" for word in (name, *model.variants) if not _NAME.fullmatch(word)]
     found += [f"{item!r} is both fetched and made" for item in model.fetched.keys() & model.made.keys()]
+    found += [
+        f"variant {key}: such names belong to built variants" for key in model.variants if is_built(key)
+    ]
     items = model.fetched.keys() | model.made.keys()
     for key, variant in model.variants.items():
         found += [
@@ -249,6 +253,11 @@ def source_of(text: str) -> Source | None:
     if text.startswith("file:") and len(text) > 5:
         return FileSource(Path(text[5:]))
     return None
+
+
+def is_built(variant: str | None) -> bool:
+    """True for a name that only a built variant can have: a recipe and 8 hexadecimal digits."""
+    return variant is not None and _BUILT.fullmatch(variant) is not None
 
 
 @cache

@@ -235,7 +235,18 @@ class Store:
 
     def _resolve(self, names: str | Sequence[str] | None) -> Choices:
         specs = self.catalog.defaults() if names is None else [names] if isinstance(names, str) else names
-        return list({one[:2]: one for one in map(self.catalog.find, specs)}.values())
+        return list({one[:2]: one for one in map(self._offered, specs)}.values())
+
+    def _offered(self, spec: str) -> tuple[str, str, Model]:
+        """A variant of the catalog; StoreError E310 for a built one, which nobody offers."""
+        name, variant = self.find(spec)
+        if is_built(variant):
+            raise StoreError(
+                f"{name}:{variant} is a built variant: it is made on each machine, not fetched",
+                help=f"tauten model build {name} --recipe {variant.rpartition('-')[0]}",
+                code="E310",
+            )
+        return name, variant, self.catalog.models[name]
 
     def _named(self, names: str | Sequence[str]) -> Names:
         specs = [names] if isinstance(names, str) else names

@@ -8,7 +8,6 @@ them, so a store that others can write to is to be trusted as much as they are.
 
 from __future__ import annotations
 
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,21 +15,15 @@ from pathlib import Path
 
 from tauten.errors import StoreError
 from tauten.models.blobs import Blobs, disk_errors, sha256_of
+from tauten.models.catalog import is_built as is_built
 from tauten.models.checks import whole
 from tauten.models.install import entry_of, put_together
 from tauten.models.installed import SCHEMA, Built, Installed, read_installed, write_record
 from tauten.models.locks import Locks
 from tauten.plan.card import Card, card_from_toml
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{8}")
-
 Make = Callable[[Path], Mapping[str, Path]]
 """Writes files into an empty folder; gives them by the names that they shall have."""
-
-
-def is_built(variant: str | None) -> bool:
-    """True for a name that only a built variant can have: a recipe and 8 hexadecimal digits."""
-    return bool(variant) and _NAME.fullmatch(variant or "") is not None
 
 
 class Variants:

@@ -28,6 +28,7 @@ class CardLatency(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     n: int
     threads: int = 0  # 0: the framework's default
     p95_ms: float | None = None
+    backend: str = ""  # the engine, where several read the format
 
 
 class CardQuality(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -51,8 +52,8 @@ class Card(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     variant: str
     format: str  # onnx, openvino, ct2, gguf ...
     size_bytes: int = 0  # on disk
-    memory_bytes: int = 0  # resident, above the engine without it
-    load_ms: float | None = None
+    memory_bytes: int = 0  # resident, above the engine without it; of the backend in the first row
+    load_ms: float | None = None  # of that backend, too
     latency: list[CardLatency] = []
     quality: list[CardQuality] = []
     verdict: CardVerdict = ""
@@ -61,9 +62,13 @@ class Card(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     made_on: str = ""  # hardware, in its short form
     made_at: str = ""  # ISO 8601, UTC
 
-    def latency_at(self, batch: int, threads: int = 0) -> CardLatency | None:
-        """The measured latency of that batch size and thread count; None means no data."""
-        return next((row for row in self.latency if (row.batch, row.threads) == (batch, threads)), None)
+    def latency_at(self, batch: int, threads: int = 0, backend: str = "") -> CardLatency | None:
+        """The measured latency of that batch size and thread count; None means no data.
+
+        Without a backend it is the first that was measured so.
+        """
+        rows = (row for row in self.latency if (row.batch, row.threads) == (batch, threads))
+        return next((row for row in rows if backend in ("", row.backend)), None)
 
     def to_json(self) -> str:
         return msgspec.json.encode({"tauten": FORMAT, **msgspec.to_builtins(self)}).decode()

@@ -64,10 +64,13 @@ class OnnxBackend:
                 code="E122",
             )
         if "model.onnx" not in self.spec.files:
+            other = "model.xml" in self.spec.files
             raise StoreError(
                 f"model {self.spec.model!r} has no file model.onnx",
                 code="E325",
-                help="pin a model that has it, or another backend; `tauten model list` names them",
+                help="it is in OpenVINO's form: give it the backend openvino"
+                if other
+                else "pin a model that has it, or another backend; `tauten model list` names them",
             )
         self._session = self._load()
         self._known = frozenset(each.name for each in self._session.get_inputs())

@@ -13,6 +13,7 @@ from tauten.run.backends._parts import Part
 from tauten.run.contracts import ModelSpec
 from tauten.run.signature import Signature, TensorInfo, axes
 
+_FORMS = ("model.onnx", "model.xml")
 _HINTS = ("latency", "throughput")
 _PRECISIONS = ("", "f32", "bf16", "f16")
 _WIDTHS = ("8", "16", "32", "64")
@@ -22,7 +23,7 @@ _DTYPES |= {"boolean": "bool", "string": "str"}
 
 
 class OpenvinoBackend:
-    """Runs ``model.onnx``. Items are dicts of arrays without the batch axis; so are the results.
+    """Runs ``model.onnx``, or OpenVINO's own ``model.xml`` with ``model.bin`` beside it. Items are dicts of arrays without the batch axis; so are the results.
 
     Options: `performance` latency or throughput; `device`; `cache_dir` keeps compiled models, so that
     a later open is faster; `unbatched` passes the arrays as they are, one item at a time; `rows` says that
@@ -54,9 +55,9 @@ class OpenvinoBackend:
         if self._compiled is not None:
             return
         config, sizes = self._config(), self._sizes_asked()
-        if "model.onnx" not in self.spec.files:
+        if not any(name in self.spec.files for name in _FORMS):
             raise StoreError(
-                f"model {self.spec.model!r} has no file model.onnx",
+                f"model {self.spec.model!r} has no file {' nor '.join(_FORMS)}",
                 code="E325",
                 help="pin a model that has it, or another backend; `tauten model list` names them",
             )
@@ -130,7 +131,7 @@ class OpenvinoBackend:
                 code="E122",
             )
         try:
-            path = str(self.spec.files["model.onnx"])
+            path = str(next(self.spec.files[name] for name in _FORMS if name in self.spec.files))
             models = _reshaped(core.read_model(path), sizes) if sizes else [path]
             return [core.compile_model(each, device, config) for each in models]
         except PlanError:
