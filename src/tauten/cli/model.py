@@ -146,7 +146,7 @@ def build(
         ),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Fill the card, which takes minutes.")
+        bool, typer.Option("--measure/--no-measure", help="Fill the card, which takes about a minute.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:

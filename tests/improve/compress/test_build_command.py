@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image as Picture
@@ -104,6 +105,19 @@ def test_a_measured_variant_is_not_measured_again(kept: Path, asked: list[tuple[
     words = ("build", MODEL, "--recipe", "ort_static", "--calibration", str(kept))
     assert ok(*words) == ok(*words)
     assert len(asked) == 2
+
+
+def test_figures_of_another_machine_are_measured_again(
+    kept: Path, asked: list[tuple[str, int]], store: Store
+) -> None:
+    words = ("build", MODEL, "--recipe", "ort_static", "--calibration", str(kept))
+    ok(*words)
+    card = store.variants.card(MODEL, store.variants.names(MODEL)[0])
+    assert card is not None
+    store.variants.write_card(msgspec.structs.replace(card, made_on="64 cores amx, 256 GiB, no gpu"))
+    ok(*words)
+    assert len(asked) == 4
+    assert store.variants.card(MODEL, card.variant) == card
 
 
 def test_measuring_can_be_left_out(kept: Path, asked: list[tuple[str, int]]) -> None:

@@ -65,7 +65,8 @@ def test_one_scale_a_tensor_flips_the_classifiers_answers(
     assert channel.stat().st_size < classifier.stat().st_size / 3
     found = run(channel, rest), run(tensor, rest)
     assert cosine(found[0], wanted) > cosine(found[1], wanted) + 0.02
-    assert agreement(found[0], wanted) > agreement(found[1], wanted)
+    assert agreement(found[0], wanted) > 0.7
+    assert agreement(found[1], wanted) < 0.6
 
 
 def test_the_encoder_has_six_blocks_and_misses_any(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from tauten.improve.quality import Verdict
 from tauten.models.store import Store
 from tauten.plan.card import Card, CardLatency, CardQuality
+from tauten.plan.hardware import hardware
 from tauten.run.contracts import ModelSpec
 from tauten.statistics import Interval
 
@@ -55,6 +56,8 @@ async def measured(
         figures[backend] = await measure(backend, spec, items)
         notes += [f"{backend}: {note}" for note in figures[backend].notes]
     filled = with_figures(card, figures)
+    if any(each.latency for each in figures.values()):
+        filled = msgspec.structs.replace(filled, made_on=str(hardware()))
     store.variants.write_card(filled)
     return filled, notes
 
