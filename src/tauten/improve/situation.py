@@ -15,7 +15,6 @@ from tauten.describe.turn import Answers
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import Lowered, Step, lower
 from tauten.plan.plan import Choices, ModelChoice, Plan
-from tauten.run.contracts import find
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -112,8 +111,3 @@ def with_choice(plan: Plan, step: Step, role: str, **changes: object) -> Plan:
 def label(step: Step, role: str) -> str:
     """A model as people find it in a plan."""
     return step.name if len(step.models) == 1 else f"{step.name}.{role}"
-
-
-def batches_itself(backend: str) -> bool:
-    """Whether a backend takes streams into slots, and not batches."""
-    return hasattr(find("backends", backend), "start")

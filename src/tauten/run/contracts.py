@@ -163,6 +163,11 @@ class Codec(Protocol):
         ...
 
 
+def batches_itself(backend: str) -> bool:
+    """Whether a backend takes streams into slots, and not batches."""
+    return hasattr(find("backends", backend), "start")
+
+
 def _shelf(name: str) -> Shelf:
     return Shelf(f"tauten.run.{name}", f"tauten.{name}")
 

@@ -18,9 +18,8 @@ from tauten.improve.simulate.machine import Engine, Machine
 from tauten.improve.simulate.tape import Event
 from tauten.plan.plan import ModelChoice
 from tauten.run.contracts import Chunk
-from tauten.run.deploy.cpu_sets import cpu_sets
 from tauten.run.deploy.deployment import Deployment
-from tauten.run.deploy.deployments import Deployments, checked_wait
+from tauten.run.deploy.deployments import Deployments
 from tauten.run.deploy.slots_deployment import SlotDeployment
 
 Costs = Callable[[ModelChoice], Cost | StreamCost]
@@ -127,16 +126,7 @@ class TapedDeployments(Deployments):
             return SlotDeployment(
                 TapedSlots(cost, self._machine, draws, self._clock), label=label, clock=self._clock
             )
-        return Deployment(
-            lambda: TapedBackend(cost, self._machine, draws),
-            label=label,
-            clock=self._clock,
-            replicas=choice.replicas,
-            max_batch=choice.batch.max,
-            wait=checked_wait(choice),
-            max_weight=choice.batch.weight or float("inf"),
-            cpus=cpu_sets(choice.cpus, choice.nodes),
-        )
+        return self._of_batches(choice, lambda: TapedBackend(cost, self._machine, draws))
 
 
 class Spending:

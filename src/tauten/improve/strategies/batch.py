@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import msgspec
 
-from tauten.improve.situation import Asks, Proposal, Refusal, Situation, batches_itself, label, with_choice
+from tauten.improve.situation import Asks, Proposal, Refusal, Situation, label, with_choice
 from tauten.plan.lower import Step
 from tauten.plan.plan import ModelChoice, Plan
+from tauten.run.contracts import batches_itself
 
 FILLED = 1.5  # items that a run would find, its own included: below, it mostly runs alone
 MOST = 64  # items: runs of more gain nothing on the machines that this was measured on

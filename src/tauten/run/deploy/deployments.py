@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ import msgspec
 from tauten.clock import Clock
 from tauten.errors import PlanError
 from tauten.plan.plan import Batch, Choices, ModelChoice, StagePlan
-from tauten.run.contracts import ModelSpec, find
+from tauten.run.contracts import BatchBackend, ModelSpec, batches_itself, find
 from tauten.run.deploy.cpu_sets import cpu_sets
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.queueing import View
@@ -101,19 +101,26 @@ class Deployments:
         options = {key: value for key, value in choice.options.items() if key in backend.option_keys}
         spec = ModelSpec(choice.model, choice.variant, files, choice.threads, choice.precision, options)
         label = f"{choice.model}/{choice.backend}"
-        if _batches_itself(choice.backend):
+        if batches_itself(choice.backend):
             return SlotDeployment(backend(spec), label=label, clock=self._clock)
         kind = options.get("kind")  # a user's stage says itself whether it may run twice
+        pure = getattr(kind, "effects", "pure") == "pure"
+        return self._of_batches(choice, lambda: backend(spec), pure=pure)
+
+    def _of_batches(
+        self, choice: ModelChoice, make: Callable[[], BatchBackend], *, pure: bool = True
+    ) -> Deployment:
+        """A deployment with the settings of a choice."""
         return Deployment(
-            lambda: backend(spec),
-            label=label,
+            make,
+            label=f"{choice.model}/{choice.backend}",
             clock=self._clock,
             replicas=choice.replicas,
             max_batch=choice.batch.max,
-            wait=checked_wait(choice),
+            wait=_checked(choice),
             max_weight=choice.batch.weight or math.inf,
             cpus=cpu_sets(choice.cpus, choice.nodes),
-            pure=getattr(kind, "effects", "pure") == "pure",
+            pure=pure,
         )
 
     async def release(self, keys: list[str]) -> None:
@@ -154,7 +161,7 @@ def check_engines(stage: str, said: StagePlan, models: Mapping[str, ModelChoice]
     What it says of a whole stage is for those of its models that can do it.
     """
     backends = {role: choice.backend for role, choice in models.items() if choice.backend}
-    engines = {role: backend for role, backend in backends.items() if _batches_itself(backend)}
+    engines = {role: backend for role, backend in backends.items() if batches_itself(backend)}
     for role, backend in engines.items():
         _check_engine(f"stage '{stage}', role '{role}'", said.roles.get(role, Choices()), backend)
         if len(engines) == len(backends):
@@ -175,12 +182,7 @@ def _check_engine(where: str, said: Choices, backend: str) -> None:
             )
 
 
-def _batches_itself(backend: str) -> bool:
-    """Whether a backend takes streams into slots, and not batches."""
-    return hasattr(find("backends", backend), "start")
-
-
-def checked_wait(choice: ModelChoice) -> Wait:
+def _checked(choice: ModelChoice) -> Wait:
     """How long batches may be held, as the plan says it; raises PlanError where it makes no sense."""
     wait, weight = choice.batch.wait, choice.batch.weight
     if choice.batch.max < 1 or weight < 0 or (not isinstance(wait, str) and wait < 0):
@@ -199,7 +201,7 @@ def _key(choice: ModelChoice) -> str:
         for name, value in choice.options.items()
     }
     batch = (
-        choice.batch if not _batches_itself(choice.backend) else Batch()
+        choice.batch if not batches_itself(choice.backend) else Batch()
     )  # a default by what the stage takes
     parts = [
         choice.model,
