@@ -1,0 +1,120 @@
+"""What an optimisation found: every change with what was foretold and what came of it, and the plans to choose from.
+
+Plain data, so that a screen, a page, a plan file and a resumed search all read the same thing.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from tauten.describe.slo import Slo
+from tauten.describe.turn import Answers
+from tauten.improve.optimizer.search import Figures
+from tauten.improve.quality import Verdict
+from tauten.statistics import Interval
+
+SCHEMA = "tauten.optimize/1"
+
+Answer = Literal["met", "missed", "cannot conclude"]
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change that was looked at. Figures are those of the whole plan, by the names of SLO limits."""
+
+    strategy: str
+    change: str
+    answers: Answers
+    taken: bool
+    why: str
+    before: Figures | None = None  # simulated, of the plan that it would have changed
+    simulated: Figures | None = None  # with it
+    formula: Figures | None = None  # what a sum without queues says
+    verdict: Verdict | None = None  # of lossy ones that were judged
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction with its 90 % interval, beside what was measured; in the unit of `what`."""
+
+    of: str  # the plan
+    what: str  # p50_ms, p95_ms, first_output_ms
+    predicted: float
+    low: float
+    high: float
+    measured: float
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A plan that could be chosen: what it does, simulated or measured, and what it costs."""
+
+    name: str  # naive, best zero-effort, after overlap ..., chosen
+    plan: str  # as TOML
+    simulated: Figures
+    measured: Figures | None = None
+    intervals: dict[str, Interval] = {}  # of the measured figures, by their names
+    quality: float | None = None  # share of right answers, where labels tell
+    quality_loss: float = 0.0  # upper bound against the naive plan; 0 where answers are the same
+    memory_bytes: int | None = None
+    front: bool = False  # nothing else here is better in one way and no worse in all others
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """How a plan's latency grows with the rate: (requests a second, p50 in ms, p95 in ms), simulated or measured."""
+
+    plan: str
+    simulated: bool
+    points: list[tuple[float, float, float]]
+
+
+class Worth(msgspec.Struct, frozen=True):
+    """What one strategy is worth in the chosen plan: the figures without it."""
+
+    strategy: str
+    without: Figures
+
+
+class GapRow(msgspec.Struct, frozen=True):
+    """One step of what is left beyond the SLO: its time on the path, in ms, of the median request."""
+
+    step: str
+    ms: float
+    why: str = ""  # why it could not be made shorter
+
+
+class Labels(msgspec.Struct, frozen=True):
+    """What the labels of a recording can prove."""
+
+    items: int
+    provable_loss: float  # the smallest quality loss that they could ever bound, if no answer got worse
+    wanted_loss: float  # of the SLO
+    needed: int  # items that would prove the wanted loss; 0 where these do
+
+
+class Optimized(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=SCHEMA
+):
+    """The whole result. `answer` says whether the chosen plan holds the SLO, as measured."""
+
+    workflow: str
+    recording: str
+    machine: str
+    slo: Slo
+    rate_per_s: float
+    seed: int
+    answer: Answer
+    why: list[str] = []
+    chosen: str = ""  # name of the candidate
+    candidates: list[Candidate] = []
+    decisions: list[Decision] = []
+    forecasts: list[Forecast] = []
+    curves: list[Curve] = []
+    ablation: list[Worth] = []
+    gap: list[GapRow] = []
+    labels: Labels | None = None
+    verdict: Verdict | None = None  # of the chosen plan against the naive one
+    searched_s: float = 0.0
+    interrupted: bool = False  # there was no time to look at everything
+    made_at: str = ""  # ISO 8601, UTC
+    notes: list[str] = []
