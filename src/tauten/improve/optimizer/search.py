@@ -13,6 +13,7 @@ import msgspec
 
 from tauten.describe.slo import Slo
 from tauten.describe.turn import Answers
+from tauten.errors import PlanError
 from tauten.improve.situation import Proposal, Refusal, Situation, Strategy
 from tauten.plan.plan import Plan
 
@@ -47,6 +48,9 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 Price = Callable[[Plan], Figures]
+"""Raises PlanError for a plan that nothing is known of: it is refused with that reason."""
+Ready = Callable[[Plan, Sequence[Plan]], None]
+"""Told which plans will be priced next, in place of the first: what is to be measured for all is measured at once."""
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -81,6 +85,7 @@ class Search:
         *,
         allowed: Callable[[Proposal], str] = lambda _: "",
         more: Callable[[], bool] = lambda: True,
+        ready: Ready = lambda present, wanted: None,
     ) -> None:
         self.strategies = strategies
         self.look = look
@@ -88,6 +93,7 @@ class Search:
         self.slo = slo
         self.allowed = allowed
         self.more = more  # whether there is time for one more candidate
+        self.ready = ready
         self.tried: list[Tried] = []
         self._prices: dict[bytes, Figures] = {}
 
@@ -136,8 +142,14 @@ class Search:
             self.tried.append(told)
 
     def _best(self, plan: Plan, proposals: Sequence[Proposal]) -> Proposal | None:
+        self.ready(plan, [each.plan for each in proposals if each.plan.content not in self._prices])
         present = self._objective(plan)
-        priced = [(self._objective(each.plan), index, each) for index, each in enumerate(proposals)]
+        priced = []
+        for index, each in enumerate(proposals):
+            try:
+                priced.append((self._objective(each.plan), index, each))
+            except PlanError as unknown:
+                self.tried.append(Tried(each.strategy, each.change, each.answers, False, unknown.message))
         best: Proposal | None = None
         for objective, _, each in sorted(priced, key=lambda one: one[:2]):
             why = self._why_not(objective, present, each, best)
