@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from tauten.improve.simulate.library import Library, Visits
-from tauten.improve.simulate.tape import Event, Visit
+from tauten.improve.simulate.tape import Visit
 from tauten.improve.situation import Asks
 from tauten.plan.lower import Lowered, Step
 from tauten.statistics import percentile
@@ -30,7 +30,7 @@ class TapedFacts:
         seen = self._seen(step)
         items, together = 0, 0.0
         for visits in seen.values():
-            items += sum(event.role == role for visit in visits.values() for event in _events(visit))
+            items += sum(event.role == role for visit in visits.values() for event in visit.events())
             together += max((_at_once(visit, role) for visit in visits.values()), default=0)
         if not seen:
             return Asks(0.0, 0.0, 0.0)
@@ -42,7 +42,7 @@ class TapedFacts:
             event.seconds
             for visits in self._seen(step).values()
             for visit in visits.values()
-            for event in _events(visit)
+            for event in visit.events()
             if event.role == role and event.seconds > 0.0
         ]
         return percentile(runs, 0.5) if runs else 0.0
@@ -52,13 +52,9 @@ class TapedFacts:
         return self._library.seen(self._lowered, step) if step is not None else {}
 
 
-def _events(visit: Visit) -> Iterator[Event]:
-    return (event for level in visit.levels for chain in level.chains for event in chain)
-
-
 def _work_s(visit: Visit) -> float:
     gaps_s = sum(level.gap_s for level in visit.levels) + visit.tail_s
-    return gaps_s + sum(event.seconds + event.gap_s for event in _events(visit))
+    return gaps_s + sum(event.seconds + event.gap_s for event in visit.events())
 
 
 def _at_once(visit: Visit, role: str) -> int:

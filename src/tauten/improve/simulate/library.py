@@ -1,14 +1,15 @@
 """What was seen of each step under each way to run it, and what its models cost: all that a simulation knows.
 
 A plan that was never run is put together from the plans that were: each step plays what it did under the same
-choice. A run of several plans so teaches what any mixture of their choices would do.
+settings. What a step asks of a model that answers batches does not hang on the engine that runs it, so a step that
+was seen on one engine is known on another whose runs were measured, by themselves or in another plan.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,12 +20,31 @@ from tauten.improve.simulate.costs import Cost, StreamCost, fitted, thinned
 from tauten.improve.simulate.tape import BODY, CREW, Event, Level, Tape, Visit
 from tauten.plan.lower import Lowered, Step
 from tauten.plan.plan import ModelChoice
+from tauten.run.contracts import batches_itself
 from tauten.run.visits import base_name
 from tauten.statistics import percentile
 
 Visits = dict[str, Visit]  # of one request to one step, by their names
 Runs = list[tuple[float, float]]  # (weight, seconds)
 EVERY = 1 << 10  # threads: an engine that is told no number takes every core there is
+
+
+class Unknown(NamedTuple):
+    """What a plan wants and nothing is known of: a step under its settings, or the runs of one of its models."""
+
+    step: Step
+    role: str = ""  # "": the step was never seen so
+
+    @property
+    def choice(self) -> ModelChoice:
+        return self.step.models[self.role]
+
+
+class _Seen(NamedTuple):
+    """A step under one choice of its models."""
+
+    step: Step
+    visits: dict[str, Visits]  # item -> visits
 
 
 class Library:
@@ -34,7 +54,10 @@ class Library:
         self.inputs: dict[str, Mapping[str, Any]] = {}
         self.values: dict[str, Mapping[str, Any]] = {}
         self.costs: dict[str, Cost | StreamCost] = {}
-        self._visits: dict[str, dict[str, Visits]] = {}  # step key -> item -> visits
+        self._visits: dict[str, dict[str, _Seen]] = {}  # visit key -> choices -> what was seen
+        self._as_wanted: dict[
+            tuple[str, str], dict[str, Visits]
+        ] = {}  # the same at the costs of other choices
         self._runs: dict[str, Runs] = {}  # of a cost's key
         self._noise: dict[str, list[float]] = {}  # ratios of equal runs
         self._streams: dict[str, list[Event]] = {}
@@ -62,8 +85,9 @@ class Library:
                     other for each in tapes if (other := each.visits.get(name)) and _alike(other, visit)
                 ]
                 kept = self._median(step, others or [visit])
-                key = visit_key(lowered, step)
-                self._visits.setdefault(key, {}).setdefault(usual.id, {})[name] = kept
+                under = self._visits.setdefault(visit_key(lowered, step), {})
+                found = under.setdefault(choices_key(step), _Seen(step, {}))
+                found.visits.setdefault(usual.id, {})[name] = kept
         self._fit()
 
     def add_runs(self, choice: ModelChoice, runs: Runs) -> None:
@@ -114,6 +138,7 @@ class Library:
         return usual
 
     def _fit(self) -> None:
+        self._as_wanted.clear()
         for key, runs in self._runs.items():
             self.costs[key] = fitted(runs, threads=self._threads[key], noise=self._noise.get(key, ()))
         for key, streams in self._streams.items():
@@ -143,21 +168,54 @@ class Library:
             )
         return self.costs[key]
 
+    def unknown(self, lowered: Lowered) -> Iterator[Unknown]:
+        """What has to be measured before a plan can be simulated."""
+        for step in lowered.steps:
+            if not self._visits.get(visit_key(lowered, step)):
+                if step.models or step.view is not None:
+                    yield Unknown(step)
+                continue
+            for role, choice in step.models.items():
+                if choice.backend and self._asked(lowered, step, role) and cost_key(choice) not in self.costs:
+                    yield Unknown(step, role)
+
+    def _asked(self, lowered: Lowered, step: Step, role: str) -> bool:
+        """Whether a request was ever seen to use a model."""
+        under = self._visits[visit_key(lowered, step)].values()
+        return any(
+            event.role == role
+            for seen in under
+            for visits in seen.visits.values()
+            for visit in visits.values()
+            for event in visit.events()
+        )
+
     def tape(self, id: str, lowered: Lowered) -> Tape:
         """A request as it would go under a plan; raises PlanError E131 for a step that was not seen so."""
         visits: Visits = {}
         for step in lowered.steps:
-            found = self.seen(lowered, step)
-            for name, visit in found.get(id, {}).items():
-                visits[name] = self._slowed(step, visit)
+            visits.update(self.seen(lowered, step).get(id, {}))
         return Tape(id, self.inputs[id], visits, self.values[id], 0.0, 0.0)
 
     def seen(self, lowered: Lowered, step: Step) -> Mapping[str, Visits]:
-        """What each request was seen to do at a step, as the plan wants it; raises PlanError E131 where none was."""
-        key = visit_key(lowered, step)
-        found = self._visits.get(key)
-        if found is not None:
-            return found
+        """What each request does at a step, as the plan wants it: as seen, at what its models cost there.
+
+        Raises PlanError E131 where the step was never seen with its settings, or a model was not measured.
+        """
+        key, choices = visit_key(lowered, step), choices_key(step)
+        found = self._as_wanted.get((key, choices))
+        if found is None:
+            found = self._as_wanted[key, choices] = self._seen_as(key, choices, step)
+        return found
+
+    def _seen_as(self, key: str, choices: str, step: Step) -> dict[str, Visits]:
+        under = self._visits.get(key)
+        if under:
+            seen = under.get(choices) or next(reversed(under.values()))
+            return {
+                id: {name: self._priced(seen.step, step, visit) for name, visit in visits.items()}
+                for id, visits in seen.visits.items()
+            }
         if not step.models and step.view is None:
             return {}  # nothing of it was ever seen: a side that is not taken, or a control step
         raise PlanError(
@@ -166,28 +224,48 @@ class Library:
             code="E131",
         )
 
-    def _slowed(self, step: Step, visit: Visit) -> Visit:
+    def _priced(self, seen: Step, wanted: Step, visit: Visit) -> Visit:
         levels = [
             msgspec.structs.replace(
-                level, chains=tuple(tuple(self._slow(step, each) for each in chain) for chain in level.chains)
+                level,
+                chains=tuple(
+                    tuple(self._event_at(seen, wanted, each) for each in chain) for chain in level.chains
+                ),
             )
             for level in visit.levels
         ]
         return Visit(tuple(levels), visit.tail_s)
 
-    def _slow(self, step: Step, event: Event) -> Event:
-        """How much slower than its model's cost an item was."""
+    def _event_at(self, seen: Step, wanted: Step, event: Event) -> Event:
+        """An item at the cost of the wanted model: as much slower than that as it was than the one that was seen."""
         if event.role == CREW or event.seconds <= 0.0:
             return event
-        cost = self.cost(_choice(step, event.role))
+        cost = self.cost(_choice(seen, event.role))
         if isinstance(cost, StreamCost):
             return msgspec.structs.replace(event, slow=event.first_s / cost.first.line(event.fresh) or 1.0)
-        return msgspec.structs.replace(event, slow=event.seconds / cost.line(event.total))
+        slow = event.seconds / cost.line(event.total)
+        now = self.cost(_choice(wanted, event.role))
+        assert isinstance(now, Cost)  # streams are only known as they were seen
+        return msgspec.structs.replace(event, slow=slow, seconds=slow * now.line(event.total))
 
 
 def visit_key(lowered: Lowered, step: Step) -> str:
-    """How a step was run, but for what decides nothing about one request alone: batches."""
-    return msgspec.json.encode(msgspec.structs.replace(step_key(lowered, step), batch=1)).decode()
+    """How a step was run, as far as that decides what it asks for: not how large batches are, nor on which engine
+    those run; how streams were made, which shows in what they read and give."""
+    streams = msgspec.structs.replace(
+        step_key(lowered, step), batch=1, variant="", backend="", precision="", threads=0
+    )
+    made = [
+        cost_key(choice)
+        for choice in step.models.values()
+        if choice.backend and batches_itself(choice.backend)
+    ]
+    return " ".join([msgspec.json.encode(streams).decode(), *made])
+
+
+def choices_key(step: Step) -> str:
+    """What runs the models of a step."""
+    return " ".join(cost_key(choice) for choice in step.models.values())
 
 
 def cost_key(choice: ModelChoice) -> str:

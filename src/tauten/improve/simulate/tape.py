@@ -9,7 +9,7 @@ their first and their last increment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -53,6 +53,10 @@ class Visit(msgspec.Struct, frozen=True):
 
     levels: tuple[Level, ...]
     tail_s: float = 0.0  # its own code after the last level
+
+    def events(self) -> Iterator[Event]:
+        """All that it asks for."""
+        return (event for level in self.levels for chain in level.chains for event in chain)
 
 
 class Tape(msgspec.Struct, frozen=True):
