@@ -7,13 +7,12 @@ model is kept. So ranges are those of real inputs, prepared in the one place tha
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tauten.describe.payload import Payload
-from tauten.describe.stage import Context, StageKind
+from tauten.describe.stage import StageKind
 from tauten.errors import InputError
 from tauten.improve.compress.recipe import Feed
 from tauten.shelf import Shelf
@@ -70,7 +69,7 @@ async def calibrate(
     Runs the stage that ships for the model on its default backend. Raises InputError E278 where no stage
     does, or no input of the recording is of its kind; and what the stage raises.
     """
-    from tauten.run.engine import Engine
+    from tauten.improve.measuring.overheard import Ear, OverhearingEngine
 
     kind, role = stage_of(model)
     payloads = list(_fitting(recording, kind))
@@ -80,14 +79,13 @@ async def calibrate(
             help="give one with inputs of that kind",
             code="E278",
         )
-    heard: list[Mapping[str, Any]] = []
-    listening = _listening(kind, role, heard)
-    async with Engine(store) as engine:
+    ear = Ear(most)
+    async with OverhearingEngine(store, ear=ear) as engine:
         for payload in payloads:
-            await engine.run_stage(listening, (payload,), {})
-            if len(heard) >= most:
+            await engine.run_stage(kind, (payload,), {})
+            if len(ear.heard(kind.name, role)) >= most:
                 break
-    return Calibration(heard[:most], kind.roles[role].options)
+    return Calibration(ear.heard(kind.name, role), kind.roles[role].options)
 
 
 def digest(feeds: Iterable[Feed]) -> str:
@@ -109,36 +107,3 @@ def _fitting(recording: Recording, kind: StageKind[..., Any]) -> Iterator[Payloa
     kinds = kind.inputs[kind.sole].kinds
     for item in recording:
         yield from (payload for payload in item.inputs.values() if isinstance(payload, kinds))
-
-
-class _Listener:
-    """A stage's `Context` that notes what goes to one model."""
-
-    def __init__(self, context: Context, role: str, heard: list[Mapping[str, Any]]) -> None:
-        self._context, self._role, self._heard = context, role, heard
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    async def infer(self, role: str, item: Mapping[str, Any]) -> Any:
-        if role == self._role:
-            self._heard.append(_copied(item))
-        return await self._context.infer(role, item)
-
-
-def _copied(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage may use the memory of its arrays again."""
-    import numpy as np
-
-    return {name: np.array(array) for name, array in item.items()}
-
-
-def _listening(kind: StageKind[..., Any], role: str, heard: list[Mapping[str, Any]]) -> StageKind[..., Any]:
-    """The same stage, overheard."""
-
-    @functools.wraps(kind.body)
-    async def body(**given: Any) -> Any:
-        given[kind.context_param] = _Listener(given[kind.context_param], role, heard)
-        return await kind.body(**given)
-
-    return StageKind(body, name=kind.name, effects=kind.effects, roles=kind.roles, views=kind.views)

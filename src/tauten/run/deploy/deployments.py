@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -35,6 +35,9 @@ class Deployments:
 
     A holder is a list of keys: what it takes is added, and `release` takes it back.
     """
+
+    batched: ClassVar[type[Deployment]] = Deployment
+    slotted: ClassVar[type[SlotDeployment]] = SlotDeployment
 
     def __init__(self, store: Models | None, clock: Clock) -> None:
         self._store = store
@@ -102,7 +105,7 @@ class Deployments:
         spec = ModelSpec(choice.model, choice.variant, files, choice.threads, choice.precision, options)
         label = f"{choice.model}/{choice.backend}"
         if batches_itself(choice.backend):
-            return SlotDeployment(backend(spec), label=label, clock=self._clock)
+            return self.slotted(backend(spec), label=label, clock=self._clock)
         kind = options.get("kind")  # a user's stage says itself whether it may run twice
         pure = getattr(kind, "effects", "pure") == "pure"
         return self._of_batches(choice, lambda: backend(spec), pure=pure)
@@ -111,7 +114,7 @@ class Deployments:
         self, choice: ModelChoice, make: Callable[[], BatchBackend], *, pure: bool = True
     ) -> Deployment:
         """A deployment with the settings of a choice."""
-        return Deployment(
+        return self.batched(
             make,
             label=f"{choice.model}/{choice.backend}",
             clock=self._clock,
