@@ -19,12 +19,13 @@ from tauten.cli.target import load_workflow, read_inputs
 from tauten.describe.payload import Payload
 from tauten.describe.slo import Slo, parse_slo
 from tauten.errors import InputError
+from tauten.explain.figures import figure
 from tauten.improve.load.arrivals import Arrivals, parse_arrivals
 from tauten.improve.load.bench import Bencher, Side, compared
 from tauten.improve.load.page import to_html
 from tauten.improve.load.result import Bench, worst
 from tauten.improve.load.schedule import Load
-from tauten.improve.load.screen import figure, to_text
+from tauten.improve.load.screen import to_text
 from tauten.improve.load.search import Found
 from tauten.improve.load.targets.workflow import WorkflowTarget
 from tauten.improve.load.verdict import Answer

@@ -43,6 +43,13 @@ def ms(value: float, digits: int) -> str:
     return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
+def figure(value: float) -> str:
+    """Three figures, or all of a whole number, with commas from 10,000 on; never an exponent."""
+    if abs(value) >= 100:
+        return f"{value:.0f}" if abs(value) < 9999.5 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.6f}".rstrip("0").rstrip(".") or "0"
+
+
 def hidden_change(row: ComparisonRow, digits: int) -> str:
     """Work that left the path, or came onto it, still costs: say how much is beside it."""
     sides = [ms(value, digits) for value in (row.a_hidden_ms, row.b_hidden_ms)]

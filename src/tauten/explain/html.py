@@ -1,20 +1,18 @@
 """The report: one HTML file without scripts and without requests, for a browser or a mail.
 
-Its Content-Security-Policy allows nothing but its own style sheet, by hash. Every name is escaped: stages
-and notes may hold anything. The same fragment is shown in notebooks.
+Every name is escaped: stages and notes may hold anything. The same fragment is shown in notebooks.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from typing import Final
 
 from tauten.explain.account import SOURCE_NAMES, Account, Comparison, StageRow
 from tauten.explain.figures import add_up, digits_for, hidden_change, ms, spent
+from tauten.explain.sheet import cells, page, table, wide
 from tauten.explain.waterfall import STYLE, patterns, svg, swatch
 from tauten.run.trace import SOURCES
 from tauten.run.visits import UNATTRIBUTED
@@ -25,15 +23,8 @@ NOTEBOOK_BARS: Final = 220  # an output cell stays under 60 kB, and a notebook h
 
 def to_html(shown: Account | Comparison) -> str:
     """The whole page."""
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     name = shown.a.header.workflow if isinstance(shown, Comparison) else shown.header.workflow
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-{digest}'\">"
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<title>{escape(name or 'Tauten')}: explain</title><style>{STYLE}</style></head>"
-        f"<body>{_body(shown, PAGE_BARS)}</body></html>\n"
-    )
+    return page(f"{name or 'Tauten'}: explain", _body(shown, PAGE_BARS), STYLE)
 
 
 def fragment(shown: Account | Comparison) -> str:
@@ -54,7 +45,7 @@ def _account(account: Account, most_bars: int) -> str:
             _header(account),
             _slo(account),
             f"<h2>One real request{_which(account)}, {ms(account.wall_ms, max(1, digits_for(account.wall_ms)))} ms</h2>",
-            f'<div class="wide">{svg(account, most_bars=most_bars)}</div>',
+            wide(svg(account, most_bars=most_bars), "Waterfall"),
             _legend([account]),
             _stages(account),
             _sources(account),
@@ -73,7 +64,7 @@ def _comparison(comparison: Comparison, most_bars: int) -> str:
         )
         parts.append(_slo(account))
         chart = svg(account, scale_ms=scale, title=f"Waterfall of plan {name}", most_bars=most_bars)
-        parts.append(f'<div class="wide">{chart}</div>')
+        parts.append(wide(chart, f"Waterfall of plan {name}"))
     parts.append(_legend([account for _, account in sides]))
     for name, account in sides:
         parts.append(
@@ -100,8 +91,10 @@ def _slo(account: Account) -> str:
     for line in account.header.slo:
         kind = {True: "good", False: "bad", None: "dim"}[line.met]
         verdict = f'<td class="{kind}">{escape(line.verdict)}</td>'
-        rows.append(f"<tr>{_cells([line.name])}{_cells([line.limit, line.p50, line.p95], 'n')}{verdict}</tr>")
-    return _tabular(["SLO", "limit", "p50", "p95", ""], rows, numbers=(1, 2, 3)) if rows else ""
+        rows.append(f"<tr>{cells([line.name])}{cells([line.limit, line.p50, line.p95], 'n')}{verdict}</tr>")
+    if not rows:
+        return ""
+    return wide(table(["SLO", "limit", "p50", "p95", ""], rows, numbers=(1, 2, 3)), "SLO")
 
 
 def _stages(account: Account) -> str:
@@ -113,12 +106,12 @@ def _stages(account: Account) -> str:
     where = ", ".join(
         f"{stage or 'between stages'} {ms(v, 2)}" for stage, v in list(account.unattributed_in.items())[:4]
     )
-    last = _cells([UNATTRIBUTED]) + _cells([ms(figures[-1], digits), "", "", ""], "n") + _cells([where])
+    last = cells([UNATTRIBUTED]) + cells([ms(figures[-1], digits), "", "", ""], "n") + cells([where])
     rows.append(f"<tr>{last}</tr>")
-    end = _cells(["total"]) + _cells([ms(total, digits), "", "", ""], "n") + _cells([spent(account.spent)])
+    end = cells(["total"]) + cells([ms(total, digits), "", "", ""], "n") + cells([spent(account.spent)])
     rows.append(f'<tr class="total">{end}</tr>')
     heads = ["stage", "ms on path", "estimate", "hidden", "slack", "of which"]
-    return f'<div class="wide">{_tabular(heads, rows, numbers=(1, 2, 3, 4))}</div>'
+    return wide(table(heads, rows, numbers=(1, 2, 3, 4)), "Stages")
 
 
 def _stage(row: StageRow, figure: float, digits: int) -> str:
@@ -135,8 +128,8 @@ def _stage(row: StageRow, figure: float, digits: int) -> str:
     hidden = ms(row.off_path_ms, digits) if row.off_path_ms else ""
     slack = ms(row.slack_ms, digits) if row.slack_ms else ""
     return (
-        f"<tr>{_cells([row.title])}{_cells([ms(figure, digits)], 'n')}"
-        f"{_cells([estimate + ('!' if row.far_off else '')], kind)}{_cells([hidden, slack], 'n')}<td>{causes}</td></tr>"
+        f"<tr>{cells([row.title])}{cells([ms(figure, digits)], 'n')}"
+        f"{cells([estimate + ('!' if row.far_off else '')], kind)}{cells([hidden, slack], 'n')}<td>{causes}</td></tr>"
     )
 
 
@@ -185,14 +178,14 @@ def _differences(comparison: Comparison) -> str:
     right = add_up([row.b_ms or 0.0 for row in comparison.rows], float(ms(b.wall_ms, digits)), digits)
     rows = []
     for row, old, new in zip(comparison.rows, left, right, strict=True):
-        cells = ["-" if row.a_ms is None else ms(old, digits), "-" if row.b_ms is None else ms(new, digits)]
-        figures = _cells([*cells, f"{new - old:+.{digits}f}"], "n")
-        beside = _cells([hidden_change(row, digits)], "dim")
-        rows.append(f"<tr>{_cells([row.stage])}{figures}{beside}</tr>")
+        sides = ["-" if row.a_ms is None else ms(old, digits), "-" if row.b_ms is None else ms(new, digits)]
+        figures = cells([*sides, f"{new - old:+.{digits}f}"], "n")
+        beside = cells([hidden_change(row, digits)], "dim")
+        rows.append(f"<tr>{cells([row.stage])}{figures}{beside}</tr>")
     totals = [ms(a.wall_ms, digits), ms(b.wall_ms, digits), f"{b.wall_ms - a.wall_ms:+.{digits}f}"]
-    rows.append(f'<tr class="total">{_cells(["total"])}{_cells(totals, "n")}<td></td></tr>')
+    rows.append(f'<tr class="total">{cells(["total"])}{cells(totals, "n")}<td></td></tr>')
     heads = ["stage", f"{comparison.name_a} ms", f"{comparison.name_b} ms", "diff", ""]
-    return f"<h2>Side by side</h2>{_tabular(heads, rows, numbers=(1, 2, 3))}"
+    return f"<h2>Side by side</h2>{wide(table(heads, rows, numbers=(1, 2, 3)), 'Side by side')}"
 
 
 def _ablation(comparison: Comparison) -> str:
@@ -200,18 +193,7 @@ def _ablation(comparison: Comparison) -> str:
     for row in comparison.ablation:
         p95 = "-" if row.p95_ms is None else f"{row.p95_ms:+.0f}"
         rows.append(
-            f"<tr>{_cells([row.change])}{_cells([f'{row.p50_ms:+.0f}', p95], 'n')}{_cells([row.note])}</tr>"
+            f"<tr>{cells([row.change])}{cells([f'{row.p50_ms:+.0f}', p95], 'n')}{cells([row.note])}</tr>"
         )
-    table = _tabular(["change", "p50 ms", "p95 ms", ""], rows, numbers=(1, 2))
-    return f"<h2>What each difference contributes</h2>{table}" if rows else ""
-
-
-def _cells(values: Iterable[str], kind: str = "") -> str:
-    mark = f' class="{kind}"' if kind else ""
-    return "".join(f"<td{mark}>{escape(value)}</td>" for value in values)
-
-
-def _tabular(heads: Sequence[str], rows: Iterable[str], *, numbers: Sequence[int] = ()) -> str:
-    marks = [' class="n"' if place in numbers else "" for place in range(len(heads))]
-    head = "".join(f"<th{mark}>{escape(name)}</th>" for name, mark in zip(heads, marks, strict=True))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    changes = wide(table(["change", "p50 ms", "p95 ms", ""], rows, numbers=(1, 2)), "Differences")
+    return f"<h2>What each difference contributes</h2>{changes}" if rows else ""

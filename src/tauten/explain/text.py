@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from tauten.explain.account import Account, Comparison, ComparisonRow, SloLine, StageRow
 from tauten.explain.figures import add_up, digits_for, hidden_change, ms, spent
+from tauten.explain.lines import clip, wrapped
 from tauten.explain.waterfall import text_bar
 from tauten.run.visits import UNATTRIBUTED
 
@@ -41,12 +42,12 @@ class _Layout(NamedTuple):
     width: int
 
     def row(self, name: str, figure: str, estimate: str, bar: str, why: str) -> str:
-        parts = [f"   {_clip(name, self.name):<{self.name}} {figure:>{self.figure}}"]
+        parts = [f"   {clip(name, self.name):<{self.name}} {figure:>{self.figure}}"]
         if self.estimates:
             parts.append(f" {estimate:>7}")
         if self.bars:
             parts.append(f"  {bar:<{BAR_WIDTH}}")
-        return _clip(("".join(parts) + f"  {why}").rstrip(), self.width)
+        return clip(("".join(parts) + f"  {why}").rstrip(), self.width)
 
     @property
     def left(self) -> int:
@@ -63,7 +64,7 @@ def to_text(account: Account, *, width: int = WIDTH, all_rows: bool = False, bar
         _table(account, width, all_rows, bars),
     ]
     parts += [_first_output(account), _path(account, width)]
-    return "\n\n".join(_wrapped(part, width) for part in parts if part) + "\n"
+    return "\n\n".join(wrapped(part, width) for part in parts if part) + "\n"
 
 
 def compare_text(comparison: Comparison, *, width: int = WIDTH, all_rows: bool = False) -> str:
@@ -73,7 +74,7 @@ def compare_text(comparison: Comparison, *, width: int = WIDTH, all_rows: bool =
     if b.header.plan != a.header.plan:
         parts += [_header(b), _slo(b.header.slo)]
     parts += [_requests(comparison), _compare_table(comparison, width, all_rows), _ablation(comparison)]
-    return "\n\n".join(_wrapped(part, width) for part in parts if part) + "\n"
+    return "\n\n".join(wrapped(part, width) for part in parts if part) + "\n"
 
 
 def _header(account: Account) -> str:
@@ -152,7 +153,7 @@ def _rest_lines(account: Account, folded: list[StageRow]) -> list[Line]:
     if folded:
         names = ", ".join(row.title for row in folded)
         lines.append(
-            Line(f"other ({len(folded)})", sum(r.exclusive_ms for r in folded), "", "", _clip(names, 34))
+            Line(f"other ({len(folded)})", sum(r.exclusive_ms for r in folded), "", "", clip(names, 34))
         )
     share = account.unattributed_ms / account.wall_ms * 100 if account.wall_ms else 0.0
     where = max(account.unattributed_in, key=account.unattributed_in.__getitem__, default="")
@@ -234,9 +235,9 @@ def _compare_table(comparison: Comparison, width: int, all_rows: bool) -> str:
     name_width = min(30, max(len(row.stage) for row in rows))
 
     def line(name: str, old: str, new: str, diff: str) -> str:
-        return f"   {_clip(name, name_width):<{name_width}}  {old:>14} {new:>14} {diff:>10}"
+        return f"   {clip(name, name_width):<{name_width}}  {old:>14} {new:>14} {diff:>10}"
 
-    heads = [_clip(f"{name} ms", 14) for name in (comparison.name_a, comparison.name_b)]
+    heads = [clip(f"{name} ms", 14) for name in (comparison.name_a, comparison.name_b)]
     printed = [line("stage", heads[0], heads[1], "diff")]
     for row, old, new in zip(rows, lefts, rights, strict=True):
         cells = ["-" if row.a_ms is None else ms(old, digits), "-" if row.b_ms is None else ms(new, digits)]
@@ -282,24 +283,6 @@ def _ablation(comparison: Comparison) -> str:
     lines = [f" {'What each difference contributes':<{width + 6}} {'p50':>9} {'p95':>9}"]
     for place, row in enumerate(comparison.ablation, 1):
         p95 = "-" if row.p95_ms is None else _signed(row.p95_ms, 0)
-        text = f"  {place:>2}  {_clip(row.change, width):<{width}}   {_signed(row.p50_ms, 0):>9} {p95:>9}   {row.note}"
+        text = f"  {place:>2}  {clip(row.change, width):<{width}}   {_signed(row.p50_ms, 0):>9} {p95:>9}   {row.note}"
         lines.append(text.rstrip())
-    return "\n".join(lines)
-
-
-def _clip(text: str, width: int) -> str:
-    """Control characters are shown, never sent to a terminal."""
-    safe = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    return safe if len(safe) <= width else f"{safe[: max(0, width - 1)]}…"
-
-
-def _wrapped(block: str, width: int) -> str:
-    lines = []
-    for line in block.split("\n"):
-        safe = "".join(c if c.isprintable() else "\ufffd" for c in line)
-        if len(safe) > width:
-            indent = " " * (len(safe) - len(safe.lstrip()) + 2)
-            lines += textwrap.wrap(safe, width, subsequent_indent=indent, drop_whitespace=True) or [""]
-        else:
-            lines.append(safe)
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from tauten.clock import Clock, real
 from tauten.describe.slo import Slo
 from tauten.errors import InputError
+from tauten.explain.figures import figure
 from tauten.improve.load.figures import judged, misses_of, times
 from tauten.improve.load.generator import Generator, Stop
 from tauten.improve.load.meter import Costs, Meter, generator_cost_s
@@ -22,7 +23,6 @@ from tauten.improve.load.mistaken import Mistaken
 from tauten.improve.load.result import Comparison, Run, result
 from tauten.improve.load.samples import Sample, Samples, joined
 from tauten.improve.load.schedule import Load
-from tauten.improve.load.screen import figure
 from tauten.improve.load.search import Found, Trial, find_max_rate
 from tauten.improve.load.target import Target
 from tauten.statistics import percentile, queries_needed

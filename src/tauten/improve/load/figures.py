@@ -139,6 +139,11 @@ _MEASURES: Final[dict[str, tuple[float, Measure]]] = {
 }
 
 
+def quantile_of(limit: str) -> float:
+    """The percentile, as a share, at which a limit on time stands."""
+    return _MEASURES[limit][0]
+
+
 def judged(slo: Slo) -> dict[float, dict[str, float]]:
     """The limits on time by the percentile at which they stand."""
     found: dict[float, dict[str, float]] = {}

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from typing import Final
 
+from tauten.explain.figures import figure
+from tauten.explain.lines import wrapped
 from tauten.improve.load.figures import QUANTILES, Part, Quantile, Times
 from tauten.improve.load.plot import text_curve
 from tauten.improve.load.result import Bench, Comparison, Run
@@ -27,7 +27,7 @@ def to_text(bench: Bench) -> str:
     else:
         parts += [_run(run, bench) for run in bench.runs]
     parts += [_comparison(bench), _verdict(bench)]
-    return "\n\n".join(_wrapped(part) for part in parts if part) + "\n"
+    return "\n\n".join(wrapped(part, WIDTH) for part in parts if part) + "\n"
 
 
 def _header(bench: Bench) -> str:
@@ -260,22 +260,3 @@ def _search(found: Found) -> str:
 def _verdict(bench: Bench) -> str:
     word = {"missed": "MISSED", "void": "VOID", "failed": "FAILED"}.get(bench.answer, bench.answer)
     return "\n".join([f" {word}", *(f"   {why}" for why in bench.why)])
-
-
-def figure(value: float) -> str:
-    """Three figures, or all of a whole number, with commas from 10,000 on; never an exponent."""
-    if value >= 100:
-        return f"{value:.0f}" if value < 9999.5 else f"{value:,.0f}"
-    return f"{value:.3g}" if value >= 1e-3 else f"{value:.6f}".rstrip("0").rstrip(".") or "0"
-
-
-def _wrapped(part: str) -> str:
-    lines: list[str] = []
-    for line in part.split("\n"):
-        lines += [line] if len(line) <= WIDTH else _broken(line)
-    return "\n".join(lines)
-
-
-def _broken(line: str) -> Sequence[str]:
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, drop_whitespace=True, break_on_hyphens=False)
