@@ -1,4 +1,5 @@
-"""Files that are written in one move: whoever reads one finds the old one or the new one, whole."""
+"""Files that are written in one move: whoever reads one finds the old one or the new one, whole; and those that grow
+line by line."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -32,3 +33,23 @@ def replace(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def append(path: Path, line: bytes) -> None:
+    """Add one whole line, on the disk when this returns; begun anew where a crash cut the last one. Raises MachineError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b", buffering=0) as file:
+            file.seek(0, os.SEEK_END)
+            cut = False
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                cut = file.read(1) != b"\n"
+            file.write(b"\n" * cut + line + b"\n")
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise MachineError(
+            f"cannot write {path}: {error.strerror}",
+            help="free disk space or choose another folder",
+            code="E302",
+        ) from error

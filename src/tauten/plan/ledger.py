@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from tauten.errors import InputError, MachineError
+from tauten.plan.files import append
 from tauten.statistics import Interval, clopper_pearson
 from tauten.statistics.conformal import conformal_interval
 
@@ -115,7 +116,7 @@ class Ledger:
                 code="E252",
             )
         if self.path is not None:
-            _append(self.path, msgspec.json.encode(row))
+            append(self.path, msgspec.json.encode(row))
         self.rows.append(row)
 
     def errors(self, family: Family, what: str = "") -> list[float]:
@@ -171,23 +172,3 @@ class Ledger:
 
 def _usable(row: Row) -> bool:
     return all(0.0 < value < math.inf for value in (row.predicted, row.measured))
-
-
-def _append(path: Path, line: bytes) -> None:
-    """One write of a whole line, on the disk when this returns; begun anew where a crash cut the last one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b", buffering=0) as file:
-            file.seek(0, os.SEEK_END)
-            cut = False
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                cut = file.read(1) != b"\n"
-            file.write(b"\n" * cut + line + b"\n")
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise MachineError(
-            f"cannot write {path}: {error.strerror}",
-            help="free disk space or choose another folder",
-            code="E302",
-        ) from error

@@ -8,7 +8,7 @@ was seen on one engine is known on another whose runs were measured, by themselv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -64,11 +64,13 @@ class Library:
         self._threads: dict[str, int] = {}
         self._together: dict[str, tuple[tuple[int, float], ...]] = {}
         self._slots: dict[str, int] = {}
+        self._alone: set[str] = set()  # costs of which runs of several sizes are known
 
     # -- learning -----------------------------------------------------------------------------------------
 
-    def add(self, seen: Captured) -> None:
-        """Take what was seen of one plan; of repeats that asked for other things than the usual one only that."""
+    def add(self, seen: Captured, *, only: Collection[str] | None = None) -> None:
+        """Take what was seen of one plan; of repeats that asked for other things than the usual one only that.
+        Of the stages named `only`, where some are: what others did behind them hangs on what these gave."""
         lowered = seen.lowered
         steps = {step.name: step for step in lowered.steps}
         for (name, role), slots in seen.slots.items():
@@ -79,7 +81,7 @@ class Library:
             self.values.setdefault(usual.id, usual.values)
             for name, visit in usual.visits.items():
                 step = steps.get(base_name(name))
-                if step is None:
+                if step is None or (only is not None and stage_name(step) not in only):
                     continue
                 others = [
                     other for each in tapes if (other := each.visits.get(name)) and _alike(other, visit)
@@ -93,6 +95,7 @@ class Library:
     def add_runs(self, choice: ModelChoice, runs: Runs) -> None:
         """Take runs of a model that were measured by themselves: (weight of the batch, seconds)."""
         self._runs.setdefault(cost_key(choice), []).extend(runs)
+        self._alone.add(cost_key(choice))
         self._threads.setdefault(cost_key(choice), choice.threads or EVERY)
         self._fit()
 
@@ -176,12 +179,16 @@ class Library:
                     yield Unknown(step)
                 continue
             for role, choice in step.models.items():
-                if choice.backend and self._asked(lowered, step, role) and cost_key(choice) not in self.costs:
+                if choice.backend and self.asked(lowered, step, role) and cost_key(choice) not in self.costs:
                     yield Unknown(step, role)
 
-    def _asked(self, lowered: Lowered, step: Step, role: str) -> bool:
+    def wants_runs(self, choice: ModelChoice) -> bool:
+        """Whether a model was never run by itself: of requests one at a time nobody learns what batches cost."""
+        return not batches_itself(choice.backend) and cost_key(choice) not in self._alone
+
+    def asked(self, lowered: Lowered, step: Step, role: str) -> bool:
         """Whether a request was ever seen to use a model."""
-        under = self._visits[visit_key(lowered, step)].values()
+        under = self._visits.get(visit_key(lowered, step), {}).values()
         return any(
             event.role == role
             for seen in under
@@ -247,6 +254,11 @@ class Library:
         now = self.cost(_choice(wanted, event.role))
         assert isinstance(now, Cost)  # streams are only known as they were seen
         return msgspec.structs.replace(event, slow=slow, seconds=slow * now.line(event.total))
+
+
+def stage_name(step: Step) -> str:
+    """The stage that a step belongs to: itself, or the one that it decodes for."""
+    return step.name if step.view is None else step.name.rpartition(".")[0]
 
 
 def visit_key(lowered: Lowered, step: Step) -> str:

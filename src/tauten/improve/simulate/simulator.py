@@ -29,6 +29,7 @@ from tauten.plan.plan import Plan
 from tauten.run.door.objective import aim_of, budget_of
 from tauten.run.engine import PREPARATION_THREADS, Engine
 from tauten.run.request import ANY_TIME
+from tauten.run.slowed import Delays
 from tauten.statistics import percentile
 
 Arrivals = Iterable[tuple[float, str]]
@@ -43,6 +44,7 @@ class Done(msgspec.Struct, frozen=True):
     seconds: float
     first_s: float
     error: str = ""
+    slowed_s: Mapping[str, float] = {}  # what steps of it were delayed by, where delays were drawn
 
 
 class Simulated(msgspec.Struct, frozen=True):
@@ -51,6 +53,7 @@ class Simulated(msgspec.Struct, frozen=True):
     plan: str
     done: list[Done]
     busy: float  # share of the machine's cores that models and code took
+    core_seconds: float  # that they took
     batches: Mapping[str, Mapping[int, int]]  # deployment -> size -> how often
 
     def latency_ms(self, quantile: float) -> float:
@@ -84,12 +87,20 @@ class Simulator:
         self.library = library
         self.shared = shared
 
-    def run(self, plan: Plan, arrivals: Arrivals, *, slo: Slo | None = None, seed: int = 0) -> Simulated:
+    def run(
+        self,
+        plan: Plan,
+        arrivals: Arrivals,
+        *,
+        slo: Slo | None = None,
+        seed: int = 0,
+        delays: Delays | None = None,
+    ) -> Simulated:
         """What would become of requests that arrive so under a plan. With an SLO the door refuses by it.
 
         Raises PlanError E131 where something that the plan wants was never measured.
         """
-        found: Simulated = run_virtual(_Run(self, plan, slo, seed).main(arrivals))
+        found: Simulated = run_virtual(_Run(self, plan, slo, seed, delays).main(arrivals))
         return found
 
 
@@ -103,11 +114,14 @@ class _SimulatedEngine(Engine):
 
 
 class _Run:
-    def __init__(self, simulator: Simulator, plan: Plan, slo: Slo | None, seed: int) -> None:
+    def __init__(
+        self, simulator: Simulator, plan: Plan, slo: Slo | None, seed: int, delays: Delays | None
+    ) -> None:
         self.library = simulator.library
         self.plan = plan
         self.slo = slo
         self.seed = seed
+        self.delays = delays
         self.machine = Machine(simulator.shared)
         self.workflow = simulator.workflow
         self.tapes: dict[str, Tape] = {}
@@ -123,10 +137,12 @@ class _Run:
         deployments = TapedDeployments(self.library.cost, self.machine, loop.time, self.seed)
         async with _SimulatedEngine(deployments, loop.time, self.seed) as engine:
             self.engine, self.id = engine, await engine.open(workflow, self.plan)
+            if self.delays is not None:
+                self.delays.slow(engine.plans[self.id])
             await self._drive(arrivals, loop)
             batches = {view.label: view.batch_sizes for view in engine.deployments.views().values()}
         spent = self.machine.core_seconds / (self.machine.shared.cores * max(loop.time(), 1e-9))
-        return Simulated(self.plan.id, self.done, spent, batches)
+        return Simulated(self.plan.id, self.done, spent, self.machine.core_seconds, batches)
 
     async def _drive(self, arrivals: Arrivals, loop: asyncio.AbstractEventLoop) -> None:
         """Open loop: a request comes when it is due, whatever became of those before."""
@@ -157,4 +173,5 @@ class _Run:
             error = refused.code
         now, trace = loop.time(), request.trace
         first = now if trace.first_output is None else trace.first_output
-        self.done.append(Done(id, at_s, now - trace.start, first - trace.start, error))
+        slowed = self.delays.drawn.get(request.id, {}) if self.delays is not None else {}
+        self.done.append(Done(id, at_s, now - trace.start, first - trace.start, error, slowed))

@@ -1,0 +1,180 @@
+"""What an optimisation has measured so far, on the disk: who asks again for the same gets the same, so that a search
+that was interrupted goes on where it was, and ends where it would have ended.
+
+One JSON object a line, written as soon as it is known. What a crash cut off is passed over, and measured again.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tauten.describe.graph import Graph
+from tauten.describe.payload import Text
+from tauten.describe.slo import Slo
+from tauten.improve.load.result import Run
+from tauten.improve.load.schedule import Load
+from tauten.improve.optimizer.testbed import Items, Runs, Scored, Testbed
+from tauten.improve.simulate.capture import Captured
+from tauten.improve.simulate.tape import Tape, Visit
+from tauten.plan.files import append
+from tauten.plan.lower import lower
+from tauten.plan.plan import Plan
+
+LONGEST: Final = 200  # letters of a value that is kept as it is; longer ones decide nothing by their letters
+
+
+class Journal:
+    """Answers by the question, in a file that only grows; without a path only in memory."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.known: dict[str, Any] = {}
+        for line in path.read_bytes().splitlines() if path is not None and path.exists() else ():
+            self._read(line)
+
+    def _read(self, line: bytes) -> None:
+        try:
+            key, value = msgspec.json.decode(line, type=tuple[str, Any])
+        except msgspec.DecodeError:  # cut off by a crash
+            return
+        self.known[key] = value
+
+    def ask(self, question: Any, answer: Callable[[], Any]) -> Any:
+        """The answer that is known, or the one that is found now, which is kept. Plain values only."""
+        key = hashlib.sha256(msgspec.json.encode(question, order="deterministic")).hexdigest()
+        if key not in self.known:
+            line = msgspec.json.encode((key, answer()))
+            if self.path is not None:
+                append(self.path, line)
+            self.known[key] = msgspec.json.decode(line)[1]  # what is read later is what is used now
+        return self.known[key]
+
+
+class Remembered:
+    """A testbed that asks a journal first."""
+
+    def __init__(self, testbed: Testbed, journal: Journal, graph: Graph) -> None:
+        self.testbed = testbed
+        self.journal = journal
+        self.graph = graph
+
+    def capture(self, plan: Plan, items: Items) -> Captured:
+        asked = ["capture", plan.content.decode(), [id for id, _ in items]]
+        kept = self.journal.ask(asked, lambda: _kept(self.testbed.capture(plan, items)))
+        return _captured(kept, self.graph, plan, dict(items))
+
+    def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:
+        asked = ["runs", plan.content.decode(), step, role, [id for id, _ in items]]
+        found = self.journal.ask(asked, lambda: self.testbed.runs(plan, step, role, items))
+        return [(weight, seconds) for weight, seconds in found]
+
+    def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
+        """One question an item, so that more items later ask for these alone."""
+        content = plan.content.decode()
+        wanted = [id for id in ids if self._key(content, id) not in self.journal.known]
+        fresh = self.testbed.scores(plan, wanted) if wanted else {}
+        return {
+            id: Scored(*self.journal.ask(["score", content, id], lambda id=id: fresh[id]))  # type: ignore[misc]
+            for id in ids
+        }
+
+    def bench(self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo) -> list[Run]:
+        """Never remembered: what is promised of a plan was measured just now."""
+        return self.testbed.bench(plans, items, load, rounds, slo)
+
+    @staticmethod
+    def _key(content: str, id: str) -> str:
+        return hashlib.sha256(msgspec.json.encode(["score", content, id], order="deterministic")).hexdigest()
+
+
+# -- tapes as plain values -----------------------------------------------------------------------------------
+
+
+def _kept(seen: Captured) -> dict[str, Any]:
+    return {
+        "tapes": [[_tape(tape) for tape in tapes] for tapes in seen.tapes],
+        "slots": [[step, role, slots] for (step, role), slots in seen.slots.items()],
+    }
+
+
+def _tape(tape: Tape) -> dict[str, Any]:
+    return {
+        "id": tape.id,
+        "visits": {name: msgspec.to_builtins(visit, enc_hook=repr) for name, visit in tape.visits.items()},
+        "values": {name: _value(value) for name, value in tape.values.items()},
+        "seconds": tape.seconds,
+        "first_s": tape.first_s,
+    }
+
+
+def _captured(
+    kept: Mapping[str, Any], graph: Graph, plan: Plan, inputs: Mapping[str, Mapping[str, Any]]
+) -> Captured:
+    tapes = [[_read(tape, inputs) for tape in each] for each in kept["tapes"]]
+    slots = {(step, role): count for step, role, count in kept["slots"]}
+    return Captured(lower(graph, plan), tapes, slots)
+
+
+def _read(kept: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> Tape:
+    visits = {name: _visit(visit) for name, visit in kept["visits"].items()}
+    values = {name: _stand_in(value) for name, value in kept["values"].items()}
+    return Tape(kept["id"], inputs[kept["id"]], visits, values, kept["seconds"], kept["first_s"])
+
+
+def _visit(kept: Any) -> Visit:
+    for level in kept["levels"]:
+        for chain in level["chains"]:
+            for event in chain:
+                event["group"] = _hashable(event.get("group"))
+    return msgspec.convert(kept, Visit)
+
+
+def _hashable(group: Any) -> Any:
+    return tuple(_hashable(each) for each in group) if isinstance(group, list) else group
+
+
+class Stand:
+    """What stands for a value of which only its truth matters."""
+
+    __slots__ = ("truth",)
+
+    def __init__(self, truth: bool) -> None:
+        self.truth = truth
+
+    def __bool__(self) -> bool:
+        return self.truth
+
+
+def _value(value: Any) -> Any:
+    """A step's result as far as the order of steps hangs on it: whether it is there, true, how long, which word."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str | Text):
+        text = value if isinstance(value, str) else value.text
+        return {"text": text[:LONGEST], "kind": type(value).__name__}
+    if isinstance(value, list | tuple):
+        return [_value(each) for each in value]
+    return {"truth": _truth(value)}
+
+
+def _truth(value: Any) -> bool:
+    try:
+        return bool(value)
+    except (TypeError, ValueError):  # an array of several numbers: no condition can be made of it
+        return True
+
+
+def _stand_in(kept: Any) -> Any:
+    if isinstance(kept, list):
+        return [_stand_in(each) for each in kept]
+    if isinstance(kept, dict):
+        if "text" in kept:
+            return Text(kept["text"]) if kept["kind"] == "Text" else kept["text"]
+        return Stand(kept["truth"])
+    return kept

@@ -1,0 +1,142 @@
+"""Finds out what has to be known before plans can be simulated: runs what is missing, and only that.
+
+A step that was never seen with some settings is seen by running requests under a plan that has them. Several steps
+are varied in one such plan, each once: what a step does hangs on its own settings. A model that was never measured on
+some engine is run by itself.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from tauten.describe.graph import Graph
+from tauten.errors import TautenError
+from tauten.improve.optimizer.testbed import Items, Testbed
+from tauten.improve.simulate.library import Library, cost_key, stage_name
+from tauten.plan.lower import Lowered, Step, lower
+from tauten.plan.plan import Plan, StagePlan
+
+Say = Callable[[str], None]
+
+
+class Learner:
+    """What is known of a workflow, and how it grows. `refused` keeps, by plan, why nothing could be learned."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        items: Items,
+        testbed: Testbed,
+        *,
+        more: Callable[[], bool] = lambda: True,
+        say: Say = lambda text: None,
+    ) -> None:
+        self.graph = graph
+        self.items = items
+        self.testbed = testbed
+        self.library = Library()
+        self.more = more
+        self.say = say
+        self.failures: list[str] = []
+        self._failed: set[str] = set()  # settings of stages, and costs, that could not be had
+
+    def learn(self, present: Plan, wanted: Sequence[Plan]) -> None:
+        """Whatever is missing to simulate the wanted plans, as far as time allows. What fails is kept as a reason
+        and never tried again."""
+        self._see(present, wanted)
+        self._measure(wanted)
+
+    # -- steps ------------------------------------------------------------------------------------------------
+
+    def _see(self, present: Plan, wanted: Sequence[Plan]) -> None:
+        left = self._variations([present, *wanted])
+        while left and self.more():
+            turn = {stage: variants[0] for stage, variants in left.items()}
+            self._capture(_apart(present), turn)
+            left = self._variations([present, *wanted])
+
+    def _variations(self, wanted: Sequence[Plan]) -> dict[str, list[StagePlan]]:
+        """By stage the settings under which it was never seen."""
+        found: dict[str, dict[str, StagePlan]] = {}
+        for plan in wanted:
+            for unknown in self.library.unknown(lower(self.graph, plan)):
+                if unknown.role:
+                    continue
+                stage = stage_name(unknown.step)
+                settings = msgspec.structs.replace(plan.stage(stage), beside=(), why="", locked=False)
+                key = _spelled(stage, settings)
+                if key not in self._failed:
+                    found.setdefault(stage, {})[key] = settings
+        return {stage: list(each.values()) for stage, each in found.items()}
+
+    def _capture(self, plan: Plan, turn: dict[str, StagePlan]) -> None:
+        """Run requests with these stages varied; where that fails, with one of them at a time."""
+        for stage, settings in turn.items():
+            plan = msgspec.structs.replace(plan, stages={**plan.stages, stage: settings})
+        self.say(f"run {len(self.items)} requests{_with(turn)}")
+        before = {_spelled(stage, settings) for stage, settings in turn.items()}
+        try:
+            seen = self.testbed.capture(plan, self.items)
+        except TautenError as error:
+            if len(turn) > 1:
+                bare = {name: each for name, each in plan.stages.items() if name not in turn}
+                for stage, settings in turn.items():
+                    self._capture(msgspec.structs.replace(plan, stages=bare), {stage: settings})
+                return
+            if not self.library.inputs:
+                raise  # the very first plan: there is nothing to optimise
+            self.failures.append(f"{', '.join(turn)}: {error.message}")
+            self._failed |= before
+            return
+        self.library.add(seen, only=set(turn) if self.library.inputs else None)
+        self._failed |= before  # whatever it did not show, running it again will not show either
+
+    # -- models -----------------------------------------------------------------------------------------------
+
+    def _measure(self, wanted: Sequence[Plan]) -> None:
+        for plan in wanted:
+            lowered = lower(self.graph, plan)
+            for step, role in self._unmeasured(lowered):
+                if not self.more():
+                    return
+                self._run(plan, step, role)
+
+    def _unmeasured(self, lowered: Lowered) -> list[tuple[Step, str]]:
+        """Models of which no run is known, or none in a batch larger than the plan now allows."""
+        found = []
+        for step in lowered.steps:
+            for role, choice in step.models.items():
+                key = cost_key(choice)
+                asked = choice.backend and self.library.asked(lowered, step, role)
+                if asked and key not in self._failed and self.library.wants_runs(choice):
+                    found.append((step, role))
+        return found
+
+    def _run(self, plan: Plan, step: Step, role: str) -> None:
+        choice = step.models[role]
+        threads = f" on {choice.threads} threads" if choice.threads else ""
+        self.say(f"{choice.model} by itself: {choice.backend} {choice.precision}{threads}".rstrip())
+        self._failed.add(cost_key(choice))
+        try:
+            runs = self.testbed.runs(plan, step.name, role, self.items)
+        except TautenError as error:
+            self.failures.append(f"{step.name}.{role} on {choice.backend}: {error.message}")
+            return
+        self.library.add_runs(choice, runs)
+
+
+def _apart(plan: Plan) -> Plan:
+    """The plan one step after another: what runs side by side slows each other."""
+    stages = {name: msgspec.structs.replace(stage, beside=()) for name, stage in plan.stages.items()}
+    return msgspec.structs.replace(plan, stages=stages)
+
+
+def _spelled(stage: str, settings: StagePlan) -> str:
+    return f"{stage} {msgspec.json.encode(settings, order='deterministic').decode()}"
+
+
+def _with(turn: dict[str, StagePlan]) -> str:
+    return f" with other settings of {', '.join(turn)}" if turn else ""

@@ -1,0 +1,46 @@
+"""Where plans are run for real: what an optimizer asks of a machine."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from tauten.describe.slo import Slo
+from tauten.improve.load.result import Run
+from tauten.improve.load.schedule import Load
+from tauten.improve.simulate.capture import Captured
+from tauten.plan.plan import Plan
+
+Items = Sequence[tuple[str, Mapping[str, Any]]]
+"""(id, bound inputs) of recorded requests."""
+Runs = list[tuple[float, float]]
+"""(weight of the batch, seconds) of runs of one model."""
+
+
+class Scored(NamedTuple):
+    """What came of one labelled request."""
+
+    score: float  # 0 to 1 by the workflow's metric; 0 where it failed
+    answer: str  # hash of what it gave
+
+
+class Testbed(Protocol):
+    """One workflow on one machine. Everything blocks, and raises what the workflow or an engine raises."""
+
+    def capture(self, plan: Plan, items: Items) -> Captured:
+        """Tapes of requests, one at a time, a few times each."""
+        ...
+
+    def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:
+        """A model of a step by itself, as the plan runs it, on what the requests give it, in batches of several
+        sizes."""
+        ...
+
+    def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
+        """What labelled requests of the recording score under a plan."""
+        ...
+
+    def bench(self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo) -> list[Run]:
+        """All plans in turn under the same load, in rounds whose order is drawn anew; a run for each."""
+        ...
