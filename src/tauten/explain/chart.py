@@ -135,6 +135,17 @@ def limit(frame: Frame, y: float, text: str) -> str:
     )
 
 
+def title_y(frame: Frame, text: str) -> str:
+    """What the upright axis shows, above it."""
+    return f'<text class="tick axis" x="{frame.left - 6}" y="{frame.top - 10}" text-anchor="start">{escape(text)}</text>'
+
+
+def title_x(frame: Frame, text: str) -> str:
+    """What the lower axis shows, at its right end."""
+    x, y = frame.width - frame.right, frame.height - frame.bottom + 34
+    return f'<text class="tick axis" x="{x}" y="{y}" text-anchor="end">{escape(text)}</text>'
+
+
 def dot(x: float, y: float, kind: str, about: str, radius: float = 3) -> str:
     """A point, which says what it is to whoever rests on it."""
     return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"><title>{escape(about)}</title></circle>'
