@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ import msgspec
 from tauten.describe.graph import Graph
 from tauten.describe.slo import Slo
 from tauten.describe.turn import Answers
+from tauten.plan.card import Card
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import Lowered, Step, lower
 from tauten.plan.plan import Choices, ModelChoice, Plan
@@ -43,6 +44,21 @@ class Asks(NamedTuple):
     together: float  # items that it asks for at once
 
 
+class Tokens(NamedTuple):
+    """What the streams of one model of a step read and wrote, in tokens; all zeros where none was seen."""
+
+    prompt: float  # in the mean
+    fresh: float  # of these not in a cache, in the mean
+    longest_prompt: float
+    answer: float  # the median
+    longest: float
+    first_s: float  # until the first token, the median
+    token_s: float  # each further one, the median
+
+
+NO_TOKENS = Tokens(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
 class Facts(Protocol):
     """What was measured of a workflow."""
 
@@ -58,12 +74,62 @@ class Facts(Protocol):
         """Seconds of a run of one item under the present plan; 0.0 where it was never seen."""
         ...
 
+    def tokens(self, step: str, role: str) -> Tokens: ...
+
+    def quoted(self, step: str) -> float | None:
+        """The share of three words in a row of a step's answers that stand in what it read; None: not known."""
+        ...
+
+
+class Forms(Protocol):
+    """The forms of models that lie on this machine, and how others are made."""
+
+    def cards(self, model: str) -> Sequence[Card]:
+        """One of each form that is here, the model's default first; without figures where none were measured."""
+        ...
+
+    def unbuilt(self, model: str) -> Sequence[Unbuilt]:
+        """Recipes that could make another form of it, and have not."""
+        ...
+
+    def readers(self, format: str) -> Sequence[str]:
+        """The backends that read a format."""
+        ...
+
+
+class Unbuilt(NamedTuple):
+    """A recipe that was not followed for a model."""
+
+    recipe: str
+    writes: str  # a format
+    doubt: str  # why it is not advised; empty where it may well pay
+
+
+class NoForms:
+    """Nothing is known of any form."""
+
+    def cards(self, model: str) -> Sequence[Card]:
+        return ()
+
+    def unbuilt(self, model: str) -> Sequence[Unbuilt]:
+        return ()
+
+    def readers(self, format: str) -> Sequence[str]:
+        return ()
+
 
 class Situation:
     """A plan, the workflow and machine that it is for, and what is known of them. `rate` in requests a second."""
 
     def __init__(
-        self, graph: Graph, plan: Plan, hardware: Hardware, slo: Slo, rate: float, facts: Facts
+        self,
+        graph: Graph,
+        plan: Plan,
+        hardware: Hardware,
+        slo: Slo,
+        rate: float,
+        facts: Facts,
+        forms: Forms | None = None,
     ) -> None:
         self.graph = graph
         self.plan = plan
@@ -71,6 +137,7 @@ class Situation:
         self.slo = slo
         self.rate = rate
         self.facts = facts
+        self.forms: Forms = forms or NoForms()
 
     @cached_property
     def lowered(self) -> Lowered:

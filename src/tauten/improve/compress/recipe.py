@@ -74,7 +74,7 @@ class Recipe(msgspec.Struct, frozen=True):
 
     `reads` and `writes` are formats as cards name them (onnx, openvino). `replaces` are the source's files
     that the made ones stand for; all others are taken over. `tools` are the packages whose versions shape
-    the result. `extra` is the install extra that brings them.
+    the result. `extra` is the install extra that brings them. `doubt` is why an optimizer does not advise it.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Recipe(msgspec.Struct, frozen=True):
     settings: dict[str, Setting] = {}
     needs_calibration: bool = False
     extra: str = "local"
+    doubt: str = ""
 
     def read_settings(self, given: Settings) -> dict[str, Value]:
         """Every setting, given or by default; InputError E276 with the closest name for one it lacks."""

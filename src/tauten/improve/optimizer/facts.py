@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tauten.improve.optimizer.quoting import quoted_share, readable, written
 from tauten.improve.simulate.library import Library, Visits
 from tauten.improve.simulate.tape import Visit
-from tauten.improve.situation import Asks
+from tauten.improve.situation import NO_TOKENS, Asks, Tokens
 from tauten.plan.lower import Lowered, Step
 from tauten.statistics import percentile
 
@@ -46,6 +47,41 @@ class TapedFacts:
             if event.role == role and event.seconds > 0.0
         ]
         return percentile(runs, 0.5) if runs else 0.0
+
+    def tokens(self, step: str, role: str) -> Tokens:
+        streams = [
+            event
+            for visits in self._seen(step).values()
+            for visit in visits.values()
+            for event in visit.events()
+            if event.role == role and event.stream
+        ]
+        if not streams:
+            return NO_TOKENS
+        prompts, answers = [event.weight for event in streams], [event.tokens for event in streams]
+        later_s = [
+            (event.seconds - event.first_s) / (event.tokens - 1.0) for event in streams if event.tokens > 1.0
+        ]
+        return Tokens(
+            prompt=sum(prompts) / len(prompts),
+            fresh=sum(event.fresh for event in streams) / len(streams),
+            longest_prompt=max(prompts),
+            answer=percentile(answers, 0.5),
+            longest=max(answers),
+            first_s=percentile([event.first_s for event in streams], 0.5),
+            token_s=percentile(later_s, 0.5) if later_s else 0.0,
+        )
+
+    def quoted(self, step: str) -> float | None:
+        """In the mean of the requests whose answer was kept."""
+        stage = self._lowered.graph.stages.get(step)
+        shares = []
+        for id in self._seen(step) if stage is not None else ():
+            values, inputs = self._library.values.get(id, {}), self._library.inputs.get(id, {})
+            if stage is not None and (said := readable(values.get(step))):
+                read = " ".join(written(each, inputs, values) for each in stage.inputs.values())
+                shares.append(quoted_share(said, read))
+        return sum(shares) / len(shares) if shares else None
 
     def _seen(self, name: str) -> Mapping[str, Visits]:
         step: Step | None = self._steps.get(name)

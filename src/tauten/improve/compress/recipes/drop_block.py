@@ -51,4 +51,5 @@ RECIPE = Recipe(
             -3, "from 0, or from the end: the third last was missed least of the three measured"
         ),
     },
+    doubt="an encoder that was not trained for it misses any of its blocks",
 )
