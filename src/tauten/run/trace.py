@@ -57,6 +57,7 @@ CAUSES: Final = [
     "assemble",
     "turn",
     "client",
+    "slowed",
     "unattributed",
 ]
 
@@ -66,13 +67,13 @@ SOURCES: Final[dict[str, str]] = {
     **dict.fromkeys(("transfer", "remote", "limit"), "network"),
     **dict.fromkeys(("admission", "queue", "batch_wait", "loop", "route", "assemble"), "contention"),
     **dict.fromkeys(("lookup", "load"), "io"),
-    **dict.fromkeys(("turn", "client"), "outside"),
+    **dict.fromkeys(("turn", "client", "slowed"), "outside"),
     "unattributed": "unattributed",
 }
 """The five sources that users know, the two that lie outside, and what nobody claims."""
 
 WAITING: Final = frozenset(
-    {"admission", "queue", "batch_wait", "limit", "assemble", "loop", "turn", "client"}
+    {"admission", "queue", "batch_wait", "limit", "assemble", "loop", "turn", "client", "slowed"}
 )
 """Causes in which nothing works for the request; working rows own an instant before these do."""
 

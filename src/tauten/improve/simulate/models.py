@@ -93,7 +93,7 @@ class TapedSlots:
         await self.machine.work(seconds, first.threads, first.memory, self.engine)
         yield Chunk(tokens=min(1, round(event.tokens)), at=self.clock())
         rest = max(0.0, event.tokens - 1.0)
-        each_s = cost.token_s * drawn(cost.ratios, self.draws.random())
+        each_s = cost.token_s * drawn(cost.ratios, self.draws.random()) * event.slow_tokens
         await self.machine.work(rest * each_s, first.threads, first.memory, self.engine)
         yield Chunk(tokens=round(rest), done=True, finish="stop", at=self.clock())
 

@@ -37,6 +37,7 @@ class Event(msgspec.Struct, frozen=True):
     stream: bool = False
     gap_s: float = 0.0  # after the one before it in its chain, or after its level began
     slow: float = 1.0  # times longer than the cost of its model says that it took
+    slow_tokens: float = 1.0  # of a stream, after its first increment
 
 
 class Level(msgspec.Struct, frozen=True):
