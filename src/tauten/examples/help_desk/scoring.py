@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+import tauten as tt
 from tauten.improve.recording import Item, Label
 
 
@@ -36,11 +37,21 @@ def score(item: Item, answer: Any, passages: Sequence[Any] | None = None) -> Out
     found = bool(answer.found)
     if not label.answerable:
         return Outcome(correct=not found, hit_rank=None, refused_right=not found)
-    quoted = f"{_field(answer, 'text')}\n{_field(answer, 'code')}"
     candidates = [answer] if passages is None else passages
-    return Outcome(
-        correct=found and accepts(label, quoted), hit_rank=_rank(label, candidates), refused_right=found
-    )
+    return Outcome(correct=_right(label, answer), hit_rank=_rank(label, candidates), refused_right=found)
+
+
+@tt.metric(name="right answers")
+def metric(answer: Sequence[Any], label: Label) -> bool:
+    """The quotation holds the accepted content, or the request was rightly refused; the model's words do not count."""
+    quoted = next((reply.answer for reply in answer if reply.answer is not None), None)
+    return quoted is not None and _right(label, quoted)
+
+
+def _right(label: Label, answer: Any) -> bool:
+    if not label.answerable or not answer.found:
+        return not label.answerable and not answer.found
+    return accepts(label, f"{_field(answer, 'text')}\n{_field(answer, 'code')}")
 
 
 def accepts(label: Label, text: str) -> bool:

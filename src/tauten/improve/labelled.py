@@ -1,0 +1,182 @@
+"""What a workflow brings along to be judged by: a metric and labelled recordings that stand beside it.
+
+In the workflow's module, or in its package: a metric in the package itself or its `scoring`, a function
+``recording(*, split=None)`` in the package itself or its `recording`. So a command needs no flag for either.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tauten.describe.workflow import Workflow
+from tauten.errors import InputError
+from tauten.improve.quality import Metric
+from tauten.improve.recording import Item, Label, Recording
+from tauten.improve.replay import Served
+from tauten.run.values import join
+
+TOPIC = "topic:"
+"""Starts the tag that tells which items are related: answers to one topic are right or wrong together."""
+
+
+def metric_of(workflow: Workflow[..., Any]) -> Metric | None:
+    """The metric beside a workflow: the one called `metric`, else the only one of its module or package.
+
+    Raises InputError where there are several.
+    """
+    for place in _places(workflow, "scoring"):
+        found = {name: value for name, value in vars(place).items() if isinstance(value, Metric)}
+        if "metric" in found:
+            return found["metric"]
+        different = set(found.values())
+        if len(different) > 1:
+            raise InputError(
+                f"{place.__name__} has {len(different)} metrics ({', '.join(sorted(found))})",
+                help="call the one that judges the workflow `metric`",
+                code="E253",
+            )
+        if different:
+            return different.pop()
+    return None
+
+
+def recording_of(workflow: Workflow[..., Any], split: str | None = None) -> Recording | None:
+    """The recording beside a workflow, or one split of it; None where it brings none.
+
+    Raises InputError where it has no item of that split.
+    """
+    for place in _places(workflow, "recording"):
+        made = _made(getattr(place, "recording", None), split)
+        if made is None:
+            continue
+        if not isinstance(made, Recording):
+            raise InputError(
+                f"{place.__name__}.recording gave {type(made).__name__}, expected a Recording",
+                help="return tauten.improve.recording.Recording(name, items)",
+                code="E245",
+            )
+        if not len(made):
+            raise InputError(
+                f"the recording of {workflow.name} has no item of the split {split!r}",
+                help=f"its splits are {', '.join(_splits(place))}; or give the folder of a recording",
+                code="E245",
+            )
+        return made
+    return None
+
+
+def open_recording(workflow: Workflow[..., Any], given: str = "", split: str | None = None) -> Recording:
+    """The recording that a command line names: a folder, a split of the workflow's own (``dev``), or "" for its own.
+
+    Raises InputError where there is none.
+    """
+    if given and (Path(given) / "items.jsonl").is_file():
+        kept = Recording.load(given)
+        return kept if split is None else kept.select(split=split)
+    own = recording_of(workflow, given or split)
+    if own is None:
+        seen = f"{given!r} is not the folder of a recording, and " if given else ""
+        raise InputError(
+            f"{seen}{workflow.name} brings no recording along",
+            help="give --recording FOLDER, or write `def recording(*, split=None)` beside the workflow",
+            code="E245",
+        )
+    return own
+
+
+def labelled(items: Iterable[Item]) -> list[Item]:
+    """The items of which anything is known that an answer can be judged by."""
+    return [item for item in items if item.label != Label()]
+
+
+def clusters(items: Iterable[Item]) -> dict[str, str]:
+    """Which items are related, by their tag ``topic:NAME``; an item without is alone."""
+    found = {}
+    for item in items:
+        topics = [tag.removeprefix(TOPIC) for tag in item.tags if tag.startswith(TOPIC)]
+        found[item.id] = topics[0] if topics else item.id
+    return found
+
+
+# -- scores --------------------------------------------------------------------------------------------------
+
+
+def answer_of(workflow: Workflow[..., Any], served: Served) -> Any:
+    """What calling the workflow would have given: streamed texts joined, other increments as a list, else the value."""
+    values = served.values
+    if workflow.streams:
+        return join(values, workflow.output)
+    return values[0] if len(values) == 1 else join(values, workflow.output)
+
+
+def score(metric: Metric, workflow: Workflow[..., Any], served: Served, label: Any) -> float:
+    """The score of one request: 0.0 where it failed, whatever came before, else what the metric says.
+
+    The metric is given what `answer_of` tells, and the item's label. Raises InputError where it raises.
+    """
+    if served.error is not None:
+        return 0.0
+    answer = answer_of(workflow, served)
+    try:
+        return metric(answer, label)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"metric `{metric.name}` raised {type(error).__name__} on {served.id}: {error}",
+            help="a metric gives 0 for an answer that it cannot read",
+            code="E253",
+        ) from error
+
+
+def scores(
+    metric: Metric, workflow: Workflow[..., Any], served: Iterable[Served], items: Iterable[Item]
+) -> dict[str, float]:
+    """The score of every labelled item that was run, by its id."""
+    labels: Mapping[str, Label] = {item.id: item.label for item in labelled(items)}
+    return {each.id: score(metric, workflow, each, labels[each.id]) for each in served if each.id in labels}
+
+
+# -- where to look -------------------------------------------------------------------------------------------
+
+
+def _places(workflow: Workflow[..., Any], sibling: str) -> Iterator[ModuleType]:
+    """The workflow's module, its package, and that module of the package."""
+    function: Any = workflow.function
+    while isinstance(function, functools.partial):
+        function = function.func
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    if module is None:
+        return
+    yield module
+    package = module.__package__
+    if not package:
+        return
+    if package != module.__name__:
+        yield importlib.import_module(package)
+    name = f"{package}.{sibling}"
+    if name != module.__name__ and importlib.util.find_spec(name) is not None:
+        yield importlib.import_module(name)
+
+
+def _made(found: Any, split: str | None) -> Any:
+    """What something called `recording` gives; None where it is not a recording or a maker of one."""
+    if isinstance(found, Recording):
+        return found if split is None else found.select(split=split)
+    if inspect.isfunction(found) and "split" in inspect.signature(found).parameters:
+        return found(split=split)
+    return None
+
+
+def _splits(place: ModuleType) -> list[str]:
+    every = _made(getattr(place, "recording", None), None)
+    return sorted({item.split for item in every}) if isinstance(every, Recording) else []
