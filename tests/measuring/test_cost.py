@@ -12,7 +12,10 @@ from onnx import helper, numpy_helper
 from serve.kit_onnx import linear, pick, write
 from tauten.errors import InputError
 from tauten.improve.measuring import graphs
-from tauten.improve.measuring.cost import cost_of, count
+from tauten.improve.measuring.cost import cost_of, count, memory_share
+from tauten.plan.hardware import Hardware
+from tauten.plan.peaks import Bandwidth, MatrixRate, Peaks
+from tauten.plan.roofline import Point
 
 
 def test_a_product_is_two_operations_a_multiply_and_add(tmp_path: Path) -> None:
@@ -107,3 +110,25 @@ def test_a_cost_has_one_line_of_work_for_each_size_of_item(tmp_path: Path) -> No
     assert (cost.weight_bytes, cost.operators) == (64, 1)
     with pytest.raises(InputError, match="no items"):
         cost_of(longer, [])
+
+
+def test_the_share_in_which_a_model_moves_bytes_is_the_rooflines(tmp_path: Path) -> None:
+    path, item = graphs.product(tmp_path, 64), {"x": np.ones((64, 64), np.float32)}
+    moved = 64 * 64 * 4 + 2 * 64 * 64 * 4
+    peaks = Peaks(
+        Hardware(2),
+        (MatrixRate("onnx", "f32", 1, 2.0 * 64**3),),  # a second of arithmetic
+        (Bandwidth("memory", 1, moved * 4.0),),  # and a quarter of one of copying
+    )
+    point = Point(threads=1, engine="onnx")
+    assert memory_share(path, [item], peaks, point, unbatched=True) == pytest.approx(0.25)
+    slow = Peaks(Hardware(2), peaks.matrix, (Bandwidth("memory", 1, moved / 2.0),))
+    assert memory_share(path, [item], slow, point, unbatched=True) == pytest.approx(1.0)
+    assert memory_share(path, [item], Peaks(Hardware(2)), point, unbatched=True) == 0.0
+
+
+def test_of_items_the_one_of_median_size_is_counted(tmp_path: Path) -> None:
+    path = linear(tmp_path)
+    peaks = Peaks(Hardware(2), (MatrixRate("onnx", "f32", 1, 1e3),), (Bandwidth("memory", 1, 1e3),))
+    items = [{"x": np.ones(4, np.float32)}] * 2 + [{"x": np.ones(5, np.float32)}]  # the file takes four
+    assert 0.0 < memory_share(path, items, peaks, Point(threads=1)) <= 1.0

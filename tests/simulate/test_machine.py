@@ -9,7 +9,9 @@ import random
 import pytest
 
 from tauten.clock import run_virtual
-from tauten.improve.simulate.machine import Machine, Shared
+from tauten.improve.simulate.machine import Machine, Shared, shared_of
+from tauten.plan.hardware import Hardware
+from tauten.plan.peaks import CoRun, Peaks
 
 
 async def ended(machine: Machine, *jobs: tuple[float, float, int, float]) -> list[float]:
@@ -90,3 +92,27 @@ def test_nothing_is_lost_or_made_however_jobs_come() -> None:
     assert all(
         end >= starts + seconds - 1e-9 for end, (starts, seconds, _, _) in zip(ends, jobs, strict=True)
     )
+
+
+def peaks(cores: int, *co_run: CoRun) -> Peaks:
+    return Peaks(Hardware(cores), co_run=co_run)
+
+
+def test_a_simulated_machine_slows_jobs_as_the_measured_one_did() -> None:
+    """Two jobs of each kind that was measured take, side by side, as many times longer as they were measured to."""
+    seen = peaks(4, CoRun("compute", "compute", 4, 2.6), CoRun("memory", "memory", 1, 1.7))
+    shared = shared_of(seen)
+    assert times(shared, *[(0.0, 0.5, 4, 0.0)] * 2) == pytest.approx([0.5 * 2.6] * 2)
+    assert times(shared, *[(0.0, 0.5, 1, 1.0)] * 2) == pytest.approx([0.5 * 1.7] * 2)
+    assert times(shared, *[(0.0, 0.5, 1, 0.0)] * 2) == pytest.approx([0.5] * 2)
+
+
+def test_what_was_not_measured_costs_nothing_and_noise_makes_nothing_faster() -> None:
+    assert shared_of(peaks(2)) == Shared(cores=2)
+    lucky = peaks(2, CoRun("compute", "compute", 2, 1.9), CoRun("memory", "memory", 1, 0.97))
+    assert shared_of(lucky) == Shared(cores=2)
+
+
+def test_on_one_core_jobs_only_take_turns() -> None:
+    seen = peaks(1, CoRun("compute", "compute", 1, 2.1), CoRun("memory", "memory", 1, 2.4))
+    assert shared_of(seen) == Shared(cores=1)

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from tauten.errors import InputError, MachineError
-from tauten.plan.roofline import ModelCost, Work
+from tauten.plan.peaks import Peaks
+from tauten.plan.roofline import ModelCost, Point, Work, formula
 
 Shape = tuple[int, ...]
 
@@ -84,24 +85,45 @@ def _tables(graph: Any) -> set[str]:
 
 
 def cost_of(
-    path: Path, items: Sequence[Mapping[str, Any]], weight: Callable[[Mapping[str, Any]], float] | None = None
+    path: Path,
+    items: Sequence[Mapping[str, Any]],
+    weight: Callable[[Mapping[str, Any]], float] | None = None,
+    *,
+    unbatched: bool = False,
 ) -> ModelCost:
     """The cost of a model from items as they reach its backend: arrays without the batch axis.
 
-    One count for each size among the items; `weight` says an item's size (default: how many numbers it
+    Of `unbatched` models the arrays are whole. One count for each size among the items; `weight` says an item's size (default: how many numbers it
     holds, as the tensor backends do).
     """
     size_of = weight or _elements
     sizes = {size_of(item): item for item in items}
     if not sizes:
         raise InputError("no items to count a model with", help="give one at least", code="E255")
+    batch = () if unbatched else (1,)
     counted = {
-        size: count(path, {name: (1, *_shape_of(array)) for name, array in item.items()})
+        size: count(path, {name: (*batch, *_shape_of(array)) for name, array in item.items()})
         for size, item in sorted(sizes.items())
     }
     last = counted[max(counted)]
     work = tuple(Work(size, each.flops, each.activation_bytes) for size, each in counted.items())
     return ModelCost(last.weight_bytes, work, last.operators)
+
+
+def memory_share(
+    path: Path, items: Sequence[Mapping[str, Any]], peaks: Peaks, point: Point, *, unbatched: bool = False
+) -> float:
+    """The share of a run's time, 0 to 1, in which a graph moves bytes and neighbours that do so slow it down.
+
+    At `point`, of an item of the size that is the median of these; 0.0 where the peaks say too little. Raises as
+    `count`.
+    """
+    sizes = sorted(_elements(item) for item in items)
+    middle = sizes[len(sizes) // 2] if sizes else 0.0
+    usual = [item for item in items if _elements(item) == middle][:1]
+    cost = cost_of(path, usual, unbatched=unbatched)
+    found = formula(cost, peaks, msgspec.structs.replace(point, shape=middle))
+    return found.memory if found is not None else 0.0
 
 
 def _shape_of(array: Any) -> Shape:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from tauten.plan.peaks import Peaks
+
 _DONE = 1e-12  # seconds: less than this is rounding
 
 
@@ -25,6 +27,23 @@ class Shared(msgspec.Struct, frozen=True):
     )
     # times longer two jobs take that both live from memory alone, one core each; 1: the bandwidth is for both
     crowded: float = 1.0
+
+
+def shared_of(peaks: Peaks) -> Shared:
+    """What jobs share on the machine whose peaks were measured.
+
+    Two jobs with all cores each get half of them, which makes them twice as long: what they were longer than that,
+    they were interrupted. Two that copy, a core each, have all they need but bandwidth. Where nothing was measured,
+    neither costs anything.
+    """
+    cores = peaks.hardware.cores
+    split = peaks.slowdown("compute", "compute", cores) if cores > 1 else None
+    copying = peaks.slowdown("memory", "memory", 1) if cores > 1 else None
+    return Shared(
+        cores,
+        interrupted=max(1.0, split / 2.0) if split is not None else 1.0,
+        crowded=max(1.0, copying) if copying is not None else 1.0,
+    )
 
 
 class Engine:
