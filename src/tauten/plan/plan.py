@@ -289,6 +289,11 @@ def _table(values: dict[str, Any]) -> Any:
     return table
 
 
+def staged(name: str, keys: dict[str, Any]) -> StagePlan:
+    """One stage from the keys that a plan file spells: what `stage_keys` gives. Raises PlanError."""
+    return _Reader("", name).stage(name, keys)
+
+
 # -- fitting a plan to a workflow ----------------------------------------------------------------------
 
 

@@ -52,7 +52,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str  # naive, best zero-effort, after overlap ..., chosen
     plan: str  # as TOML
     simulated: Figures
-    measured: Figures | None = None
+    measured: Figures | None = None  # at the stated rate
+    alone: Figures | None = None  # measured with one request at a time
     intervals: dict[str, Interval] = {}  # of the measured figures, by their names
     quality: float | None = None  # share of right answers, where labels tell
     quality_loss: float = 0.0  # upper bound against the naive plan; 0 where answers are the same

@@ -8,6 +8,7 @@ until a whole round brings nothing. Those that may change answers are asked only
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -63,6 +64,15 @@ class Tried(msgspec.Struct, frozen=True):
     why: str
     objective: float | None = None  # None for a refusal
     figures: Figures | None = None
+    before: Figures | None = None  # of the plan that it would have changed
+
+
+class Taken(NamedTuple):
+    """A change that was taken, and the plans on its two sides."""
+
+    tried: Tried
+    before: Plan
+    after: Plan
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -95,15 +105,31 @@ class Search:
         self.more = more  # whether there is time for one more candidate
         self.ready = ready
         self.tried: list[Tried] = []
+        self.taken: list[Taken] = []
+        self.usual: Figures | None = None  # of the first plan: what counts where the SLO sets no limit
         self._prices: dict[bytes, Figures] = {}
 
     def run(self, plan: Plan) -> Found:
         """Improve a plan; the same prices give the same plan."""
-        self.usual = self._figures(plan)
-        for lossy in (False, True):
-            if lossy and not self._figures(plan).missed(self.slo):
-                break
+        kept = self.improve(plan, lossy=False)
+        return self.improve(kept.plan, lossy=True)
+
+    def improve(self, plan: Plan, *, lossy: bool) -> Found:
+        """By changes that keep answers, or by those that may alter them: by these only while the SLO is missed."""
+        present = self._figures(plan)
+        self.usual = self.usual or present
+        if not lossy or present.missed(self.slo):
             plan = self._rounds(plan, lossy=lossy)
+        return self._found(plan)
+
+    def take_back(self, why: str) -> Found:
+        """The plan before the last change that was taken; it is kept among the tried with the reason."""
+        last = self.taken.pop()
+        place = next(index for index, each in enumerate(self.tried) if each is last.tried)
+        self.tried[place] = msgspec.structs.replace(last.tried, taken=False, why=why)
+        return self._found(last.before)
+
+    def _found(self, plan: Plan) -> Found:
         return Found(plan, self._figures(plan), self.tried)
 
     def _rounds(self, plan: Plan, *, lossy: bool) -> Plan:
@@ -124,8 +150,17 @@ class Search:
             best = self._best(plan, found)
             if best is None:
                 return plan
+            self.taken.append(Taken(self._told(best), plan, best.plan))
             plan = best.plan
         return plan
+
+    def _told(self, taken: Proposal) -> Tried:
+        """What was kept of a change that has just been taken."""
+        return next(
+            each
+            for each in reversed(self.tried)
+            if each.taken and (each.strategy, each.change) == (taken.strategy, taken.change)
+        )
 
     def _asked(self, strategy: Strategy, plan: Plan) -> list[Proposal]:
         proposals = []
@@ -162,6 +197,7 @@ class Search:
                     why or each.why,
                     objective,
                     self._figures(each.plan),
+                    self._figures(plan),
                 )
             )
             if not why:
@@ -177,7 +213,7 @@ class Search:
         return self.allowed(each)
 
     def _objective(self, plan: Plan) -> float:
-        return self._figures(plan).objective(self.slo, self.usual)
+        return self._figures(plan).objective(self.slo, self.usual or Figures({}))
 
     def _figures(self, plan: Plan) -> Figures:
         content = plan.content

@@ -1,0 +1,151 @@
+"""Whether changes that may alter answers may stay: chosen on some labelled requests, confirmed once on the others."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from tauten.improve.optimizer.outcome import Labels
+from tauten.improve.optimizer.testbed import Scored, Testbed
+from tauten.improve.quality import Evidence, Verdict, compare, scored, split
+from tauten.improve.situation import Proposal
+from tauten.plan.plan import Plan
+from tauten.statistics import items_needed, smallest_provable_loss
+
+CONFIDENCE: Final = 0.95
+SELECTION: Final = 0.25  # of the labelled items: choosing takes few, a proof takes all that are left
+FIRST: Final = 24  # items that a candidate is tried on first: what halves the answers shows at once
+LOOKS: Final = 60  # items of the selection that a candidate sees at most
+
+
+class Gate:
+    """The labelled items of a recording and what a change may lose (a share of right answers, 0 to 1)."""
+
+    def __init__(
+        self,
+        testbed: Testbed,
+        items: Sequence[str],
+        allowed_loss: float,
+        *,
+        clusters: Mapping[str, str] | None = None,
+        seed: int = 0,
+        more: Callable[[], bool] = lambda: True,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.testbed = testbed
+        self.items = list(items)
+        self.clusters = {id: clusters[id] for id in items} if clusters is not None else None
+        self.halves = split(items, seed, SELECTION, clusters=self.clusters)
+        self.allowed_loss = allowed_loss
+        self.seed = seed
+        self.more = more
+        self.say = say
+        self.before: Plan | None = None  # what lossy changes are judged against
+        self.verdicts: dict[bytes, Verdict] = {}  # of the selection, by what runs
+
+    @property
+    def labels(self) -> Labels:
+        """What these labels can prove, before anything is searched."""
+        n = len({self._topic(id) for id in self.halves.confirmation})  # items of a topic fall together
+        provable = smallest_provable_loss(n, confidence=CONFIDENCE) if n else 1.0
+        enough = provable <= self.allowed_loss
+        needed = (
+            0 if enough or not self.allowed_loss else items_needed(self.allowed_loss, confidence=CONFIDENCE)
+        )
+        return Labels(n, provable, self.allowed_loss, needed)
+
+    def _topic(self, id: str) -> str:
+        return self.clusters[id] if self.clusters is not None else id
+
+    def _topics(self, ids: Sequence[str]) -> dict[str, str] | None:
+        """The clusters of some items; None where each stands alone, so that the exact test applies."""
+        found = {id: self._topic(id) for id in ids}
+        return found if len(set(found.values())) < len(found) else None
+
+    # -- choosing ---------------------------------------------------------------------------------------------
+
+    def allowed(self, proposal: Proposal) -> str:
+        """Why a proposal may not be taken; empty where it may. Identical and equivalent ones always may."""
+        if proposal.answers != "lossy":
+            return ""
+        if reason := self.hopeless():
+            return reason
+        assert self.before is not None  # the optimizer says against what before it tries lossy ones
+        verdict = self._looked_at(self.before, proposal.plan)
+        if verdict is None:
+            return "there was no time left to judge it"
+        self.verdicts[proposal.plan.content] = verdict
+        if verdict.loss > self.allowed_loss or verdict.decision == "reject":
+            worse = ", ".join(flip.item for flip in verdict.bad_flips[:3])
+            return (
+                f"{len(verdict.bad_flips)} of {verdict.n} answers got worse, {len(verdict.good_flips)} better "
+                f"(loss {verdict.loss * 100:.1f} points): {worse}"
+            )
+        return ""
+
+    def hopeless(self) -> str:
+        """Why no change that may alter answers could ever be proven harmless; empty where one could."""
+        if not self.allowed_loss:
+            return "the SLO allows no loss of quality"
+        labels = self.labels
+        if labels.needed:
+            return (
+                f"cannot conclude: {labels.items} labelled requests bound a loss by "
+                f"{labels.provable_loss * 100:.1f} points at best, n >= {labels.needed}"
+            )
+        return ""
+
+    def _looked_at(self, before: Plan, after: Plan) -> Verdict | None:
+        """A verdict on the selection: on a few items first, on the others only where those leave hope."""
+        verdict = None
+        for count in dict.fromkeys((FIRST, LOOKS)):
+            ids = self.halves.selection[:count]
+            if not ids or not self.more():
+                return verdict
+            verdict = self._judged(before, after, ids)
+            if verdict.loss > 2 * self.allowed_loss or len(ids) < count:
+                return verdict
+        return verdict
+
+    # -- confirming -------------------------------------------------------------------------------------------
+
+    def confirmed(self, before: Plan, after: Plan, candidates: int) -> Evidence:
+        """The one look at the items that nothing was chosen by; corrected for how many candidates take it."""
+        ids = self.halves.confirmation
+        old, new = self.scores(before, ids), self.scores(after, ids)
+        was, now = _numbers(old), _numbers(new)
+        level = 1.0 - (1.0 - CONFIDENCE) / max(1, candidates)  # Bonferroni: they are asked one after another
+        topics = self._topics(ids)
+        verdict = compare(was, now, self.allowed_loss, level, clusters=topics, seed=self.seed)
+        hashes = {id: (old[id].answer, new[id].answer) for id in ids}
+        return Evidence(
+            metric="",
+            confidence=CONFIDENCE,
+            items=scored(was, now, hashes=hashes, clusters=topics),
+            verdict=verdict,
+            candidates=candidates,
+            seed=self.seed,
+            plan_before=before.id,
+            plan_after=after.id,
+        )
+
+    def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
+        self.say(f"judge {len(ids)} answers of {plan.id}")
+        return self.testbed.scores(plan, ids)
+
+    def _judged(self, before: Plan, after: Plan, ids: Sequence[str]) -> Verdict:
+        return compare(
+            _numbers(self.scores(before, ids)),
+            _numbers(self.scores(after, ids)),
+            self.allowed_loss,
+            CONFIDENCE,
+            clusters=self._topics(ids),
+            seed=self.seed,
+        )
+
+
+def _numbers(found: Mapping[str, Scored]) -> dict[str, bool | float]:
+    """Right and wrong where the metric says only that, so that the exact test applies."""
+    binary = all(each.score in (0.0, 1.0) for each in found.values())
+    return {id: bool(each.score) if binary else each.score for id, each in found.items()}

@@ -1,0 +1,152 @@
+"""The testbed of this machine: real engines, real models, the recording's own requests."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tauten.clock import real
+from tauten.describe.slo import Slo
+from tauten.describe.workflow import Workflow
+from tauten.errors import InputError, PlanError
+from tauten.improve.labelled import score
+from tauten.improve.load.bench import Bencher, Side
+from tauten.improve.load.result import Run
+from tauten.improve.load.schedule import Load
+from tauten.improve.load.targets.workflow import WorkflowTarget
+from tauten.improve.measuring.overheard import Ear, OverhearingEngine, Where, overhear
+from tauten.improve.measuring.runs import How, measured_runs
+from tauten.improve.optimizer.testbed import Items, Runs, Scored
+from tauten.improve.quality import Metric
+from tauten.improve.recording import Item
+from tauten.improve.replay import Served, serve_one
+from tauten.improve.simulate.capture import Captured, KeepingEngine, capture
+from tauten.plan.lower import lower
+from tauten.plan.plan import ModelChoice, Plan
+from tauten.run.ambient import run_async
+from tauten.run.engine import Engine
+
+REPEATS: Final = 2  # of each request behind the one that warms up: a search looks at many plans
+BATCHES: Final = (1, 4, 16)  # a line takes two, a third shows whether it is one
+HOW: Final = How(repeats=3, budget_s=8.0)  # of one model on one engine: there are some thirty of them
+HEARD: Final = 16  # items of a model: one batch of the largest size
+
+Say = Callable[[str], None]
+
+
+class _Engine(KeepingEngine, OverhearingEngine):
+    """Keeps what steps give and what models are given."""
+
+
+class LiveTestbed:
+    """A `Testbed`. `metric` and labelled items are needed for `scores` only."""
+
+    def __init__(
+        self,
+        workflow: Workflow[..., Any],
+        recorded: Sequence[Item],
+        metric: Metric | None = None,
+        *,
+        say: Say = lambda text: None,
+    ) -> None:
+        assert workflow.graph is not None  # the optimizer looked
+        self.workflow = workflow
+        self.graph = workflow.graph
+        self.recorded = {item.id: item for item in recorded}
+        self.metric = metric
+        self.say = say
+        self.heard: dict[Where, tuple[Mapping[str, Path], list[Any]]] = {}
+
+    def capture(self, plan: Plan, items: Items) -> Captured:
+        async def run() -> Captured:
+            ear = Ear(HEARD)
+            engine = _Engine(ear=ear)
+            async with engine:
+                seen = await capture(engine, self.workflow, plan, items, repeats=REPEATS)
+            self._listen(ear.all())
+            return seen
+
+        found: Captured = run_async(run())
+        return found
+
+    def _listen(self, heard: Mapping[Where, Any]) -> None:
+        for where, each in heard.items():
+            if each.items:
+                self.heard.setdefault(where, (each.files, each.items))
+
+    def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:
+        choice = self._choice(plan, step, role)
+        if (step, role) not in self.heard:
+            self._listen(
+                run_async(overhear(self.workflow, plan, [inputs for _, inputs in items], most=HEARD))
+            )
+        if (step, role) not in self.heard:
+            raise PlanError(
+                f"no request came to the model of {step}.{role}", help="record others", code="E131"
+            )
+        _, given = self.heard[step, role]
+
+        async def run() -> Runs:
+            async with Engine(None, clock=real) as engine:  # for its store
+                files = await engine.deployments.files(choice)
+            return await measured_runs(choice, files, given, batches=BATCHES, how=HOW)
+
+        found: Runs = run_async(run())
+        return found
+
+    def _choice(self, plan: Plan, step: str, role: str) -> ModelChoice:
+        steps = {each.name: each for each in lower(self.graph, plan).steps}
+        return steps[step].models[role]
+
+    # -- answers ----------------------------------------------------------------------------------------------
+
+    def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
+        if self.metric is None:
+            raise InputError(
+                "no metric says which answer is right", help="write one: @tt.metric", code="E253"
+            )
+        found: dict[str, Scored] = run_async(self._scores(plan, ids, self.metric))
+        return found
+
+    async def _scores(self, plan: Plan, ids: Sequence[str], metric: Metric) -> dict[str, Scored]:
+        found = {}
+        async with Engine() as engine:
+            name = await engine.open(self.workflow, plan)
+            for place, id in enumerate(ids, start=1):
+                item = self.recorded[id]
+                served = await serve_one(engine, name, id, self.workflow.bind(**item.inputs))
+                item.forget()
+                found[id] = Scored(score(metric, self.workflow, served, item.label), _hash(served))
+                self.say(f"{plan.id}: {place} of {len(ids)} answers judged")
+        return found
+
+    # -- load -------------------------------------------------------------------------------------------------
+
+    def bench(self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo) -> list[Run]:
+        found: list[Run] = run_async(self._bench(plans, items, load, rounds, slo))
+        return found
+
+    async def _bench(
+        self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo
+    ) -> list[Run]:
+        prepared = [inputs for _, inputs in items]  # bound already
+        async with Engine() as engine:
+            sides = []
+            for plan in plans:
+                target = WorkflowTarget(engine, self.workflow, plan, slo)
+                await target.open()
+                sides.append(Side(plan.id, target, prepared))
+            return (await Bencher(sides, slo=slo, say=self.say).runs(load, rounds=rounds))[0]
+
+
+def _hash(served: Served) -> str:
+    """A name for what a request gave; its error's code where it failed."""
+    if served.error is not None:
+        return served.error.code
+    told = msgspec.json.encode(served.values, enc_hook=str)
+    return hashlib.sha256(told).hexdigest()[:16]
