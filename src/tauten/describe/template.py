@@ -22,7 +22,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,30 @@ class Template(msgspec.Struct, frozen=True):
         for use in self.uses:
             found[use.name] = found.get(use.name, True) and use.optional
         return found
+
+    @property
+    def head(self) -> int:
+        """Characters before the first field: what every prompt begins with."""
+        count = 0
+        for message in self.messages:
+            for line in message.lines:
+                for part in line:
+                    if isinstance(part, Field):
+                        return count
+                    count += len(part)
+                count += 1
+        return count
+
+    def fixed_first(self) -> Template:
+        """The same paragraphs, in each message those without a field before those with one.
+
+        >>> parse("Passage: {{ passage }}\\n\\nAnswer in one sentence.").fixed_first().messages[0].lines
+        (('Answer in one sentence.',), (), ('Passage: ', Field(name='passage', path=(), optional=False, line=1)))
+        """
+        messages = tuple(
+            msgspec.structs.replace(each, lines=_fixed_first(each.lines)) for each in self.messages
+        )
+        return self if messages == self.messages else msgspec.structs.replace(self, messages=messages)
 
     def check(self, given: Iterable[str], *, maybe: Iterable[str] = (), reserved: Iterable[str] = ()) -> None:
         """Compare fields with the names given by a call; raises WorkflowError E104, E103.
@@ -189,6 +213,25 @@ class Template(msgspec.Struct, frozen=True):
         return WorkflowError(message, help=help, where=where, code=code)
 
 
+def _fixed_first(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Paragraphs are parted by empty lines, and keep one between them."""
+    paragraphs: list[list[Line]] = [[]]
+    for line in lines:
+        if _written([list(line)]):
+            paragraphs[-1].append(line)
+        elif paragraphs[-1]:
+            paragraphs.append([])
+    written = [each for each in paragraphs if each]
+    ordered = sorted(written, key=_has_field)  # keeps the order of equals
+    if ordered == written:
+        return tuple(lines)
+    return tuple(line for place, each in enumerate(ordered) for line in ([()] if place else []) + each)
+
+
+def _has_field(paragraph: Sequence[Line]) -> bool:
+    return any(isinstance(part, Field) for line in paragraph for part in line)
+
+
 def as_text(value: Any) -> str:
     """Write a value as prompt text: its `.text` if it has one, lists by blank lines, structs as JSON."""
     if value is None:
@@ -259,7 +302,7 @@ def parse(source: str, name: str = INLINE) -> Template:
     return Template(name, source, _checked([Message(role, tuple(lines)) for role, lines in blocks], name))
 
 
-def _written(lines: list[Line]) -> bool:
+def _written(lines: Sequence[Sequence[str | Field]]) -> bool:
     return any(not isinstance(part, str) or bool(part.strip()) for line in lines for part in line)
 
 

@@ -147,11 +147,16 @@ class Situation:
         """Whether a stage may be changed: nobody has locked it."""
         return not self.plan.stage(stage).locked
 
+    def stages(self) -> Iterator[Step]:
+        """The steps of stages that may be changed: decode and control steps are none."""
+        for step in self.lowered.steps:
+            runs = step.view is None and step.kind is not None and step.control in ("", "map")
+            if runs and self.free(step.name):
+                yield step
+
     def models(self) -> Iterator[tuple[Step, str, ModelChoice]]:
         """(step, role, choice) of each model of a stage that may be changed."""
-        for step in self.lowered.steps:
-            if step.view is not None or step.kind is None or not self.free(step.name):
-                continue
+        for step in self.stages():
             for role, choice in step.models.items():
                 if choice.backend:
                     yield step, role, choice

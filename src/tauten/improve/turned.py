@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tauten.describe.turn import Turn
@@ -12,22 +12,35 @@ from tauten.plan.lower import Step
 from tauten.plan.plan import Plan
 from tauten.run.contracts import find
 
+WORTH = 0.01  # of all work: a stage that does less of it cannot gain what a change must gain
 
-def turned(strategy: str, seen: Situation) -> Iterator[Proposal | Refusal]:
-    """The turns of a strategy that stages of this workflow and their engines offer."""
+WhyNot = Callable[[Step, Turn], str]
+"""Why a turn is not worth trying here; empty where it may be."""
+
+
+def turned(
+    strategy: str, seen: Situation, why_not: WhyNot = lambda step, turn: ""
+) -> Iterator[Proposal | Refusal]:
+    """The turns of a strategy that stages of this workflow and their engines offer, but for what the workflow writes
+    otherwise, what hardly works at all, and what `why_not` says."""
     found = False
-    for step in seen.lowered.steps:
-        if step.kind is None or step.view is not None or not seen.free(step.name):
-            continue
+    total_s = sum(seen.facts.work_s(step.name) for step in seen.stages())
+    for step in seen.stages():
         for turn in offered(step):
             if turn.strategy != strategy:
                 continue
             found = True
+            change = f"{step.name}: {spelled(turn.settings)}"
+            why = (
+                _kept(seen, step, turn.settings)
+                or _idle(step, seen.facts.work_s(step.name), total_s)
+                or why_not(step, turn)
+            )
             plan = with_settings(seen, step, turn.settings)
-            if plan is not None and plan != seen.plan:
-                yield Proposal(
-                    strategy, f"{step.name}: {_spelled(turn.settings)}", plan, turn.answers, turn.why
-                )
+            if why:
+                yield Refusal(strategy, change, why)
+            elif plan != seen.plan:
+                yield Proposal(strategy, change, plan, turn.answers, turn.why)
     if not found:
         yield Refusal(
             strategy, "any stage", "no stage of this workflow, and no engine, offers a setting for it"
@@ -42,14 +55,37 @@ def offered(step: Step) -> Iterator[Turn]:
         yield from getattr(find("backends", backend), "turns", ())
 
 
-def with_settings(seen: Situation, step: Step, settings: dict[str, Any]) -> Plan | None:
-    """The plan with settings of one stage; None where the workflow writes one of them otherwise: that it keeps."""
-    written = seen.graph.stages[step.name].params
-    if any(key in written and written[key] != value for key, value in settings.items()):
-        return None
+def with_settings(seen: Situation, step: Step, settings: Mapping[str, Any]) -> Plan:
+    """The plan with settings of one stage."""
     stage = seen.plan.stage(step.name)
     return seen.plan.edit(step.name, settings={**stage.settings, **settings})
 
 
-def _spelled(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in settings.items())
+def _kept(seen: Situation, step: Step, settings: Mapping[str, Any]) -> str:
+    """What a workflow writes, it keeps."""
+    written = seen.graph.stages[step.name].params
+    kept = {key: written[key] for key in settings if key in written and written[key] != settings[key]}
+    return f"the workflow writes {spelled(kept)}, and what it writes it keeps" if kept else ""
+
+
+def _idle(step: Step, work_s: float, total_s: float) -> str:
+    if not work_s:
+        return f"no request of the recording came to {step.name}"
+    if work_s < WORTH * total_s:
+        return f"{step.name} does {work_s / total_s:.1%} of all work, {work_s * 1e3:.2g} ms: nothing to gain there"
+    return ""
+
+
+def spelled(settings: Mapping[str, Any]) -> str:
+    """Settings as a plan file writes them, on one line."""
+    return ", ".join(f"{key} = {_value(value)}" for key, value in settings.items())
+
+
+def _value(value: Any) -> str:
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f'"{value}"'
+        if isinstance(value, str)
+        else str(value)
+    )

@@ -22,7 +22,8 @@ from tauten.errors import InputError, StageError, WorkflowError
 CHAT_TOKENS = 512  # ten seconds at 50 tokens/s; a caller who wants a longer answer says so
 
 SETTINGS = frozenset(
-    {"template", "name", "max_tokens", "temperature", "top_p", "stop", "seed", "into", "ngram", *PLANNED}
+    {"template", "name", "max_tokens", "temperature", "top_p", "stop", "seed", "into", "ngram"}
+    | {"fixed_first", "top", *PLANNED}
 )
 
 
@@ -43,15 +44,25 @@ def prepare(
     return {**inputs, "template": template}, params
 
 
-_LOOKUP = Turn(
-    "lookup",
-    {"prompt_lookup": 3, "ngram": 3},
-    "equivalent",
-    "guesses the next words from the prompt and checks three at once",
+TURNS = (
+    Turn(
+        "prefix",
+        {"prefix_cache": True, "fixed_first": True},
+        "lossy",
+        "puts what a template always says before what changes, and keeps it",
+    ),
+    Turn(
+        "lookup",
+        {"prompt_lookup": 3, "ngram": 3},
+        "equivalent",
+        "guesses the next words from the prompt and checks three at once",
+    ),
+    Turn("compact", {"top": 1}, "lossy", "shows the model the best of what was found alone"),
+    Turn("compact", {"stop": "\n"}, "lossy", "ends an answer with its first line"),
 )
 
 
-@stage(pure=True, roles={"model": Role("smollm2-135m-instruct", ("llm",))}, prepare=prepare, turns=(_LOOKUP,))
+@stage(pure=True, roles={"model": Role("smollm2-135m-instruct", ("llm",))}, prepare=prepare, turns=TURNS)
 async def generate(  # type: ignore[misc]  # callers see a Stream; the body is its generator
     ctx: Context,
     template: str | Template,
@@ -63,6 +74,8 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     seed: int | None = None,
     into: Any = None,
     ngram: int | None = None,
+    fixed_first: bool = False,
+    top: int | None = None,
     **fields: object | None,
 ) -> Stream[Text]:
     """Fill the template with `fields` and stream the model's answer as increments of text.
@@ -76,6 +89,9 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     `seed` makes the choice repeatable. Generation ends at any of `stop`, which is not part of the answer.
     `ngram` looks for continuations of the last `ngram` tokens in the prompt and checks them at once (prompt
     lookup): faster where the answer quotes, neutral to slower elsewhere.
+    `fixed_first` moves paragraphs of the template that hold no field before those of their message that do,
+    so that more of the prompt stays the same and can be kept. `top` fills in only the first so many members of
+    a list: passages come best first.
 
     `into` takes a msgspec Struct, dataclass or Literal: the model can then only write JSON of that type,
     and the stream's single value is the decoded object.
@@ -84,7 +100,9 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     `max_tokens` before its JSON closed. Tokens are booked as input_tokens, cached_tokens, output_tokens, and
     an answer that `max_tokens` ended as one of cut_answers.
     """
-    item = _item(load(template, Path()), fields, max_tokens, temperature, top_p)
+    read = load(template, Path())
+    shown = {name: _first(value, top) for name, value in fields.items()}
+    item = _item(read.fixed_first() if fixed_first else read, shown, max_tokens, temperature, top_p)
     item |= {"stop": [stop] if isinstance(stop, str) else list(stop), "seed": seed, "ngram": ngram}
     if into is not None:
         item["json_schema"] = schema_of(into)
@@ -189,6 +207,10 @@ def plain_message(message: Mapping[str, Any]) -> dict[str, str]:
 
 def _unreadable(what: str, help: str) -> InputError:
     return InputError(what, help=help, code="E232")
+
+
+def _first(value: object, top: int | None) -> object:
+    return value[:top] if top is not None and isinstance(value, list | tuple) else value
 
 
 def _item(

@@ -20,6 +20,7 @@ from tauten.describe.payload import Audio, Text
 from tauten.describe.phonemes import Pronouncer
 from tauten.describe.ports import Stream
 from tauten.describe.stage import Context, Role, stage
+from tauten.describe.turn import Turn
 from tauten.errors import InputError, MachineError, StageError, StoreError, suggest
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 RATE = 24_000  # Hz, what Kokoro writes
 SPEEDS = (0.5, 2.0)  # outside this range the voice loses words
 _MAX_TOKENS = 509  # the style table has 510 rows, one a length, and the net no more positions
-_FIRST_WORDS = 4  # a first clause of four words or more is worth sounding alone
+FIRST_WORDS = 4  # a first clause of four words or more is worth sounding alone
 _LONGEST = 240  # characters: about 300 symbols, well inside the net's 509
 _FLITE_SECONDS = 30.0  # flite needs about 0.03 s a sentence; this only bounds a hung process
 FLITE = "flite"
@@ -41,21 +42,33 @@ FLITE = "flite"
         "voice": Role("kokoro-82m", ("onnx", "openvino"), options={"unbatched": True}),
         "lexicon": Role("english-g2p", ()),
     },
+    turns=(
+        Turn("chunk", {"first_words": 2}, "lossy", "speaks a first clause of two words by itself"),
+        Turn(
+            "chunk", {"first_words": 8}, "lossy", "speaks no first clause of fewer than eight words by itself"
+        ),
+    ),
 )
 async def speak(  # type: ignore[misc]  # an async generator gives a Stream once the engine has wrapped it
-    ctx: Context, text: Text | Stream[Text], *, voice: str = "jf_nezumi", speed: float = 1.0
+    ctx: Context,
+    text: Text | Stream[Text],
+    *,
+    voice: str = "jf_nezumi",
+    speed: float = 1.0,
+    first_words: int = FIRST_WORDS,
 ) -> Stream[Audio]:
     """Say the text aloud: one WAV of 24 kHz a sentence, the first as soon as a clause is complete.
 
     `voice` is one of the model's voices, or ``flite`` (``flite:slt`` ...) for the installed program of
-    that name, which is also what speaks when the model is not here. `speed` 1.0 is the usual pace.
+    that name, which is also what speaks when the model is not here. `speed` 1.0 is the usual pace. A first
+    clause of `first_words` words or more is spoken by itself: fewer sound sooner, and less like a sentence.
     """
     _check_speed(speed)
     if voice.split(":")[0] == FLITE:
         speaker: Kokoro | Flite = Flite(voice.partition(":")[2], speed)
     else:
         speaker = await _open(ctx, voice, speed)
-    async for clause in clauses(text):
+    async for clause in clauses(text, first_words):
         if isinstance(speaker, Flite):
             yield await ctx.work(speaker.say, clause, cause="compute")
             continue
@@ -176,14 +189,13 @@ class Flite:
                 ) from error
 
 
-async def clauses(text: Text | Stream[Text] | str) -> AsyncIterator[str]:
+async def clauses(text: Text | Stream[Text] | str, first_words: int = FIRST_WORDS) -> AsyncIterator[str]:
     """Cut text, whole or as it streams in, into what is said in one breath; the first piece is short."""
+    cutter = Cutter(first_words)
     if isinstance(text, Text | str):
-        cutter = Cutter()
         for piece in [*cutter.add(str(text)), *cutter.end()]:
             yield piece
         return
-    cutter = Cutter()
     async for increment in text:
         for piece in cutter.add(str(increment)):
             yield piece
@@ -202,7 +214,8 @@ class Cutter:
     _SENTENCE = re.compile(r"[.!?]+[\"')\]]*\s+|\n\s*\n")
     _CLAUSE = re.compile(r"[,;:]\s+")
 
-    def __init__(self) -> None:
+    def __init__(self, first_words: int = FIRST_WORDS) -> None:
+        self._first_words = first_words
         self._held = ""
         self._started = False
 
@@ -223,7 +236,7 @@ class Cutter:
         limit = sentence.end() if sentence else len(self._held)
         if not self._started:
             for clause in self._CLAUSE.finditer(self._held, 0, limit):
-                if len(self._held[: clause.end()].split()) >= _FIRST_WORDS:
+                if len(self._held[: clause.end()].split()) >= self._first_words:
                     return clause.end()
         return limit if sentence or limit > _LONGEST else 0
 

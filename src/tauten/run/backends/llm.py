@@ -39,7 +39,14 @@ class LlmBackend:
         Turn("prefix", {"prefix_cache": True}, "equivalent", "keeps what prompts begin with"),
         Turn("quantize", {"kv_precision": "u8"}, "lossy", "keeps keys and values in 8 bits"),
         Turn("chunk", {"max_batched_tokens": 256}, "equivalent", "reads long prompts in larger steps"),
+        Turn(
+            "chunk",
+            {"max_batched_tokens": 32},
+            "equivalent",
+            "reads prompts in steps that others wait for less",
+        ),
     )
+    step_tokens: ClassVar[int] = STEP_TOKENS
     option_keys: ClassVar[frozenset[str]] = frozenset(
         {"prefix_cache", "prompt_lookup", "cache_size_gb", "max_batched_tokens", "kv_precision", "slots"}
     )
