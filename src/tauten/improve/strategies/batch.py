@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -15,61 +17,116 @@ from tauten.run.contracts import batches_itself
 
 FILLED = 1.5  # items that a run would find, its own included: below, it mostly runs alone
 MOST = 64  # items: runs of more gain nothing on the machines that this was measured on
+TOGETHER = (
+    3  # busiest models, every pair of which is changed at once: more pairs cost more time than they gain
+)
 HEAD_ROOM = 2.0  # times what a run finds in the mean: arrivals come in crowds
+
+
+class Busy(NamedTuple):
+    """One model that a plan's batches and threads could be changed of."""
+
+    step: Step
+    role: str
+    choice: ModelChoice
+    asks: Asks
+    run_s: float  # of one item
+
+    @property
+    def work_s(self) -> float:
+        """For each request of the workflow."""
+        return self.run_s * self.asks.share * self.asks.items
 
 
 class Batching:
     """Batches up to twice what a run would find waiting; threads and replicas in every split of the cores. Models
-    that run side by side share the cores, so that one thread each may beat all threads for each."""
+    that run side by side share the cores, so that one thread each may beat all threads for each: the busiest
+    are also changed together, because the first of two that gives way may gain nothing by itself."""
 
     name: ClassVar[str] = "batch"
     reason: ClassVar[str] = "last of those that keep answers: it spends the slack that the others have left"
 
     def propose(self, seen: Situation) -> Iterator[Proposal | Refusal]:
-        single = seen.plan
-        for step, role, choice in seen.models():
-            if batches_itself(choice.backend):
-                continue
-            asks, run_s = seen.facts.asks(step.name, role), seen.facts.run_s(step.name, role)
-            if not run_s:
-                continue
-            yield from self._batches(seen, step, role, choice, asks, run_s)
-            yield from self._threads(seen, step, role, choice)
-            if choice.threads != 1:
-                single = with_choice(single, step, role, threads=1)
-        if single != seen.plan:
-            yield Proposal(self.name, "one thread for every model", single, "equivalent")
+        models = sorted(_models(seen), key=lambda each: -each.work_s)
+        if not models:
+            yield Refusal(self.name, "any model", "none that takes batches was seen to run")
+        for each in models:
+            yield from self._batches(seen, each)
+            yield from self._threads(seen, each)
+        yield from self._together(seen, models)
 
-    def _batches(
-        self, seen: Situation, step: Step, role: str, choice: ModelChoice, asks: Asks, run_s: float
-    ) -> Iterator[Proposal | Refusal]:
-        what = label(step, role)
-        found = found_by_a_run(asks, seen.rate, run_s)
+    def _together(self, seen: Situation, models: Sequence[Busy]) -> Iterator[Proposal]:
+        """Several models changed at once; each plan once."""
+        plans: dict[bytes, tuple[str, Plan]] = {}
+        if len(models) > 1:
+            plan = seen.plan
+            for each in models:
+                plan = _on(plan, each, 1)
+            plans.setdefault(plan.content, ("one thread for every model", plan))
+        for one, other in itertools.combinations(models[:TOGETHER], 2):
+            for threads, others in shares(seen.hardware.cores):
+                plan = _on(_on(seen.plan, one, threads), other, others)
+                change = f"{label(one.step, one.role)} and {label(other.step, other.role)} on {threads} + {others} threads"
+                plans.setdefault(plan.content, (change, plan))
+        plan = seen.plan
+        filled = [each for each in models if self._found(seen, each) >= FILLED]
+        for each in filled:
+            batch = msgspec.structs.replace(each.choice.batch, max=_fitting(self._found(seen, each)))
+            plan = with_choice(plan, each.step, each.role, batch=batch)
+        if len(filled) > 1:
+            plans.setdefault(plan.content, ("every model that finds company in batches", plan))
+        plans.pop(seen.plan.content, None)
+        for change, plan in plans.values():
+            yield Proposal(self.name, change, plan, "equivalent")
+
+    def _found(self, seen: Situation, each: Busy) -> float:
+        return found_by_a_run(each.asks, seen.rate, each.run_s)
+
+    def _batches(self, seen: Situation, each: Busy) -> Iterator[Proposal | Refusal]:
+        what, found = label(each.step, each.role), self._found(seen, each)
         if found < FILLED:
             yield Refusal(
                 self.name,
                 f"{what} in batches",
-                f"at {seen.rate:g} requests a second a run of {run_s * 1e3:.3g} ms finds {found:.2f} items: too few to share",
+                f"at {seen.rate:g} requests a second a run of {each.run_s * 1e3:.3g} ms finds {found:.2f} items: too few to share",
             )
             return
         most = 2
         while most <= min(MOST, HEAD_ROOM * found * 2):
-            batch = msgspec.structs.replace(choice.batch, max=most)
-            if batch != choice.batch:
-                plan = with_choice(seen.plan, step, role, batch=batch)
+            batch = msgspec.structs.replace(each.choice.batch, max=most)
+            if batch != each.choice.batch:
+                plan = with_choice(seen.plan, each.step, each.role, batch=batch)
                 yield Proposal(self.name, f"{what} in batches of {most}", plan, "equivalent")
             most *= 2
 
-    def _threads(self, seen: Situation, step: Step, role: str, choice: ModelChoice) -> Iterator[Proposal]:
-        what = label(step, role)
+    def _threads(self, seen: Situation, each: Busy) -> Iterator[Proposal]:
+        what = label(each.step, each.role)
         for threads, replicas in splits(seen.hardware.cores):
-            if (threads, replicas) == (choice.threads, choice.replicas):
+            if (threads, replicas) == (each.choice.threads, each.choice.replicas):
                 continue
-            plan: Plan = with_choice(seen.plan, step, role, threads=threads, replicas=replicas)
+            plan: Plan = with_choice(seen.plan, each.step, each.role, threads=threads, replicas=replicas)
             copies = f", {replicas} replicas" if replicas > 1 else ""
-            yield Proposal(
-                self.name, f"{what} on {threads} thread{'s' * (threads > 1)}{copies}", plan, "equivalent"
-            )
+            change = f"{what} on {threads} thread{'s' * (threads > 1)}{copies}"
+            yield Proposal(self.name, change, plan, "equivalent")
+
+
+def _models(seen: Situation) -> Iterator[Busy]:
+    for step, role, choice in seen.models():
+        run_s = 0.0 if batches_itself(choice.backend) else seen.facts.run_s(step.name, role)
+        if run_s:
+            yield Busy(step, role, choice, seen.facts.asks(step.name, role), run_s)
+
+
+def _on(plan: Plan, each: Busy, threads: int) -> Plan:
+    """On so many threads, once; as it is where it does that."""
+    if (each.choice.threads, each.choice.replicas) == (threads, 1):
+        return plan
+    return with_choice(plan, each.step, each.role, threads=threads, replicas=1)
+
+
+def _fitting(found: float) -> int:
+    """The batch that holds what a run finds in a crowd."""
+    return min(MOST, 1 << max(1, math.ceil(math.log2(HEAD_ROOM * found))))
 
 
 def found_by_a_run(asks: Asks, rate: float, run_s: float) -> float:
@@ -97,3 +154,13 @@ def splits(cores: int) -> list[tuple[int, int]]:
             replicas *= 2
         threads *= 2
     return found
+
+
+def shares(cores: int) -> list[tuple[int, int]]:
+    """Threads of two models side by side that fill more than half of the cores, and no more than there are.
+
+    >>> shares(2), shares(4)
+    ([(1, 1)], [(1, 2), (2, 1), (2, 2)])
+    """
+    counts = [1 << power for power in range(cores.bit_length())]
+    return [(one, other) for one in counts for other in counts if cores / 2 < one + other <= cores]
