@@ -22,6 +22,7 @@ GROUPS = {
         "explain": "Where the time goes: a workflow's plan, or one real request of it",
     },
     "Improve": {
+        "optimize": "Tighten a plan until it holds an SLO, with the evidence",
         "label": "Which of two answers is better: blind, until the verdict stands",
     },
     "Run": {
@@ -41,6 +42,7 @@ GROUPS = {
     },
 }
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
+WORDS = {("bench", "headlines"): "headlines"}  # second words with a file of their own, and its name
 
 EXIT_INTERRUPTED = 130  # the shell's convention for SIGINT
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -93,9 +95,13 @@ def overview() -> str:
 
 
 def _dispatch(name: str, rest: list[str]) -> int:
-    app = importlib.import_module(f"tauten.cli.{name}").app
+    file, called = name, f"tauten {name}"
+    if rest and (name, rest[0]) in WORDS:
+        file, called = WORDS[name, rest[0]], f"{called} {rest[0]}"
+        rest = rest[1:]
+    app = importlib.import_module(f"tauten.cli.{file}").app
     try:
-        result = app(rest, prog_name=f"tauten {name}", standalone_mode=False)
+        result = app(rest, prog_name=called, standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as left:
         if isinstance(left.__context__, BrokenPipeError):  # which typer turns into an exit of 1

@@ -42,7 +42,7 @@ class Gate:
         self.more = more
         self.say = say
         self.before: Plan | None = None  # what lossy changes are judged against
-        self.verdicts: dict[bytes, Verdict] = {}  # of the selection, by what runs
+        self.verdicts: dict[tuple[str, str], Verdict] = {}  # of the selection, by strategy and change
 
     @property
     def labels(self) -> Labels:
@@ -75,7 +75,7 @@ class Gate:
         verdict = self._looked_at(self.before, proposal.plan)
         if verdict is None:
             return "there was no time left to judge it"
-        self.verdicts[proposal.plan.content] = verdict
+        self.verdicts[proposal.strategy, proposal.change] = verdict
         if verdict.loss > self.allowed_loss or verdict.decision == "reject":
             worse = ", ".join(flip.item for flip in verdict.bad_flips[:3])
             return (

@@ -8,13 +8,13 @@ One JSON object a line, written as soon as it is known. What a crash cut off is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from tauten.describe.graph import Graph
+from tauten.describe.graph import FromStage, Graph, Listed, Source
 from tauten.describe.payload import Text
 from tauten.describe.slo import Slo
 from tauten.improve.load.result import Run
@@ -26,7 +26,7 @@ from tauten.plan.files import append
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan
 
-LONGEST: Final = 200  # letters of a value that is kept as it is; longer ones decide nothing by their letters
+LONGEST: Final = 20_000  # letters of a text that is kept: prompts and answers are whole, books are not
 
 
 class Journal:
@@ -63,10 +63,11 @@ class Remembered:
         self.testbed = testbed
         self.journal = journal
         self.graph = graph
+        self.read = attributes(graph)
 
     def capture(self, plan: Plan, items: Items) -> Captured:
         asked = ["capture", plan.content.decode(), [id for id, _ in items]]
-        kept = self.journal.ask(asked, lambda: _kept(self.testbed.capture(plan, items)))
+        kept = self.journal.ask(asked, lambda: _kept(self.testbed.capture(plan, items), self.read))
         return _captured(kept, self.graph, plan, dict(items))
 
     def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:
@@ -96,18 +97,35 @@ class Remembered:
 # -- tapes as plain values -----------------------------------------------------------------------------------
 
 
-def _kept(seen: Captured) -> dict[str, Any]:
+def attributes(graph: Graph) -> dict[str, set[str]]:
+    """By step the attributes of its result that others take."""
+    found: dict[str, set[str]] = {}
+
+    def note(source: Source) -> None:
+        if isinstance(source, Listed):
+            for member in source.members:
+                note(member)
+        elif isinstance(source, FromStage) and source.attribute:
+            found.setdefault(source.name, set()).add(source.attribute)
+
+    for stage in graph.stages.values():
+        for source in stage.inputs.values():
+            note(source)
+    return found
+
+
+def _kept(seen: Captured, read: Mapping[str, set[str]]) -> dict[str, Any]:
     return {
-        "tapes": [[_tape(tape) for tape in tapes] for tapes in seen.tapes],
+        "tapes": [[_tape(tape, read) for tape in tapes] for tapes in seen.tapes],
         "slots": [[step, role, slots] for (step, role), slots in seen.slots.items()],
     }
 
 
-def _tape(tape: Tape) -> dict[str, Any]:
+def _tape(tape: Tape, read: Mapping[str, set[str]]) -> dict[str, Any]:
     return {
         "id": tape.id,
         "visits": {name: msgspec.to_builtins(visit, enc_hook=repr) for name, visit in tape.visits.items()},
-        "values": {name: _value(value) for name, value in tape.values.items()},
+        "values": {name: _value(value, read.get(name, ())) for name, value in tape.values.items()},
         "seconds": tape.seconds,
         "first_s": tape.first_s,
     }
@@ -140,19 +158,18 @@ def _hashable(group: Any) -> Any:
 
 
 class Stand:
-    """What stands for a value of which only its truth matters."""
+    """What stands for a value of which only its truth matters, and the attributes that other steps take."""
 
-    __slots__ = ("truth",)
-
-    def __init__(self, truth: bool) -> None:
+    def __init__(self, truth: bool, fields: Mapping[str, Any]) -> None:
         self.truth = truth
+        self.__dict__.update(fields)
 
     def __bool__(self) -> bool:
         return self.truth
 
 
-def _value(value: Any) -> Any:
-    """A step's result as far as the order of steps hangs on it: whether it is there, true, how long, which word."""
+def _value(value: Any, read: Iterable[str] = ()) -> Any:
+    """A step's result as far as others hang on it: whether it is there, true, how long, which words."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str | Text):
@@ -160,7 +177,10 @@ def _value(value: Any) -> Any:
         return {"text": text[:LONGEST], "kind": type(value).__name__}
     if isinstance(value, list | tuple):
         return [_value(each) for each in value]
-    return {"truth": _truth(value)}
+    return {
+        "truth": _truth(value),
+        "fields": {name: _value(getattr(value, name, None)) for name in sorted(read)},
+    }
 
 
 def _truth(value: Any) -> bool:
@@ -176,5 +196,5 @@ def _stand_in(kept: Any) -> Any:
     if isinstance(kept, dict):
         if "text" in kept:
             return Text(kept["text"]) if kept["kind"] == "Text" else kept["text"]
-        return Stand(kept["truth"])
+        return Stand(kept["truth"], {name: _stand_in(field) for name, field in kept["fields"].items()})
     return kept

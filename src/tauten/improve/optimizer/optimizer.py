@@ -1,0 +1,318 @@
+"""From a workflow, a recording and an SLO to a plan that holds it, with the evidence.
+
+Formulas prune, simulation ranks, measurement decides. Changes that keep answers come first; those that may alter
+them only while the simulated SLO is missed, and only as far as labels prove them harmless.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from tauten.clock import Clock, real
+from tauten.describe.slo import Slo
+from tauten.describe.workflow import Workflow
+from tauten.errors import InputError, PlanError
+from tauten.improve.optimizer.baseline import zero_effort
+from tauten.improve.optimizer.facts import TapedFacts
+from tauten.improve.optimizer.finals import Finals, Played, distinct, figures_of_run, intervals_of
+from tauten.improve.optimizer.forecasts import Foresee, forecasts, wide
+from tauten.improve.optimizer.gate import Gate
+from tauten.improve.optimizer.learner import Learner
+from tauten.improve.optimizer.outcome import Answer, Candidate, Curve, Decision, Forecast, GapRow, Optimized
+from tauten.improve.optimizer.pricing import Pricer, curve
+from tauten.improve.optimizer.search import Figures, Found, Search, Tried
+from tauten.improve.optimizer.testbed import Items, Testbed
+from tauten.improve.optimizer.undo import ablations, worth
+from tauten.improve.optimizer.written import written
+from tauten.improve.quality import Evidence
+from tauten.improve.simulate.machine import Shared
+from tauten.improve.situation import Situation, Strategy
+from tauten.plan.hardware import Hardware, hardware
+from tauten.plan.lower import lower
+from tauten.plan.plan import Plan, format_plan
+
+MINUTES: Final = 30.0
+FINALS_SHARE: Final = 0.3  # of the time: what is kept for measuring the finalist
+LEAST_GAP_MS: Final = 1.0  # of a step: below, nobody can do anything about it
+RATES: Final = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # times the stated rate, of the curves
+
+Say = Callable[[str], None]
+
+
+class Asked(NamedTuple):
+    """What an optimisation is to do. `rate` in requests a second."""
+
+    slo: Slo
+    rate: float
+    budget_s: float = MINUTES * 60.0
+    seed: int = 0
+    dry_run: bool = False  # nothing is measured beyond what the simulation has to know
+    target: str = ""  # how a plan file names the workflow
+
+
+class Result(NamedTuple):
+    """The outcome, the plan to be kept, and what speaks for its quality where it may alter answers."""
+
+    outcome: Optimized
+    plan: Plan
+    evidence: Evidence | None
+
+
+class Optimizer:
+    """One optimisation. `items` are the requests that are run and simulated, `labelled` the ids of those that
+    may be judged. The same measurements, seed and recording give the same plan."""
+
+    def __init__(
+        self,
+        workflow: Workflow[..., Any],
+        items: Items,
+        testbed: Testbed,
+        strategies: Sequence[Strategy],
+        asked: Asked,
+        *,
+        labelled: Sequence[str] = (),
+        clusters: Mapping[str, str] | None = None,
+        recording: str = "",
+        shared: Shared | None = None,
+        here: Hardware | None = None,
+        interval: Foresee = wide,
+        clock: Clock = real,
+        say: Say = lambda text: None,
+    ) -> None:
+        if workflow.graph is None:
+            raise PlanError(
+                f"'{workflow.name}' is an `async def` workflow: its order is only known as it runs",
+                help="draw it (`def`) where its steps are fixed, or tune its stages by hand and compare plans",
+                code="E132",
+            )
+        if not items:
+            raise InputError("no request to optimise for", help="give a recording with some", code="E245")
+        self.workflow, self.graph, self.items, self.testbed = workflow, workflow.graph, items, testbed
+        self.strategies, self.asked, self.recording = strategies, asked, recording
+        self.here = here or hardware()
+        self.interval, self.clock, self.say = interval, clock, say
+        self.began = clock()
+        self.stopped = False  # there was no time to look at everything
+        self.learner = Learner(self.graph, items, testbed, more=self.more, say=say)
+        self.pricer = Pricer(
+            workflow,
+            self.learner.library,
+            shared or Shared(cores=self.here.cores),
+            asked.rate,
+            seed=asked.seed,
+        )
+        self.alone = Pricer(workflow, self.learner.library, self.pricer.simulator.shared, 0.0)
+        self.gate = Gate(
+            testbed,
+            labelled,
+            asked.slo.quality_loss,
+            clusters=clusters,
+            seed=asked.seed,
+            more=self.more,
+            say=say,
+        )
+
+    def more(self) -> bool:
+        """Whether there is time for one more thing before the finalist is measured."""
+        left = self.asked.budget_s * (1.0 - FINALS_SHARE) - (self.clock() - self.began)
+        self.stopped = self.stopped or left <= 0.0
+        return left > 0.0
+
+    # -- the whole --------------------------------------------------------------------------------------------
+
+    def run(self, naive: Plan) -> Result:
+        """Improve a plan. Raises what the workflow raises under it."""
+        naive = msgspec.structs.replace(naive, graph=self.graph.hash)
+        self.learner.learn(naive, [])
+        easy = self._zero_effort(naive)
+        search = self._search()
+        kept = search.improve(naive, lossy=False)
+        found, evidence = self._lossy(search, kept)
+        plans = {"naive": naive, "zero-effort": easy, "chosen": found.plan}
+        figures = {name: self.pricer(plan) for name, plan in plans.items()}
+        outcome = self._told(search, plans, figures, evidence)
+        plan = written(found.plan, search.taken, outcome, self.asked.target, str(self.here))
+        return Result(outcome, plan, evidence)
+
+    def _search(self) -> Search:
+        return Search(
+            self.strategies,
+            self.look,
+            self.pricer,
+            self.asked.slo,
+            allowed=self.gate.allowed,
+            more=self.more,
+            ready=self.learner.learn,
+        )
+
+    def look(self, plan: Plan) -> Situation:
+        """What strategies may see of a plan."""
+        facts = TapedFacts(self.learner.library, lower(self.graph, plan))
+        return Situation(self.graph, plan, self.here, self.asked.slo, self.asked.rate, facts)
+
+    def _zero_effort(self, naive: Plan) -> Plan:
+        candidates = zero_effort(self.look(naive))
+        self.learner.learn(naive, candidates)
+        return min([naive, *candidates], key=lambda plan: _p50(self.alone, plan))
+
+    # -- changes that may alter answers -------------------------------------------------------------------------
+
+    def _lossy(self, search: Search, kept: Found) -> tuple[Found, Evidence | None]:
+        """Further, as far as labels prove it harmless; what they do not is taken back, the last change first."""
+        self.gate.before = kept.plan
+        taken = len(search.taken)
+        found = search.improve(kept.plan, lossy=True)
+        tries = 0
+        while len(search.taken) > taken:
+            tries += 1
+            evidence = self.gate.confirmed(kept.plan, found.plan, tries)
+            if evidence.verdict.decision == "accept":
+                return found, evidence
+            found = search.take_back(str(evidence.verdict))
+        return kept, None
+
+    # -- the finalist -------------------------------------------------------------------------------------------
+
+    def _finals(self, plans: Mapping[str, Plan], figures: Mapping[str, Figures]) -> Played:
+        if self.asked.dry_run:
+            return Played({}, {})
+        left_s = self.asked.budget_s - (self.clock() - self.began)
+        finals = Finals(self.testbed, self.items, self.asked.slo, self.asked.rate, self.asked.seed)
+        return finals.play(plans, figures, max(left_s, self.asked.budget_s * FINALS_SHARE / 2))
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def _told(
+        self,
+        search: Search,
+        plans: Mapping[str, Plan],
+        figures: Mapping[str, Figures],
+        evidence: Evidence | None,
+    ) -> Optimized:
+        played = self._finals(plans, figures)
+        answer, why = self._answer(figures["chosen"], played)
+        chosen = plans["chosen"]
+        without = ablations(search.taken, chosen)
+        self.learner.learn(chosen, list(without.values()))
+        return Optimized(
+            workflow=self.workflow.name,
+            recording=self.recording,
+            machine=str(self.here),
+            slo=self.asked.slo,
+            rate_per_s=self.asked.rate,
+            seed=self.asked.seed,
+            answer=answer,
+            why=why,
+            chosen="chosen",
+            candidates=self._candidates(plans, figures, played, evidence),
+            decisions=[self._decision(each) for each in _last_said(search.tried)],
+            forecasts=self._forecasts(plans, figures, played),
+            curves=self._curves(plans),
+            ablation=worth(without, self.pricer),
+            gap=self._gap(chosen, search.tried) if answer != "met" else [],
+            labels=self.gate.labels if self.gate.items else None,
+            verdict=evidence.verdict if evidence is not None else None,
+            searched_s=self.clock() - self.began,
+            interrupted=self.stopped,
+            made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            notes=self.learner.failures,
+        )
+
+    def _answer(self, simulated: Figures, played: Played) -> tuple[Answer, list[str]]:
+        """What the run at the stated rate proved; without one, what simulations say."""
+        run = played.loaded.get("chosen")
+        if run is None:
+            missed = simulated.missed(self.asked.slo)
+            words = (
+                f"simulated only: the worst limit is missed by {missed:.0%}" if missed else "simulated only"
+            )
+            return ("missed" if missed else "cannot conclude"), [words]
+        if run.answer in ("met", "missed"):
+            return run.answer, run.why
+        return "cannot conclude", run.why
+
+    def _candidates(
+        self,
+        plans: Mapping[str, Plan],
+        figures: Mapping[str, Figures],
+        played: Played,
+        evidence: Evidence | None,
+    ) -> list[Candidate]:
+        found = []
+        for name, plan in plans.items():
+            loaded, alone = played.loaded.get(name), played.alone.get(name)
+            lossy = name == "chosen" and evidence is not None
+            found.append(
+                Candidate(
+                    name=name,
+                    plan=format_plan(plan),
+                    simulated=figures[name],
+                    measured=figures_of_run(loaded) if loaded is not None else None,
+                    alone=figures_of_run(alone) if alone is not None else None,
+                    intervals=intervals_of(loaded) if loaded is not None else {},
+                    quality_loss=evidence.verdict.loss_high if lossy and evidence is not None else 0.0,
+                )
+            )
+        return found
+
+    def _decision(self, tried: Tried) -> Decision:
+        return Decision(
+            strategy=tried.strategy,
+            change=tried.change,
+            answers=tried.answers,
+            taken=tried.taken,
+            why=tried.why,
+            before=tried.before,
+            simulated=tried.figures,
+            verdict=self.gate.verdicts.get((tried.strategy, tried.change)),
+        )
+
+    def _forecasts(
+        self, plans: Mapping[str, Plan], figures: Mapping[str, Figures], played: Played
+    ) -> list[Forecast]:
+        alone = {name: self.alone(plans[name]) for name in played.alone}
+        pairs = [(name, "alone", alone[name], run) for name, run in played.alone.items()]
+        pairs += [(name, "at the rate", figures[name], run) for name, run in played.loaded.items()]
+        return [
+            each
+            for name, load, told, run in pairs
+            for each in forecasts(f"{name}, {load}", told, run, self.interval)
+        ]
+
+    def _curves(self, plans: Mapping[str, Plan]) -> list[Curve]:
+        rates = [self.asked.rate * times for times in RATES]
+        return [Curve(name, True, curve(self.pricer, plan, rates)) for name, plan in distinct(plans).items()]
+
+    def _gap(self, plan: Plan, tried: Sequence[Tried]) -> list[GapRow]:
+        """What still takes time, the longest first, each with the last reason why it could not be made shorter."""
+        facts = TapedFacts(self.learner.library, lower(self.graph, plan))
+        rows = []
+        for step in lower(self.graph, plan).steps:
+            ms = facts.work_s(step.name) * 1e3
+            reasons = [each.why for each in tried if not each.taken and each.change.startswith(step.name)]
+            if ms >= LEAST_GAP_MS:
+                rows.append(GapRow(step.name, ms, reasons[-1] if reasons else ""))
+        return sorted(rows, key=lambda row: -row.ms)
+
+
+def _last_said(tried: Sequence[Tried]) -> list[Tried]:
+    """Each change once: as it was taken, else as it was last looked at."""
+    found: dict[tuple[str, str], Tried] = {}
+    for each in tried:
+        known = found.get((each.strategy, each.change))
+        if known is None or not known.taken:
+            found[each.strategy, each.change] = each
+    return list(found.values())
+
+
+def _p50(price: Pricer, plan: Plan) -> float:
+    try:
+        return price(plan).values["p50_ms"]
+    except PlanError:  # some model does not run so: no baseline
+        return math.inf
