@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from tauten.describe.turn import Turn
 from tauten.improve.situation import Proposal, Refusal, Situation
 from tauten.plan.lower import Step
@@ -78,14 +80,4 @@ def _idle(step: Step, work_s: float, total_s: float) -> str:
 
 def spelled(settings: Mapping[str, Any]) -> str:
     """Settings as a plan file writes them, on one line."""
-    return ", ".join(f"{key} = {_value(value)}" for key, value in settings.items())
-
-
-def _value(value: Any) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f'"{value}"'
-        if isinstance(value, str)
-        else str(value)
-    )
+    return ", ".join(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in settings.items())

@@ -21,12 +21,12 @@ class Overlap:
     reason: ClassVar[str] = "first: it changes no step, and shows which steps are left on the path"
 
     def propose(self, seen: Situation) -> Iterator[Proposal | Refusal]:
-        pairs = independent(seen.lowered)
-        pairs = [pair for pair in pairs if seen.free(pair[0]) and seen.free(pair[1])]
+        every = independent(seen.lowered)
+        pairs = [pair for pair in every if seen.free(pair[0]) and seen.free(pair[1])]
         working = {name for pair in pairs for name in pair if seen.facts.work_s(name) >= LEAST_S}
-        worth = [pair for pair in pairs if pair[0] in working and pair[1] in working]
+        worth = [pair for pair in pairs if _hidden_s(seen, pair) >= LEAST_S]
         if not worth:
-            yield Refusal(self.name, "stages side by side", _why_not(seen, pairs))
+            yield Refusal(self.name, "stages side by side", _why_not(seen, every, pairs))
             return
         if (whole := beside(seen.plan, pairs)) != seen.plan:
             yield Proposal(self.name, "all that can be side by side", whole, "identical")
@@ -38,11 +38,18 @@ class Overlap:
                 yield Proposal(self.name, f"{name} beside {others}", plan, "identical")
 
 
-def _why_not(seen: Situation, pairs: list[tuple[str, str]]) -> str:
-    if not pairs:
+def _why_not(seen: Situation, every: list[tuple[str, str]], pairs: list[tuple[str, str]]) -> str:
+    if not every:
         return "each stage needs the result of the one before it"
-    longest = max((seen.facts.work_s(name) for pair in pairs for name in pair), default=0.0)
-    return f"of stages that could run side by side none but one works for {LEAST_S * 1e3:g} ms ({longest * 1e3:.2g} ms)"
+    if not pairs:
+        return f"{' and '.join(max(every, key=lambda pair: _hidden_s(seen, pair)))} could be, and one of them is locked"
+    best = max(pairs, key=lambda pair: _hidden_s(seen, pair))
+    return f"{best[0]} beside {best[1]} would hide {_hidden_s(seen, best) * 1e3:.2g} ms: a task costs as much"
+
+
+def _hidden_s(seen: Situation, pair: tuple[str, str]) -> float:
+    """What running a pair side by side saves at most: the shorter of the two."""
+    return min(seen.facts.work_s(pair[0]), seen.facts.work_s(pair[1]))
 
 
 def independent(lowered: Lowered) -> list[tuple[str, str]]:

@@ -117,14 +117,15 @@ def _why_not(seen: Situation, choice: ModelChoice, card: Card, known: Sequence[C
     less = f", though it takes {saved / 1e6:.0f} MB less" if saved > 0 else ""
     return (
         f"no gain on this engine: a run takes {_ms(row)} on {backend}{_quality(card)}, "
-        f"and {_ms(best)} as {other.variant}{_default(seen, backend)}{less}"
+        f"and {other.variant} {_ms(best)}{_default(seen, backend)}{less}"
     )
 
 
 def _default(seen: Situation, backend: str) -> str:
     """What an engine computes in when nobody tells it, where that is not what the file holds."""
     precisions = getattr(find("backends", backend), "precisions", ())
-    return " in bf16" if "bf16" in precisions and "amx" in seen.hardware.flags else ""
+    chooses = "bf16" in precisions and "amx" in seen.hardware.flags
+    return " in bf16, which that engine chooses here" if chooses else ""
 
 
 def _row(card: Card, backend: str, threads: int) -> CardLatency | None:

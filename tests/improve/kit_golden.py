@@ -1,0 +1,196 @@
+"""Golden files of strategies: a told situation in, what a strategy proposes and refuses for it out.
+
+`golden/<strategy>.in.toml` holds cases that people write: a workflow of this file, a plan, a rate, an SLO, a machine,
+and told figures. `golden/<strategy>.out.toml` is what came of each; `UPDATE_GOLDEN=1` writes it anew.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import tauten as tt
+from simulate.kit_desk import desk
+from tauten.describe.passages import Found
+from tauten.describe.slo import parse_slo
+from tauten.examples.help_desk.desk import help_desk
+from tauten.improve.compress.cards import READERS
+from tauten.improve.situation import Asks, Proposal, Situation, Strategy, Tokens, Unbuilt
+from tauten.plan.card import Card
+from tauten.plan.hardware import Hardware
+from tauten.plan.lower import lower
+from tauten.plan.plan import Plan, diff_plans, parse_plan
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@tt.stage(pure=True)
+def found_in(question: tt.Text) -> Found:
+    """Passages, best first."""
+    raise AssertionError("only drawn")
+
+
+@tt.workflow
+def chat(question: tt.Text, audience: tt.Text) -> tt.Stream[tt.Text]:
+    """Answers from passages; its template says the same again behind what changes."""
+    found = found_in(question)
+    return tt.generate(
+        "[system]\nYou answer for {{ audience }}.\n[user]\n{{ passages }}\n\nAnswer in one sentence.\n\n{{ question }}",
+        passages=found.passages,
+        question=question,
+        audience=audience,
+    )
+
+
+@tt.workflow
+def voice(answer: tt.Text) -> tt.Stream[tt.Audio]:
+    return tt.speak(answer)
+
+
+@tt.workflow
+def picture(photo: tt.Image) -> tt.Labels:
+    return tt.classify(photo)
+
+
+WORKFLOWS = {each.name: each for each in (desk, help_desk, chat, voice, picture)}
+
+
+class ToldStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was measured of a step; of its models by role."""
+
+    work_ms: float = 0.0
+    run_ms: dict[str, float] = {}
+    asks: dict[str, Asks] = {}
+    tokens: dict[str, Tokens] = {}
+    quoted: float | None = None
+
+
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One situation."""
+
+    name: str
+    workflow: str
+    steps: dict[str, ToldStep]
+    plan: dict[str, dict[str, Any]] = {}
+    rate: float = 1.0
+    slo: str = "p95<500ms"
+    cores: int = 2
+    flags: tuple[str, ...] = ("avx512", "amx")
+    cards: list[Card] = []
+    unbuilt: dict[str, list[Unbuilt]] = {}
+
+
+class ToldFacts:
+    """Facts as a case tells them."""
+
+    def __init__(self, steps: dict[str, ToldStep]) -> None:
+        self.steps = steps
+
+    def _step(self, name: str) -> ToldStep:
+        return self.steps.get(name, ToldStep())
+
+    def work_s(self, step: str) -> float:
+        return self._step(step).work_ms / 1e3
+
+    def asks(self, step: str, role: str) -> Asks:
+        return self._step(step).asks.get(
+            role, Asks(1.0, 1.0, 1.0) if self.run_s(step, role) else Asks(0, 0, 0)
+        )
+
+    def run_s(self, step: str, role: str) -> float:
+        return self._step(step).run_ms.get(role, 0.0) / 1e3
+
+    def tokens(self, step: str, role: str) -> Tokens:
+        return self._step(step).tokens.get(role, Tokens(*[0.0] * len(Tokens._fields)))
+
+    def quoted(self, step: str) -> float | None:
+        return self._step(step).quoted
+
+
+class ToldForms:
+    """Forms as a case tells them; formats are read as they are here."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    def cards(self, model: str) -> Sequence[Card]:
+        return [card for card in self.case.cards if card.model == model]
+
+    def unbuilt(self, model: str) -> Sequence[Unbuilt]:
+        return self.case.unbuilt.get(model, [])
+
+    def readers(self, format: str) -> Sequence[str]:
+        return READERS.get(format, ())
+
+
+def cases(strategy: str) -> list[Case]:
+    """The situations that a strategy is held to."""
+    raw = tomllib.loads((GOLDEN / f"{strategy}.in.toml").read_text())
+    return msgspec.convert(raw["case"], list[Case])
+
+
+def situation(case: Case) -> Situation:
+    graph = WORKFLOWS[case.workflow].graph
+    assert graph is not None
+    return Situation(
+        graph,
+        plan_of(case),
+        Hardware(case.cores, case.flags, 24),
+        parse_slo(case.slo),
+        case.rate,
+        ToldFacts(case.steps),
+        ToldForms(case),
+    )
+
+
+def plan_of(case: Case) -> Plan:
+    import tomlkit
+
+    graph = WORKFLOWS[case.workflow].graph
+    assert graph is not None
+    text = tomlkit.dumps({"tauten": "plan/1", "graph": graph.hash, "stage": case.plan})
+    return parse_plan(text, name="before")
+
+
+def said(strategy: Strategy, case: Case) -> str:
+    """What a strategy says of a case, as the golden file holds it."""
+    seen = situation(case)
+    lines = [f"# {case.name}"]
+    for each in strategy.propose(seen):
+        if isinstance(each, Proposal):
+            lower(seen.graph, each.plan)  # it can be opened
+            lines += [
+                "[[proposal]]",
+                *_told(case=case.name, change=each.change, answers=each.answers, why=each.why),
+            ]
+            lines += [f"diff = {_array(changes(seen.plan, each.plan))}"]
+        else:
+            lines += ["[[refusal]]", *_told(case=case.name, change=each.change, why=each.why)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def changes(before: Plan, after: Plan) -> list[str]:
+    """Lines of TOML that differ, as `stage.key = value`."""
+    return [f"{stage}.{key} = {_toml(new)}" for stage, key, _, new in diff_plans(before, after)]
+
+
+def _told(**values: str) -> list[str]:
+    return [f"{key} = {_toml(value)}" for key, value in values.items() if value]
+
+
+def _array(lines: list[str]) -> str:
+    return "[" + ", ".join(_toml(each) for each in lines) + "]"
+
+
+def _toml(value: Any) -> str:
+    import tomlkit
+
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    return str(tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string())
