@@ -133,21 +133,32 @@ def test_nobody_asks_nothing_changes() -> None:
     asyncio.run(main())
 
 
+class Known:
+    """Where a step named `hear` is known to take 0.1 s."""
+
+    def usual_s(self, step: str, now: float, tenant: str = "") -> float | None:
+        return 0.1 if step == "hear" else None
+
+
 def test_no_delay_where_time_is_short() -> None:
-    request, now = Request(lambda: 10.0), 10.0
-    assert spare_s(request, "hear", now) == math.inf
+    request, now, path = Request(lambda: 10.0), 10.0, Known()
+    spare = lambda step="hear": spare_s(request, step, path, now)  # type: ignore[arg-type]  # noqa: E731
+    assert spare() == math.inf
     request.deadline = 11.0
-    assert spare_s(request, "hear", now) == 0.0  # nobody knows what follows
-    request.after = {"hear": 0.7}
-    assert spare_s(request, "hear", now) == pytest.approx(0.3)
+    assert spare() == 0.0  # nobody knows what follows
+    request.after = {"hear": 0.6, "look": 0.1}
+    assert spare() == pytest.approx(0.3)
+    assert spare("look") == 0.0  # nobody knows what it takes
+    assert spare_s(request, "hear", None, now) == 0.0
     request.target = 10.8
-    assert spare_s(request, "hear", now) == pytest.approx(0.1)
+    assert spare() == pytest.approx(0.1)
     delays = Delays({"hear": 0.02}, share=0.999)
-    assert delays.draw(request, request.id, "hear", now) == 0.0  # more than a tenth of what is left
+    assert delays.draw(request, "hear", path, now) == 0.0  # type: ignore[arg-type]  # more than a tenth of that
     assert request.id not in delays.drawn
     request.target = math.inf
-    assert delays.draw(request, request.id, "hear", now) == 0.02
-    assert Delays({"hear": MOST_S}, share=0.999).draw(request, request.id, "hear", 11.5) == 0.0
+    assert delays.draw(request, "hear", path, now) == 0.02  # type: ignore[arg-type]
+    request.deadline = 10.69  # it is late already
+    assert delays.draw(request, "hear", path, now) == 0.0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("delay_s", "share"), [(0.0, 0.5), (MOST_S * 1.01, 0.5), (0.01, 0.0), (0.01, 1.0)])

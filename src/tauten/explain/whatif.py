@@ -17,6 +17,8 @@ SCHEMA: Final = "tauten.whatif/1"
 SHOWN: Final = ("p50_ms", "p95_ms", "first_output_ms")
 """The figures that are told, by the names of SLO limits."""
 
+ALMOST: Final = 0.05  # ms a ms: what timers round
+
 
 class Moved(msgspec.Struct, frozen=True):
     """By how many ms a figure moves, with its 90 % interval; below 0 is a gain."""
@@ -98,8 +100,9 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def agree(self) -> bool:
-        """Whether the two intervals share anything."""
-        return self.measured.low <= self.simulated.high and self.simulated.low <= self.measured.high
+        """Whether the two intervals share anything, or almost."""
+        gap = max(self.measured.low - self.simulated.high, self.simulated.low - self.measured.high)
+        return gap <= ALMOST
 
 
 class WhatIf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=SCHEMA):

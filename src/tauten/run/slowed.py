@@ -18,12 +18,15 @@ from tauten.errors import InputError, PlanError, suggest
 from tauten.plan.lower import Lowered, Step
 from tauten.run.binding import Binder
 from tauten.run.bound import BoundStep, Dynamic
+from tauten.run.door.admission import Path
 from tauten.run.opened import Opened
-from tauten.run.request import Asked
+from tauten.run.request import Asked, Request
 from tauten.run.slots import Operator, Run
 
 MOST_S = 0.1  # a delay that people would notice is no small one
-SHARE = 0.5  # of the requests: as many with as without a delay tell most
+SHARE = (
+    0.25  # of the requests, for each step: half of them would tell a little more, and slow down twice as many
+)
 SPARE_SHARE = 0.1  # of what a request has left beyond the steps that follow: a delay may take no more
 CAUSE = "slowed"
 
@@ -50,13 +53,13 @@ class Delays:
         self.drawn: dict[str, dict[str, float]] = {}
         self._draws = {step: random.Random(f"{seed} {step}") for step in delays_s}
 
-    def draw(self, request: Asked, id: str, step: str, now: float) -> float:
+    def draw(self, request: Request, step: str, path: Path | None, now: float) -> float:
         """Seconds by which a request's step is to be delayed now."""
         seconds = self.delays_s[step]
-        if seconds > spare_s(request, step, now) * SPARE_SHARE:
+        if seconds > spare_s(request, step, path, now) * SPARE_SHARE:
             return 0.0
         hit = self._draws[step].random() < self.share
-        self.drawn.setdefault(id, {})[step] = 0.0
+        self.drawn.setdefault(request.id, {})[step] = 0.0
         return seconds if hit else 0.0
 
     def slow(self, opened: Opened) -> None:
@@ -72,35 +75,42 @@ class Delays:
         for step in self.delays_s:
             if step not in names:
                 raise PlanError(f"the plan has no step '{step}'", help=suggest(step, names), code="E110")
-        opened.operators = _SlowedBinder(lowered, opened.bound, steps, self).operators(lowered.program)
+        binder = _SlowedBinder(lowered, opened.bound, steps, self, opened.path)
+        opened.operators = binder.operators(lowered.program)
 
 
-def spare_s(request: Asked, step: str, now: float) -> float:
-    """Seconds that a request could lose before a step: until its deadline or its aim, less what follows the step.
+def spare_s(request: Asked, step: str, path: Path | None, now: float) -> float:
+    """Seconds that a request could lose before a step: until its deadline or its aim, less the step and what follows.
 
-    None to spare where it has a deadline and nothing is known of what follows.
+    None to spare where it has a deadline and nothing is known of what it still has to do.
     """
     until = min(request.deadline, request.target)
     if until == math.inf:
         return math.inf
+    own_s = path.usual_s(step, now, request.tenant) if path is not None else None
     follows_s = request.after.get(step)
-    return 0.0 if follows_s is None else max(0.0, until - now - follows_s)
+    return 0.0 if own_s is None or follows_s is None else max(0.0, until - now - own_s - follows_s)
 
 
 class _SlowedBinder(Binder):
     """Binds a program as it is, with a delay before some steps."""
 
     def __init__(
-        self, lowered: Lowered, bound: Mapping[str, BoundStep], dynamic: Dynamic, delays: Delays
+        self,
+        lowered: Lowered,
+        bound: Mapping[str, BoundStep],
+        dynamic: Dynamic,
+        delays: Delays,
+        path: Path | None,
     ) -> None:
         super().__init__(lowered, bound, dynamic)
-        self.delays = delays
+        self.delays, self.path = delays, path
 
     def step(self, step: Step) -> Operator:
         operate = super().step(step)
         if step.name not in self.delays.delays_s:
             return operate
-        return _slowed(step.name, operate, self.delays, self._awaited(step))
+        return _slowed(step.name, operate, self.delays, self._awaited(step), self.path)
 
     def _awaited(self, step: Step) -> list[int]:
         """The slots of what a step cannot do without: where one is empty it is skipped."""
@@ -113,14 +123,14 @@ class _SlowedBinder(Binder):
         ]
 
 
-def _slowed(step: str, operate: Operator, delays: Delays, awaited: list[int]) -> Operator:
+def _slowed(step: str, operate: Operator, delays: Delays, awaited: list[int], path: Path | None) -> Operator:
     async def wait_and_operate(run: Run) -> None:
         if any(run.values[slot] is None for slot in awaited):
             await operate(run)
             return
         request = run.request
         start = request.clock()
-        seconds = delays.draw(request, request.id, step, start)
+        seconds = delays.draw(request, step, path, start)
         if seconds:
             run.begins(start)
             await asyncio.sleep(seconds)

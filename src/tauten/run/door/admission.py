@@ -118,6 +118,11 @@ class Path:
             after = self._after[tenant] = self._steps.after(now, tenant)
         return after
 
+    def usual_s(self, step: str, now: float, tenant: str = "") -> float | None:
+        """Seconds that a tenant's request will spend in a step, its wait there included; None where none was seen."""
+        known = self._steps.named.get(step)
+        return known.usual_s(now, tenant) if known is not None and known.seen else None
+
     def least_s(self, priority: int, now: float, spare: int = 0, tenant: str | None = None) -> float:
         """Seconds that one more request of that priority takes at the least; 0.0 before anything is known.
 

@@ -1,0 +1,285 @@
+"""Confirms what steps are worth by delays on purpose: measured on real requests, and simulated in the very same way.
+
+Each step is delayed for a share of requests, drawn for each step apart, so that one run tells of all steps. What
+a delay costs is the difference between requests with and without it, item by item of the recording, for each ms of
+delay. A step cannot be made quicker on trial, but what a first ms less of it would gain is what a first ms more costs.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from tauten.describe.slo import Slo
+from tauten.describe.workflow import Workflow
+from tauten.errors import TautenError
+from tauten.explain.whatif import Moved, Probed
+from tauten.improve.load.figures import quantile_of
+from tauten.improve.simulate.simulator import Done
+from tauten.plan.plan import Plan
+from tauten.run.door.objective import budget_of
+from tauten.run.engine import Engine
+from tauten.run.slowed import MOST_S, Delays
+from tauten.statistics import normal_quantile
+from tauten.statistics.bootstrap import mean
+
+PART: Final = 0.05  # of the median request: a delay of less drowns in noise
+LEAST_S: Final = 0.002  # timers of an event loop round to whole ms
+ROUNDS: Final = 10  # through the recording's items: with 12 of them 30 delays of each step
+SIMULATED: Final = 10  # times as many requests where they cost no time
+RESAMPLES: Final = 100  # of a bootstrap whose deviation is used, not its ends: that is 7 % off at most times
+COVERAGE: Final = 0.90  # as of all predictions here
+TOLD: Final = ("p50_ms", "p95_ms")
+
+Arrivals = Sequence[tuple[float, str]]
+Inputs = Mapping[str, Mapping[str, Any]]
+"""By the ids of recorded requests."""
+
+
+def delay_s(median_s: float) -> float:
+    """How long a step may be delayed where a request takes so long: little, and not nothing.
+
+    >>> delay_s(0.4), delay_s(0.001), delay_s(60.0)
+    (0.02, 0.002, 0.1)
+    """
+    return min(MOST_S, max(LEAST_S, round(PART * median_s, 3)))
+
+
+def in_turn(ids: Sequence[str], rounds: int) -> list[tuple[float, str]]:
+    """One request at a time: who comes next comes when the one before it is over."""
+    return [(0.0, id) for _ in range(rounds) for id in ids]
+
+
+async def probe(
+    engine: Engine,
+    workflow: Workflow[..., Any],
+    plan: Plan,
+    arrivals: Arrivals,
+    inputs: Inputs,
+    delays: Delays,
+    *,
+    alone: bool,
+    slo: Slo | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Done]:
+    """Run requests under a plan with delays: one at a time where `alone`, else when they are due.
+
+    With an SLO each has the deadline that a server would give it, and no delay that this does not allow. Requests that
+    fail are among the done, with their codes.
+    """
+    name = await engine.open(workflow, plan)
+    run = _Live(engine, name, inputs, delays, slo)
+    for id in dict.fromkeys(id for _, id in arrivals):
+        await run.one(id, None)  # warms up: not slowed, not kept
+    run.done.clear()
+    delays.slow(engine.plans[name])
+    begun, tasks = engine.clock(), []
+    for place, (at_s, id) in enumerate(arrivals, start=1):
+        say(f"request {place} of {len(arrivals)}, some of its steps delayed")
+        if alone:
+            await run.one(id, None)
+            continue
+        await asyncio.sleep(max(0.0, begun + at_s - engine.clock()))
+        tasks.append(asyncio.ensure_future(run.one(id, begun + at_s)))
+    await asyncio.gather(*tasks)
+    return run.done
+
+
+class _Live:
+    """Requests that run, and what became of them."""
+
+    def __init__(self, engine: Engine, plan: str, inputs: Inputs, delays: Delays, slo: Slo | None) -> None:
+        self.engine, self.plan, self.inputs, self.delays = engine, plan, inputs, delays
+        self.budget_ms = budget_of(slo) * 1e3 if slo is not None and slo.limits() else math.inf
+        self.done: list[Done] = []
+
+    async def one(self, id: str, due: float | None) -> None:
+        """One request; its latency counts from when it was due."""
+        engine = self.engine
+        request, error = engine.request(deadline_ms=self.budget_ms), ""
+        begun = engine.clock() if due is None else due
+        try:
+            async for _ in engine.stream(self.inputs[id], plan=self.plan, request=request):
+                pass
+        except TautenError as failed:
+            error = failed.code
+        end, first = engine.clock(), request.trace.first_output
+        slowed = self.delays.drawn.get(request.id, {})
+        first_s = (end if first is None else first) - begun
+        self.done.append(Done(id, begun, end - begun, first_s, error, slowed))
+
+
+# -- what the delays did --------------------------------------------------------------------------------------
+
+
+class Slope(NamedTuple):
+    """ms that a figure moves for each ms that a step is delayed; from so many requests with and without a delay."""
+
+    moved: Moved
+    delay_ms: float
+    slowed: int
+    plain: int
+
+
+class _Arms(NamedTuple):
+    """Latencies in ms of those that were slowed and not, by item; `others` could not be slowed at all."""
+
+    slowed: dict[str, list[float]]
+    plain: dict[str, list[float]]
+    others: list[float]
+
+
+def probed(measured: Iterable[Done], simulated: Iterable[Done], steps: Iterable[str]) -> list[Probed]:
+    """What delays did, measured beside simulated, for each step and figure of which both tell something."""
+    kept = [list(measured), list(simulated)]
+    found = []
+    for step in steps:
+        for what in TOLD:
+            one, other = (slope(done, step, what) for done in kept)
+            if one is None or other is None:
+                continue
+            found.append(
+                Probed(
+                    step=step,
+                    what=what,
+                    delay_ms=one.delay_ms,
+                    slowed=one.slowed,
+                    plain=one.plain,
+                    measured=one.moved,
+                    simulated=other.moved,
+                )
+            )
+    return found
+
+
+def slope(done: Iterable[Done], step: str, what: str, *, seed: int = 0) -> Slope | None:
+    """What delaying a step does to a percentile; None where no item was run both with and without a delay.
+
+    Items are weighted alike on both sides, and what other steps were delayed by is taken off as far as it shows, so
+    that a difference is the delay's and not of who was drawn.
+    """
+    answered = [each for each in done if not each.error]
+    delays = [each.slowed_s[step] for each in answered if each.slowed_s.get(step)]
+    arms = _arms(answered, step, without_others(answered, step))
+    if not arms.slowed or not delays:
+        return None
+    q, delay_ms = quantile_of(what), mean(delays) * 1e3
+    mid = _apart(arms, q) / delay_ms
+    half = normal_quantile((1.0 + COVERAGE) / 2.0) * _deviation(arms, q, seed) / delay_ms
+    counts = [sum(map(len, side.values())) for side in (arms.slowed, arms.plain)]
+    return Slope(Moved(mid - half, mid, mid + half), delay_ms, *counts)
+
+
+def without_others(done: Sequence[Done], step: str) -> list[float]:
+    """Latencies in ms without what delays of the other steps did to them: least squares within each item."""
+    names = sorted({name for each in done for name in each.slowed_s})
+    rows = [[each.slowed_s.get(name, 0.0) * 1e3 for name in names] for each in done]
+    walls = [each.seconds * 1e3 for each in done]
+    items: dict[str, list[int]] = {}
+    for place, each in enumerate(done):
+        items.setdefault(each.id, []).append(place)
+    slopes = _within(rows, walls, list(items.values()))
+    others = [0.0 if name == step else cost for name, cost in zip(names, slopes, strict=True)]
+    return [
+        wall - math.fsum(cost * value for cost, value in zip(others, row, strict=True))
+        for wall, row in zip(walls, rows, strict=True)
+    ]
+
+
+def _within(
+    rows: Sequence[Sequence[float]], values: Sequence[float], groups: Sequence[Sequence[int]]
+) -> list[float]:
+    """Least-squares slopes of the columns, each group with a level of its own; 0 for columns that say nothing."""
+    size = len(rows[0]) if rows else 0
+    square, side = [[0.0] * size for _ in range(size)], [0.0] * size
+    for group in groups:
+        means = [mean([rows[place][column] for place in group]) for column in range(size)]
+        level = mean([values[place] for place in group])
+        for place in group:
+            row = [value - centre for value, centre in zip(rows[place], means, strict=True)]
+            for column, value in enumerate(row):
+                side[column] += value * (values[place] - level)
+                square[column] = [old + value * other for old, other in zip(square[column], row, strict=True)]
+    return _solved(square, side)
+
+
+def _solved(square: list[list[float]], side: list[float]) -> list[float]:
+    """The solution of symmetric equations by elimination; 0 where the rest of them says the same."""
+    size = len(side)
+    rows = [[*row, value] for row, value in zip(square, side, strict=True)]
+    for column in range(size):
+        if rows[column][column] <= 1e-9 * max(square[column][column], 1e-12):
+            rows[column] = [0.0] * (size + 1)
+            rows[column][column] = 1.0
+        for below in range(column + 1, size):
+            part = rows[below][column] / rows[column][column]
+            rows[below] = [old - part * one for old, one in zip(rows[below], rows[column], strict=True)]
+    found = [0.0] * size
+    for column in reversed(range(size)):
+        rest = math.fsum(rows[column][other] * found[other] for other in range(column + 1, size))
+        found[column] = (rows[column][size] - rest) / rows[column][column]
+    return found
+
+
+def _arms(done: Iterable[Done], step: str, walls: Iterable[float]) -> _Arms:
+    slowed: dict[str, list[float]] = {}
+    plain: dict[str, list[float]] = {}
+    others = []
+    for each, wall in zip(done, walls, strict=True):
+        taken = each.slowed_s.get(step)
+        if taken is None:
+            others.append(wall)
+        else:
+            (slowed if taken else plain).setdefault(each.id, []).append(wall)
+    both = slowed.keys() & plain.keys()
+    return _Arms(
+        {id: values for id, values in slowed.items() if id in both},
+        {id: values for id, values in plain.items() if id in both},
+        others,
+    )
+
+
+def _apart(arms: _Arms, q: float) -> float:
+    """How far the percentile with delays lies above the one without."""
+    sizes = {id: len(values) + len(arms.plain[id]) for id, values in arms.slowed.items()}
+    return _percentile(arms.slowed, sizes, arms.others, q) - _percentile(arms.plain, sizes, arms.others, q)
+
+
+def _percentile(
+    side: Mapping[str, Sequence[float]], sizes: Mapping[str, int], others: Iterable[float], q: float
+) -> float:
+    """Of one side, each item with the weight that it has on both together."""
+    weighted = [(value, sizes[id] / len(values)) for id, values in side.items() for value in values]
+    weighted += [(value, 1.0) for value in others]
+    weighted.sort()
+    left = q * math.fsum(weight for _, weight in weighted)
+    for value, weight in weighted:
+        left -= weight
+        if left <= 1e-9:
+            return value
+    return weighted[-1][0]
+
+
+def _deviation(arms: _Arms, q: float, seed: int) -> float:
+    """The standard deviation of `_apart` by a bootstrap within each item and side; what so few of a kind hide of
+    their spread is added, as n / (n - k) does for a variance about k means."""
+    draw = random.Random(seed)
+    found = [_apart(_again(arms, draw), q) for _ in range(RESAMPLES)]
+    centre = mean(found)
+    variance = math.fsum((each - centre) ** 2 for each in found) / (RESAMPLES - 1)
+    n = sum(len(values) for side in (arms.slowed, arms.plain) for values in side.values())
+    free = n - len(arms.slowed) - len(arms.plain)
+    return math.sqrt(variance * n / free) if free > 0 else math.inf
+
+
+def _again(arms: _Arms, draw: random.Random) -> _Arms:
+    """As many latencies of each kind, drawn from those that were seen."""
+    slowed, plain = (
+        {id: draw.choices(values, k=len(values)) for id, values in side.items()}
+        for side in (arms.slowed, arms.plain)
+    )
+    return _Arms(slowed, plain, draw.choices(arms.others, k=len(arms.others)) if arms.others else [])
