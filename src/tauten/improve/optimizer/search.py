@@ -207,7 +207,10 @@ class Search:
     def _why_not(self, objective: float, present: float, each: Proposal, best: Proposal | None) -> str:
         """Why a proposal is not taken; empty where it is."""
         if objective > present * (1.0 - WORTH):
-            return f"gains {(1.0 - objective / present) * 100.0:.1f} % in simulation: not worth a change"
+            gain = (1.0 - objective / present) * 100.0
+            return (
+                f"{'gains' if gain >= 0.0 else 'loses'} {abs(gain):.1f} % in simulation: not worth a change"
+            )
         if best is not None:
             return f"gains less than {best.change}"
         return self.allowed(each)

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
+from tauten.improve.branches import beside, independent
 from tauten.improve.situation import Asks, Proposal, Refusal, Situation, label, with_choice
 from tauten.plan.lower import Step
 from tauten.plan.plan import ModelChoice, Plan
@@ -41,7 +42,8 @@ class Busy(NamedTuple):
 class Batching:
     """Batches up to twice what a run would find waiting; threads and replicas in every split of the cores. Models
     that run side by side share the cores, so that one thread each may beat all threads for each: the busiest
-    are also changed together, because the first of two that gives way may gain nothing by itself."""
+    are also changed together, side by side where they can be, because the first of two that gives way may gain
+    nothing by itself."""
 
     name: ClassVar[str] = "batch"
     reason: ClassVar[str] = "last of those that keep answers: it spends the slack that the others have left"
@@ -57,7 +59,7 @@ class Batching:
 
     def _together(self, seen: Situation, models: Sequence[Busy]) -> Iterator[Proposal]:
         """Several models changed at once; each plan once."""
-        plans: dict[bytes, tuple[str, Plan]] = {}
+        plans: dict[bytes, tuple[str, Plan]] = {seen.plan.content: ("", seen.plan)}
         if len(models) > 1:
             plan = seen.plan
             for each in models:
@@ -68,15 +70,16 @@ class Batching:
                 plan = _on(_on(seen.plan, one, threads), other, others)
                 change = f"{label(one.step, one.role)} and {label(other.step, other.role)} on {threads} + {others} threads"
                 plans.setdefault(plan.content, (change, plan))
-        plan = seen.plan
+                apart = beside(plan, _apart(seen, one, other))
+                plans.setdefault(apart.content, (f"{change}, side by side", apart))
         filled = [each for each in models if self._found(seen, each) >= FILLED]
-        for each in filled:
-            batch = msgspec.structs.replace(each.choice.batch, max=_fitting(self._found(seen, each)))
-            plan = with_choice(plan, each.step, each.role, batch=batch)
         if len(filled) > 1:
+            plan = seen.plan
+            for each in filled:
+                batch = msgspec.structs.replace(each.choice.batch, max=_fitting(self._found(seen, each)))
+                plan = with_choice(plan, each.step, each.role, batch=batch)
             plans.setdefault(plan.content, ("every model that finds company in batches", plan))
-        plans.pop(seen.plan.content, None)
-        for change, plan in plans.values():
+        for change, plan in [*plans.values()][1:]:
             yield Proposal(self.name, change, plan, "equivalent")
 
     def _found(self, seen: Situation, each: Busy) -> float:
@@ -122,6 +125,12 @@ def _on(plan: Plan, each: Busy, threads: int) -> Plan:
     if (each.choice.threads, each.choice.replicas) == (threads, 1):
         return plan
     return with_choice(plan, each.step, each.role, threads=threads, replicas=1)
+
+
+def _apart(seen: Situation, one: Busy, other: Busy) -> list[tuple[str, str]]:
+    """The pair of their stages, where neither needs the other's result."""
+    wanted = {one.step.name, other.step.name}
+    return [pair for pair in independent(seen.lowered) if set(pair) == wanted]
 
 
 def _fitting(found: float) -> int:

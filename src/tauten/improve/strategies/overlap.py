@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from tauten.improve.branches import beside, independent
 from tauten.improve.situation import Proposal, Refusal, Situation
-from tauten.plan.lower import Lowered
-from tauten.plan.plan import Plan
 
 LEAST_S = 0.001  # of work on each side of a pair: below, a task costs what it hides
 
@@ -42,7 +41,8 @@ def _why_not(seen: Situation, every: list[tuple[str, str]], pairs: list[tuple[st
     if not every:
         return "each stage needs the result of the one before it"
     if not pairs:
-        return f"{' and '.join(max(every, key=lambda pair: _hidden_s(seen, pair)))} could be, and one of them is locked"
+        one, other = max(every, key=lambda pair: _hidden_s(seen, pair))
+        return f"{one} and {other} could be, and one of them is locked"
     best = max(pairs, key=lambda pair: _hidden_s(seen, pair))
     return f"{best[0]} beside {best[1]} would hide {_hidden_s(seen, best) * 1e3:.2g} ms: a task costs as much"
 
@@ -50,27 +50,3 @@ def _why_not(seen: Situation, every: list[tuple[str, str]], pairs: list[tuple[st
 def _hidden_s(seen: Situation, pair: tuple[str, str]) -> float:
     """What running a pair side by side saves at most: the shorter of the two."""
     return min(seen.facts.work_s(pair[0]), seen.facts.work_s(pair[1]))
-
-
-def independent(lowered: Lowered) -> list[tuple[str, str]]:
-    """Pairs of stages, in their order, neither of which needs the other's result, through however many steps."""
-    needs: dict[str, set[str]] = {}
-    for step in lowered.steps:
-        direct = set(lowered.edges.get(step.name, ()))
-        needs[step.name] = direct.union(*(needs.get(each, set()) for each in direct))
-    names = [name for name in lowered.graph.stages if name in needs]
-    return [
-        (one, other)
-        for index, one in enumerate(names)
-        for other in names[index + 1 :]
-        if one not in needs[other] and other not in needs[one]
-    ]
-
-
-def beside(plan: Plan, pairs: list[tuple[str, str]]) -> Plan:
-    """The plan with these pairs freed, each said once, by the stage that comes first."""
-    for one, other in pairs:
-        if other in plan.stage(one).beside or one in plan.stage(other).beside:
-            continue
-        plan = plan.edit(one, beside=(*plan.stage(one).beside, other))
-    return plan
