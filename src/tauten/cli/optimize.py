@@ -155,9 +155,11 @@ def _optimizer(
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """So many of them, evenly over the time of the recording; all where there are no more."""
-    count = min(count, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
+    """So many of them, evenly over their kinds, as far as tags tell, and then over time; all where there are no
+    more."""
+    ordered = sorted(items, key=lambda item: item.tags)
+    count = min(count, len(ordered))
+    return [ordered[place * len(ordered) // count] for place in range(count)]
 
 
 def _journal(workflow: Workflow[..., Any], kept: Recording, chosen: Sequence[Item], fresh: bool) -> Journal:

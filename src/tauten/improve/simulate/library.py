@@ -8,7 +8,7 @@ was seen on one engine is known on another whose runs were measured, by themselv
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -196,6 +196,24 @@ class Library:
             for visit in visits.values()
             for event in visit.events()
         )
+
+    def costs_under(self, lowered: Lowered) -> Callable[[ModelChoice], Cost | StreamCost]:
+        """What runs of the models of a plan take. One that no request came to takes no time; raises PlanError E131
+        for one that was asked and never measured."""
+        asked = {
+            cost_key(choice)
+            for step in lowered.steps
+            for role, choice in step.models.items()
+            if choice.backend and self.asked(lowered, step, role)
+        }
+
+        def cost(choice: ModelChoice) -> Cost | StreamCost:
+            key = cost_key(choice)
+            if key in asked or key in self.costs:
+                return self.cost(choice)
+            return StreamCost(Cost(0.0), 0.0) if batches_itself(choice.backend) else Cost(0.0)
+
+        return cost
 
     def tape(self, id: str, lowered: Lowered) -> Tape:
         """A request as it would go under a plan; raises PlanError E131 for a step that was not seen so."""

@@ -134,7 +134,7 @@ class _Run:
         self.lowered = lower(graph, self.plan)
         workflow = copy.copy(self.workflow)
         workflow.graph = played(graph)
-        deployments = TapedDeployments(self.library.cost, self.machine, loop.time, self.seed)
+        deployments = TapedDeployments(self.library.costs_under(self.lowered), self.machine, loop.time, self.seed)
         async with _SimulatedEngine(deployments, loop.time, self.seed) as engine:
             self.engine, self.id = engine, await engine.open(workflow, self.plan)
             if self.delays is not None:
