@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tauten.describe.slo import Slo
 from tauten.describe.turn import Answers
+from tauten.errors import InputError
+from tauten.improve.optimizer.order import ORDER, ordered
 from tauten.improve.optimizer.search import Figures, Found, Search
 from tauten.improve.situation import Proposal, Refusal
 from tauten.plan.plan import Plan
@@ -105,3 +109,65 @@ def test_the_same_prices_give_the_same_plan() -> None:
     prices = additive(a=100.0, b=100.0, c=99.0)
     plans = {searched([Turning("a"), Turning("b"), Turning("c")], prices).plan.id for _ in range(3)}
     assert len(plans) == 1
+
+
+drawn_prices = st.dictionaries(
+    st.frozensets(st.sampled_from("abcd")), st.integers(1, 1000).map(float), max_size=16
+)
+
+
+def found_with(prices: dict[frozenset[str], float], stages: Sequence[str] = ()) -> Found:
+    """Of a first plan whose stages were written in that order."""
+    first = Plan()
+    for name in stages:
+        first = first.edit(name, why="")
+    strategies = [Turning("a"), Turning("b"), Turning("c", "lossy"), Turning("d", "lossy")]
+
+    def price(plan: Plan) -> Figures:
+        set_ = frozenset(name for name, stage in plan.stages.items() if stage.threads)
+        return Figures({"p95_ms": prices.get(set_, 500.0)})
+
+    return Search(strategies, lambda plan: plan, price, Slo(p95_ms=300.0)).run(first)  # type: ignore[arg-type, return-value]
+
+
+@given(drawn_prices)
+def test_no_search_ends_worse_than_it_began(prices: dict[frozenset[str], float]) -> None:
+    found = found_with(prices)
+    slo, before = Slo(p95_ms=300.0), Figures({"p95_ms": prices.get(frozenset(), 500.0)})
+    assert found.figures.objective(slo, before) <= before.objective(slo, before)
+    if not before.missed(slo):
+        assert not marks(found.plan) & {"c", "d"}, "no answer is spent where the SLO is met"
+
+
+@given(drawn_prices, st.permutations(["x", "y", "z"]))
+def test_the_order_in_which_a_plan_was_written_decides_nothing(
+    prices: dict[frozenset[str], float], stages: list[str]
+) -> None:
+    one, other = found_with(prices, stages), found_with(dict(reversed(prices.items())), sorted(stages))
+    assert one.plan.content == other.plan.content
+    assert one.tried == other.tried
+
+
+def test_a_change_that_made_things_worse_is_said_to() -> None:
+    found = searched([Turning("a")], additive(a=-100.0))
+    assert [each.why for each in found.tried] == ["loses 10.0 % in simulation: not worth a change"]
+
+
+def test_the_order_ends_where_it_is_told_to_and_leaves_out_what_it_is_told_to() -> None:
+    names = [each.name for each in ORDER]
+    assert [each.name for each in ordered()] == names
+    assert [each.name for each in ordered(until="batch")] == names[: names.index("batch") + 1]
+    assert [each.name for each in ordered(without=["batch", "overlap"])] == [
+        name for name in names if name not in ("batch", "overlap")
+    ]
+    assert names.index("backend") < names.index("batch") < names.index("quantize") < names.index("compact")
+    with pytest.raises(InputError) as wrong:
+        ordered(without=["quantise"])
+    assert "quantize" in wrong.value.help
+
+
+def test_a_strategy_that_is_left_out_is_never_asked() -> None:
+    """An ablation is this: the same search without one."""
+    every = [Turning("a"), Turning("b")]
+    assert marks(searched(every, additive(a=100.0, b=100.0)).plan) == {"a", "b"}
+    assert marks(searched(every[1:], additive(a=100.0, b=100.0)).plan) == {"b"}
