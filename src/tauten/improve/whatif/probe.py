@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -24,14 +23,16 @@ from tauten.plan.plan import Plan
 from tauten.run.door.objective import budget_of
 from tauten.run.engine import Engine
 from tauten.run.slowed import MOST_S, Delays
-from tauten.statistics import normal_quantile
 from tauten.statistics.bootstrap import mean
+from tauten.statistics.trend import student_quantile
 
 PART: Final = 0.05  # of the median request: a delay of less drowns in noise
 LEAST_S: Final = 0.002  # timers of an event loop round to whole ms
 ROUNDS: Final = 10  # through the recording's items: with 12 of them 30 delays of each step
 SIMULATED: Final = 10  # times as many requests where they cost no time
-RESAMPLES: Final = 100  # of a bootstrap whose deviation is used, not its ends: that is 7 % off at most times
+AROUND: Final = (
+    0.15  # of all requests on each side of a percentile count as lying at it: of 12 items about four
+)
 COVERAGE: Final = 0.90  # as of all predictions here
 TOLD: Final = ("p50_ms", "p95_ms")
 
@@ -125,12 +126,33 @@ class Slope(NamedTuple):
     plain: int
 
 
-class _Arms(NamedTuple):
-    """Latencies in ms of those that were slowed and not, by item; `others` could not be slowed at all."""
+class _Item(NamedTuple):
+    """Latencies in ms of one recorded request, without what delays of other steps did; `plain` holds all of them where
+    the step never ran."""
 
-    slowed: dict[str, list[float]]
-    plain: dict[str, list[float]]
-    others: list[float]
+    slowed: list[float]
+    plain: list[float]
+    absent: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.slowed) + len(self.plain)
+
+    @property
+    def cost(self) -> float:
+        """What the delay did to it."""
+        return 0.0 if self.absent else mean(self.slowed) - mean(self.plain)
+
+    @property
+    def squares(self) -> float:
+        """Of what is left once each side has its mean."""
+        return math.fsum(
+            (value - mean(side)) ** 2 for side in (self.slowed, self.plain) if side for value in side
+        )
+
+    @property
+    def free(self) -> int:
+        return self.size - (1 if self.absent else 2)
 
 
 def probed(measured: Iterable[Done], simulated: Iterable[Done], steps: Iterable[str]) -> list[Probed]:
@@ -156,22 +178,67 @@ def probed(measured: Iterable[Done], simulated: Iterable[Done], steps: Iterable[
     return found
 
 
-def slope(done: Iterable[Done], step: str, what: str, *, seed: int = 0) -> Slope | None:
+def slope(done: Iterable[Done], step: str, what: str) -> Slope | None:
     """What delaying a step does to a percentile; None where no item was run both with and without a delay.
 
-    Items are weighted alike on both sides, and what other steps were delayed by is taken off as far as it shows, so
-    that a difference is the delay's and not of who was drawn.
+    A percentile moves as those requests do that lie at it: the difference of means, item by item, over the items
+    around it. What other steps were delayed by is taken off as far as it shows.
     """
     answered = [each for each in done if not each.error]
     delays = [each.slowed_s[step] for each in answered if each.slowed_s.get(step)]
-    arms = _arms(answered, step, without_others(answered, step))
-    if not arms.slowed or not delays:
+    items = _items(answered, step, without_others(answered, step))
+    if not delays or all(each.absent for each in items):
         return None
-    q, delay_ms = quantile_of(what), mean(delays) * 1e3
-    mid = _apart(arms, q) / delay_ms
-    half = normal_quantile((1.0 + COVERAGE) / 2.0) * _deviation(arms, q, seed) / delay_ms
-    counts = [sum(map(len, side.values())) for side in (arms.slowed, arms.plain)]
-    return Slope(Moved(mid - half, mid, mid + half), delay_ms, *counts)
+    delay_ms = mean(delays) * 1e3
+    shares = _around(items, quantile_of(what))
+    whole = math.fsum(share * each.size for each, share in zip(items, shares, strict=True))
+    mid = math.fsum(share * each.size * each.cost for each, share in zip(items, shares, strict=True)) / whole
+    half = _half(items, shares, whole)
+    scaled = Moved(*((mid + side) / delay_ms for side in (-half, 0.0, half)))
+    told = [each for each in items if not each.absent]
+    return Slope(
+        scaled, delay_ms, sum(len(each.slowed) for each in told), sum(len(each.plain) for each in told)
+    )
+
+
+def _items(done: Iterable[Done], step: str, walls: Iterable[float]) -> list[_Item]:
+    """Those that tell something: run with and without a delay, or never in need of the step; the quickest first."""
+    slowed: dict[str, list[float]] = {}
+    plain: dict[str, list[float]] = {}
+    absent: dict[str, list[float]] = {}
+    for each, wall in zip(done, walls, strict=True):
+        taken = each.slowed_s.get(step)
+        side = absent if taken is None else slowed if taken else plain
+        side.setdefault(each.id, []).append(wall)
+    found = [_Item(slowed[id], plain[id], False) for id in slowed.keys() & plain.keys()]
+    found += [_Item([], walls, True) for id, walls in absent.items() if id not in slowed and id not in plain]
+    return sorted(found, key=lambda each: mean(each.plain))
+
+
+def _around(items: Sequence[_Item], q: float) -> list[float]:
+    """How much of each item, which stand in the order of their latencies, lies around a percentile."""
+    whole, begun, found = sum(each.size for each in items), 0, []
+    low, high = max(0.0, q - AROUND), min(1.0, q + AROUND)
+    for each in items:
+        first, last = begun / whole, (begun + each.size) / whole
+        found.append(max(0.0, min(last, high) - max(first, low)) / (last - first))
+        begun += each.size
+    return found
+
+
+def _half(items: Sequence[_Item], shares: Sequence[float], whole: float) -> float:
+    """Half of the interval: Student's, over the spread within items around the percentile."""
+    pairs = list(zip(items, shares, strict=True))
+    free = math.fsum(each.free for each, share in pairs if share)
+    if free < 1.0:
+        return math.inf
+    variance = math.fsum(each.squares for each, share in pairs if share) / free
+    parts = [
+        (share * each.size / whole) ** 2 * (1.0 / len(each.slowed) + 1.0 / len(each.plain))
+        for each, share in pairs
+        if not each.absent
+    ]
+    return student_quantile((1.0 + COVERAGE) / 2.0, free) * math.sqrt(variance * math.fsum(parts))
 
 
 def without_others(done: Sequence[Done], step: str) -> list[float]:
@@ -223,63 +290,3 @@ def _solved(square: list[list[float]], side: list[float]) -> list[float]:
         rest = math.fsum(rows[column][other] * found[other] for other in range(column + 1, size))
         found[column] = (rows[column][size] - rest) / rows[column][column]
     return found
-
-
-def _arms(done: Iterable[Done], step: str, walls: Iterable[float]) -> _Arms:
-    slowed: dict[str, list[float]] = {}
-    plain: dict[str, list[float]] = {}
-    others = []
-    for each, wall in zip(done, walls, strict=True):
-        taken = each.slowed_s.get(step)
-        if taken is None:
-            others.append(wall)
-        else:
-            (slowed if taken else plain).setdefault(each.id, []).append(wall)
-    both = slowed.keys() & plain.keys()
-    return _Arms(
-        {id: values for id, values in slowed.items() if id in both},
-        {id: values for id, values in plain.items() if id in both},
-        others,
-    )
-
-
-def _apart(arms: _Arms, q: float) -> float:
-    """How far the percentile with delays lies above the one without."""
-    sizes = {id: len(values) + len(arms.plain[id]) for id, values in arms.slowed.items()}
-    return _percentile(arms.slowed, sizes, arms.others, q) - _percentile(arms.plain, sizes, arms.others, q)
-
-
-def _percentile(
-    side: Mapping[str, Sequence[float]], sizes: Mapping[str, int], others: Iterable[float], q: float
-) -> float:
-    """Of one side, each item with the weight that it has on both together."""
-    weighted = [(value, sizes[id] / len(values)) for id, values in side.items() for value in values]
-    weighted += [(value, 1.0) for value in others]
-    weighted.sort()
-    left = q * math.fsum(weight for _, weight in weighted)
-    for value, weight in weighted:
-        left -= weight
-        if left <= 1e-9:
-            return value
-    return weighted[-1][0]
-
-
-def _deviation(arms: _Arms, q: float, seed: int) -> float:
-    """The standard deviation of `_apart` by a bootstrap within each item and side; what so few of a kind hide of
-    their spread is added, as n / (n - k) does for a variance about k means."""
-    draw = random.Random(seed)
-    found = [_apart(_again(arms, draw), q) for _ in range(RESAMPLES)]
-    centre = mean(found)
-    variance = math.fsum((each - centre) ** 2 for each in found) / (RESAMPLES - 1)
-    n = sum(len(values) for side in (arms.slowed, arms.plain) for values in side.values())
-    free = n - len(arms.slowed) - len(arms.plain)
-    return math.sqrt(variance * n / free) if free > 0 else math.inf
-
-
-def _again(arms: _Arms, draw: random.Random) -> _Arms:
-    """As many latencies of each kind, drawn from those that were seen."""
-    slowed, plain = (
-        {id: draw.choices(values, k=len(values)) for id, values in side.items()}
-        for side in (arms.slowed, arms.plain)
-    )
-    return _Arms(slowed, plain, draw.choices(arms.others, k=len(arms.others)) if arms.others else [])
