@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from simulate.kit_desk import NAIVE, desk, learned
+from simulate.kit_desk import FIRST_MS, NAIVE, TOKEN_MS, TOKENS, desk, learned
 from tauten.describe.slo import Slo
 from tauten.improve.optimizer.facts import TapedFacts
-from tauten.improve.situation import Proposal, Refusal, Situation, Strategy
+from tauten.improve.situation import NO_TOKENS, Proposal, Refusal, Situation, Strategy
 from tauten.improve.strategies.backend import Backend
 from tauten.improve.strategies.batch import Batching
 from tauten.improve.strategies.compact import Compact
@@ -55,6 +55,23 @@ def test_facts_are_what_was_seen(library: Any) -> None:
     assert facts.asks("hear", "model") == pytest.approx((1.0, 1.0, 1.0))
     assert facts.asks("look", "see") == pytest.approx((2 / 3, 1.0, 1.0))
     assert facts.asks("look", "read") == pytest.approx((2 / 3, 4.0, 4.0))
+
+
+def test_facts_count_the_tokens_of_streams(library: Any) -> None:
+    tokens = seen(library).facts.tokens("tell", "llm")
+    assert tokens.answer == tokens.longest == TOKENS
+    assert tokens.first_s == pytest.approx((FIRST_MS + TOKEN_MS) / 1e3, abs=1e-3)
+    assert tokens.token_s == pytest.approx(TOKEN_MS / 1e3, abs=1e-4)
+    assert seen(library).facts.tokens("hear", "model") == NO_TOKENS
+
+
+def test_answers_that_nobody_kept_are_not_known_to_quote(library: Any) -> None:
+    facts = seen(library).facts
+    assert facts.quoted("tell") is None, "a stream's text is not kept"
+    assert facts.quoted("find") == pytest.approx(2 / 3), (
+        "what it gives is its words and rows, of three requests"
+    )
+    assert facts.quoted("nowhere") is None
 
 
 def test_stages_that_do_not_need_one_another_may_run_side_by_side(library: Any) -> None:

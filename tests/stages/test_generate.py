@@ -41,6 +41,21 @@ def test_streams_increments_and_books_tokens() -> None:
     assert context.spent == {"input_tokens": 9, "output_tokens": 3}
 
 
+def test_a_plan_may_trim_lists_and_put_first_what_stays_the_same() -> None:
+    context = DirectContext(generate, fakes={"model": saying("x")})
+    ask = "{{ passages }}\n\nBe brief.\n\n{{ question }}"
+    passages = [Text("one"), Text("two"), Text("three")]
+    direct(generate, ask, passages=passages, question="why?", top=1, fixed_first=True, context=context)
+    direct(generate, ask, passages=passages, question="why?", top=2, context=context)
+    direct(generate, ask, passages=passages, question="why?", context=context)
+    contents = [item["messages"][0]["content"] for item in context.items["model"]]
+    assert contents == [
+        "Be brief.\n\none\n\nwhy?",
+        "one\n\ntwo\n\nBe brief.\n\nwhy?",
+        "one\n\ntwo\n\nthree\n\nBe brief.\n\nwhy?",
+    ]
+
+
 def test_the_item_is_messages_and_documented_defaults() -> None:
     context = DirectContext(generate, fakes={"model": saying("x")})
     direct(generate, ASK, question="why?", stop="\n", context=context)

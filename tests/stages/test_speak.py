@@ -108,6 +108,12 @@ def test_first_piece_is_a_clause_and_the_rest_are_sentences() -> None:
     ]
 
 
+@pytest.mark.parametrize(("words", "first"), [(2, "Well then,"), (4, "Well then, the key is missing,")])
+def test_a_plan_says_how_many_words_make_a_first_clause(words: int, first: str) -> None:
+    cutter = speaking.Cutter(words)
+    assert cutter.add("Well then, the key is missing, so Python complains.")[0] == first
+
+
 @given(st.text(alphabet="ab ,.!?\n", max_size=400), st.integers(1, 20))
 def test_cutting_loses_and_repeats_nothing(text: str, step: int) -> None:
     cutter = speaking.Cutter()

@@ -191,3 +191,46 @@ def test_exactly_the_present_optional_lines_remain(present: list[bool]) -> None:
     values = {f"f{i}": f"v{i}" for i, there in enumerate(present) if there}
     expected = ["head", *(f"f{i}: v{i}" for i, there in enumerate(present) if there)]
     assert only(source, **values).split("\n") == expected
+
+
+# -- what stays the same first ------------------------------------------------------------------------------------
+
+
+def test_paragraphs_without_a_field_go_before_those_with_one() -> None:
+    asked = parse("{{ passages }}\n\nAnswer in one sentence.\nQuote.\n\nQ: {{ question }}\n\nNo greeting.")
+    (message,) = asked.fixed_first().render({"passages": "P", "question": "why?"})
+    assert message["content"] == "Answer in one sentence.\nQuote.\n\nNo greeting.\n\nP\n\nQ: why?"
+    assert asked.head == 0
+    assert asked.fixed_first().head > len("Answer in one sentence. Quote. No greeting.")
+
+
+def test_a_message_keeps_its_place_and_its_lines() -> None:
+    asked = parse("[system]\nFor {{ whom }}.\n\nBe brief.\n[user]\n{{ question }}")
+    system, user = asked.fixed_first().render({"whom": "me", "question": "why?"})
+    assert system == {"role": "system", "content": "Be brief.\n\nFor me."}
+    assert user == {"role": "user", "content": "why?"}
+
+
+def test_a_template_that_begins_with_what_stays_the_same_is_left_alone() -> None:
+    asked = parse(DESK)
+    assert asked.fixed_first() is asked
+    assert asked.head > len("Answer from the passages.")
+
+
+@given(
+    some.lists(
+        some.sampled_from(["Be brief.", "{{ a }}", "Q: {{ b }}", "", "Two\nlines", "{{ a }} and {{ b? }}"]),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_nothing_is_lost_and_a_second_time_changes_nothing(paragraphs: list[str]) -> None:
+    source = "\n\n".join(["Start {{ a }}.", *paragraphs])
+    asked = parse(source)
+    put = asked.fixed_first()
+    assert sorted(map(str, put.uses)) == sorted(map(str, asked.uses))
+    values = {"a": "A", "b": "B"}
+    (before,), (after,) = asked.render(values), put.render(values)
+    assert sorted(before["content"].split()) == sorted(after["content"].split())
+    assert put.head >= asked.head
+    assert put.fixed_first() is put
