@@ -42,7 +42,10 @@ GROUPS = {
     },
 }
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
-WORDS = {("bench", "headlines"): "headlines"}  # second words with a file of their own, and its name
+WORDS = {  # second words, and flags, with a file of their own, and its name
+    ("bench", "headlines"): "headlines",
+    ("bench", "--stages"): "stages",
+}
 
 EXIT_INTERRUPTED = 130  # the shell's convention for SIGINT
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -96,9 +99,10 @@ def overview() -> str:
 
 def _dispatch(name: str, rest: list[str]) -> int:
     file, called = name, f"tauten {name}"
-    if rest and (name, rest[0]) in WORDS:
-        file, called = WORDS[name, rest[0]], f"{called} {rest[0]}"
-        rest = rest[1:]
+    words = [*rest[:1], *(word for word in rest[1:] if word.startswith("--"))]
+    if word := next((word for word in words if (name, word) in WORDS), ""):
+        file, called = WORDS[name, word], f"{called} {word}"
+        rest = [each for each in rest if each != word]
     app = importlib.import_module(f"tauten.cli.{file}").app
     try:
         result = app(rest, prog_name=called, standalone_mode=False)
