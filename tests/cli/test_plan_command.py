@@ -41,10 +41,13 @@ def test_differences_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     two = plan(tmp_path, "[stage.upper]\nthreads = 2\nwhy = 'b'", "two.toml")
     assert run(["plan", "diff", str(one), str(one)]) == 0
     assert run(["plan", "diff", str(one), str(two)]) == 1
-    assert capsys.readouterr().out == "upper.threads: 1 -> 2\n"
+    assert capsys.readouterr().out == "upper.threads: 1 -> 2    b\n"
     assert run(["plan", "diff", str(one), str(two), "--json"]) == 1
     [change] = json.loads(capsys.readouterr().out)["changes"]
-    assert change == {"stage": "upper", "key": "threads", "old": 1, "new": 2}
+    assert change == {"stage": "upper", "key": "threads", "old": 1, "new": 2, "why": "b"}
+    bare = plan(tmp_path, "[stage.upper]\nthreads = 2", "bare.toml")
+    assert run(["plan", "diff", str(one), str(bare)]) == 1
+    assert capsys.readouterr().out == "upper.threads: 1 -> 2    before: a\n"
     assert run(["plan", "diff", str(one), str(tmp_path / "gone.toml")]) == 2
 
 

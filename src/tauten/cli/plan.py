@@ -93,15 +93,24 @@ def _plain(value: Any) -> bool:
 
 @app.command()
 def diff(old: PlanFile, new: PlanFile, as_json: AsJson = False) -> int:
-    """Print what differs between two plans; exit code 1 when something does."""
-    rows = diff_plans(load_plan(old), load_plan(new))
+    """Print what differs between two plans, each with its reason; exit code 1 when something does."""
+    one, other = load_plan(old), load_plan(new)
+    rows = diff_plans(one, other)
     if as_json:
+        keys = ("stage", "key", "old", "new", "why")
         _print_json(
-            "diff", changes=[dict(zip(("stage", "key", "old", "new"), row, strict=True)) for row in rows]
+            "diff", changes=[dict(zip(keys, (*row, _why(one, other, row[0])), strict=True)) for row in rows]
         )
     for stage, key, before, after in [] if as_json else rows:
-        typer.echo(f"{stage}.{key}: {_word(before)} -> {_word(after)}")
+        why = _why(one, other, stage)
+        typer.echo(f"{stage}.{key}: {_word(before)} -> {_word(after)}" + (f"    {why}" if why else ""))
     return 1 if rows else 0
+
+
+def _why(old: Plan, new: Plan, stage: str) -> str:
+    """The reason that the newer plan gives for a stage; where it gives none, what the older one gave for its own."""
+    why, before = new.stage(stage).why, old.stage(stage).why
+    return why or (f"before: {before}" if before else "")
 
 
 def _word(value: Any) -> str:

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from tauten.explain.account import Estimate
+from tauten.explain.decided import decided_document, decided_html, decided_text
+from tauten.explain.sheet import cells, page, table, wide
+from tauten.explain.waterfall import STYLE
 from tauten.plan.lower import Lowered, Program, Step
 
 SCHEMA = "tauten.plan.explain/1"
@@ -18,7 +22,8 @@ ESTIMATE_WIDTH = 16  # `1462 (1390-1544)` fits
 def planned_text(
     workflow: str, lowered: Lowered, estimates: Mapping[str, Estimate], machine: str = ""
 ) -> str:
-    """The plan as a tree: steps in order, branches that run side by side indented under a bar."""
+    """The plan as a tree: steps in order, branches that run side by side indented under a bar; then what it says of
+    itself."""
     head = "   ".join(filter(None, (workflow, f"plan {lowered.plan.id}", machine)))
     rows = _rows(lowered.program, "", estimates)
     width = max((len(name) for name, *_ in rows), default=0)
@@ -27,6 +32,8 @@ def planned_text(
         lines += _lines(f"   {name:<{width}}  {estimate:<{ESTIMATE_WIDTH}}  ", how_it_runs)
     if not any(estimate not in ("", "no data") for *_, estimate in rows):
         lines += ["", " No data yet: run `tauten explain --analyze`, which measures as it goes."]
+    if told := decided_text(lowered.plan):
+        lines += ["", told]
     return "\n".join(lines) + "\n"
 
 
@@ -110,7 +117,24 @@ def planned_document(workflow: str, lowered: Lowered, estimates: Mapping[str, Es
             }
             for step in lowered.steps
         ],
+        **decided_document(lowered.plan),
     }
+
+
+def planned_html(
+    workflow: str, planned: Sequence[tuple[Lowered, Mapping[str, Estimate]]], machine: str
+) -> str:
+    """The same of one or several plans as a page."""
+    parts = [f'<h1>{escape(workflow)}</h1><p class="dim">{escape(machine)}</p>']
+    for lowered, estimates in planned:
+        rows = [
+            f"<tr>{cells([name])}{cells([estimate], 'n')}{cells([how_it_runs])}</tr>"
+            for name, how_it_runs, estimate in _rows(lowered.program, "", estimates)
+        ]
+        tabular = table(["step", "est. ms (90 %)", "how"], rows, numbers=(1,))
+        parts.append(f"<h2>plan {escape(lowered.plan.id)}</h2>{wide(tabular, 'Steps')}")
+        parts.append(decided_html(lowered.plan))
+    return page(f"{workflow}: plan", f'<div class="tau">{"".join(parts)}</div>', STYLE)
 
 
 def _interval(estimate: Estimate | None) -> dict[str, float | None] | None:
