@@ -20,6 +20,7 @@ from tauten.describe.stage import StageKind
 from tauten.describe.view import View
 from tauten.errors import PlanError, suggest
 from tauten.plan.batches import in_force
+from tauten.plan.caching import check_drawn
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan, check_fit
 
 SIDE_PORTS = ("then", "otherwise", "value", "gate")
@@ -206,11 +207,13 @@ def _steps(graph: Graph, plan: Plan) -> dict[str, Step]:
         for port in stage.kind.views:
             if port in inputs and _sees(stage, port):
                 inputs[port] = _decoded(stage, port, inputs[port], chosen, steps, shared)
+        params = step_params(stage.kind, stage.params, chosen, stage.name)
+        check_drawn(graph, stage, chosen, params)
         steps[stage.name] = Step(
             stage.name,
             stage.kind,
             inputs,
-            step_params(stage.kind, stage.params, chosen, stage.name),
+            params,
             {} if stage.control not in ("", "map") else model_choices(stage.kind, chosen, stage.params),
             chosen,
             stage.control,

@@ -63,6 +63,8 @@ class StagePlan(Choices, frozen=True, omit_defaults=True):
     decode: Literal["thread", "process"] = "thread"
     view: dict[str, int | float | str | bool] = {}
     channel: int = 64  # increments that a streamed edge holds before its producer waits
+    cache: bool | str = False  # keeps what the stage gives: true, or how much of it, as "256MB"
+    cache_view: bool | str = False  # keeps what it decodes
     locked: bool = False
     why: str = ""
     roles: dict[str, ModelChoice] = {}

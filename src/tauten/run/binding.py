@@ -141,7 +141,7 @@ class Binder:
         names, getters, waits = self._inputs(step, kind)
         collects = any(waits)
         needed = _needed(kind, names)
-        bare = not (kind.params or kind.context_param or kind.session_param or kind.is_class)
+        bare = not (kind.params or kind.context_param or kind.session_param or kind.is_class or bound.results)
         if bare and kind.is_async and kind.max_batch == 1 and len(names) == 1 and not any(waits):
             return _short(step.name, kind, getters[0], bool(needed), slot, bound, dynamic)
 
@@ -217,6 +217,7 @@ class Binder:
         codec = find("codecs", view.codec)()
         get, wait = self.getter(step.inputs["payload"], step.name, PortType(()))
         name, mode = step.name, step.plan.decode
+        views = self.bound[name.rpartition(".")[0]].views  # of the stage that it is named after
 
         async def operate(run: Run) -> None:
             clock = run.request.clock
@@ -227,7 +228,7 @@ class Binder:
                 return
             run.begins(clock() if since is None else since)
             try:
-                run.values[slot] = await decode(dynamic, run.request, name, payload, view, mode, since)
+                run.values[slot] = await decode(dynamic, run.request, name, payload, view, mode, since, views)
             finally:
                 run.free = clock()
 

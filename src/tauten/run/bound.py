@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tauten.describe.stage import StageKind
+from tauten.run.caching.caches import Front
 from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.slots_deployment import SlotDeployment
@@ -21,7 +22,18 @@ DecodeMode = Literal["thread", "process"]
 class BoundStep:
     """A step with everything it needs, shared by all requests of an opened plan."""
 
-    __slots__ = ("decode", "deployments", "files", "kind", "name", "params", "view", "workers")
+    __slots__ = (
+        "decode",
+        "deployments",
+        "files",
+        "kind",
+        "name",
+        "params",
+        "results",
+        "view",
+        "views",
+        "workers",
+    )
 
     def __init__(
         self,
@@ -42,6 +54,8 @@ class BoundStep:
             "thread"  # where views of running code are decoded, and the plan's wishes for them
         )
         self.view: Mapping[str, Any] = {}
+        self.results: Front | None = None  # where the plan caches what the stage gives, and what it decodes
+        self.views: Front | None = None
 
 
 class Dynamic(Protocol):

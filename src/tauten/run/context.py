@@ -267,7 +267,7 @@ class Running:
         kind = self._kind
         if self._simple and not (kind.required and self._absent()):
             bound = self._context.dynamic.ready(self._site, kind, self._params)
-            if bound is not None:
+            if bound is not None and bound.results is None:
                 return run_simple(self._open(bound), kind, self._inputs).__await__()
         return self._run().__await__()
 

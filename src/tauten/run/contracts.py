@@ -1,7 +1,7 @@
-"""All that can be plugged in, on one page: BatchBackend, SlotBackend, Codec.
+"""All that can be plugged in, on one page: BatchBackend, SlotBackend, Codec, Cache.
 
 A plug-in is one file on its shelf; the file's name is its name in a plan, and the class in it has the
-attribute `name`. Other packages add theirs by entry points (``tauten.backends``, ``tauten.codecs``).
+attribute `name`. Other packages add theirs by entry points (``tauten.backends``, ``tauten.codecs``, ``tauten.caches``).
 Imported only when a plan names them, so heavy libraries may be imported at the top of `open`.
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -12,7 +12,7 @@ import difflib
 import functools
 from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
@@ -160,6 +160,66 @@ class Codec(Protocol):
 
     def decode(self, data: bytes, media_type: str, params: Mapping[str, Any], name: str) -> Any:
         """Decode to Pixels, Samples or Frames; `name` becomes the view's name."""
+        ...
+
+
+class Sought(NamedTuple):
+    """What is looked for in a cache.
+
+    `key` names one result: what computes it, with its settings and models, the content of its inputs, and whose it
+    is. `space` names the same without the inputs: a cache that takes likeness for equality looks among the
+    `inputs` of one space, never across two.
+    """
+
+    key: bytes
+    space: bytes
+    inputs: Mapping[str, Any]
+
+
+class Kept(NamedTuple):
+    """A result in a cache; it is never changed. Of a stream the tuple of its increments."""
+
+    value: Any
+    size_bytes: int
+    saved_s: float  # that it took to compute
+
+
+class Holdings(NamedTuple):
+    """What a cache holds, and what became of the rest since it was made."""
+
+    entries: int
+    size_bytes: int
+    bound_bytes: int
+    evictions: int
+    refused: int  # results that were not worth what they would have pushed out, or too large
+
+
+class Cache(Protocol):
+    """Keeps results, on the event loop. A tier on a disk or behind a network waits in `get` and `put` for as long
+    as its answer is worth; it gives what it has, or None, and never raises because something is damaged or away.
+
+    `put` may refuse. What `get` gives is what was put under that key, or, in a tier that takes likeness for
+    equality, under a key of the same space.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, size_bytes: int) -> None: ...
+
+    async def get(self, sought: Sought) -> Kept | None: ...
+
+    async def put(self, sought: Sought, kept: Kept) -> bool:
+        """Keep a result; says whether it is kept."""
+        ...
+
+    def resize(self, size_bytes: int) -> None:
+        """Another bound from now on; what is beyond it goes at once."""
+        ...
+
+    def holdings(self) -> Holdings: ...
+
+    async def clear(self) -> None:
+        """Forget everything."""
         ...
 
 

@@ -98,6 +98,7 @@ class Request:
         "families",
         "id",
         "lag_s",
+        "partition",
         "plan",
         "priority",
         "session",
@@ -130,6 +131,7 @@ class Request:
         self.id = id or f"{_PREFIX}{next(_count):08x}"
         self.session = session
         self.tenant = tenant
+        self.partition = ""  # of caches, inside its tenant's: results of another are not for it
         self.priority = clipped(priority)
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
         self.came = clock() - read_s  # when somebody did

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tauten.describe.payload import Payload
 from tauten.describe.stage import AMBIENT, Ambient, StageKind
 from tauten.describe.view import View
 from tauten.errors import StageError, TautenError
 from tauten.run.bound import BoundStep, DecodeMode, Dynamic
+from tauten.run.caching.caches import Front
 from tauten.run.contracts import find
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.door.known_steps import step_of
@@ -63,10 +64,36 @@ async def decoded(context: Hand, port: str, value: Any, view: View, mode: Decode
         value,
         view,
         mode or context.bound.decode,
+        views=context.bound.views,
     )
 
 
-async def decode(
+class _Decode(NamedTuple):
+    """A decode step at work for a request."""
+
+    name: str
+    request: Request
+
+
+def decode(
+    dynamic: Dynamic,
+    request: Request,
+    name: str,
+    payload: Payload,
+    view: View,
+    mode: DecodeMode,
+    since: float | None = None,
+    views: Front | None = None,
+) -> Coroutine[Any, Any, Any]:
+    """Decode one payload as the step `name`, through `views` where the plan keeps them."""
+    if views is None:
+        return _decode(dynamic, request, name, payload, view, mode, since)
+    asked = {"payload": payload, "view": view}
+    work = partial(_decode, dynamic, request, name, payload, view, mode)
+    return views.value(_Decode(name, request), asked, since, work)
+
+
+async def _decode(
     dynamic: Dynamic,
     request: Request,
     name: str,
@@ -75,7 +102,7 @@ async def decode(
     mode: DecodeMode,
     since: float | None = None,
 ) -> Any:
-    """Decode one payload as the step `name`: its wait, its work and the way back are rows."""
+    """Its wait, its work and the way back are rows."""
     clock, rows = request.clock, request.trace.rows
     asked, decoders = clock(), dynamic.decoders
     try:
@@ -92,17 +119,37 @@ async def decode(
     return value
 
 
-async def run_stage(
+def run_stage(
+    context: Hand,
+    kind: StageKind[..., Any],
+    inputs: dict[str, Any],
+    params: Mapping[str, Any],
+    since: float | None = None,
+) -> Coroutine[Any, Any, Any]:
+    """Run a stage that gives one value, through its cache where the plan gives it one.
+
+    The visit begins at `since`, where the step waited for streams that it wants whole.
+    """
+    results = context.bound.results
+    if results is None:
+        return _run_stage(context, kind, inputs, params, since)
+    work = partial(_run_stage, context, kind, inputs, params)
+    return results.value(context, _asked(context, inputs, params), since, work)
+
+
+def _asked(context: Hand, inputs: dict[str, Any], params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What names a result: the inputs, and the settings where running code gives its own."""
+    return inputs if params is context.bound.params else {**params, **inputs}
+
+
+async def _run_stage(
     context: Hand,
     kind: StageKind[..., Any],
     inputs: dict[str, Any],
     params: Mapping[str, Any],
     since: float | None = None,
 ) -> Any:
-    """Run a stage that gives one value; writes its visit, wraps what its code raises.
-
-    The visit begins at `since`, where the step waited for streams that it wants whole.
-    """
+    """Writes the stage's visit, wraps what its code raises."""
     request, name = context.request, context.name
     clock, rows = request.clock, request.trace.rows
     started = clock()
@@ -145,17 +192,32 @@ async def run_simple(context: Hand, kind: StageKind[..., Any], inputs: dict[str,
         rows.append((context.name, VISIT, started, ended))
 
 
-async def stream_stage(
+def stream_stage(
     context: Hand,
     kind: StageKind[..., Any],
     inputs: dict[str, Any],
     params: Mapping[str, Any],
     since: float | None = None,
 ) -> AsyncGenerator[Any, None]:
-    """Iterate a stage that gives increments, and write its visit.
+    """Iterate a stage that gives increments, through its cache where the plan gives it one.
 
     A blocking generator runs in threads, step by step. Closing the iterator closes the stage's own.
     """
+    results = context.bound.results
+    if results is None:
+        return _stream_stage(context, kind, inputs, params, since)
+    work = partial(_stream_stage, context, kind, inputs, params)
+    return results.stream(context, _asked(context, inputs, params), since, work)
+
+
+async def _stream_stage(
+    context: Hand,
+    kind: StageKind[..., Any],
+    inputs: dict[str, Any],
+    params: Mapping[str, Any],
+    since: float | None = None,
+) -> AsyncGenerator[Any, None]:
+    """Writes the stage's visit, wraps what its code raises."""
     name, rows, clock = context.name, context.request.trace.rows, context.request.clock
     visited = clock()
     if since is not None:  # its task waited for a turn of the loop; what it collected meanwhile says more

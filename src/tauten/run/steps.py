@@ -11,9 +11,12 @@ from msgspec.structs import replace
 
 from tauten.describe.stage import StageKind
 from tauten.errors import PlanError, suggest
+from tauten.plan.caching import RESULTS_BYTES, VIEWS_BYTES, cache_bytes, check_caches
 from tauten.plan.lower import Step, model_choices, step_params
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
 from tauten.run.bound import BoundStep, Dynamic
+from tauten.run.caching.caches import Front
+from tauten.run.caching.spaces import VIEWS, space_of
 from tauten.run.contracts import find
 from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
@@ -73,6 +76,7 @@ class PlanSteps(Dynamic):
         """Open the models of a step met for the first time; its time is `load`."""
         started = run.clock()
         chosen = self._plan.stage(name)
+        check_caches(name, kind, chosen, {**kind.params, **chosen.settings, **params})
         models = model_choices(kind, chosen, params)
         check_settings(name, kind, chosen, models)
         bound = await self._open(name, kind, step_params(kind, {}, chosen, name), models, chosen)
@@ -110,7 +114,20 @@ class PlanSteps(Dynamic):
         if binding not in self._bindings:
             self._bindings.add(binding)
             self.places(name).append([*taken.values()])
-        return BoundStep(name, kind, params, self._workers, taken, files)
+        bound = BoundStep(name, kind, params, self._workers, taken, files)
+        self._give_caches(bound, chosen, models)
+        return bound
+
+    def _give_caches(self, bound: BoundStep, chosen: StagePlan, models: Mapping[str, ModelChoice]) -> None:
+        """Put in front of a step the caches that the plan gives it."""
+        name, caches = bound.name, self._deployments.caches
+        size = cache_bytes(chosen.cache, RESULTS_BYTES)
+        if size and (place := caches.take(self._keys, name, "results", size)):
+            space = space_of(name, bound.kind, bound.params, models, bound.files)
+            bound.results = Front(place, space, bound.params)
+        size = cache_bytes(chosen.cache_view, VIEWS_BYTES)
+        if size and (place := caches.take(self._keys, name, "views", size)):
+            bound.views = Front(place, VIEWS, {})
 
 
 def _body(kind: StageKind[..., Any], chosen: StagePlan, *, alone: bool) -> ModelChoice:
@@ -149,5 +166,5 @@ def _check_keys(where: str, settings: Mapping[str, Any], known: frozenset[str]) 
 
 _STAGE_KEYS = frozenset(
     {"model", "variant", "backend", "precision", "threads", "replicas", "batch", "beside", "view"}
-    | {"cpus", "nodes"}
+    | {"cpus", "nodes", "cache", "cache_view"}
 )

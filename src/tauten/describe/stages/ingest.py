@@ -68,7 +68,7 @@ def _read(file: Path, source: str, url: str) -> Document:
     return Document(source, text, _FORMATS.get(file.suffix.lower(), "text"), link)
 
 
-@stage(pure=True)
+@stage(effects="once")  # tomorrow the same folder holds something else: nothing may keep what it gave
 def ingest(folder: str, *, url: str = "") -> list[Document]:
     """Read every document of a folder (or one file). `url` is where readers find the folder on the web."""
     return read_documents([str(folder)], url=url)

@@ -15,6 +15,7 @@ import msgspec
 from tauten.clock import Clock
 from tauten.errors import PlanError
 from tauten.plan.plan import Batch, Choices, ModelChoice, StagePlan
+from tauten.run.caching.caches import Caches
 from tauten.run.contracts import BatchBackend, ModelSpec, batches_itself, find
 from tauten.run.deploy.cpu_sets import cpu_sets
 from tauten.run.deploy.deployment import Deployment
@@ -44,6 +45,7 @@ class Deployments:
         self._clock = clock
         self._held: dict[str, tuple[Deployment | SlotDeployment, int]] = {}
         self._opening: dict[str, asyncio.Lock] = {}
+        self.caches = Caches()  # of the steps before them; held as they are
         self._cold: list[Deployment] | None = None  # that were opened since the present warm-up began
 
     async def files(self, choice: ModelChoice) -> dict[str, Path]:
@@ -128,6 +130,7 @@ class Deployments:
 
     async def release(self, keys: list[str]) -> None:
         """Let go of what a holder took; what nobody holds any more is closed."""
+        self.caches.release(keys)
         given, keys[:] = list(keys), []
         for key in given:
             if key not in self._held:

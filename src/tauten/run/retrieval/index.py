@@ -126,6 +126,11 @@ class Index:
         return f"index {self.name}"
 
     @property
+    def revision(self) -> str:
+        """What it holds now, for caches: a search of another generation is another search."""
+        return f"{self.root}@{self._now.generation}"
+
+    @property
     def settings(self) -> IndexSettings:
         return self._now.stored.settings
 
