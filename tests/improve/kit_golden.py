@@ -16,7 +16,6 @@ import msgspec
 
 import tauten as tt
 from simulate.kit_desk import desk
-from tauten.describe.passages import Found
 from tauten.describe.slo import parse_slo
 from tauten.examples.help_desk.desk import help_desk
 from tauten.improve.compress.cards import READERS
@@ -29,10 +28,21 @@ from tauten.plan.plan import Plan, diff_plans, parse_plan
 GOLDEN = Path(__file__).parent / "golden"
 
 
+class Sources(msgspec.Struct, frozen=True):
+    """What was found, best first."""
+
+    passages: tuple[tt.Text, ...] = ()
+
+
 @tt.stage(pure=True)
-def found_in(question: tt.Text) -> Found:
-    """Passages, best first."""
-    raise AssertionError("only drawn")
+def found_in(question: tt.Text) -> Sources:
+    """The same passages for every question."""
+    said = (
+        "The with statement closes a file properly after its suite finishes, even if an exception is raised.",
+        "Raised when the second argument of a division or modulo operation is zero.",
+        "Return the number of items in a container, such as a string, a list or a range.",
+    )
+    return Sources(tuple(tt.Text(each) for each in said))
 
 
 @tt.workflow
@@ -53,11 +63,26 @@ def voice(answer: tt.Text) -> tt.Stream[tt.Audio]:
 
 
 @tt.workflow
+def page(photo: tt.Image) -> tt.Page:
+    return tt.ocr(photo)
+
+
+@tt.workflow
+def heard(question: tt.Audio) -> tt.Text:
+    return tt.transcribe(question)
+
+
+@tt.workflow
+def meaning(text: tt.Text) -> tt.Tensor:
+    return tt.embed(text)
+
+
+@tt.workflow
 def picture(photo: tt.Image) -> tt.Labels:
     return tt.classify(photo)
 
 
-WORKFLOWS = {each.name: each for each in (desk, help_desk, chat, voice, picture)}
+WORKFLOWS = {each.name: each for each in (desk, help_desk, chat, voice, picture, page, heard, meaning)}
 
 
 class ToldStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
