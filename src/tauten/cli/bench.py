@@ -116,6 +116,7 @@ def bench(
     """Send requests on a schedule made beforehand; each is timed from when it was due.
 
     With --stages every model of a workflow is measured by itself instead: tauten bench --stages --help.
+    Published figures are measured on this machine by: tauten bench headlines --help.
 
     Exit codes: 0 the SLO holds (99 % confidence), 1 it does not, 2 the call or the requests are wrong in
     themselves, 3 this machine could not generate the load, 4 too few requests to say, 5 requests failed
