@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from statistics import median
 from typing import Final, NamedTuple
 
 from tauten.explain import chart
 
-FRAME: Final = chart.Frame(width=460, height=360, left=64, right=16, top=24, bottom=44)
+FRAME: Final = chart.Frame(width=400, height=330, left=64, right=16, top=24, bottom=44)
 LEAST_MS: Final = 1e-3  # where a logarithmic scale begins; nothing here is measured finer
 
 
@@ -41,8 +42,15 @@ def sentence(told: Sequence[Prediction]) -> str:
     half = median(each.error for each in told)
     return (
         f"{len(told)} predictions were measured: half of them missed by less than {half * 100:.1f} %, "
-        f"and {covered} ({covered / len(told):.0%}) lay within their 90 % intervals"
+        f"and {covered} ({covered / len(told) * 100:.0f} %) lay within their 90 % intervals"
     )
+
+
+def section(told: Sequence[Prediction]) -> str:
+    """The chart and the sentence as a part of a page; nothing where no prediction was measured yet."""
+    if not told:
+        return ""
+    return f"<h2>How good predictions were</h2><p>{escape(sentence(told))}.</p>{svg(told)}"
 
 
 def svg(told: Sequence[Prediction]) -> str:

@@ -9,6 +9,7 @@ from html import escape
 from typing import Final, NamedTuple
 
 HUES: Final = 4  # lines beyond take their colours again; names stand at their ends
+NAME: Final = 120  # px that a name of 18 characters takes
 WIDE: Final = 600  # a picture of more px keeps its size on a narrow screen, and is scrolled
 
 
@@ -74,13 +75,17 @@ def _apart(low: float, high: float) -> tuple[float, float]:
 
 
 class Line(NamedTuple):
-    """Points of one line, (x, y) ascending in x; what never ended is not among them. `hollow`: not measured."""
+    """Points of one line, (x, y) ascending in x; what never ended is not among them.
+
+    `hollow`: not measured; `named`: its name stands at its end.
+    """
 
     name: str
     kind: str
     points: list[tuple[float, float]]
     hue: int = 0
     hollow: bool = False
+    named: bool = True
 
 
 def lines(
@@ -90,16 +95,22 @@ def lines(
     x_ticks: Sequence[tuple[float, str]],
     limits: dict[str, float],
     frame: Frame = Frame(),
+    *,
+    under: Sequence[str] = (),
 ) -> str:
-    """Milliseconds over something else, on a logarithmic scale; a level for each limit."""
+    """Milliseconds over something else, on a logarithmic scale; a level for each limit. `under` is drawn first."""
     ys = [value for line in drawn for _, value in line.points if value > 0] + list(limits.values())
     y = upwards(frame, min(ys) * 0.8, max(ys) * 1.25, log=True)
-    parts = [level(frame, y(value), f"{value:g} ms") for value in y.ticks()]
+    parts = [*under, *(level(frame, y(value), f"{value:g} ms") for value in y.ticks())]
     parts += [tick(frame, x(value), text) for value, text in x_ticks]
     parts += [limit(frame, y(value), f"{name} {value:g} ms") for name, value in limits.items()]
     parts += [_line(line, x, y) for line in drawn]
-    ends = [(y(line.points[-1][1]), line.name) for line in drawn if line.points]
-    return picture(frame, title, [*parts, *_names(frame, ends)])
+    ends = [
+        (y(line.points[-1][1]), x(line.points[-1][0]), line.name)
+        for line in drawn
+        if line.points and line.named
+    ]
+    return picture(frame, title, [*parts, *_names(ends)])
 
 
 def picture(frame: Frame, title: str, parts: Iterable[str]) -> str:
@@ -165,13 +176,15 @@ def _line(line: Line, x: Scale, y: Scale) -> str:
     return f'<path class="line{hue} {line.kind}" d="M{path}"/>{"".join(dots)}'
 
 
-def _names(frame: Frame, ends: Sequence[tuple[float, str]]) -> list[str]:
+def _names(ends: Sequence[tuple[float, float, str]]) -> list[str]:
     """Names at the ends of the lines, moved down where they would lie on one another."""
-    shown, lowest = [], -math.inf
-    for y, name in sorted(ends):
-        lowest = max(y - 4, lowest + 12)  # a line of text at 11 px
-        x = frame.width - frame.right + 6
-        shown.append(f'<text class="tick" x="{x}" y="{lowest + 8:.1f}">{escape(name)}</text>')
+    shown: list[str] = []
+    placed: list[tuple[float, float]] = []
+    for y, x, name in sorted(ends):
+        beside = [lower for other, lower in placed if abs(other - x) < NAME]
+        at = max([y - 4, *(lower + 12 for lower in beside)])  # a line of text at 11 px
+        placed.append((x, at))
+        shown.append(f'<text class="tick" x="{x + 6:.1f}" y="{at + 8:.1f}">{escape(name)}</text>')
     return shown
 
 
@@ -183,6 +196,7 @@ STYLE: Final = """
 .tau .dot2{fill:var(--preparation);stroke:var(--preparation)}.tau .dot3{fill:var(--io);stroke:var(--io)}
 .tau .hollow{fill:var(--paper);stroke-width:1.5}
 .tau .q50{stroke-dasharray:2 3}.tau .q99{stroke-dasharray:7 3}.tau .slo{stroke:var(--bad);stroke-width:1;fill:none}
-@media(max-width:700px){.tau .roomy{min-width:640px}}
+.tau .tau-chart:not(.roomy){max-width:560px}
+@media(max-width:700px){.tau .roomy{min-width:720px}}
 """
 """Used together with the style of the waterfall, which defines the colours."""

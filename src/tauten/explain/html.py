@@ -6,11 +6,13 @@ Every name is escaped: stages and notes may hold anything. The same fragment is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
+from tauten.explain import calibration, chart
 from tauten.explain.account import SOURCE_NAMES, Account, Comparison, StageRow
+from tauten.explain.calibration import Prediction
 from tauten.explain.figures import add_up, digits_for, hidden_change, ms, spent
 from tauten.explain.sheet import cells, page, table, wide
 from tauten.explain.waterfall import STYLE, patterns, svg, swatch
@@ -21,10 +23,12 @@ PAGE_BARS: Final = 840  # about 130 bytes each: a page stays under 150 kB
 NOTEBOOK_BARS: Final = 220  # an output cell stays under 60 kB, and a notebook holds many
 
 
-def to_html(shown: Account | Comparison) -> str:
-    """The whole page."""
+def to_html(shown: Account | Comparison, told: Sequence[Prediction] = ()) -> str:
+    """The whole page; `told` are earlier predictions that were measured."""
     name = shown.a.header.workflow if isinstance(shown, Comparison) else shown.header.workflow
-    return page(f"{name or 'Tauten'}: explain", _body(shown, PAGE_BARS), STYLE)
+    record = f'<div class="tau">{calibration.section(told)}</div>' if told else ""
+    style = STYLE + chart.STYLE + calibration.STYLE if told else STYLE
+    return page(f"{name or 'Tauten'}: explain", _body(shown, PAGE_BARS) + record, style)
 
 
 def fragment(shown: Account | Comparison) -> str:
@@ -46,7 +50,7 @@ def _account(account: Account, most_bars: int) -> str:
             _slo(account),
             f"<h2>One real request{_which(account)}, {ms(account.wall_ms, max(1, digits_for(account.wall_ms)))} ms</h2>",
             wide(svg(account, most_bars=most_bars), "Waterfall"),
-            _legend([account]),
+            legend([account]),
             _stages(account),
             _sources(account),
             _foot(account),
@@ -57,15 +61,19 @@ def _account(account: Account, most_bars: int) -> str:
 def _comparison(comparison: Comparison, most_bars: int) -> str:
     sides = [(comparison.name_a, comparison.a), (comparison.name_b, comparison.b)]
     scale = max(account.wall_ms for _, account in sides)
-    parts = [_header(comparison.a), _differences(comparison), _ablation(comparison)]
+    parts = [
+        _header(comparison.a),
+        f"<h2>Side by side</h2>{differences(comparison)}",
+        _ablation(comparison),
+    ]
     for name, account in sides:
         parts.append(
             f"<h2>{escape(name)}: {ms(account.wall_ms, max(1, digits_for(account.wall_ms)))} ms{_which(account)}</h2>"
         )
         parts.append(_slo(account))
-        chart = svg(account, scale_ms=scale, title=f"Waterfall of plan {name}", most_bars=most_bars)
-        parts.append(wide(chart, f"Waterfall of plan {name}"))
-    parts.append(_legend([account for _, account in sides]))
+        waterfall = svg(account, scale_ms=scale, title=f"Waterfall of plan {name}", most_bars=most_bars)
+        parts.append(wide(waterfall, f"Waterfall of plan {name}"))
+    parts.append(legend([account for _, account in sides]))
     for name, account in sides:
         parts.append(
             f"<h2>{escape(name)}, stage by stage</h2>{_stages(account)}{_sources(account)}{_foot(account)}"
@@ -157,7 +165,7 @@ def _foot(account: Account) -> str:
     return f'<p class="dim">{" ".join(parts)}</p>' if parts else ""
 
 
-def _legend(accounts: Iterable[Account]) -> str:
+def legend(accounts: Iterable[Account]) -> str:
     """Causes by source: a hue is a source, a texture a cause."""
     seen = {span.cause for account in accounts for row in account.stages for span in row.spans}
     groups = []
@@ -171,7 +179,8 @@ def _legend(accounts: Iterable[Account]) -> str:
     return f'<p class="dim">{" · ".join([*groups, rest])}</p>'
 
 
-def _differences(comparison: Comparison) -> str:
+def differences(comparison: Comparison) -> str:
+    """The table of both plans, stage by stage."""
     a, b = comparison.a, comparison.b
     digits = digits_for(max(a.wall_ms, b.wall_ms))
     left = add_up([row.a_ms or 0.0 for row in comparison.rows], float(ms(a.wall_ms, digits)), digits)
@@ -185,7 +194,7 @@ def _differences(comparison: Comparison) -> str:
     totals = [ms(a.wall_ms, digits), ms(b.wall_ms, digits), f"{b.wall_ms - a.wall_ms:+.{digits}f}"]
     rows.append(f'<tr class="total">{cells(["total"])}{cells(totals, "n")}<td></td></tr>')
     heads = ["stage", f"{comparison.name_a} ms", f"{comparison.name_b} ms", "diff", ""]
-    return f"<h2>Side by side</h2>{wide(table(heads, rows, numbers=(1, 2, 3)), 'Side by side')}"
+    return wide(table(heads, rows, numbers=(1, 2, 3)), "Side by side")
 
 
 def _ablation(comparison: Comparison) -> str:

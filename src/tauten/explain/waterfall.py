@@ -222,6 +222,6 @@ color:var(--ink);background:var(--paper);font:14px/1.45 system-ui,sans-serif;max
 .tau .dim{color:var(--dim)}.tau .bad{color:var(--bad);font-weight:600}.tau .good{color:var(--good)}
 .tau h1{font-size:18px;margin:6px 0}.tau h2{font-size:15px;margin:18px 0 4px}.tau .cause{white-space:nowrap;margin-right:10px}
 .tau .wide{overflow-x:auto}
-@media(max-width:700px){.tau .tau-fall{min-width:640px}}
+@media(max-width:700px){.tau .tau-fall{min-width:720px}}
 """
 """Everything is scoped to `.tau`, so that a notebook keeps its own looks."""
