@@ -65,6 +65,14 @@ def test_facts_count_the_tokens_of_streams(library: Any) -> None:
     assert seen(library).facts.tokens("hear", "model") == NO_TOKENS
 
 
+def test_of_what_was_never_seen_so_there_are_no_facts(library: Any) -> None:
+    """A side that no recorded request takes, or settings that nobody has run yet."""
+    facts = seen(library, NAIVE.edit("hear", settings={"ms_per_batch": 1.0})).facts
+    assert (facts.work_s("hear"), facts.run_s("hear", "model")) == (0.0, 0.0)
+    assert facts.asks("hear", "model") == (0.0, 0.0, 0.0)
+    assert facts.work_s("look") > 0.0
+
+
 def test_answers_that_nobody_kept_are_not_known_to_quote(library: Any) -> None:
     facts = seen(library).facts
     assert facts.quoted("tell") is None, "a stream's text is not kept"

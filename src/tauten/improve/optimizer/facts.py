@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tauten.errors import PlanError
 from tauten.improve.optimizer.quoting import quoted_share, readable, written
 from tauten.improve.simulate.library import Library, Visits
 from tauten.improve.simulate.tape import Visit
@@ -85,7 +86,10 @@ class TapedFacts:
 
     def _seen(self, name: str) -> Mapping[str, Visits]:
         step: Step | None = self._steps.get(name)
-        return self._library.seen(self._lowered, step) if step is not None else {}
+        try:
+            return self._library.seen(self._lowered, step) if step is not None else {}
+        except PlanError:  # no request of the recording comes to it, or none has yet as this plan wants it
+            return {}
 
 
 def _work_s(visit: Visit) -> float:
