@@ -176,6 +176,16 @@ def test_a_machine_that_is_never_quiet_is_measured_and_said() -> None:
     ]
 
 
+def test_a_busy_machine_is_not_waited_for_beyond_the_budget() -> None:
+    profile = measured(World(), share=lambda: 0.4, budget_s=1.5, repeats=9)
+    assert [len(each.runs) for each in profile.rows] == [1] * 4
+    assert profile.notes == [
+        "1 of 9 rounds: 1.5 s were over",
+        "1 rounds were disturbed and repeated",
+        "disturbed all the same: others had up to 40 % of the machine",
+    ]
+
+
 def test_the_budget_ends_the_rounds_but_not_the_first() -> None:
     profile = measured(World(), budget_s=1.5, repeats=9)  # a round takes a little over a second
     assert [len(each.runs) for each in profile.rows] == [2] * 4

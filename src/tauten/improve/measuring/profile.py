@@ -123,7 +123,7 @@ async def measure_model(
     model that does not open, and a run that fails, are rows with their reason. `probe` takes a slice of the
     machine's probe in each round. Rounds end after `budget_s` seconds of `clock`, the first excepted. A round
     in which others had more than `LIMIT` of the machine, as `share` tells, is thrown away and repeated, as
-    often as there are rounds; after that it counts, and the notes say so.
+    often as there are rounds and while there is time; after that it counts, and the notes say so.
     """
     _check(items, batches, threads, repeats)
     say = progress or (lambda _: None)
@@ -277,7 +277,7 @@ async def _rounds(
         how.say(f"round {done + 1} of {how.repeats}")
         ran, piece = await _round(turns, prober, how, draw, done)
         others = how.share()
-        if others > LIMIT and repeated < how.repeats:
+        if others > LIMIT and repeated < how.repeats and how.clock() - began <= how.budget_s:
             repeated += 1
             continue
         for row, run in ran:
