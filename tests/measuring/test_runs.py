@@ -64,6 +64,15 @@ def test_runs_are_weighed_as_their_deployment_weighs_them() -> None:
     assert world.alive == 0
 
 
+def test_of_a_slow_model_large_batches_are_left_out() -> None:
+    world = World()
+    items = [400.0] * 16  # 0.2 s each, two threads
+    runs = asyncio.run(measured_runs(CHOICE, {}, items, batches=(1, 4, 16), how=how(world, budget_s=1.0)))
+    assert {weight for weight, _ in runs} == {400.0, 1600.0}
+    assert world.now < 6.0, "sixteen of them take 3.2 s a run"
+    assert world.alive == 0
+
+
 def test_runs_can_be_kept_for_others(tmp_path: Any) -> None:
     world, kept = World(), Measurements(Hardware(2, ("avx512",), 24))
     asyncio.run(measured_runs(CHOICE, {}, [4], batches=(1, 2), how=how(world, into=kept)))

@@ -8,6 +8,7 @@ with the reason. The order is the seed's; the times are the clock's of whoever m
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -106,6 +107,7 @@ async def measure_model(
     threads: Sequence[int] = (0,),
     repeats: int = REPEATS,
     warm: int = WARM,
+    warm_s: float = math.inf,
     budget_s: float = BUDGET_S,
     timeout_s: float = TIMEOUT_S,
     seed: int = 0,
@@ -124,6 +126,9 @@ async def measure_model(
     machine's probe in each round. Rounds end after `budget_s` seconds of `clock`, the first excepted. A round
     in which others had more than `LIMIT` of the machine, as `share` tells, is thrown away and repeated, as
     often as there are rounds and while there is time; after that it counts, and the notes say so.
+
+    Warming up takes what it takes, unless `warm_s` bounds it: then each process warms its smallest batches up, and
+    larger ones that are not yet warm are rows with that reason.
     """
     _check(items, batches, threads, repeats)
     say = progress or (lambda _: None)
@@ -135,11 +140,12 @@ async def measure_model(
             say(f"open {spec.model} with {count or 'default'} threads")
             turns += await _opened(profile, count, items, batches, timeout_s, start)
         prober = await start() if probe and turns else None
-        for turn in turns:
-            await _warm_up(turn, warm, timeout_s)
         how = _How(
             repeats, budget_s, timeout_s, seed, clock, share or Watch(hardware().cores, clock).share, say
         )
+        until = clock() + warm_s
+        for turn in turns:
+            await _warm_up(turn, warm, how, until)
         slices = await _rounds(profile, turns, prober, how)
         profile.probe = probe_of(slices) if slices else None
     finally:
@@ -222,11 +228,15 @@ def _key(profile: Profile, case: Case) -> Key:
     )
 
 
-async def _warm_up(turn: _Turn, warm: int, timeout_s: float) -> None:
+async def _warm_up(turn: _Turn, warm: int, how: _How, until: float) -> None:
     """Run each case a few times for nothing; what its process holds after that is its memory."""
     for case, row in turn.rows:
-        for number in range(max(1, warm)):
-            ran = await _run(turn, case, row, number, timeout_s)
+        late = how.clock() > until
+        if late and case.batch > turn.rows[0][0].batch:  # they are sorted: the smallest is first
+            row.reason = row.reason or "left out: warming up took too long"
+            continue
+        for number in range(1 if late else max(1, warm)):
+            ran = await _run(turn, case, row, number, how.timeout_s)
             if ran is None:
                 break
             row.memory_bytes = ran.memory_bytes

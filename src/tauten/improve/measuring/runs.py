@@ -28,7 +28,10 @@ Together = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How often and how long, in whose time and processes; what was measured is added to `into` as well."""
+    """How often and how long, in whose time and processes; what was measured is added to `into` as well.
+
+    Warming up and the rounds behind it each have `budget_s` seconds: of a slow model large batches are left out.
+    """
 
     repeats: int = REPEATS
     budget_s: float = BUDGET_S
@@ -115,6 +118,7 @@ async def _measured(
         batches=batches,
         threads=(choice.threads,),
         repeats=how.repeats,
+        warm_s=how.budget_s,
         budget_s=how.budget_s,
         seed=how.seed,
         probe=how.into is not None,
