@@ -150,7 +150,20 @@ def knotted(words: str) -> list[str]:
     return [c, d, both(c, e, name="f")]
 
 
+@tt.workflow
+def chosen(words: str) -> str:
+    checked = tt.option(slow(words, name="careful"), gate=hard(words))
+    sure = tt.option(quick(words, name="hasty"), gate=lambda text: "one" in text)
+    return tt.choose(checked, sure, slow(words, name="last"))  # type: ignore[no-any-return]
+
+
+@tt.workflow
+def tried(words: str) -> str:
+    return tt.fallback(quick(words), slow(words))  # type: ignore[no-any-return]
+
+
 HARD = [("hard", {"words": "a hard one"}), ("easy", {"words": "one"})]
+OTHERS = [("other", {"words": "other"}), ("easy", {"words": "one"})]
 LISTS = [("two", {"words": ["a", "b"]}), ("five", {"words": list("abcde")}), ("none", {"words": []})]
 
 
@@ -160,8 +173,17 @@ def plan_of(workflow: Any, **stages: StagePlan) -> Plan:
 
 @pytest.mark.parametrize(
     ("workflow", "items"),
-    [(routed, HARD), (gathered, LISTS), (told_whole, HARD), (spoken, HARD), (knotted, HARD)],
-    ids=["when", "map", "collected", "streamed side", "straight"],
+    [
+        (routed, HARD),
+        (chosen, HARD),
+        (chosen, OTHERS),
+        (tried, HARD),
+        (gathered, LISTS),
+        (told_whole, HARD),
+        (spoken, HARD),
+        (knotted, HARD),
+    ],
+    ids=["when", "choose", "the last choice", "fallback", "map", "collected", "streamed side", "straight"],
 )
 def test_every_shape_of_program_is_summed_as_it_runs(workflow: Any, items: list[tuple[str, Any]]) -> None:
     plan = plan_of(workflow)
