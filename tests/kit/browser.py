@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,7 @@ from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PATIENCE_S = 60.0  # a loaded machine of two cores starts a browser in ten
+PATIENCE_S = 300.0  # only bounds a hang: what takes seconds alone takes a minute where everybody tests
 SWITCHES = (
     "--headless=new",
     "--no-sandbox",  # a container has no other user to be
@@ -53,7 +54,8 @@ class Seen:
     asked: list[str]
     complaints: list[str]
     picture: Image.Image
-    names: list[tuple[str, str]] = field(default_factory=list)  # (role, name), as a screen reader has them
+    names: list[tuple[str, str]]  # (role, name), as a screen reader has them
+    answer: Any = None  # of the script that was run in it
 
 
 class Browser:
@@ -62,6 +64,7 @@ class Browser:
     def __init__(self) -> None:
         self._next = 0
         self._events: list[dict[str, Any]] = []
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -80,7 +83,7 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self._open.close()
         self._stop()
 
     def _stop(self) -> None:
@@ -94,8 +97,8 @@ class Browser:
 
     # -- pages -----------------------------------------------------------------------------------------------
 
-    def look(self, page: Path, width: int, *, dark: bool = False, before: str = "") -> Seen:
-        """Open a file in a tab of its own; `before` is script that is run once it is loaded."""
+    def look(self, page: Path, width: int, *, dark: bool = False, script: str = "null") -> Seen:
+        """Open a file in a tab of its own; `script` is run once it is loaded, before anything is looked at."""
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         tab = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._events.clear()
@@ -114,9 +117,8 @@ class Browser:
         address = page.resolve().as_uri()
         self._ask("Page.navigate", tab, url=address)
         self._until("Page.loadEventFired")
-        if before:
-            self.evaluate(tab, before)
-        wide, high = self.evaluate(
+        answer = self._evaluate(tab, script)
+        wide, high = self._evaluate(
             tab, "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
         )
         seen = Seen(
@@ -126,18 +128,26 @@ class Browser:
             self._complaints(),
             self._picture(tab, max(width, int(wide)), int(high)),
             self._names(tab),
+            answer,
         )
         self._ask("Target.closeTarget", targetId=target)
         return seen
 
-    def evaluate(self, tab: str, script: str) -> Any:
+    def _evaluate(self, tab: str, script: str) -> Any:
         found = self._ask("Runtime.evaluate", tab, expression=script, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
     def _picture(self, tab: str, width: int, height: int) -> Image.Image:
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-        shot = self._ask("Page.captureScreenshot", tab, format="png", captureBeyondViewport=True, clip=clip)
+        shot = self._ask(
+            "Page.captureScreenshot",
+            tab,
+            format="png",
+            captureBeyondViewport=True,
+            optimizeForSpeed=True,
+            clip=clip,
+        )
         return Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
 
     def _names(self, tab: str) -> list[tuple[str, str]]:
@@ -164,7 +174,8 @@ class Browser:
     # -- the protocol ----------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._socket: ClientConnection = connect(self._address(), max_size=None, open_timeout=PATIENCE_S)
+        wanted = connect(self._address(), max_size=None, open_timeout=PATIENCE_S)
+        self._socket: ClientConnection = self._open.enter_context(wanted)
 
     def _address(self) -> str:
         """Where the browser listens, as it says once it does."""

@@ -11,17 +11,17 @@ STRATEGIES: Final = 24  # that the filter can tell apart; the shelf holds fewer 
 
 _LAYOUT: Final = """
 body{background:#f3f5f8}
-.tau.report{--card:#fff;--soft:#eef1f5;--edge:#dfe4ea;--glow:#e8effc;max-width:1120px;background:none;padding:12px 16px 48px;
+.tau.report{--card:#fff;--soft:#eef1f5;--edge:#dfe4ea;--glow:#e8effc;--link:#2557b8;max-width:1120px;background:none;padding:12px 16px 48px;
 font-size:15px;line-height:1.55}
 @media(prefers-color-scheme:dark){body{background:#0b0e12}
-.tau.report{--card:#14181d;--soft:#1e242b;--edge:#2a323b;--glow:#16233b}}
+.tau.report{--card:#14181d;--soft:#1e242b;--edge:#2a323b;--glow:#16233b;--link:#8fb4f7}}
 .report p{margin:6px 0;max-width:72ch}.report .eyebrow{color:var(--dim);font-size:12px;letter-spacing:.08em;text-transform:uppercase;margin:20px 0 0}
 .tau.report h1{font-size:32px;line-height:1.2;letter-spacing:-.02em;margin:2px 0 10px;overflow-wrap:anywhere}
 .tau.report h2{font-size:20px;letter-spacing:-.01em;margin:0 0 4px}.tau.report h3{font-size:15px;margin:18px 0 2px}
 .report section{background:var(--card);border:1px solid var(--edge);border-radius:14px;padding:20px 24px;margin:16px 0}
 .report .lead{font-size:19px;line-height:1.45;max-width:none}.report header p{max-width:none}
 .report .pill{display:inline-block;border-radius:999px;padding:3px 14px;font-weight:600;font-size:15px;border:1.5px solid currentColor;margin:2px 0 6px}
-.report nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin:18px 0 4px;font-size:14px}.report a{color:var(--model);text-underline-offset:3px}
+.report nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin:18px 0 4px;font-size:14px}.report a{color:var(--link);text-underline-offset:3px}
 .report .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(160px,100%),1fr));gap:14px;margin:18px 0 6px}
 .report .tile{background:var(--card);border:1px solid var(--edge);border-radius:14px;padding:14px 18px}
 .report .tile h2{font-size:14px;font-weight:500;color:var(--dim);letter-spacing:0;margin:0}
@@ -32,7 +32,7 @@ font-size:15px;line-height:1.55}
 .tau.report table{width:100%;font-size:14px}.tau.report th{font-size:12.5px;white-space:nowrap;vertical-align:bottom}
 .tau.report th,.tau.report td{padding:5px 14px 5px 0}.tau.report tbody tr+tr td{border-top:1px solid var(--soft)}
 .tau.report td.n,.tau.report td.good,.tau.report td.bad{white-space:nowrap}.tau.report td.name{overflow-wrap:anywhere;min-width:12em}.tau.report td.dim{white-space:nowrap}.tau.report tr.chosen td{background:var(--glow)}
-.report .why{color:var(--dim);font-size:13px;display:block}.report details{margin:10px 0}.report summary{cursor:pointer;color:var(--model)}
+.report .why{color:var(--dim);font-size:13px;display:block}.report details{margin:10px 0}.report summary{cursor:pointer;color:var(--link)}
 .report pre{font:12.5px/1.5 ui-monospace,monospace;background:var(--soft);border-radius:8px;padding:12px 14px;margin:8px 0;width:max-content;min-width:100%;box-sizing:border-box}
 .report .tag{display:inline-block;border-radius:6px;padding:0 7px;font-size:12.5px;background:var(--soft);white-space:nowrap}
 .report .tag.yes{color:var(--good)}.report .tag.no{color:var(--dim)}.report ul{margin:6px 0;padding-left:20px}.report li{max-width:72ch}
