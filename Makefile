@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup
 
-.PHONY: setup models demo test test-slow test-gpu check bench bench-desk bench-serve docs clean
+.PHONY: setup models browser demo test test-slow test-gpu check bench bench-desk bench-serve docs clean
 
 setup: $(STAMP)
 
@@ -19,8 +19,17 @@ models: setup
 demo: models
 	$(BIN)/tauten demo
 
+# For the tests that look at pages. Where there is no browser and nobody here may install one, they are skipped and say so.
+BROWSERS := chromium chromium-browser google-chrome chrome
+browser:
+	@for name in $$TAUTEN_BROWSER $(BROWSERS); do if command -v $$name >/dev/null 2>&1; then exit 0; fi; done; \
+	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" -eq 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null \
+	  || echo "chromium could not be installed: tests in a browser are skipped"; \
+	else echo "no chromium, and nobody here may install it: tests in a browser are skipped"; fi
+
 # Two files at a time: most tests keep one core busy at most, and what loads a model does so once a file.
-test: models
+test: models browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu' --cov --cov-report=term:skip-covered
 
 test-slow: models

@@ -1,4 +1,4 @@
-"""The Makefile where it decides something: a marker that no test carries yet."""
+"""The Makefile where it decides something: a marker that no test carries yet, a browser that is absent."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -24,3 +24,44 @@ def test_no_test_for_a_gpu_is_said_and_no_failure(
     made = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (made.returncode == 0) is good
     assert ("no test carries the mark gpu" in made.stdout) is said
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("there", "user", "apt_get_ends", "asked", "said"),
+    [
+        ("chromium", 0, 0, False, ""),
+        ("google-chrome", 1000, 0, False, ""),
+        ("", 0, 0, True, ""),
+        ("", 0, 100, True, "could not be installed"),
+        ("", 1000, 0, False, "nobody here may install it"),
+        ("", 0, None, False, "nobody here may install it"),
+    ],
+)
+def test_a_browser_is_asked_for_where_there_is_none(
+    tmp_path: Path, there: str, user: int, apt_get_ends: int | None, asked: bool, said: str
+) -> None:
+    """`apt_get_ends` is None where there is no apt-get; all commands are made up, and write what they were asked."""
+    commands = {"id": f"echo {user}"}
+    if there:
+        commands[there] = "true"
+    if apt_get_ends is not None:
+        commands["apt-get"] = f'echo "$@" >> {tmp_path}/asked; exit {apt_get_ends}'
+    for name, text in commands.items():
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    make = str(shutil.which("make"))
+    made = subprocess.run(
+        [make, "-f", str(MAKEFILE), "browser"],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "asked").exists() is asked
+    assert said in made.stdout
+    assert bool(made.stdout) is bool(said)
