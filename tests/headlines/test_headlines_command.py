@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from headlines.kit_headlines import some
 from tauten.cli import headlines as command
 from tauten.cli.main import run
 from tauten.improve.headlines.page import END, KEPT, PAGES, START
-from tauten.improve.headlines.row import Headlines
+from tauten.improve.headlines.row import Row
 
 
 @pytest.fixture
@@ -22,16 +22,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """Whatever is asked for was measured already; what was asked for."""
     asked: list[Sequence[str]] = []
 
-    async def told(ids: Sequence[str], how: Any, stamp: Any) -> Headlines:
+    async def told(ids: Sequence[str], how: Any, stamp: Any) -> AsyncIterator[Row]:
         asked.append(ids)
-        return Headlines(rows=[row for row in some().rows if row.id in ids])
-
-    class Shop:
-        def pull(self, **options: Any) -> None:
-            return None
+        for row in some().rows:
+            if row.id in ids:
+                yield row
 
     monkeypatch.setattr(command, "measured", told)
-    monkeypatch.setattr(command, "Store", Shop)
     monkeypatch.setattr(command, "inputs", lambda: None)
     return asked
 

@@ -88,6 +88,13 @@ def test_new_rows_take_the_place_of_old_ones_and_others_stay(tmp_path: Path) -> 
     assert "old" not in readme
 
 
+def test_what_could_not_be_measured_this_time_leaves_what_was() -> None:
+    failed = Headlines(rows=[Row(id="L8", claim="prefix cache", missing="E310 no model")])
+    assert some().merged(failed) == some()
+    assert Headlines().merged(failed) == failed
+    assert failed.merged(some()).rows[0] == some().rows[0]
+
+
 def test_pages_without_marks_and_broken_figures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"README\.md: .*No such file"):
         pages(tmp_path, Headlines())

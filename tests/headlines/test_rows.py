@@ -19,6 +19,7 @@ from tauten.errors import BackendError, InputError, StoreError
 from tauten.improve.headlines import measured as rows
 from tauten.improve.headlines.alone import alone, few
 from tauten.improve.headlines.decisions import agreement, nearest, words
+from tauten.improve.headlines.row import Row
 from tauten.improve.headlines.rows import l7, l8, l12, l17
 from tauten.improve.load.samples import Sample, Samples
 from tauten.improve.measuring.bench import Opened, Ran
@@ -87,7 +88,7 @@ def test_a_reading_of_a_round_with_refusals_has_no_latency() -> None:
     case = "10/s (0.5 of one client's)"
     assert whole[case, "p95"] == pytest.approx(20.0)
     assert whole[case, "answered"] == 10.0
-    assert broken == {(case, "answered"): 5.0}
+    assert broken == {(case, "answered"): 5.0, (case, "answered in time"): 5.0}
 
 
 class Engine:
@@ -159,9 +160,14 @@ def test_a_row_that_cannot_be_measured_says_why_and_the_others_are_measured() ->
             raise StoreError("smollm2 is not in the store", help="pull it", code="E310")
 
     shop: Any = Empty()
-    found = asyncio.run(rows.measured(["L7", "L8"], dataclasses.replace(how(quick=True), store=shop), STAMP))
-    assert [row.missing for row in found.rows] == ["E310 smollm2 is not in the store"] * 2
-    assert all(row.quick and row.stamp == STAMP and row.claim for row in found.rows)
+
+    async def main() -> list[Row]:
+        without = dataclasses.replace(how(quick=True), store=shop)
+        return [row async for row in rows.measured(["L7", "L8"], without, STAMP)]
+
+    found = asyncio.run(main())
+    assert [row.missing for row in found] == ["E310 smollm2 is not in the store"] * 2
+    assert all(row.quick and row.stamp == STAMP and row.claim for row in found)
 
 
 def test_the_schema_and_the_pattern_hold_the_same_values() -> None:

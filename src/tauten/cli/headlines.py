@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +21,7 @@ from tauten.improve.headlines.measured import chosen, measured
 from tauten.improve.headlines.page import pages
 from tauten.improve.headlines.row import Headlines, Stamp
 from tauten.improve.headlines.table import details
-from tauten.models import Progress, Store
+from tauten.models import Store
 from tauten.plan.hardware import hardware
 from tauten.run.ambient import run_async
 from tauten.version import __version__
@@ -48,8 +49,8 @@ def headlines(
 ) -> int:
     """Measure published figures on this machine, against the naive and the best zero-effort setting.
 
-    Seven rounds of all settings in turn, with 95 % intervals; about an hour for all rows on two cores. Exit codes:
-    0 measured, 2 the call is wrong in itself, 3 a row could not be measured, and says why.
+    Seven rounds of all settings in turn, with 95 % intervals: plan for an hour or two. Exit codes: 0 measured,
+    2 the call is wrong in itself, 3 a row could not be measured, and says why.
     """
     ids = chosen(rows)
     check_outputs(json_file)
@@ -57,20 +58,26 @@ def headlines(
         raise InputError("--write and --quick", help="leave one out: one round is no evidence", code="E260")
     if write:
         pages(Path(), Headlines())
-    say, store = teller(), Store()
-    store.pull(progress=lambda progress: say(_fetched(progress)))
-    found: Headlines = run_async(measured(ids, How(inputs(), store, quick=quick, say=say), stamp()))
+    say = teller()
+    how = How(inputs(), Store(), quick=quick, say=say)
+    found: Headlines = run_async(_measured(ids, how, write))
     say("")
-    typer.echo(details(found))
     if json_file is not None:
         write_output(json_file, msgspec.json.encode(found))
-    for path, text in (pages(Path(), found) if write else {}).items():
-        write_output(path, text)
     return NOT_MEASURED if any(row.missing for row in found.rows) else 0
 
 
-def _fetched(progress: Progress) -> str:
-    return f"{progress.phase} {progress.model} {progress.done_bytes / 1e6:.0f} MB"
+async def _measured(ids: Sequence[str], how: How, write: bool) -> Headlines:
+    """Print each row, and write it into the pages, as soon as it is there: what follows may be interrupted."""
+    rows = []
+    async with aclosing(measured(ids, how, stamp())) as found:
+        async for row in found:
+            rows.append(row)
+            how.say("")
+            typer.echo(details(Headlines(rows=[row])) + "\n")
+            for path, text in (pages(Path(), Headlines(rows=[row])) if write else {}).items():
+                write_output(path, text)
+    return Headlines(rows=rows)
 
 
 def inputs() -> Inputs:

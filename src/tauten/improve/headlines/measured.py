@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from msgspec.structs import replace
 
 from tauten.errors import InputError, TautenError, suggest
 from tauten.improve.headlines.how import How
-from tauten.improve.headlines.row import Headlines, Row, Stamp, place
+from tauten.improve.headlines.row import Row, Stamp, place
 from tauten.shelf import Shelf
 
 _ROWS = Shelf("tauten.improve.headlines.rows", "tauten.headlines")
@@ -38,13 +38,11 @@ def chosen(text: str) -> list[str]:
     return [each for each in names() if each in asked or not asked]
 
 
-async def measured(ids: Sequence[str], how: How, stamp: Stamp) -> Headlines:
-    """Measure these rows. What a row raises of our errors is its reason for having no figures."""
-    found = []
+async def measured(ids: Sequence[str], how: How, stamp: Stamp) -> AsyncGenerator[Row, None]:
+    """Measure these rows, one after another. What a row raises of our errors is its reason for having no figures."""
     for id in ids:
         try:
             row: Row = await _ROWS.own(id.lower()).measure(how)
         except TautenError as error:
             row = Row(id=id, claim=claim(id), missing=f"{error.code} {error.message}")
-        found.append(replace(row, quick=how.quick, stamp=stamp))
-    return Headlines(rows=found)
+        yield replace(row, quick=how.quick, stamp=stamp)

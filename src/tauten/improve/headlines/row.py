@@ -102,8 +102,14 @@ class Headlines(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", t
     rows: list[Row] = []
 
     def merged(self, newer: Headlines) -> Headlines:
-        """These with the newer rows in the place of those of the same name."""
-        found = {row.id: row for row in [*self.rows, *newer.rows]}
+        """These with the newer rows in the place of those of the same name.
+
+        One that could not be measured this time leaves what was measured before.
+        """
+        found = {row.id: row for row in self.rows}
+        for row in newer.rows:
+            if not row.missing or row.id not in found or found[row.id].missing:
+                found[row.id] = row
         return Headlines(rows=[found[id] for id in sorted(found, key=place)])
 
 
