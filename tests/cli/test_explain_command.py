@@ -50,8 +50,35 @@ def test_two_plans_are_one_document(flow: Path, tmp_path: Path, capsys: pytest.C
 def test_what_needs_a_run_is_refused_without_one(
     flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["explain", str(flow), "--html", str(tmp_path / "a.html")]) == 2
-    assert "--analyze" in capsys.readouterr().err
+    for words in (["--perfetto", str(tmp_path / "a.json")], ["--recording", str(tmp_path)]):
+        assert run(["explain", str(flow), *words]) == 2
+        assert "--analyze" in capsys.readouterr().err
+
+
+def test_a_plan_is_a_page_with_its_reasons(
+    flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = plan(
+        tmp_path,
+        "[result]\nanswer = 'met'\np95_ms = { naive = 20, now = 10 }\n"
+        "[stage.upper]\nbeside = ['twice']\nwhy = 'they wait for <nothing>'\n"
+        "[[rejected]]\nchange = 'fewer words'\nwhy = 'n >= 210'\n",
+    )
+    page = tmp_path / "a.html"
+    assert run(["explain", str(flow), "--plan", str(told), "--html", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert [
+        words in shown for words in ("measured: met", "they wait for <nothing>", "fewer words: n >= 210")
+    ] == [True] * 3
+    html = page.read_text()
+    assert "they wait for &lt;nothing&gt;" in html
+    assert "fewer words" in html
+    assert run(["explain", str(flow), "--plan", str(told), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["why"] == {"upper": "they wait for <nothing>"}
+    assert document["result"]["p95_ms"] == {"naive": 20, "now": 10}
+    assert document["rejected"] == [{"change": "fewer words", "why": "n >= 210"}]
+    assert not flow.with_name("ran.txt").exists()
 
 
 def test_a_request_is_analysed_and_its_rows_add_up(flow: Path, capsys: pytest.CaptureFixture[str]) -> None:

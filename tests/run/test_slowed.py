@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import tauten as tt
+from simulate import kit_desk
 from tauten.clock import run_virtual
 from tauten.errors import InputError, PlanError
 from tauten.plan.plan import Plan, StagePlan
@@ -159,6 +160,28 @@ def test_no_delay_where_time_is_short() -> None:
     assert delays.draw(request, "hear", path, now) == 0.02  # type: ignore[arg-type]
     request.deadline = 10.69  # it is late already
     assert delays.draw(request, "hear", path, now) == 0.0  # type: ignore[arg-type]
+
+
+def test_a_deadline_that_leaves_no_time_forbids_delays() -> None:
+    """The door has learned what steps take; a request of 510 ms is expected to need about 450."""
+    delays = Delays({"hear": 0.01, "tell": 0.01}, share=0.5)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with Engine(clock=loop.time) as engine:
+            name = await engine.open(kit_desk.desk, kit_desk.NAIVE)
+            inputs = [each for _, each in kit_desk.ITEMS] * 6
+            for each in inputs:
+                await engine.run(each)
+            delays.slow(engine.plans[name])
+            for each in inputs:
+                await engine.run(each, deadline_ms=510.0)
+
+    run_virtual(main())
+    assert delays.drawn  # the end of a request without a photo has time
+    assert not any(
+        "hear" in each for each in delays.drawn.values()
+    )  # nobody was drawn, not even to be spared
 
 
 @pytest.mark.parametrize(("delay_s", "share"), [(0.0, 0.5), (MOST_S * 1.01, 0.5), (0.01, 0.0), (0.01, 1.0)])

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +20,10 @@ from tauten.explain.document import to_json
 from tauten.explain.exports.perfetto import export
 from tauten.explain.html import to_html
 from tauten.explain.planned import SCHEMA as PLANNED_SCHEMA
-from tauten.explain.planned import in_force_text, planned_document, planned_text
+from tauten.explain.planned import in_force_text, planned_document, planned_html, planned_text
 from tauten.explain.text import compare_text, to_text
 from tauten.improve.analyze import header
+from tauten.improve.optimizer.record import Record
 from tauten.improve.recording import Recording
 from tauten.improve.replay import (
     Replay,
@@ -34,6 +35,7 @@ from tauten.improve.replay import (
     parse_rank,
     replay,
 )
+from tauten.improve.whatif.scored import scored, settle
 from tauten.models.store import Store
 from tauten.plan.hardware import hardware
 from tauten.plan.lower import lower
@@ -44,6 +46,7 @@ from tauten.run.engine import Engine
 app = typer.Typer(add_completion=False)
 
 Estimates = dict[str, Estimate]
+ITEMS = 12  # requests that are run under each new setting: one of each kind that most recordings have
 REPEATS = 5  # requests of one input: the median of five is not the first, cold one
 
 
@@ -62,31 +65,60 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
     perfetto: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev.")] = None,
+    what_if: Annotated[
+        bool, typer.Option("--what-if", help="Simulate what would help; change nothing.")
+    ] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="With --what-if: confirm by small delays.")] = False,
+    slo: Annotated[str, typer.Option(help="With --what-if.", show_default="the workflow's own")] = "",
+    rate: Annotated[float, typer.Option(help="With --what-if: requests a second; 0 is one at a time.")] = 0.0,
+    items: Annotated[
+        int, typer.Option(help="With --what-if: requests of the recording that are run.")
+    ] = ITEMS,
 ) -> int:
-    """Show how a workflow would run; with --analyze, where the time of a real request went."""
+    """Show how a workflow would run; with --analyze, where the time of a real request went; with --what-if, what
+    would help."""
     workflow = load_workflow(target)
     plans = [load_plan(path) for path in plan or []] or [naive(workflow)]
-    if len(plans) > 2:
-        raise InputError(f"{len(plans)} plans were given", help="give one, or two to compare", code="E260")
+    if perfetto is not None and not analyze:
+        raise InputError("a trace shows a request that ran", help="add --analyze", code="E260")
+    _check(plans, analyze, what_if, probe)
+    check_outputs(html, perfetto)
+    if what_if:
+        from tauten.cli.whatif import Options  # all of the simulator and the optimizer
+        from tauten.cli.whatif import what_if as asked
+
+        words = str(recording or "")
+        return asked(
+            workflow, Options(plans[0], inputs or (), words, slo, rate, items, probe, all_rows, as_json, html)
+        )
     if not analyze:
-        if html is not None or perfetto is not None or recording is not None:
-            raise InputError(
-                "a page, a trace and a recording show requests that ran", help="add --analyze", code="E260"
-            )
-        _planned(workflow, plans, as_json)
+        if recording is not None:
+            raise InputError("a recording is for requests that run", help="add --analyze", code="E260")
+        _planned(workflow, plans, as_json, html)
         return 0
     parse_rank(at)
-    check_outputs(html, perfetto)
-    requests = list(_requests(workflow, inputs or [], recording, repeat))
+    name, requests = _requests(workflow, inputs or [], recording, repeat)
     replays, known = run_async(_run(workflow, plans, requests))
+    if recording is not None:
+        settle(Store().root, hardware(), workflow, name, zip(plans, replays, strict=True))
     shown = _shown(workflow, plans, replays, known, at)
     _print(shown, replays, as_json, all_rows)
     if html is not None:
-        write_output(html, to_html(shown))
+        write_output(html, to_html(shown, scored(Record.load(Store().root, hardware()))))
     if perfetto is not None:
         picked = {done.plan: done.at(at).trace for done in replays}
         write_output(perfetto, export(picked, workflow=workflow.name))
     return 5 if any(served.error for done in replays for served in done.served) else 0
+
+
+def _check(plans: list[Plan], analyze: bool, what_if: bool, probe: bool) -> None:
+    if len(plans) > (1 if what_if else 2):
+        most = "one" if what_if else "one, or two to compare"
+        raise InputError(f"{len(plans)} plans were given", help=f"give {most}", code="E260")
+    if analyze and what_if:
+        raise InputError("--analyze and --what-if are two questions", help="ask one of them", code="E260")
+    if probe and not what_if:
+        raise InputError("--probe confirms what --what-if says", help="add --what-if", code="E260")
 
 
 def naive(workflow: Workflow[..., Any]) -> Plan:
@@ -94,7 +126,7 @@ def naive(workflow: Workflow[..., Any]) -> Plan:
     return Plan(graph=workflow.graph.hash if workflow.graph else "")
 
 
-def _planned(workflow: Workflow[..., Any], plans: list[Plan], as_json: bool) -> None:
+def _planned(workflow: Workflow[..., Any], plans: list[Plan], as_json: bool, html: Path | None) -> None:
     if workflow.graph is None:
         raise PlanError(
             f"{workflow.name} is `async def`: its graph is observed as it runs",
@@ -103,6 +135,8 @@ def _planned(workflow: Workflow[..., Any], plans: list[Plan], as_json: bool) -> 
         )
     known = load_measurements(measurements_path())
     planned = [(lowered, estimates(known, lowered)) for lowered in (lower(workflow.graph, p) for p in plans)]
+    if html is not None:
+        write_output(html, planned_html(workflow.name, planned, str(hardware())))
     if as_json:
         documents = [planned_document(workflow.name, *each) for each in planned]
         document = documents[0] if len(documents) == 1 else {"schema": PLANNED_SCHEMA, "plans": documents}
@@ -119,18 +153,19 @@ def measurements_path() -> Path:
 
 def _requests(
     workflow: Workflow[..., Any], pairs: list[str], recording: Path | None, repeat: int
-) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    if recording is not None:
-        kept = Recording.load(recording)
-        if not len(kept):
-            raise InputError(f"{str(recording)!r} holds no request", help="record some", code="E245")
-        for item in kept:
-            yield item.id, workflow.bind(**item.inputs)
-            item.forget()
-        return
-    values = read_inputs(workflow, pairs)
-    for number in range(max(1, repeat)):
-        yield f"#{number + 1}", values
+) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
+    """The name of the recording, and (id, inputs) of each request."""
+    if recording is None:
+        values = read_inputs(workflow, pairs)
+        return "", [(f"#{number + 1}", values) for number in range(max(1, repeat))]
+    kept = Recording.load(recording)
+    if not len(kept):
+        raise InputError(f"{str(recording)!r} holds no request", help="record some", code="E245")
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for item in kept:
+        found.append((item.id, workflow.bind(**item.inputs)))
+        item.forget()
+    return kept.name, found
 
 
 async def _run(

@@ -140,7 +140,7 @@ def _optimizer(
     judged = labelled(kept) if metric is not None else []
     chosen = evenly(list(kept), count)
     testbed = LiveTestbed(workflow, list(kept), metric, say=progress.tell)
-    journal = _journal(workflow, kept, chosen, fresh)
+    journal = journal_of(workflow, kept, chosen, fresh=fresh)
     return Optimizer(
         workflow,
         [(item.id, workflow.bind(**item.inputs)) for item in chosen],
@@ -162,7 +162,9 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     return [ordered[place * len(ordered) // count] for place in range(count)]
 
 
-def _journal(workflow: Workflow[..., Any], kept: Recording, chosen: Sequence[Item], fresh: bool) -> Journal:
+def journal_of(
+    workflow: Workflow[..., Any], kept: Recording, chosen: Sequence[Item], *, fresh: bool = False
+) -> Journal:
     """What an earlier search for the same workflow, requests and machine has measured."""
     assert workflow.graph is not None  # checked before
     identity = [

@@ -53,6 +53,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     why: str = ""
     place: int = 0
     failed: float = 0.0  # share of requests that would be refused or fail
+    plan: str = ""  # as TOML, of those with a place: to be kept as a file, and tried
     scored: int = 0  # earlier predictions of its kind that were measured; its intervals know their errors
 
 
@@ -62,6 +63,7 @@ class Together(msgspec.Struct, frozen=True, kw_only=True):
     places: list[int]
     answers: Answers
     moves: Moves
+    plan: str  # as TOML
 
 
 class Untried(msgspec.Struct, frozen=True):

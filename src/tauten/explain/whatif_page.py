@@ -33,21 +33,11 @@ def whatif_html(shown: WhatIf, told: Sequence[Prediction] = ()) -> str:
             _changes(shown),
             _steps(shown.steps),
             _probed(shown),
-            calibrated(told),
+            calibration.section(told),
             _untried(shown),
         ]
     )
     return page(f"{shown.workflow}: what would help", f'<div class="tau">{body}</div>', STYLE)
-
-
-def calibrated(told: Sequence[Prediction]) -> str:
-    """How good earlier predictions were: a chart and a sentence; nothing where none was measured."""
-    if not told:
-        return ""
-    return (
-        f"<h2>How good predictions were</h2><p>{escape(calibration.sentence(told))}</p>"
-        f"{calibration.svg(told)}"
-    )
 
 
 def _table(heads: Sequence[str], rows: Sequence[str], numbers: Collection[int] = ()) -> str:

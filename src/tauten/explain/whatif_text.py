@@ -10,9 +10,9 @@ from tauten.explain.lines import clip, wrapped
 from tauten.explain.whatif import SHOWN, Change, Moved, Moves, Probed, StepWorth, Together, WhatIf
 
 WIDTH: Final = 96  # columns, as the other screens
-NAME: Final = 38  # of a change; `transcribe on 2 threads, 1 replica` fits
-COLUMN: Final = 12  # `-1310 ±120` fits
-HEADS: Final = {"p50_ms": "p50", "p95_ms": "p95", "first_output_ms": "first output"}
+NAME: Final = 37  # of a change; `overlap: all that can be side by side` fits
+COLUMN: Final = 11  # `-1310 ±120` fits
+HEADS: Final = {"p50_ms": "p50", "p95_ms": "p95", "first_output_ms": "first"}
 ANSWERS: Final = {"identical": "same bytes", "equivalent": "rounding only", "lossy": "not judged"}
 FOLD_SHARE: Final = 0.01  # of p50: a step that gains less in half its time is noise on a screen
 
@@ -27,7 +27,8 @@ def whatif_text(shown: WhatIf, *, all_rows: bool = False) -> str:
 def load_words(shown: WhatIf) -> str:
     """How the simulated requests came."""
     rate = f"at {shown.rate_per_s:g}/s" if shown.rate_per_s else "one at a time"
-    return f"{shown.schedules} schedules of {shown.requests} requests {rate}"
+    word = "request" if shown.requests == 1 else "requests"
+    return f"{shown.schedules} schedules of {shown.requests} {word} {rate}"
 
 
 def moved_words(moved: Moved | None) -> str:

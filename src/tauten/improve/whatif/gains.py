@@ -21,7 +21,7 @@ from tauten.improve.optimizer.search import WORTH, Figures, Look
 from tauten.improve.situation import Proposal, Refusal, Strategy
 from tauten.improve.whatif.merge import changed_stages, merged
 from tauten.plan.ledger import ENOUGH, Family, Ledger
-from tauten.plan.plan import Plan
+from tauten.plan.plan import Plan, format_plan
 from tauten.statistics.bootstrap import mean
 from tauten.statistics.trend import student_quantile
 
@@ -65,6 +65,7 @@ class Gains:
         self.ready, self.say = ready, say
         self._price = price
         self._known: dict[bytes, list[Figures]] = {}
+        self.proposed: list[Proposal] = []  # those that were priced
         self.now = self.priced(self.plan)
 
     def priced(self, plan: Plan) -> list[Figures]:
@@ -96,6 +97,7 @@ class Gains:
                     raise
                 untried.append(Untried(each.strategy, each.change, f"not known here: {error.message}"))
         priced.sort(key=lambda one: self._objective(one[1]))
+        self.proposed = [each for each, _ in priced]
         best = self._best(priced)
         places = {id(each): place for place, (each, _) in enumerate(best, start=1)}
         changes = [self._change(each, figures, places.get(id(each), 0)) for each, figures in priced]
@@ -149,7 +151,10 @@ class Gains:
             objective = self._objective(figures)
             if objective < self._objective(best[0][1]) and (found is None or objective < found[0]):
                 answers = max((each.answers for each in members), key=ANSWERS.index)
-                found = objective, Together(places=places, answers=answers, moves=self._moves(figures))
+                told = Together(
+                    places=places, answers=answers, moves=self._moves(figures), plan=format_plan(plan)
+                )
+                found = objective, told
         return found[1] if found is not None else None
 
     def _change(self, each: Proposal, figures: list[Figures], place: int) -> Change:
@@ -162,6 +167,7 @@ class Gains:
             moves=self._moves(figures, family),
             why=each.why,
             place=place,
+            plan=format_plan(each.plan) if place else "",
             failed=mean([one.failed for one in figures]),
             scored=len(self.ledger.errors(family)),
         )

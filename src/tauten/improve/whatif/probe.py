@@ -13,14 +13,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import TautenError
 from tauten.explain.whatif import Moved, Probed
 from tauten.improve.load.figures import quantile_of
 from tauten.improve.simulate.simulator import Done
 from tauten.plan.plan import Plan
-from tauten.run.door.objective import budget_of
 from tauten.run.engine import Engine
 from tauten.run.slowed import MOST_S, Delays
 from tauten.statistics.bootstrap import mean
@@ -28,7 +26,7 @@ from tauten.statistics.trend import student_quantile
 
 PART: Final = 0.05  # of the median request: a delay of less drowns in noise
 LEAST_S: Final = 0.002  # timers of an event loop round to whole ms
-ROUNDS: Final = 10  # through the recording's items: with 12 of them 30 delays of each step
+REQUESTS: Final = 120  # that are run: some 30 delays of each step
 SIMULATED: Final = 10  # times as many requests where they cost no time
 AROUND: Final = (
     0.15  # of all requests on each side of a percentile count as lying at it: of 12 items about four
@@ -50,6 +48,11 @@ def delay_s(median_s: float) -> float:
     return min(MOST_S, max(LEAST_S, round(PART * median_s, 3)))
 
 
+def rounds_of(count: int) -> int:
+    """How often to go through so many items."""
+    return math.ceil(REQUESTS / count)
+
+
 def in_turn(ids: Sequence[str], rounds: int) -> list[tuple[float, str]]:
     """One request at a time: who comes next comes when the one before it is over."""
     return [(0.0, id) for _ in range(rounds) for id in ids]
@@ -64,16 +67,14 @@ async def probe(
     delays: Delays,
     *,
     alone: bool,
-    slo: Slo | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Done]:
     """Run requests under a plan with delays: one at a time where `alone`, else when they are due.
 
-    With an SLO each has the deadline that a server would give it, and no delay that this does not allow. Requests that
-    fail are among the done, with their codes.
+    Requests that fail are among the done, with their codes.
     """
     name = await engine.open(workflow, plan)
-    run = _Live(engine, name, inputs, delays, slo)
+    run = _Live(engine, name, inputs, delays)
     for id in dict.fromkeys(id for _, id in arrivals):
         await run.one(id, None)  # warms up: not slowed, not kept
     run.done.clear()
@@ -93,15 +94,14 @@ async def probe(
 class _Live:
     """Requests that run, and what became of them."""
 
-    def __init__(self, engine: Engine, plan: str, inputs: Inputs, delays: Delays, slo: Slo | None) -> None:
+    def __init__(self, engine: Engine, plan: str, inputs: Inputs, delays: Delays) -> None:
         self.engine, self.plan, self.inputs, self.delays = engine, plan, inputs, delays
-        self.budget_ms = budget_of(slo) * 1e3 if slo is not None and slo.limits() else math.inf
         self.done: list[Done] = []
 
     async def one(self, id: str, due: float | None) -> None:
         """One request; its latency counts from when it was due."""
         engine = self.engine
-        request, error = engine.request(deadline_ms=self.budget_ms), ""
+        request, error = engine.request(), ""
         begun = engine.clock() if due is None else due
         try:
             async for _ in engine.stream(self.inputs[id], plan=self.plan, request=request):

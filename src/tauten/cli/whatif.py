@@ -1,0 +1,129 @@
+"""`tauten explain --what-if`: which changes would help, asked of the simulator, and with --probe of the machine."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import typer
+from msgspec.structs import replace
+
+from tauten.cli.explain import ITEMS
+from tauten.cli.optimize import evenly, journal_of
+from tauten.cli.output import write_output
+from tauten.cli.progress import teller
+from tauten.cli.target import read_inputs
+from tauten.describe.slo import Slo, parse_slo
+from tauten.describe.workflow import Workflow
+from tauten.errors import InputError
+from tauten.explain.whatif import WhatIf
+from tauten.explain.whatif_page import whatif_html
+from tauten.explain.whatif_text import whatif_text
+from tauten.improve.labelled import open_recording
+from tauten.improve.optimizer.journal import Journal, Remembered
+from tauten.improve.optimizer.live import LiveTestbed
+from tauten.improve.optimizer.order import ORDER
+from tauten.improve.optimizer.record import Record
+from tauten.improve.optimizer.testbed import Testbed
+from tauten.improve.recording import Item, Recording
+from tauten.improve.simulate.simulator import Done
+from tauten.improve.whatif.awaited import Awaited
+from tauten.improve.whatif.question import Question, Terms, drawn
+from tauten.improve.whatif.scored import scored
+from tauten.models.store import Store
+from tauten.plan.hardware import hardware
+from tauten.plan.plan import Plan, check_fit
+from tauten.run.ambient import run_async
+from tauten.run.engine import Engine
+
+GIVEN: Final = "the given inputs"  # the name of a recording that is none
+
+
+class Options(NamedTuple):
+    """The options of the command line."""
+
+    plan: Plan
+    inputs: Sequence[str] = ()
+    recording: str = ""
+    slo: str = ""
+    rate: float = 0.0
+    items: int = ITEMS
+    probe: bool = False
+    all_rows: bool = False
+    as_json: bool = False
+    html: Path | None = None
+
+
+def what_if(workflow: Workflow[..., Any], asked: Options) -> int:
+    """Answer, print, and keep what was predicted for the day when it is measured."""
+    _check(asked)
+    slo = parse_slo(asked.slo) if asked.slo else workflow.slo or Slo()
+    graph = drawn(workflow)
+    check_fit(asked.plan, graph, asked.plan.name)
+    kept = _recording(workflow, asked)
+    chosen = evenly(list(kept), asked.items)
+    store, here, say = Store().root, hardware(), teller()
+    record = Record.load(store, here)
+    question = Question(
+        workflow,
+        [(item.id, workflow.bind(**item.inputs)) for item in chosen],
+        _testbed(workflow, kept, chosen, say),
+        Terms(asked.plan, slo, asked.rate, recording=kept.name),
+        record,
+        here=here,
+        say=say,
+    )
+    shown = question.answer(ORDER)
+    if asked.probe:
+        shown = replace(shown, probed=question.probed(run_async(_delayed(question))))
+    say("")
+    _print(shown, asked, record)
+    if not asked.rate and not asked.inputs:
+        Awaited.load(store).add(question.foretold())
+    return 0
+
+
+def _check(asked: Options) -> None:
+    if asked.rate < 0:
+        raise InputError(
+            f"--rate {asked.rate:g}", help="give more than 0, or 0 for one at a time", code="E260"
+        )
+    if asked.items < 1:
+        raise InputError(f"--items {asked.items}", help="give 1 or more", code="E260")
+
+
+def _recording(workflow: Workflow[..., Any], asked: Options) -> Recording:
+    """The recorded requests, or the one that was given in words."""
+    if not asked.inputs:
+        return open_recording(workflow, asked.recording)
+    if asked.recording:
+        raise InputError("inputs and a recording were given", help="give one of them", code="E260")
+    values = read_inputs(workflow, list(asked.inputs))
+    given = {name: value for name, value in values.items() if value is not None}
+    return Recording(GIVEN, [Item(id="#1", render=lambda: given)])
+
+
+def _testbed(
+    workflow: Workflow[..., Any], kept: Recording, chosen: Sequence[Item], say: Callable[[str], None]
+) -> Testbed:
+    """This machine; what a search or an earlier question has run is not run again."""
+    testbed = LiveTestbed(workflow, list(kept), say=say)
+    journal = journal_of(workflow, kept, chosen) if kept.name != GIVEN else Journal()
+    return Remembered(testbed, journal, drawn(workflow))
+
+
+async def _delayed(question: Question) -> list[Done]:
+    async with Engine() as engine:
+        return await question.delayed(engine)
+
+
+def _print(shown: WhatIf, asked: Options, record: Record) -> None:
+    if asked.as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(shown)).decode())
+    else:
+        typer.echo(whatif_text(shown, all_rows=asked.all_rows), nl=False)
+    if asked.html is not None:
+        write_output(asked.html, whatif_html(shown, scored(record)))
