@@ -59,6 +59,14 @@ class Tokens(NamedTuple):
 NO_TOKENS = Tokens(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
+class Repeated(NamedTuple):
+    """What a cache before a step would meet."""
+
+    share: float  # of the requests that come to the step: they give it what an earlier one gave it
+    lookup_s: float  # seconds to name what it is given, and to look for it
+    inputs: tuple[str, ...] = ()  # of the workflow, that the step hangs on
+
+
 class Facts(Protocol):
     """What was measured of a workflow."""
 
@@ -78,6 +86,10 @@ class Facts(Protocol):
 
     def quoted(self, step: str) -> float | None:
         """The share of three words in a row of a step's answers that stand in what it read; None: not known."""
+        ...
+
+    def repeats(self, step: str) -> Repeated:
+        """How often requests give a step what an earlier one gave it, in the order in which they came."""
         ...
 
 

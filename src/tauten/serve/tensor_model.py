@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tauten.describe.payload import Tensor
 from tauten.describe.stage import Context, Role, StageKind
 from tauten.describe.workflow import Workflow
-from tauten.errors import BackendError, InputError, StoreError, TautenError, suggest
+from tauten.errors import BackendError, InputError, PlanError, StoreError, TautenError, suggest
 from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.engine import Engine
@@ -70,8 +70,11 @@ class TensorService(Service):
 
     async def _warm_up(self, plan: str = "") -> None:
         """Without samples run zeros, which a model may refuse. Admission is for requests: these pass it by."""
-        deployment = self.engine.plans[plan or self.plan_id].bound[STAGE].deployments[STAGE]
+        bound = self.engine.plans[plan or self.plan_id].bound[STAGE]
+        deployment = bound.deployments[STAGE]
         assert isinstance(deployment, Deployment)  # raw models have no slots
+        if bound.results is not None:
+            raise _uncached(self.name)
         if not plan:  # it is opened: whatever it goes over to takes the same
             self._read(deployment)
         if self.samples:
@@ -255,6 +258,15 @@ def _as_array(info: TensorInfo, value: Any) -> NDArray[Any]:
             help="give numbers in rows of equal length",
             code="E296",
         ) from None
+
+
+def _uncached(name: str) -> PlanError:
+    """Its requests go to the model without passing its stage, and naming tensors by content costs each of them."""
+    return PlanError(
+        f"'{name}' is a raw model, which has no cache",
+        help="leave `cache` out, or serve the model inside a workflow",
+        code="E133",
+    )
 
 
 def _wrong_names(signature: Signature, given: Mapping[str, Any]) -> InputError:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from tauten.errors import PlanError
 from tauten.improve.optimizer.quoting import quoted_share, readable, written
+from tauten.improve.optimizer.repeats import Repeats
 from tauten.improve.simulate.library import Library, Visits
+from tauten.improve.simulate.lookups import lookup_s
 from tauten.improve.simulate.tape import Visit
-from tauten.improve.situation import NO_TOKENS, Asks, Tokens
+from tauten.improve.situation import NO_TOKENS, Asks, Repeated, Tokens
 from tauten.plan.lower import Lowered, Step
 from tauten.statistics import percentile
 
@@ -21,6 +23,7 @@ class TapedFacts:
         self._library = library
         self._lowered = lowered
         self._steps = {step.name: step for step in lowered.steps}
+        self._repeats = Repeats(lowered)
 
     def work_s(self, step: str) -> float:
         """Seconds of work of those requests that came to a step, in the mean; decoding for it is its own step."""
@@ -83,6 +86,22 @@ class TapedFacts:
                 read = " ".join(written(each, inputs, values) for each in stage.inputs.values())
                 shares.append(quoted_share(said, read))
         return sum(shares) / len(shares) if shares else None
+
+    def repeats(self, step: str) -> Repeated:
+        """As far as the recording shows it: requests that came before it are not known."""
+        found = self._steps.get(step)
+        ids = self._seen(step)
+        requests = [
+            (inputs, self._library.values.get(id, {}))
+            for id, inputs in self._library.inputs.items()
+            if id in ids
+        ]
+        if found is None or not requests:
+            return Repeated(0.0, 0.0)
+        names = self._repeats.inputs_of(found)
+        each_s = [lookup_s(inputs.get(name) for name in names) for inputs, _ in requests]
+        share = self._repeats.share(found, requests)
+        return Repeated(share, sum(each_s) / len(each_s), tuple(names))
 
     def _seen(self, name: str) -> Mapping[str, Visits]:
         step: Step | None = self._steps.get(name)

@@ -10,6 +10,7 @@ from tauten.describe.workflow import Workflow
 from tauten.improve.simulate.tape import Tape, tape
 from tauten.plan.lower import Lowered, lower
 from tauten.plan.plan import Plan
+from tauten.run.caching.caches import NoCaches
 from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.engine import Engine
 from tauten.run.opened import Opened
@@ -32,6 +33,10 @@ class KeepingEngine(Engine):
     """An engine that lets one see what the steps of its last request gave."""
 
     last: Run | None = None
+
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        super().__init__(*args, **fields)
+        self.deployments.caches = NoCaches()  # a tape is of the work, which a hit would leave out
 
     def _begin(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Run:
         self.last = super()._begin(opened, request, inputs)

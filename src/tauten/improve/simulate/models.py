@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from tauten.clock import Clock
 from tauten.improve.simulate.costs import Cost, StreamCost, drawn
+from tauten.improve.simulate.lookups import TimedMemory
 from tauten.improve.simulate.machine import Engine, Machine
 from tauten.improve.simulate.tape import Event
 from tauten.plan.plan import ModelChoice
+from tauten.run.caching.caches import Caches
 from tauten.run.contracts import Chunk
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.deployments import Deployments
@@ -112,6 +115,7 @@ class TapedDeployments(Deployments):
 
     def __init__(self, costs: Costs, machine: Machine, clock: Clock, seed: int) -> None:
         super().__init__(None, clock)
+        self.caches = Caches(partial(TimedMemory, machine=machine))
         self._costs = costs
         self._machine = machine
         self._seed = seed

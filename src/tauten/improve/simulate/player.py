@@ -17,7 +17,7 @@ from tauten.clock import Clock
 from tauten.describe.graph import Graph
 from tauten.describe.payload import Payload
 from tauten.describe.stage import StageKind
-from tauten.describe.view import View
+from tauten.describe.view import Pixels, View
 from tauten.improve.simulate.machine import Machine
 from tauten.improve.simulate.models import Spending
 from tauten.improve.simulate.tape import Event, Part, Tape
@@ -33,7 +33,6 @@ from tauten.run.visits import base_name
 CARRIED_S = 0.0002  # of a step's own code: shorter pieces are added up, each would cost more than it is worth
 _CONTEXT = "_context"  # no input of a stage is called so
 _PROMPT = "p" * (1 << 20)  # what streams are said to read: only its length matters
-_SEEN = object()  # a decoded view that nobody looks at
 
 
 class Played(Request):
@@ -280,6 +279,22 @@ class PlayedDecoders(Decoders):
         levels = visit.levels if visit is not None else ()
         events = [each for level in levels for chain in level.chains for each in chain]
         if not events:
-            return _SEEN, now, now
+            return _Seen(payload, view), now, now
         job = await crew.call(request, step, Spending(request.machine, events[0].seconds))
-        return _SEEN, job.started, job.ended
+        return _Seen(payload, view), job.started, job.ended
+
+
+class _Seen(Pixels):
+    """A decoded view that nobody looks at; caches ask for its name."""
+
+    __slots__ = ("payload", "view")
+    payload: Payload
+    view: View
+
+    def __init__(self, payload: Payload, view: View) -> None:
+        object.__setattr__(self, "payload", payload)
+        object.__setattr__(self, "view", view)
+
+    @property
+    def name(self) -> str:  # made when it is asked for
+        return f"{self.payload.hash}/{self.view.name}"

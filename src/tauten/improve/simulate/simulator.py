@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -126,6 +127,7 @@ class _Run:
         self.workflow = simulator.workflow
         self.tapes: dict[str, Tape] = {}
         self.done: list[Done] = []
+        self.sent: Counter[str] = Counter()
 
     async def main(self, arrivals: Arrivals) -> Simulated:
         loop = asyncio.get_running_loop()
@@ -164,6 +166,8 @@ class _Run:
         slo, error = self.slo, ""
         aim = aim_of(slo) if slo is not None else ANY_TIME
         request = Played(tape, self.machine, loop.time, aim=aim)
+        request.partition = str(self.sent[id])  # a recording that begins anew stands for other requests like it
+        self.sent[id] += 1
         if slo is not None:
             request.deadline = request.start + budget_of(slo)
         try:

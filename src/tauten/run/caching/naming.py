@@ -49,7 +49,7 @@ def _write(write: Write, value: Any) -> None:
         _members(write, kind.__name__, value)
     elif kind is dict:
         _members(write, "dict", [part for pair in value.items() for part in pair])
-    elif kind in (Pixels, Samples, Frames):
+    elif isinstance(value, Pixels | Samples | Frames):
         _piece(write, b"view", value.name.encode())
     elif isinstance(value, Payload):
         _payload(write, value)

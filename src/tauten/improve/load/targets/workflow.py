@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
@@ -25,7 +27,8 @@ class WorkflowTarget:
     they agree on is in memory once and the idle one only waits.
 
     Requests without a deadline are refused and stopped by the SLO (the workflow's own where none is given), as
-    a server does it.
+    a server does it. A recorded request that is sent once more stands for another one like it: caches give it
+    only what they were given since the recording began anew.
     """
 
     shares_loop = True
@@ -41,6 +44,8 @@ class WorkflowTarget:
         self.name = plan.name if plan is not None and plan.name else "naive"
         self.slo = slo or workflow.slo
         self._id = ""
+        self._number = next(_numbers)
+        self._sent: Counter[int] = Counter()  # how often each prepared request
 
     async def open(self) -> None:
         """Load what the plan needs."""
@@ -51,6 +56,8 @@ class WorkflowTarget:
 
     async def send(self, prepared: Any, budget_s: float) -> Response:
         request = self._request(budget_s)
+        request.partition = f"{self._number}.{self._sent[id(prepared)]}"
+        self._sent[id(prepared)] += 1
         if not self.engine.plans[self._id].streams:
             return await self._whole(prepared, request)
         outputs: list[float] = []
@@ -82,6 +89,9 @@ class WorkflowTarget:
 
     async def close(self) -> None:
         """The engine is the caller's; nothing is left to give back."""
+
+
+_numbers = itertools.count()
 
 
 def _tokens(trace: Trace) -> int:
