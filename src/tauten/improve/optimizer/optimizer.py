@@ -22,17 +22,18 @@ from tauten.improve.optimizer.baseline import zero_effort
 from tauten.improve.optimizer.facts import TapedFacts
 from tauten.improve.optimizer.finals import Finals, Played, distinct, figures_of_run, intervals_of
 from tauten.improve.optimizer.forecasts import Foresee, forecasts, wide
+from tauten.improve.optimizer.front import marked
 from tauten.improve.optimizer.gate import Gate
 from tauten.improve.optimizer.learner import Learner
 from tauten.improve.optimizer.outcome import Answer, Candidate, Curve, Decision, Forecast, GapRow, Optimized
-from tauten.improve.optimizer.pricing import Pricer, curve
+from tauten.improve.optimizer.pricing import REQUESTS, Pricer, curve
 from tauten.improve.optimizer.search import Figures, Found, Search, Tried
 from tauten.improve.optimizer.testbed import Items, Testbed
 from tauten.improve.optimizer.undo import ablations, worth
 from tauten.improve.optimizer.written import written
 from tauten.improve.quality import Evidence
 from tauten.improve.simulate.machine import Shared
-from tauten.improve.situation import Situation, Strategy
+from tauten.improve.situation import Forms, Situation, Strategy
 from tauten.plan.hardware import Hardware, hardware
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan, format_plan
@@ -54,6 +55,7 @@ class Asked(NamedTuple):
     seed: int = 0
     dry_run: bool = False  # nothing is measured beyond what the simulation has to know
     target: str = ""  # how a plan file names the workflow
+    requests: int = REQUESTS  # simulated for a plan, at least
 
 
 class Result(NamedTuple):
@@ -81,6 +83,7 @@ class Optimizer:
         recording: str = "",
         shared: Shared | None = None,
         here: Hardware | None = None,
+        forms: Forms | None = None,
         interval: Foresee = wide,
         clock: Clock = real,
         say: Say = lambda text: None,
@@ -95,7 +98,7 @@ class Optimizer:
             raise InputError("no request to optimise for", help="give a recording with some", code="E245")
         self.workflow, self.graph, self.items, self.testbed = workflow, workflow.graph, items, testbed
         self.strategies, self.asked, self.recording = strategies, asked, recording
-        self.here = here or hardware()
+        self.here, self.forms = here or hardware(), forms
         self.interval, self.clock, self.say = interval, clock, say
         self.began = clock()
         self.stopped = False  # there was no time to look at everything
@@ -106,6 +109,7 @@ class Optimizer:
             shared or Shared(cores=self.here.cores),
             asked.rate,
             seed=asked.seed,
+            requests=asked.requests,
         )
         self.alone = Pricer(workflow, self.learner.library, self.pricer.simulator.shared, 0.0)
         self.gate = Gate(
@@ -154,7 +158,7 @@ class Optimizer:
     def look(self, plan: Plan) -> Situation:
         """What strategies may see of a plan."""
         facts = TapedFacts(self.learner.library, lower(self.graph, plan))
-        return Situation(self.graph, plan, self.here, self.asked.slo, self.asked.rate, facts)
+        return Situation(self.graph, plan, self.here, self.asked.slo, self.asked.rate, facts, self.forms)
 
     def _zero_effort(self, naive: Plan) -> Plan:
         candidates = zero_effort(self.look(naive))
@@ -210,7 +214,7 @@ class Optimizer:
             answer=answer,
             why=why,
             chosen="chosen",
-            candidates=self._candidates(plans, figures, played, evidence),
+            candidates=marked(self._candidates(plans, figures, played, evidence), self.asked.slo),
             decisions=[self._decision(each) for each in _last_said(search.tried)],
             forecasts=self._forecasts(plans, figures, played),
             curves=self._curves(plans),
