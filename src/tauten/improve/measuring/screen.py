@@ -45,12 +45,12 @@ def _model(model: StageModel) -> Iterator[str]:
     yield from (f"   {_load(each)}" for each in model.loads)
     if model.rows:
         streams = any(row.tokens_out_s for row in model.rows)
-        yield f"   threads  batch     size         ms  95 % interval       n     memory{_STREAM_HEAD if streams else ''}"
+        yield f"   threads  batch     size         ms  95 % interval     n    memory{_STREAM_HEAD if streams else ''}"
         yield from (f"   {_row(row, streams=streams)}" for row in model.rows)
     yield from (f"   {note}" for note in model.notes)
 
 
-_STREAM_HEAD = "   first ms  tokens/s in, out"
+_STREAM_HEAD = "  first ms  tokens/s in, out"
 
 
 def _load(load: StageLoad) -> str:
@@ -74,10 +74,10 @@ def _row(row: StageRow, *, streams: bool) -> str:
     if row.low_ms is not None and row.high_ms is not None:
         between = f"{figure(row.low_ms)}-{figure(row.high_ms)}"
     memory = _megabytes(row.memory_bytes) if row.memory_bytes is not None else "-"
-    text = f"{where}  {figure(row.mid_ms):>9}  {between:<17} {row.n:>3}  {memory:>9}"
+    text = f"{where}  {figure(row.mid_ms):>9}  {between:<15}{row.n:>4}  {memory:>8}"
     if streams:
         rates = [figure(rate) if rate else "-" for rate in (row.tokens_in_s, row.tokens_out_s)]
-        text += f"  {figure(row.first_ms) if row.first_ms is not None else '-':>9}  {', '.join(rates)}"
+        text += f"  {figure(row.first_ms) if row.first_ms is not None else '-':>8}  {', '.join(rates)}"
     return f"{text}  {row.reason}".rstrip()
 
 
