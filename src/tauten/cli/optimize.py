@@ -18,6 +18,7 @@ from tauten.cli.target import load_workflow
 from tauten.describe.slo import Slo, parse_slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
+from tauten.improve.compress.forms import StoredForms
 from tauten.improve.labelled import clusters, labelled, metric_of, open_recording
 from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
@@ -150,6 +151,7 @@ def _optimizer(
         labelled=[item.id for item in judged],
         clusters=clusters(judged),
         recording=kept.name,
+        forms=StoredForms(Store()),
         say=progress.tell,
     )
 
