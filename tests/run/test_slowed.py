@@ -188,7 +188,7 @@ def test_a_deadline_that_leaves_no_time_forbids_delays() -> None:
 def test_delays_are_small_and_for_some(delay_s: float, share: float) -> None:
     with pytest.raises(InputError) as refused:
         Delays({"hear": delay_s}, share=share)
-    assert refused.value.code == "E246"
+    assert refused.value.code == "E256"
 
 
 def test_what_cannot_be_slowed_is_refused() -> None:

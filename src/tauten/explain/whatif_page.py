@@ -65,7 +65,7 @@ def _changes(shown: WhatIf) -> str:
 
 
 def _change(each: Change) -> str:
-    lost = f", {each.failed:.0%} would fail" if each.failed else ""
+    lost = f", {each.failed * 100:.0f} % would fail" if each.failed else ""
     first = cells([str(each.place) if each.place else "", f"{each.strategy}: {each.change}"])
     return first + _moves(each.moves) + cells([ANSWERS[each.answers] + lost, each.why])
 
@@ -88,7 +88,7 @@ def _steps(steps: Sequence[StepWorth]) -> str:
     if not steps:
         return ""
     shares = [share for share, _ in steps[0].quicker]
-    heads = ["step", *(f"{HEADS[name]} -{share:.0%}, ms" for name in SHOWN for share in shares)]
+    heads = ["step", *(f"{HEADS[name]} -{share * 100:.0f} %, ms" for name in SHOWN for share in shares)]
     rows = [
         cells([each.step])
         + "".join(cells([moved_words(moves.get(name))], "n") for name in SHOWN for _, moves in each.quicker)
@@ -120,7 +120,7 @@ def _bars(steps: Sequence[StepWorth]) -> str:
             parts.append(
                 f'<rect class="worth worth{len(values) - 1 - order}" x="{frame.left}" y="{y + 4}" '
                 f'width="{x(values[order]) - frame.left:.1f}" height="{ROW_PX - 8}">'
-                f"<title>{escape(each.step)} in {share:.0%} less time: p50 gains {about}</title></rect>"
+                f"<title>{escape(each.step)} in {share * 100:.0f} % less time: p50 gains {about}</title></rect>"
             )
     return chart.picture(frame, "What p50 gains where a step takes less time", parts)
 

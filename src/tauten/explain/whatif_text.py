@@ -89,7 +89,7 @@ def _cells(moves: Moves) -> list[str]:
 
 def _answers(each: Change | Together) -> str:
     refused = getattr(each, "failed", 0.0)
-    lost = f", {refused:.0%} would fail" if refused else ""
+    lost = f", {refused * 100:.0f} % would fail" if refused else ""
     return ANSWERS[each.answers] + lost
 
 
@@ -104,7 +104,7 @@ def _steps(shown: WhatIf, all_rows: bool) -> str:
     kept = [each for each in shown.steps if all_rows or each.most > least]
     shares = [share for share, _ in shown.steps[0].quicker]
     width = max((len(each.step) for each in kept), default=0)
-    heads = [f"{name} -{share:.0%}" for name in ("p50", "p95") for share in shares]
+    heads = [f"{name} -{share * 100:.0f} %" for name in ("p50", "p95") for share in shares]
     lines = [" What each step is worth (simulated: that step alone, in so much less time)"]
     lines.append(f"   {'':<{width}}" + "".join(f"{head:>{COLUMN}}" for head in heads))
     lines += [f"   {each.step:<{width}}" + _worth(each) for each in kept]

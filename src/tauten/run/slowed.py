@@ -44,10 +44,10 @@ class Delays:
                 raise InputError(
                     f"a delay of {seconds * 1e3:g} ms for '{step}'",
                     help=f"give more than 0 and at most {MOST_S * 1e3:g} ms",
-                    code="E246",
+                    code="E256",
                 )
         if not 0.0 < share < 1.0:
-            raise InputError(f"a share of {share:g} of requests", help="give between 0 and 1", code="E246")
+            raise InputError(f"a share of {share:g} of requests", help="give between 0 and 1", code="E256")
         self.delays_s = dict(delays_s)
         self.share = share
         self.drawn: dict[str, dict[str, float]] = {}
