@@ -60,7 +60,7 @@ class Finals:
         rounds = 1  # a queue shows what it does in one long run, not in three short ones
         fitting = int(self.rate * seconds / max(1, len(plans)))
         load = Load(rate_per_s=self.rate, requests=max(20, min(wanted, fitting)), seed=self.seed)
-        return self._bench(plans, self.items, load, rounds, self.slo)
+        return self._bench(plans, (), load, rounds, self.slo)
 
     def _bench(
         self, plans: Mapping[str, Plan], items: Items, load: Load, rounds: int, slo: Slo

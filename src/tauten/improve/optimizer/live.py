@@ -67,12 +67,25 @@ class LiveTestbed:
             ear = Ear(HEARD)
             engine = _Engine(ear=ear)
             async with engine:
-                seen = await capture(engine, self.workflow, plan, items, repeats=REPEATS)
+                seen = await capture(
+                    engine, self.workflow, plan, items, repeats=REPEATS, progress=self._counted(len(items))
+                )
             self._listen(ear.all())
             return seen
 
         found: Captured = run_async(run())
         return found
+
+    def _counted(self, items: int) -> Callable[[str], None]:
+        """Tells how far a capture is."""
+        done, whole = 0, items * (REPEATS + 1)
+
+        def tell(id: str) -> None:
+            nonlocal done
+            done += 1
+            self.say(f"run {done} of {whole}: {id}")
+
+        return tell
 
     def _listen(self, heard: Mapping[Where, Any]) -> None:
         for where, each in heard.items():
@@ -131,10 +144,16 @@ class LiveTestbed:
         found: list[Run] = run_async(self._bench(plans, items, load, rounds, slo))
         return found
 
+    def _prepared(self, load: Load) -> list[Mapping[str, Any]]:
+        """As many requests of the recording as a load sends, bound; made before it begins."""
+        count = len(load.schedule(len(self.recorded)))
+        self.say(f"prepare {min(count, len(self.recorded))} requests")
+        return [self.workflow.bind(**item.inputs) for item in list(self.recorded.values())[:count]]
+
     async def _bench(
         self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo
     ) -> list[Run]:
-        prepared = [inputs for _, inputs in items]  # bound already
+        prepared = [inputs for _, inputs in items] or self._prepared(load)
         async with Engine() as engine:
             sides = []
             for plan in plans:

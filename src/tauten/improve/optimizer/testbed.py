@@ -42,5 +42,6 @@ class Testbed(Protocol):
         ...
 
     def bench(self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo) -> list[Run]:
-        """All plans in turn under the same load, in rounds whose order is drawn anew; a run for each."""
+        """All plans in turn under the same load, in rounds whose order is drawn anew; a run for each. Without items
+        the recording's own requests in their order, so that they repeat one another as often as they did."""
         ...

@@ -136,7 +136,9 @@ class _Run:
         self.lowered = lower(graph, self.plan)
         workflow = copy.copy(self.workflow)
         workflow.graph = played(graph)
-        deployments = TapedDeployments(self.library.costs_under(self.lowered), self.machine, loop.time, self.seed)
+        deployments = TapedDeployments(
+            self.library.costs_under(self.lowered), self.machine, loop.time, self.seed
+        )
         async with _SimulatedEngine(deployments, loop.time, self.seed) as engine:
             self.engine, self.id = engine, await engine.open(workflow, self.plan)
             if self.delays is not None:
@@ -147,12 +149,20 @@ class _Run:
         return Simulated(self.plan.id, self.done, spent, self.machine.core_seconds, batches)
 
     async def _drive(self, arrivals: Arrivals, loop: asyncio.AbstractEventLoop) -> None:
-        """Open loop: a request comes when it is due, whatever became of those before."""
-        begun, running = loop.time(), set()
+        """Open loop: a request comes when it is due, whatever became of those before.
+
+        A recorded request that comes again stands for another of its like: caches that would know it are emptied,
+        so that they find as often as the recording repeats itself, and no more often.
+        """
+        begun, running, known = loop.time(), set(), set[str]()
         for at_s, id in arrivals:
             left_s = begun + at_s - loop.time()
             if left_s > 0.0:
                 await asyncio.sleep(left_s)
+            if id in known:
+                known.clear()
+                await self.engine.deployments.caches.clear()
+            known.add(id)
             task = loop.create_task(self._one(id, at_s, loop))
             running.add(task)
             task.add_done_callback(running.discard)
@@ -166,7 +176,9 @@ class _Run:
         slo, error = self.slo, ""
         aim = aim_of(slo) if slo is not None else ANY_TIME
         request = Played(tape, self.machine, loop.time, aim=aim)
-        request.partition = str(self.sent[id])  # a recording that begins anew stands for other requests like it
+        request.partition = str(
+            self.sent[id]
+        )  # a recording that begins anew stands for other requests like it
         self.sent[id] += 1
         if slo is not None:
             request.deadline = request.start + budget_of(slo)
