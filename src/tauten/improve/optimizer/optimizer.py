@@ -21,12 +21,13 @@ from tauten.errors import InputError, PlanError
 from tauten.improve.optimizer.baseline import zero_effort
 from tauten.improve.optimizer.facts import TapedFacts
 from tauten.improve.optimizer.finals import Finals, Played, distinct, figures_of_run, intervals_of
-from tauten.improve.optimizer.forecasts import Foresee, forecasts, wide
 from tauten.improve.optimizer.front import marked
 from tauten.improve.optimizer.gate import Gate
 from tauten.improve.optimizer.learner import Learner
 from tauten.improve.optimizer.outcome import Answer, Candidate, Curve, Decision, Forecast, GapRow, Optimized
 from tauten.improve.optimizer.pricing import REQUESTS, Pricer, curve
+from tauten.improve.optimizer.pruning import Formulas
+from tauten.improve.optimizer.record import SOONEST, Record
 from tauten.improve.optimizer.search import Figures, Found, Search, Tried
 from tauten.improve.optimizer.testbed import Items, Testbed
 from tauten.improve.optimizer.undo import ablations, worth
@@ -35,6 +36,7 @@ from tauten.improve.quality import Evidence
 from tauten.improve.simulate.machine import Shared
 from tauten.improve.situation import Forms, Situation, Strategy
 from tauten.plan.hardware import Hardware, hardware
+from tauten.plan.ledger import Ledger
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan, format_plan
 
@@ -84,7 +86,7 @@ class Optimizer:
         shared: Shared | None = None,
         here: Hardware | None = None,
         forms: Forms | None = None,
-        interval: Foresee = wide,
+        record: Record | None = None,
         clock: Clock = real,
         say: Say = lambda text: None,
     ) -> None:
@@ -99,7 +101,8 @@ class Optimizer:
         self.workflow, self.graph, self.items, self.testbed = workflow, workflow.graph, items, testbed
         self.strategies, self.asked, self.recording = strategies, asked, recording
         self.here, self.forms = here or hardware(), forms
-        self.interval, self.clock, self.say = interval, clock, say
+        self.record = record or Record(Ledger(), self.here)  # of past predictions: how sure these are
+        self.clock, self.say = clock, say
         self.began = clock()
         self.stopped = False  # there was no time to look at everything
         self.learner = Learner(self.graph, items, testbed, more=self.more, say=say)
@@ -153,6 +156,7 @@ class Optimizer:
             allowed=self.gate.allowed,
             more=self.more,
             ready=self.learner.learn,
+            pruning=Formulas(self.graph, self.learner.library, self.here.cores, self.gate.hopeless),
         )
 
     def look(self, plan: Plan) -> Situation:
@@ -274,6 +278,7 @@ class Optimizer:
             why=tried.why,
             before=tried.before,
             simulated=tried.figures,
+            formula=tried.formula,
             verdict=self.gate.verdicts.get((tried.strategy, tried.change)),
         )
 
@@ -286,7 +291,8 @@ class Optimizer:
         return [
             each
             for name, load, told, run in pairs
-            for each in forecasts(f"{name}, {load}", told, run, self.interval)
+            for each in self.record.forecast(f"{name}, {load}", told, figures_of_run(run))
+            if each.what in SOONEST and each.measured < math.inf
         ]
 
     def _curves(self, plans: Mapping[str, Plan]) -> list[Curve]:

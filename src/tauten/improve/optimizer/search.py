@@ -8,7 +8,7 @@ until a whole round brings nothing. Those that may change answers are asked only
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -65,6 +65,7 @@ class Tried(msgspec.Struct, frozen=True):
     objective: float | None = None  # None for a refusal
     figures: Figures | None = None
     before: Figures | None = None  # of the plan that it would have changed
+    formula: Figures | None = None  # what a sum without queues says of it
 
 
 class Taken(NamedTuple):
@@ -73,6 +74,35 @@ class Taken(NamedTuple):
     tried: Tried
     before: Plan
     after: Plan
+
+
+class Pruning(Protocol):
+    """What is known of a proposal before anything is measured or simulated for it."""
+
+    def why_not(self, present: Plan, proposal: Proposal) -> str:
+        """Why it is not worth a look; empty where it may be."""
+        ...
+
+    def formula(self, plan: Plan) -> Figures | None:
+        """The figures of a plan without queues; None where something of it is not known."""
+        ...
+
+    def came(self, present: Plan, proposal: Proposal, before: Figures, after: Figures) -> None:
+        """How it came out in simulation."""
+        ...
+
+
+class NoPruning:
+    """Everything is worth a look."""
+
+    def why_not(self, present: Plan, proposal: Proposal) -> str:
+        return ""
+
+    def formula(self, plan: Plan) -> Figures | None:
+        return None
+
+    def came(self, present: Plan, proposal: Proposal, before: Figures, after: Figures) -> None:
+        return
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -96,6 +126,7 @@ class Search:
         allowed: Callable[[Proposal], str] = lambda _: "",
         more: Callable[[], bool] = lambda: True,
         ready: Ready = lambda present, wanted: None,
+        pruning: Pruning | None = None,
     ) -> None:
         self.strategies = strategies
         self.look = look
@@ -104,6 +135,7 @@ class Search:
         self.allowed = allowed
         self.more = more  # whether there is time for one more candidate
         self.ready = ready
+        self.pruning = pruning or NoPruning()
         self.tried: list[Tried] = []
         self.taken: list[Taken] = []
         self.usual: Figures | None = None  # of the first plan: what counts where the SLO sets no limit
@@ -177,16 +209,9 @@ class Search:
             self.tried.append(told)
 
     def _best(self, plan: Plan, proposals: Sequence[Proposal]) -> Proposal | None:
-        self.ready(plan, [each.plan for each in proposals if each.plan.content not in self._prices])
         present = self._objective(plan)
-        priced = []
-        for index, each in enumerate(proposals):
-            try:
-                priced.append((self._objective(each.plan), index, each))
-            except PlanError as unknown:
-                self.tried.append(Tried(each.strategy, each.change, each.answers, False, unknown.message))
         best: Proposal | None = None
-        for objective, _, each in sorted(priced, key=lambda one: one[:2]):
+        for objective, _, each in self._priced(plan, self._worth_a_look(plan, proposals)):
             why = self._why_not(objective, present, each, best)
             self.tried.append(
                 Tried(
@@ -198,11 +223,40 @@ class Search:
                     objective,
                     self._figures(each.plan),
                     self._figures(plan),
+                    self.pruning.formula(each.plan),
                 )
             )
             if not why:
                 best = each
         return best
+
+    def _worth_a_look(self, plan: Plan, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Those that are not refused at once; what they need to be priced is measured."""
+        left = []
+        for each in proposals:
+            if why := self.pruning.why_not(plan, each):
+                self._not_priced(each, why)
+            else:
+                left.append(each)
+        self.ready(plan, [each.plan for each in left if each.plan.content not in self._prices])
+        return left
+
+    def _priced(self, plan: Plan, proposals: Sequence[Proposal]) -> list[tuple[float, int, Proposal]]:
+        """(objective, place, proposal) of those that have a price, the best first."""
+        priced = []
+        for index, each in enumerate(proposals):
+            try:
+                priced.append((self._objective(each.plan), index, each))
+            except PlanError as unknown:
+                self._not_priced(each, unknown.message)
+                continue
+            self.pruning.came(plan, each, self._figures(plan), self._figures(each.plan))
+        return sorted(priced, key=lambda one: one[:2])
+
+    def _not_priced(self, proposal: Proposal, why: str) -> None:
+        told = Tried(proposal.strategy, proposal.change, proposal.answers, False, why)
+        if told not in self.tried:
+            self.tried.append(told)
 
     def _why_not(self, objective: float, present: float, each: Proposal, best: Proposal | None) -> str:
         """Why a proposal is not taken; empty where it is."""
