@@ -162,7 +162,7 @@ def curves() -> list[Curve]:
 
     return [
         Curve("chosen", True, grown(395, 3.2)),
-        Curve("best zero-effort", True, grown(450, 1.95)),
+        Curve("zero-effort", True, grown(450, 1.95)),
         Curve("naive", True, grown(620, 1.75)),
         Curve("chosen", False, [(1.0, 571.0, 742.0)]),
         Curve("naive", False, [(1.0, 1462.0, 2210.0)]),
@@ -183,11 +183,12 @@ def candidates() -> list[Candidate]:
             plan=plan,
             simulated=figures(1440, 2170, 1760),
             measured=s["naive"],
+            alone=figures(1180, 1420, 1010),
             quality=0.867,
             memory_bytes=1_910_000_000,
         ),
         Candidate(
-            name="best zero-effort",
+            name="zero-effort",
             plan=plan,
             simulated=figures(905, 1350, 1000),
             measured=figures(921, 1392, 1015),
@@ -224,6 +225,7 @@ def candidates() -> list[Candidate]:
             plan=plan + '[stage.embed]\nprecision = "bf16"\nwhy = "half the bytes to read a token"\n',
             simulated=s["quantize"],
             measured=figures(571, 742, 366),
+            alone=figures(402, 515, 271),
             intervals=measured,
             quality=0.867,
             quality_loss=0.0108,

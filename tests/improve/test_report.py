@@ -55,19 +55,24 @@ def test_an_empty_result_is_a_screen_too() -> None:
     assert "cannot be concluded" in seen
     assert "Nothing was changed" in seen
     assert "The recording has no labels." in seen
-    assert re.search(r"p95 +800 ms +- +- +- +not known", seen)
+    assert re.search(r"p95 +800 ms +- +not known", seen)
 
 
 # -- ratios --------------------------------------------------------------------------------------------------
 
 
 def test_measured_is_compared_with_measured() -> None:
-    naive, zero_effort = summary.baselines(kit_report.met())
-    assert naive.measured
+    naive, zero_effort, alone = summary.baselines(kit_report.met())
+    assert (naive.how, zero_effort.name, alone.how) == (
+        "measured at 1/s",
+        "best zero-effort",
+        "measured alone",
+    )
     assert naive.ratios == pytest.approx(
         {"p50_ms": 1462 / 571, "p95_ms": 2210 / 742, "first_output_ms": 1790 / 366}
     )
     assert zero_effort.ratios["p95_ms"] == pytest.approx(1392 / 742)
+    assert alone.ratios["p50_ms"] == pytest.approx(1180 / 402)
 
 
 def test_where_one_side_was_not_measured_both_are_simulated() -> None:
@@ -76,10 +81,10 @@ def test_where_one_side_was_not_measured_both_are_simulated() -> None:
         msgspec.structs.replace(each, measured=None) if each.name == "naive" else each
         for each in found.candidates
     ]
-    naive, zero_effort = summary.baselines(msgspec.structs.replace(found, candidates=unmeasured))
-    assert not naive.measured
+    naive, zero_effort, _ = summary.baselines(msgspec.structs.replace(found, candidates=unmeasured))
+    assert naive.how == "simulated at 1/s"
     assert naive.ratios["p95_ms"] == pytest.approx(2170 / 768)
-    assert zero_effort.measured
+    assert zero_effort.how == "measured at 1/s"
 
 
 def test_what_was_only_simulated_is_marked() -> None:
@@ -199,3 +204,12 @@ def test_the_headline_is_what_the_slo_limits() -> None:
 def test_memory_is_known_of_the_candidate_where_no_figure_says_it() -> None:
     best: Candidate = kit_report.candidates()[-1]
     assert summary.shown("memory_bytes", summary.value(best, "memory_bytes")) == "1.58 GB"
+
+
+def test_a_column_that_says_nothing_is_not_there() -> None:
+    found = kit_report.met()
+    plain = [
+        msgspec.structs.replace(each, name=each.name.replace("after", "with")) for each in found.candidates
+    ]
+    assert "measured  answers" in to_text(found)
+    assert "measured  answers" not in to_text(msgspec.structs.replace(found, candidates=plain))

@@ -103,7 +103,7 @@ def test_the_page_says_what_the_result_says() -> None:
     words = Page(PAGES["met"]()).words
     for told in (
         "The SLO holds",
-        "p95 is 3.0x faster than the naive plan and 1.9x faster than the best zero-effort plan (measured).",
+        "p95 is 3.0x faster than the naive plan and 1.9x faster than the best zero-effort plan (measured at 1/s).",
         "742 ms",
         "711-779",
         "ocr and classify run beside transcribe",

@@ -23,29 +23,42 @@ def decisions(found: Optimized) -> str:
         return "<p>No strategy proposed anything.</p>"
     what = summary.headline(found)
     strategies = list(dict.fromkeys(each.strategy for each in every))[:STRATEGIES]
-    rows = [_row(found, each, what, strategies) for each in every]
-    name = NAMES[what]
-    heads = ["decision", "", "answers", f"{name} before", "by formula", "predicted", "measured", "difference"]
-    filters = _filters(every, strategies)
-    return filters + wide(table(heads, rows, numbers=range(3, 8)), "Decisions")
+    figures = [_figures(found, each, what) for each in every]
+    used = [
+        place
+        for place, column in enumerate(zip(*figures, strict=True))
+        if any(cell != "-" for cell in column)
+    ]
+    rows = [
+        _row(each, [cells_of[place] for place in used], strategies)
+        for each, cells_of in zip(every, figures, strict=True)
+    ]
+    names = [f"{NAMES[what]} before", "by formula", "predicted", "measured", "difference"]
+    heads = ["decision", "", "answers", *(names[place] for place in used)]
+    return _filters(every, strategies) + wide(table(heads, rows, numbers=range(3, len(heads))), "Decisions")
 
 
-def _row(found: Optimized, each: Decision, what: str, strategies: list[str]) -> str:
+def _figures(found: Optimized, each: Decision, what: str) -> list[str]:
+    """Before, by the formula, predicted, measured, and the difference that was predicted."""
     before, after = summary.figures_of(each, what)
     formula = each.formula.values.get(what) if each.formula is not None else None
-    figures = [before, formula, after, summary.outcome(found, each, what)]
+    known = [before, formula, after, summary.outcome(found, each, what)]
+    return [*(shown(what, amount) for amount in known), summary.change(what, before, after)]
+
+
+def _row(each: Decision, figures: list[str], strategies: list[str]) -> str:
+    priced = each.simulated is not None
     kinds = ["taken" if each.taken else "refused"]
-    if after is not None:
+    if priced:
         kinds.append(each.answers)
     if each.strategy in strategies:
         kinds.append(f"s{strategies.index(each.strategy)}")
     verdict = f'<span class="why">{escape(str(each.verdict))}</span>' if each.verdict is not None else ""
     change = f'<b>{escape(each.strategy)}</b> {escape(each.change)}<span class="why">{escape(each.why)}</span>{verdict}'
     tag = '<span class="tag yes">✓ taken</span>' if each.taken else '<span class="tag no">refused</span>'
-    answers = each.answers if after is not None else ""
     return (
-        f'<tr class="{" ".join(kinds)}"><td class="name">{change}</td><td>{tag}</td>{cells([answers])}'
-        f"{cells([shown(what, figure) for figure in figures], 'n')}{cells([summary.change(what, before, after)], 'n')}</tr>"
+        f'<tr class="{" ".join(kinds)}"><td class="name">{change}</td><td>{tag}</td>'
+        f"{cells([each.answers if priced else ''])}{cells(figures, 'n')}</tr>"
     )
 
 

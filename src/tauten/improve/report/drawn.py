@@ -177,7 +177,7 @@ def _plan(
     found: Optimized, number: int, each: Candidate, at: tuple[float, float], taken: list[tuple[float, float]]
 ) -> list[str]:
     """The dot and its number, which stands where it covers nothing that is there already."""
-    about = f"{number} {each.name}"
+    about = f"{number} {summary.title(each)}"
     parts = [chart.dot(*at, "now" if each.front else "plain", about, 4.5)]
     further = 1.0
     if each.name == found.chosen:

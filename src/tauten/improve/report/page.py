@@ -82,11 +82,11 @@ def _lead(found: Optimized) -> str:
     """The one sentence that somebody remembers."""
     what = summary.headline(found)
     sides = [each for each in summary.baselines(found) if what in each.ratios]
+    sides = [each for each in sides if each.how == sides[0].how]
     if not sides or found.chosen == summary.NAIVE:
         return ""
     parts = [f"{summary.times(each.ratios[what])} than the {each.name} plan" for each in sides]
-    how = "measured" if all(each.measured for each in sides) else "simulated"
-    return f"{NAMES[what]} is {' and '.join(parts)} ({how})."
+    return f"{NAMES[what]} is {' and '.join(parts)} ({sides[0].how})."
 
 
 def _tile(found: Optimized, row: summary.Row) -> str:
@@ -117,7 +117,7 @@ def _slo(found: Optimized) -> str:
     ratios = [
         f"<tr>{cells([f'than the {each.name} plan'])}"
         f"{cells([summary.times(each.ratios[what]) if what in each.ratios else '-' for what in names], 'n')}"
-        f"{cells(['measured' if each.measured else 'simulated'], 'dim')}</tr>"
+        f"{cells([each.how], 'dim')}</tr>"
         for each in sides
     ]
     heads = ["The chosen plan is", *(NAMES[what] for what in names), ""]
@@ -128,12 +128,9 @@ def _slo(found: Optimized) -> str:
     )
     share = summary.failed(found)
     lost = f"{share:.1%} of the requests failed or were refused." if share else ""
-    simulated = (
-        "~ simulated only."
-        if any("~" in row.naive + row.zero_effort + row.chosen for row in summary.rows(found))
-        else ""
-    )
-    return limits + beside + _said(" ".join(filter(None, (simulated, lost))), "dim")
+    marked = any("~" in row.naive + row.zero_effort + row.chosen for row in summary.rows(found))
+    notes = ["~ simulated only." if marked else "", lost, summary.ALONE if summary.has_alone(found) else ""]
+    return limits + beside + _said(" ".join(filter(None, notes)), "dim")
 
 
 def _missing(found: Optimized) -> str:
@@ -146,11 +143,9 @@ def _missing(found: Optimized) -> str:
         f"{cells([shown('p50_ms', row.ms)], 'n')}<td>{drawn.meter(share, 'over')}</td></tr>"
         for row, share in zip(found.gap, drawn.shares([row.ms for row in found.gap]), strict=True)
     ]
-    steps = wide(
-        table(["step, and why it is not shorter", "on the path", ""], rows, numbers=(1,)), "Gap by step"
-    )
+    steps = wide(table(["step, and why it is not shorter", "takes", ""], rows, numbers=(1,)), "Gap by step")
     intro = "This is the best plan that was found. " + "; ".join(needed) + "."
-    return _said(intro) + (f"<h3>The median request, step by step</h3>{steps}" if rows else "")
+    return _said(intro) + (f"<h3>What still takes time, step by step</h3>{steps}" if rows else "")
 
 
 # -- time ----------------------------------------------------------------------------------------------------
@@ -201,7 +196,8 @@ def _front(found: Optimized) -> str:
         lost = summary.points(each.quality_loss) if each.quality_loss else "none"
         figures = [*(summary.estimated(each, what) for what in known), right, lost]
         best = each.name == found.chosen
-        name = f"{each.name} (chosen)" if best and each.name != "chosen" else each.name
+        title = summary.title(each)
+        name = f"{title} (chosen)" if best and title != "chosen" else title
         mark = ' class="chosen"' if best else ""
         on = "on the front" if each.front else ""
         rows.append(

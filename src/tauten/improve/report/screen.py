@@ -73,12 +73,13 @@ def _baselines(found: Optimized) -> list[str]:
         [
             f"than the {each.name} plan",
             *(summary.times(each.ratios[what]) if what in each.ratios else "-" for what in names),
-            "measured" if each.measured else "simulated",
+            each.how,
         ]
         for each in sides
     ]
     heads = ["The chosen plan is", *(NAMES[what] for what in names), ""]
-    return ["", _table(heads, rows, left=(0, len(heads) - 1))] if names else []
+    note = [f"   {summary.ALONE}"] if summary.has_alone(found) else []
+    return ["", _table(heads, rows, left=(0, len(heads) - 1)), *note] if names else []
 
 
 def _missing(found: Optimized) -> str:
@@ -88,7 +89,7 @@ def _missing(found: Optimized) -> str:
         return ""
     lines = [" What is missing", *(f"   {text}" for text in needed)]
     if found.gap:
-        lines += ["", " The median request, step by step on its path"]
+        lines += ["", " What still takes time, step by step"]
         lines += [
             _said(f"   {clip(row.step, 24):<24} {figure(row.ms):>7} ms  ", row.why) for row in found.gap
         ]
@@ -154,7 +155,7 @@ def _front(found: Optimized) -> str:
     rows = [
         [
             "=>" if each.name == found.chosen else "",
-            clip(each.name, 24),
+            clip(summary.title(each), 24),
             *(summary.estimated(each, name) for name in known),
             _right(each),
             summary.points(each.quality_loss) if each.quality_loss else "none",
@@ -198,9 +199,14 @@ def _said(head: str, text: str) -> str:
 
 
 def _table(heads: Line, rows: list[Line], *, left: tuple[int, ...] = ()) -> str:
-    """Columns as wide as they must be, three blanks in front; figures stand to the right, `left` columns to the left."""
+    """Columns as wide as they must be, three blanks in front; figures stand to the right, `left` columns to the left.
+
+    A column without a word in it is left out.
+    """
     columns = list(zip(heads, *rows, strict=True))
-    used = [place for place, column in enumerate(columns) if any(column)]
+    used = [
+        place for place, column in enumerate(columns) if any(cell not in ("", "-") for cell in column[1:])
+    ]
     wide = {place: max(map(len, columns[place])) for place in used}
 
     def line(row: Line) -> str:

@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 from tauten.explain.calibration import Prediction
 from tauten.explain.figures import figure
 from tauten.improve.optimizer.outcome import Candidate, Decision, Optimized
+from tauten.improve.optimizer.search import Figures
 from tauten.statistics import Interval
 
 NAIVE: Final = "naive"
-ZERO_EFFORT: Final = "best zero-effort"
+ZERO_EFFORT: Final = "zero-effort"
 AFTER: Final = "after "  # a strategy: the plan once it was through
 
 NAMES: Final = {
@@ -31,11 +32,11 @@ NO_WORSE: Final = 1.005  # a ratio below is no gain that anyone would measure ag
 
 
 class Baseline(NamedTuple):
-    """How many times faster the chosen plan is, by figure; `measured` where both sides were."""
+    """How many times faster the chosen plan is, by figure, and how both sides are known."""
 
     name: str
     ratios: dict[str, float]
-    measured: bool
+    how: str
 
 
 class Row(NamedTuple):
@@ -196,22 +197,40 @@ def _spread(what: str, interval: Interval | None) -> str:
 
 
 def baselines(found: Optimized) -> list[Baseline]:
-    """The chosen plan against the naive and the best zero-effort one; measured with measured, or not at all so."""
+    """The chosen plan against the naive and the best zero-effort one: at the stated rate, then a request at a time.
+
+    Measured stands against measured; where one side was not, both are simulated.
+    """
     best = chosen(found)
     others = [candidate(found, name) for name in (NAIVE, ZERO_EFFORT)]
-    return [_against(other, best) for other in others if other is not None and best is not None]
+    pairs = [(other, best) for other in others if other is not None and best is not None]
+    rate = f"at {figure(found.rate_per_s)}/s"
+    rated = [
+        _against(old, old.measured, new.measured, f"measured {rate}")
+        if old.measured is not None and new.measured is not None
+        else _against(old, old.simulated, new.simulated, f"simulated {rate}")
+        for old, new in pairs
+    ]
+    alone = [_against(old, old.alone, new.alone, "measured alone") for old, new in pairs]
+    return [each for each in (*rated, *alone) if each.ratios]
 
 
-def _against(other: Candidate, best: Candidate) -> Baseline:
-    measured = other.measured is not None and best.measured is not None
-    sides = [(each.measured if measured else each.simulated) for each in (other, best)]
-    old, new = (figures.values if figures is not None else {} for figures in sides)
-    ratios = {
-        what: old[what] / new[what]
-        for what in ALWAYS
-        if old.get(what, 0.0) > 0.0 and new.get(what, 0.0) > 0.0
-    }
-    return Baseline(other.name, ratios, measured)
+def _against(other: Candidate, before: Figures | None, after: Figures | None, how: str) -> Baseline:
+    old, new = (figures.values if figures is not None else {} for figures in (before, after))
+    known = [what for what in ALWAYS if old.get(what, 0.0) > 0.0 and new.get(what, 0.0) > 0.0]
+    return Baseline(title(other), {what: old[what] / new[what] for what in known}, how)
+
+
+ALONE: Final = "Alone: one request at a time, so that nothing waits for another."
+
+
+def has_alone(found: Optimized) -> bool:
+    return any(each.how == "measured alone" for each in baselines(found))
+
+
+def title(each: Candidate) -> str:
+    """What a plan is called on screens."""
+    return "best zero-effort" if each.name == ZERO_EFFORT else each.name
 
 
 def failed(found: Optimized) -> float:
@@ -337,7 +356,8 @@ def missing(found: Optimized) -> list[str]:
 
 def _alone(found: Optimized, share: float) -> list[str]:
     """Which step could close the gap alone, if the slow requests spend their time as the median one does."""
-    total = math.fsum(row.ms for row in found.gap)
+    work = math.fsum(row.ms for row in found.gap)
+    total = min(work, value(chosen(found), "p50_ms") or work)  # steps that run side by side are not added up
     needed = share * total
     closing = [row for row in found.gap if row.ms > needed]
     if not closing or total <= 0.0:
@@ -365,7 +385,7 @@ def about(found: Optimized) -> list[str]:
         found.machine,
         f"seed {found.seed}",
         f"searched {minutes(found.searched_s)}" if found.searched_s else "",
-        re.sub(r"T(\d\d:\d\d)\S*Z$", r" \1 UTC", found.made_at),
+        re.sub(r"T(\d\d:\d\d)\S*$", r" \1 UTC", found.made_at),
     )
     return [fact for fact in facts if fact]
 
