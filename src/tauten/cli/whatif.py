@@ -22,6 +22,7 @@ from tauten.errors import InputError
 from tauten.explain.whatif import WhatIf
 from tauten.explain.whatif_page import whatif_html
 from tauten.explain.whatif_text import whatif_text
+from tauten.improve.compress.forms import StoredForms
 from tauten.improve.labelled import open_recording
 from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
@@ -74,6 +75,7 @@ def what_if(workflow: Workflow[..., Any], asked: Options) -> int:
         Terms(asked.plan, slo, asked.rate, recording=kept.name),
         record,
         here=here,
+        forms=StoredForms(Store()),
         say=say,
     )
     shown = question.answer(ORDER)

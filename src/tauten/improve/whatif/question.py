@@ -26,7 +26,7 @@ from tauten.improve.optimizer.search import Figures
 from tauten.improve.optimizer.testbed import Items, Testbed
 from tauten.improve.simulate.machine import Shared
 from tauten.improve.simulate.simulator import Done
-from tauten.improve.situation import Situation, Strategy
+from tauten.improve.situation import Forms, Situation, Strategy
 from tauten.improve.whatif.awaited import Foretold, content_hash
 from tauten.improve.whatif.gains import SCHEDULES, Asked, Gains, moved_by
 from tauten.improve.whatif.probe import SIMULATED, delay_s, in_turn, probe, probed, rounds_of
@@ -77,6 +77,7 @@ class Question:
         *,
         here: Hardware,
         shared: Shared | None = None,
+        forms: Forms | None = None,
         say: Say = lambda text: None,
     ) -> None:
         if not items:
@@ -84,7 +85,7 @@ class Question:
         self.workflow, self.graph, self.items = workflow, drawn(workflow), items
         plan = replace(terms.plan, graph=self.graph.hash)
         self.terms, self.record, self.here, self.say = terms._replace(plan=plan), record, here, say
-        self.testbed = testbed
+        self.testbed, self.forms = testbed, forms
         self.learner = Learner(self.graph, items, testbed, say=say)
         self.pricer = Pricer(
             workflow,
@@ -97,8 +98,8 @@ class Question:
     def look(self, plan: Plan) -> Situation:
         """What strategies may see of a plan."""
         facts = TapedFacts(self.learner.library, lower(self.graph, plan))
-        rate = self.terms.rate
-        return Situation(self.graph, plan, self.here, self.terms.slo, rate, facts)
+        slo, rate = self.terms.slo, self.terms.rate
+        return Situation(self.graph, plan, self.here, slo, rate, facts, self.forms)
 
     def answer(self, strategies: Sequence[Strategy]) -> WhatIf:
         """What would help: every change that strategies propose, and what each step is worth."""
