@@ -19,7 +19,7 @@ from simulate.kit_desk import desk
 from tauten.describe.slo import parse_slo
 from tauten.examples.help_desk.desk import help_desk
 from tauten.improve.compress.cards import READERS
-from tauten.improve.situation import Asks, Proposal, Situation, Strategy, Tokens, Unbuilt
+from tauten.improve.situation import Asks, Proposal, Repeated, Situation, Strategy, Tokens, Unbuilt
 from tauten.plan.card import Card
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import lower
@@ -93,6 +93,7 @@ class ToldStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asks: dict[str, Asks] = {}
     tokens: dict[str, Tokens] = {}
     quoted: float | None = None
+    repeats: float = 0.0  # the share of requests that a cache would meet again
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,6 +136,9 @@ class ToldFacts:
 
     def quoted(self, step: str) -> float | None:
         return self._step(step).quoted
+
+    def repeats(self, step: str) -> Repeated:
+        return Repeated(self._step(step).repeats, 0.00003)
 
 
 class ToldForms:

@@ -10,6 +10,7 @@ from tauten.errors import InputError, suggest
 from tauten.improve.situation import Strategy
 from tauten.improve.strategies.backend import Backend
 from tauten.improve.strategies.batch import Batching
+from tauten.improve.strategies.cache import Caching
 from tauten.improve.strategies.chunk import Chunk
 from tauten.improve.strategies.compact import Compact
 from tauten.improve.strategies.lookup import Lookup
@@ -24,6 +25,7 @@ ORDER: Final[tuple[Strategy, ...]] = (
     Prefix(),  # before anything that makes prompts shorter: a beginning that is kept costs nothing
     Lookup(),  # after the prefix cache, which leaves tokens as what takes time
     Chunk(),  # only cuts a stream otherwise, once it is short
+    Caching(),  # after what changes how long steps take: what is quick already is not worth a lookup
     Batching(),  # spends the slack that the others have left
     Quantize(),  # first of those that may change answers: gains most where a model is what takes long
     Reduce(),  # loses more for what it gains than shorter numbers do

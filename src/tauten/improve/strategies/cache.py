@@ -32,7 +32,7 @@ class Caching:
             plan, every, worth = _cached(seen.plan, step), _cached(every, step), worth + 1
             why = (
                 f"{found.share:.0%} of the requests that come to it give it what an earlier one gave; a hit saves "
-                f"{works_s * 1e3:.3g} ms, a lookup takes {found.lookup_s * 1e3:.2g} ms"
+                f"{works_s * 1e3:.4g} ms, a lookup takes {found.lookup_s * 1e3:.2g} ms"
             )
             yield Proposal(self.name, f"{step.name} cached", plan, "identical", why)
         if worth > 1:

@@ -189,6 +189,7 @@ class Metrics:
         yield from _of_the_site(self.site, page)
         yield from _of_services(self.site, page)
         yield from _of_deployments(self.site, page)
+        yield from _of_caches(self.site, page)
 
     def exposition(self) -> Scrape:
         """A function from an Accept header to the pieces of a page and its type."""
@@ -290,6 +291,39 @@ def _of_deployments(site: Site, page: Exposition) -> Iterator[str]:
     )
     sizes = [(at, _sizes(view.batch_sizes)) for at, view in seen if view.batch_sizes]
     yield from page.histogram("tauten_batch_size", "Members of a batch.", labels, SIZES, sizes)
+
+
+_CACHED = {
+    "hits": ("tauten_cache_hits", "Results that a cache gave."),
+    "misses": ("tauten_cache_misses", "Results that it had not."),
+    "passed": ("tauten_cache_passed", "Results that have no name, draw by lot, or may not be kept."),
+    "saved_s": ("tauten_cache_saved_seconds", "What the results that it gave had taken to compute."),
+}
+_LET_GO = {
+    "evictions": ("tauten_cache_evictions", "Results that went for others."),
+    "refused": ("tauten_cache_refused", "Results not worth what they would have pushed out."),
+}
+_HELD = {
+    "size_bytes": ("tauten_cache_bytes", "What a cache holds."),
+    "bound_bytes": ("tauten_cache_bound_bytes", "What it may hold."),
+    "entries": ("tauten_cache_entries", "Results that it holds."),
+}
+
+
+def _of_caches(site: Site, page: Exposition) -> Iterator[str]:
+    """Families of the caches that plans ask for, by stage and by what they hold."""
+    labels = ("workflow", "stage", "holds")
+    seen = [
+        ((service.name, *name), cache)
+        for service in site.services
+        for name, cache in service.engine.deployments.caches.seen().items()
+    ]
+    for key, words in _CACHED.items():
+        yield from page.counter(*words, labels, [(at, getattr(cache, key)) for at, cache in seen])
+    for key, words in _LET_GO.items():
+        yield from page.counter(*words, labels, [(at, getattr(cache.holdings, key)) for at, cache in seen])
+    for key, words in _HELD.items():
+        yield from page.gauge(*words, labels, [(at, getattr(cache.holdings, key)) for at, cache in seen])
 
 
 def _labelled(site: Site, views: Callable[[Service], list[tuple[str, View]]]) -> list[tuple[Labels, View]]:
