@@ -122,6 +122,7 @@ def test_delays_confirm_it(waiting: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--what-if", "--perfetto", "a.json"], "--analyze"),
         (["--what-if", "--rate", "-1"], "--rate -1"),
         (["--what-if", "--items", "0"], "--items 0"),
+        (["--what-if", "--minutes", "0"], "--minutes 0"),
         (["--what-if", "--slo", "p95<fast"], "p95<fast"),
         (["--what-if"], "brings no recording along"),
         (["text=hi", "--what-if", "--recording", "x"], "give one of them"),

@@ -47,6 +47,7 @@ app = typer.Typer(add_completion=False)
 
 Estimates = dict[str, Estimate]
 ITEMS = 12  # requests that are run under each new setting: one of each kind that most recordings have
+MINUTES = 5.0  # that somebody waits for an explanation; a search takes thirty
 REPEATS = 5  # requests of one input: the median of five is not the first, cold one
 
 
@@ -74,6 +75,10 @@ def explain(
     items: Annotated[
         int, typer.Option(help="With --what-if: requests of the recording that are run.")
     ] = ITEMS,
+    minutes: Annotated[
+        float,
+        typer.Option(help="With --what-if: for running what was never seen; later changes are not told."),
+    ] = MINUTES,
 ) -> int:
     """Show how a workflow would run; with --analyze, where the time of a real request went; with --what-if, what
     would help."""
@@ -87,10 +92,10 @@ def explain(
         from tauten.cli.whatif import Options  # all of the simulator and the optimizer
         from tauten.cli.whatif import what_if as asked
 
-        words = str(recording or "")
-        return asked(
-            workflow, Options(plans[0], inputs or (), words, slo, rate, items, probe, all_rows, as_json, html)
-        )
+        given = inputs or ()
+        kept = str(recording or "")
+        options = Options(plans[0], given, kept, slo, rate, items, minutes, probe, all_rows, as_json, html)
+        return asked(workflow, options)
     if not analyze:
         if recording is not None:
             raise InputError("a recording is for requests that run", help="add --analyze", code="E260")

@@ -11,11 +11,12 @@ import msgspec
 import typer
 from msgspec.structs import replace
 
-from tauten.cli.explain import ITEMS
+from tauten.cli.explain import ITEMS, MINUTES
 from tauten.cli.optimize import evenly, journal_of
 from tauten.cli.output import write_output
 from tauten.cli.progress import teller
 from tauten.cli.target import read_inputs
+from tauten.clock import real
 from tauten.describe.slo import Slo, parse_slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError
@@ -52,6 +53,7 @@ class Options(NamedTuple):
     slo: str = ""
     rate: float = 0.0
     items: int = ITEMS
+    minutes: float = MINUTES
     probe: bool = False
     all_rows: bool = False
     as_json: bool = False
@@ -76,6 +78,7 @@ def what_if(workflow: Workflow[..., Any], asked: Options) -> int:
         record,
         here=here,
         forms=StoredForms(Store()),
+        more=_until(asked.minutes),
         say=say,
     )
     shown = question.answer(ORDER)
@@ -88,7 +91,15 @@ def what_if(workflow: Workflow[..., Any], asked: Options) -> int:
     return 0
 
 
+def _until(minutes: float) -> Callable[[], bool]:
+    """Whether there is still time, so many minutes from now on."""
+    end = real() + minutes * 60.0
+    return lambda: real() < end
+
+
 def _check(asked: Options) -> None:
+    if asked.minutes <= 0:
+        raise InputError(f"--minutes {asked.minutes:g}", help="give more than 0", code="E260")
     if asked.rate < 0:
         raise InputError(
             f"--rate {asked.rate:g}", help="give more than 0, or 0 for one at a time", code="E260"

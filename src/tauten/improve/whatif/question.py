@@ -65,7 +65,8 @@ def drawn(workflow: Workflow[..., Any]) -> Graph:
 
 
 class Question:
-    """One question. `items` are the requests that are run and simulated. Raises PlanError E132 for programs."""
+    """One question. `items` are the requests that are run and simulated; `more` says whether there is time to run yet
+    another setting: without, changes that would need it are told as untried. Raises PlanError E132 for programs."""
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Question:
         here: Hardware,
         shared: Shared | None = None,
         forms: Forms | None = None,
+        more: Callable[[], bool] = lambda: True,
         say: Say = lambda text: None,
     ) -> None:
         if not items:
@@ -86,7 +88,7 @@ class Question:
         plan = replace(terms.plan, graph=self.graph.hash)
         self.terms, self.record, self.here, self.say = terms._replace(plan=plan), record, here, say
         self.testbed, self.forms = testbed, forms
-        self.learner = Learner(self.graph, items, testbed, say=say)
+        self.learner = Learner(self.graph, items, testbed, more=more, say=say)
         self.pricer = Pricer(
             workflow,
             self.learner.library,
