@@ -17,7 +17,7 @@ from tauten.improve.load.bench import Bencher, Side
 from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
-from tauten.improve.optimizer.testbed import Items, Runs, Scored
+from tauten.improve.optimizer.testbed import Items, Runs, Scored, Together
 from tauten.improve.simulate.capture import Captured, KeepingEngine, capture
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan
@@ -95,6 +95,9 @@ class VirtualTestbed:
         [options] = [each.models[role].options for each in lower(self.graph, plan).steps if each.name == step]
         batch_ms, item_ms = options.get("ms_per_batch", 0.0), options.get("ms_per_item", 0.0)
         return [(float(size), (batch_ms + size * item_ms) / 1e3) for size in (1, 4, 16)]
+
+    def streams(self, plan: Plan, step: str, role: str, items: Items) -> Together:
+        raise AssertionError("no model here writes streams")
 
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         self.asked.append(f"scores {len(ids)}")

@@ -20,17 +20,21 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
 from tauten.improve.compress.forms import StoredForms
 from tauten.improve.labelled import clusters, labelled, metric_of, open_recording
+from tauten.improve.measuring.stages import PEAKS_FILE, machine_peaks
 from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
 from tauten.improve.optimizer.optimizer import MINUTES, Asked, Optimizer, Result
 from tauten.improve.optimizer.order import ordered
+from tauten.improve.optimizer.record import Record
 from tauten.improve.quality import evidence_path
 from tauten.improve.recording import Item, Recording
 from tauten.improve.report.progress import Progress
 from tauten.improve.report.screen import to_text
+from tauten.improve.simulate.machine import shared_of
 from tauten.models.store import Store
 from tauten.plan.hardware import hardware
 from tauten.plan.plan import Plan, check_fit, format_plan, load_plan
+from tauten.run.ambient import run_async
 from tauten.version import __version__
 
 app = typer.Typer(add_completion=False)
@@ -99,6 +103,7 @@ def optimize(
     finally:
         progress.close()
     _keep(result, path, html)
+    optimizer.record.keep(result.outcome.forecasts)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(result.outcome)).decode())
     else:
@@ -152,6 +157,8 @@ def _optimizer(
         clusters=clusters(judged),
         recording=kept.name,
         forms=StoredForms(Store()),
+        record=Record.load(Store().root, hardware()),
+        shared=shared_of(run_async(machine_peaks(Store().root / PEAKS_FILE, progress=progress.tell))),
         say=progress.tell,
     )
 

@@ -19,7 +19,7 @@ from tauten.describe.payload import Text
 from tauten.describe.slo import Slo
 from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
-from tauten.improve.optimizer.testbed import Items, Runs, Scored, Testbed
+from tauten.improve.optimizer.testbed import Items, Runs, Scored, Testbed, Together
 from tauten.improve.simulate.capture import Captured
 from tauten.improve.simulate.tape import Tape, Visit
 from tauten.plan.files import append
@@ -74,6 +74,11 @@ class Remembered:
         asked = ["runs", plan.content.decode(), step, role, [id for id, _ in items]]
         found = self.journal.ask(asked, lambda: self.testbed.runs(plan, step, role, items))
         return [(weight, seconds) for weight, seconds in found]
+
+    def streams(self, plan: Plan, step: str, role: str, items: Items) -> Together:
+        asked = ["streams", plan.content.decode(), step, role, [id for id, _ in items]]
+        found = self.journal.ask(asked, lambda: self.testbed.streams(plan, step, role, items))
+        return tuple((int(streams), float(times)) for streams, times in found)
 
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         """One question an item, so that more items later ask for these alone."""

@@ -9,17 +9,19 @@ some engine is run by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
 from tauten.describe.graph import Graph
 from tauten.errors import TautenError
-from tauten.improve.optimizer.testbed import Items, Testbed
+from tauten.improve.optimizer.testbed import Items, Testbed, Together
 from tauten.improve.simulate.library import Library, cost_key, stage_name
 from tauten.plan.lower import Lowered, Step, lower
 from tauten.plan.plan import Plan, StagePlan
 
 Say = Callable[[str], None]
+ALONE: Final[Together] = ((1, 1.0),)
 
 
 class Learner:
@@ -41,6 +43,7 @@ class Learner:
         self.more = more
         self.say = say
         self.failures: list[str] = []
+        self._together: dict[tuple[str, str], Together] = {}  # by model and engine: settings hardly change it
         self._failed: set[str] = set()  # settings of stages, and costs, that could not be had
 
     def learn(self, present: Plan, wanted: Sequence[Plan]) -> None:
@@ -102,7 +105,10 @@ class Learner:
             for step, role in self._unmeasured(lowered):
                 if not self.more():
                     return
-                self._run(plan, step, role)
+                if self.library.wants_streams(step.models[role]):
+                    self._stream(plan, step, role)
+                else:
+                    self._run(plan, step, role)
 
     def _unmeasured(self, lowered: Lowered) -> list[tuple[Step, str]]:
         """Models of which no run is known, or none in a batch larger than the plan now allows."""
@@ -111,9 +117,22 @@ class Learner:
             for role, choice in step.models.items():
                 key = cost_key(choice)
                 asked = choice.backend and self.library.asked(lowered, step, role)
-                if asked and key not in self._failed and self.library.wants_runs(choice):
+                wanted = asked and (self.library.wants_runs(choice) or self.library.wants_streams(choice))
+                if wanted and key not in self._failed:
                     found.append((step, role))
         return found
+
+    def _stream(self, plan: Plan, step: Step, role: str) -> None:
+        choice = step.models[role]
+        engine = (choice.model, choice.backend)
+        if engine not in self._together:
+            self.say(f"{choice.model}: streams side by side")
+            try:
+                self._together[engine] = self.testbed.streams(plan, step.name, role, self.items)
+            except TautenError as error:
+                self.failures.append(f"{step.name}.{role}, streams side by side: {error.message}")
+                self._together[engine] = ALONE  # each of two takes twice as long: no gain is made up
+        self.library.add_streams(choice, self._together[engine])
 
     def _run(self, plan: Plan, step: Step, role: str) -> None:
         choice = step.models[role]

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-from tauten.clock import real
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
@@ -20,8 +19,8 @@ from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
 from tauten.improve.measuring.overheard import Ear, OverhearingEngine, Where, overhear
-from tauten.improve.measuring.runs import How, measured_runs
-from tauten.improve.optimizer.testbed import Items, Runs, Scored
+from tauten.improve.measuring.runs import How, measured_runs, measured_streams
+from tauten.improve.optimizer.testbed import Items, Runs, Scored, Together
 from tauten.improve.quality import Metric
 from tauten.improve.recording import Item
 from tauten.improve.replay import Served, serve_one
@@ -33,6 +32,7 @@ from tauten.run.engine import Engine
 
 REPEATS: Final = 2  # of each request behind the one that warms up: a search looks at many plans
 BATCHES: Final = (1, 4, 16)  # a line takes two, a third shows whether it is one
+STREAMS: Final = (1, 2, 4)  # more at a time than a machine can hold only wait for one another
 HOW: Final = How(repeats=3, budget_s=8.0)  # of one model on one engine: there are some thirty of them
 HEARD: Final = 16  # items of a model: one batch of the largest size
 
@@ -93,7 +93,25 @@ class LiveTestbed:
                 self.heard.setdefault(where, (each.files, each.items))
 
     def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:
-        choice = self._choice(plan, step, role)
+        choice, given = self._choice(plan, step, role), self._given(plan, step, role, items)
+
+        async def run() -> Runs:
+            return await measured_runs(choice, await _files(choice), given, batches=BATCHES, how=HOW)
+
+        found: Runs = run_async(run())
+        return found
+
+    def streams(self, plan: Plan, step: str, role: str, items: Items) -> Together:
+        choice, given = self._choice(plan, step, role), self._given(plan, step, role, items)
+
+        async def run() -> Together:
+            return await measured_streams(choice, await _files(choice), given, together=STREAMS, how=HOW)
+
+        found: Together = run_async(run())
+        return found
+
+    def _given(self, plan: Plan, step: str, role: str, items: Items) -> list[Any]:
+        """What a model is given by the requests."""
         if (step, role) not in self.heard:
             self._listen(
                 run_async(overhear(self.workflow, plan, [inputs for _, inputs in items], most=HEARD))
@@ -102,15 +120,7 @@ class LiveTestbed:
             raise PlanError(
                 f"no request came to the model of {step}.{role}", help="record others", code="E131"
             )
-        _, given = self.heard[step, role]
-
-        async def run() -> Runs:
-            async with Engine(None, clock=real) as engine:  # for its store
-                files = await engine.deployments.files(choice)
-            return await measured_runs(choice, files, given, batches=BATCHES, how=HOW)
-
-        found: Runs = run_async(run())
-        return found
+        return self.heard[step, role][1]
 
     def _choice(self, plan: Plan, step: str, role: str) -> ModelChoice:
         steps = {each.name: each for each in lower(self.graph, plan).steps}
@@ -161,6 +171,11 @@ class LiveTestbed:
                 await target.open()
                 sides.append(Side(plan.id, target, prepared))
             return (await Bencher(sides, slo=slo, say=self.say).runs(load, rounds=rounds))[0]
+
+
+async def _files(choice: ModelChoice) -> Mapping[str, Path]:
+    async with Engine() as engine:  # it knows the store
+        return await engine.deployments.files(choice)
 
 
 def _hash(served: Served) -> str:

@@ -16,6 +16,8 @@ Items = Sequence[tuple[str, Mapping[str, Any]]]
 """(id, bound inputs) of recorded requests."""
 Runs = list[tuple[float, float]]
 """(weight of the batch, seconds) of runs of one model."""
+Together = tuple[tuple[int, float], ...]
+"""(streams at a time, times as long a token takes then), ascending; the first is (1, 1.0)."""
 
 
 class Scored(NamedTuple):
@@ -35,6 +37,10 @@ class Testbed(Protocol):
     def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:
         """A model of a step by itself, as the plan runs it, on what the requests give it, in batches of several
         sizes."""
+        ...
+
+    def streams(self, plan: Plan, step: str, role: str, items: Items) -> Together:
+        """How many times longer a token takes among several streams of a step's model."""
         ...
 
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:

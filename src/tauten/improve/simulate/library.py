@@ -182,6 +182,10 @@ class Library:
                 if choice.backend and self.asked(lowered, step, role) and cost_key(choice) not in self.costs:
                     yield Unknown(step, role)
 
+    def wants_streams(self, choice: ModelChoice) -> bool:
+        """Whether nobody knows how streams of an engine slow one another."""
+        return batches_itself(choice.backend) and cost_key(choice) not in self._together
+
     def wants_runs(self, choice: ModelChoice) -> bool:
         """Whether a model was never run by itself: of requests one at a time nobody learns what batches cost."""
         return not batches_itself(choice.backend) and cost_key(choice) not in self._alone
