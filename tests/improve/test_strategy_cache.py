@@ -10,6 +10,7 @@ import pytest
 
 from simulate.kit_desk import ITEMS, NAIVE, desk, learned
 from tauten.describe.slo import Slo
+from tauten.improve.optimizer import journal
 from tauten.improve.optimizer.facts import TapedFacts
 from tauten.improve.simulate.lookups import LOOKUP_S
 from tauten.improve.simulate.machine import Shared
@@ -19,6 +20,14 @@ from tauten.improve.strategies.cache import Caching
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan
+from tauten.run.caching.holding import NotKept, handed, held
+from tauten.run.caching.naming import Nameless, content_name
+
+
+class Read(msgspec.Struct, frozen=True):
+    rows: list[str]
+    score: float
+
 
 AGAIN = [*ITEMS, ("again", {"sound": "d", "photo": "xy"}), ("same", {"sound": "a", "photo": "xy"})]
 
@@ -110,6 +119,23 @@ def test_a_tape_is_of_the_work_also_under_a_plan_that_caches() -> None:
     assert desk.graph is not None
     works_s = [TapedFacts(each, lower(desk.graph, NAIVE)).work_s("look") for each in (plain, cached)]
     assert works_s[0] == pytest.approx(works_s[1])
+
+
+def test_what_a_journal_kept_of_a_value_is_to_a_cache_that_value() -> None:
+    def kept(value: Any) -> Any:
+        return journal._stand_in(msgspec.json.decode(msgspec.json.encode(journal._value(value))))
+
+    class Odd:
+        pass
+
+    one, same, other = kept(Read(["a"], 0.5)), kept(Read(["a"], 0.5)), kept(Read(["b"], 0.5))
+    assert content_name(one) == content_name(same) != content_name(other)
+    assert held(one)[0] is handed(one) is one
+    assert held(one)[1] > held(Read(["a"], 0.5))[1]
+    with pytest.raises(Nameless):
+        content_name(kept(Odd()))
+    with pytest.raises(NotKept):
+        held(kept(Odd()))
 
 
 def test_plans_that_differ_in_a_cache_are_priced_apart() -> None:

@@ -25,6 +25,8 @@ from tauten.improve.simulate.tape import Tape, Visit
 from tauten.plan.files import append
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan
+from tauten.run.caching.holding import NotKept, held
+from tauten.run.caching.naming import Nameless, content_name
 
 LONGEST: Final = 20_000  # letters of a text that is kept: prompts and answers are whole, books are not
 
@@ -163,10 +165,15 @@ def _hashable(group: Any) -> Any:
 
 
 class Stand:
-    """What stands for a value of which only its truth matters, and the attributes that other steps take."""
+    """What stands for a value of which only its truth matters, and the attributes that other steps take.
 
-    def __init__(self, truth: bool, fields: Mapping[str, Any]) -> None:
+    To a cache it is the value that it stands for: as large, and of the same content.
+    """
+
+    def __init__(self, truth: bool, fields: Mapping[str, Any], revision: str, size_bytes: int) -> None:
         self.truth = truth
+        self.revision = revision or None
+        self.size_bytes = size_bytes
         self.__dict__.update(fields)
 
     def __bool__(self) -> bool:
@@ -185,7 +192,16 @@ def _value(value: Any, read: Iterable[str] = ()) -> Any:
     return {
         "truth": _truth(value),
         "fields": {name: _value(getattr(value, name, None)) for name in sorted(read)},
+        "content": _content(value),
     }
+
+
+def _content(value: Any) -> tuple[str, int]:
+    """The name and the size by which a cache knows it; empty where none would keep it."""
+    try:
+        return content_name(value).hex(), held(value)[1]
+    except (Nameless, NotKept):
+        return "", 0
 
 
 def _truth(value: Any) -> bool:
@@ -201,5 +217,6 @@ def _stand_in(kept: Any) -> Any:
     if isinstance(kept, dict):
         if "text" in kept:
             return Text(kept["text"]) if kept["kind"] == "Text" else kept["text"]
-        return Stand(kept["truth"], {name: _stand_in(field) for name, field in kept["fields"].items()})
+        fields = {name: _stand_in(field) for name, field in kept["fields"].items()}
+        return Stand(kept["truth"], fields, *kept.get("content", ("", 0)))
     return kept

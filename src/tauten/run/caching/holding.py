@@ -77,7 +77,14 @@ def _held(value: Any, sizes: list[int]) -> Any:
         return {_held(name, sizes): _held(member, sizes) for name, member in value.items()}
     if kind is Json:
         return Json(_held(value.value, sizes))
+    if _named(value):
+        sizes.append(getattr(value, "size_bytes", 0))
     return _rebuilt(value, lambda member: _held(member, sizes))
+
+
+def _named(value: Any) -> bool:
+    """Whether it says itself what it holds: under that name it never changes."""
+    return isinstance(getattr(value, "revision", None), str)
 
 
 def _tuple(value: tuple[Any, ...], change: Change) -> tuple[Any, ...]:
@@ -99,7 +106,7 @@ def _rebuilt(value: Any, change: Change) -> Any:
         return kind(*[change(member) for member in value])
     elif kind.__name__ == "ndarray":
         return value  # held, and so read-only
-    elif isinstance(value, enum.Enum | type):
+    elif isinstance(value, enum.Enum | type) or _named(value):
         return value
     else:
         raise NotKept(kind.__qualname__)
