@@ -105,6 +105,13 @@ def test_streams_slow_one_another_up_to_the_slots_of_their_engine() -> None:
     assert {key.batch for key in rates} == {1, 2, 4, 8}
 
 
+def test_no_count_of_streams_is_left_out_for_want_of_time() -> None:
+    world = Talking()
+    found = asyncio.run(measured_streams(TALKER, {}, [4000] * 4, how=how(world, budget_s=1.0)))  # 2 s each
+    assert [count for count, _ in found] == [1, 2, 4]
+    assert len(world.log) == 2 * 4, "once to warm up, and one round"
+
+
 def test_one_stream_is_measured_even_when_only_more_are_asked_for() -> None:
     found = asyncio.run(measured_streams(TALKER, {}, [1], together=(2,), how=how(Talking())))
     assert [count for count, _ in found] == [1, 2]

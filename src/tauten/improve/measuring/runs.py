@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from tauten.clock import Clock, real
 from tauten.errors import BackendError
 from tauten.improve.measuring.process import started
-from tauten.improve.measuring.profile import BUDGET_S, REPEATS, Profile, Start, measure_model
+from tauten.improve.measuring.profile import BUDGET_S, REPEATS, WARM, Profile, Start, measure_model
 from tauten.improve.measuring.stages import wanted
 from tauten.plan.measurements import Measurements
 from tauten.plan.plan import ModelChoice
@@ -30,7 +31,8 @@ Together = tuple[tuple[int, float], ...]
 class How:
     """How often and how long, in whose time and processes; what was measured is added to `into` as well.
 
-    Warming up and the rounds behind it each have `budget_s` seconds: of a slow model large batches are left out.
+    Warming up and the rounds behind it each have `budget_s` seconds: of a slow model large batches are left out. Counts
+    of streams are not: each is run twice at least.
     """
 
     repeats: int = REPEATS
@@ -59,7 +61,7 @@ async def measured_runs(
     Raises BackendError where no batch ran, InputError E255 for items
     that only this process can hold.
     """
-    profile = await _measured(choice, files, items, batches, how)
+    profile = await _measured(choice, files, items, batches, how, warm=WARM, warm_s=how.budget_s)
     return [(run.weight, run.seconds) for row in profile.rows for run in row.runs]
 
 
@@ -77,7 +79,8 @@ async def measured_streams(
     where one stream alone said nothing.
     """
     counts = sorted({1, *together})
-    profile = await _measured(choice, files, items, counts, how)
+    # once warms a count of streams up; none is left out, or nothing is known of how they slow one another
+    profile = await _measured(choice, files, items, counts, how, warm=1, warm_s=math.inf)
     slots = int(profile.openings[0].properties.get("slots", counts[-1]))
     rates = {
         row.key.batch: statistics.median(said)
@@ -107,7 +110,14 @@ def slowed(rates: Mapping[int, float]) -> Together:
 
 
 async def _measured(
-    choice: ModelChoice, files: Mapping[str, Path], items: Sequence[Any], batches: Sequence[int], how: How
+    choice: ModelChoice,
+    files: Mapping[str, Path],
+    items: Sequence[Any],
+    batches: Sequence[int],
+    how: How,
+    *,
+    warm: int,
+    warm_s: float,
 ) -> Profile:
     """The profile of a choice; raises BackendError where nothing of it ran."""
     model = wanted(choice, files, items)
@@ -118,7 +128,8 @@ async def _measured(
         batches=batches,
         threads=(choice.threads,),
         repeats=how.repeats,
-        warm_s=how.budget_s,
+        warm=warm,
+        warm_s=warm_s,
         budget_s=how.budget_s,
         seed=how.seed,
         probe=how.into is not None,
