@@ -17,6 +17,8 @@ from tauten.plan.hardware import Hardware
 from tauten.plan.lower import Lowered, Step, lower
 from tauten.plan.plan import Choices, ModelChoice, Plan
 
+WORTH = 0.01  # of a request's time: a step that takes less of it cannot gain what a change must gain
+
 
 class Proposal(msgspec.Struct, frozen=True):
     """A plan to be tried in place of the present one."""
@@ -59,6 +61,13 @@ class Tokens(NamedTuple):
 NO_TOKENS = Tokens(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
+class First(NamedTuple):
+    """One of the first requests after a start."""
+
+    seconds: float
+    usual_s: float  # that it takes later
+
+
 class Repeated(NamedTuple):
     """What a cache before a step would meet."""
 
@@ -86,6 +95,10 @@ class Facts(Protocol):
 
     def quoted(self, step: str) -> float | None:
         """The share of three words in a row of a step's answers that stand in what it read; None: not known."""
+        ...
+
+    def firsts(self) -> Sequence[First]:
+        """The first requests after models were loaded, one after another, in their order; empty: not seen."""
         ...
 
     def repeats(self, step: str) -> Repeated:
@@ -165,6 +178,24 @@ class Situation:
             runs = step.view is None and step.kind is not None and step.control in ("", "map")
             if runs and self.free(step.name):
                 yield step
+
+    @cached_property
+    def _whole(self) -> tuple[float, str]:
+        """Seconds of which a hundredth is worth something: of all work, or of the tightest limit, which may be that
+        of a first output that little of the work comes before."""
+        work_s = sum(self.facts.work_s(step.name) for step in self.lowered.steps)
+        limits_s = [value / 1e3 for name, value in self.slo.limits().items() if name.endswith("_ms")]
+        tightest_s = min(limits_s, default=work_s)
+        return (tightest_s, "the tightest limit") if tightest_s < work_s else (work_s, "all work")
+
+    def idle(self, step: Step) -> str:
+        """Why nothing is to be gained at a step, whatever is changed there; empty where something may be."""
+        work_s, (whole_s, what) = self.facts.work_s(step.name), self._whole
+        if not work_s:
+            return f"no request of the recording came to {step.name}"
+        if work_s < WORTH * whole_s:
+            return f"{step.name} works for {work_s * 1e3:.2g} ms, {work_s / whole_s:.1%} of {what}: nothing to gain there"
+        return ""
 
     def models(self) -> Iterator[tuple[Step, str, ModelChoice]]:
         """(step, role, choice) of each model of a stage that may be changed."""

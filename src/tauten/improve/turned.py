@@ -14,8 +14,6 @@ from tauten.plan.lower import Step
 from tauten.plan.plan import Plan
 from tauten.run.contracts import find
 
-WORTH = 0.01  # of all work: a stage that does less of it cannot gain what a change must gain
-
 WhyNot = Callable[[Step, Turn], str]
 """Why a turn is not worth trying here; empty where it may be."""
 
@@ -26,18 +24,13 @@ def turned(
     """The turns of a strategy that stages of this workflow and their engines offer, but for what the workflow writes
     otherwise, what hardly works at all, and what `why_not` says."""
     found = False
-    total_s = sum(seen.facts.work_s(step.name) for step in seen.stages())
     for step in seen.stages():
         for turn in offered(step):
             if turn.strategy != strategy:
                 continue
             found = True
             change = f"{step.name}: {spelled(turn.settings)}"
-            why = (
-                _kept(seen, step, turn.settings)
-                or _idle(step, seen.facts.work_s(step.name), total_s)
-                or why_not(step, turn)
-            )
+            why = _kept(seen, step, turn.settings) or seen.idle(step) or why_not(step, turn)
             plan = with_settings(seen, step, turn.settings)
             if why:
                 yield Refusal(strategy, change, why)
@@ -68,14 +61,6 @@ def _kept(seen: Situation, step: Step, settings: Mapping[str, Any]) -> str:
     written = seen.graph.stages[step.name].params
     kept = {key: written[key] for key in settings if key in written and written[key] != settings[key]}
     return f"the workflow writes {spelled(kept)}, and what it writes it keeps" if kept else ""
-
-
-def _idle(step: Step, work_s: float, total_s: float) -> str:
-    if not work_s:
-        return f"no request of the recording came to {step.name}"
-    if work_s < WORTH * total_s:
-        return f"{step.name} does {work_s / total_s:.1%} of all work, {work_s * 1e3:.2g} ms: nothing to gain there"
-    return ""
 
 
 def spelled(settings: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ FULL = "f32"  # an engine's own default may be a shorter type, which is not the 
 
 
 class Backend:
-    """For each model the other engines that its stage can use, and all of them at once."""
+    """For each model that works enough the other engines that its stage can use, and all of them at once."""
 
     name: ClassVar[str] = "backend"
     reason: ClassVar[str] = "before batches and threads, whose best values differ from engine to engine"
@@ -22,6 +22,9 @@ class Backend:
     def propose(self, seen: Situation) -> Iterator[Proposal | Refusal]:
         every, changed = seen.plan, 0
         for step, role, choice in seen.models():
+            if why := seen.idle(step):
+                yield Refusal(self.name, f"{label(step, role)} on another engine", why)
+                continue
             others = _others(step, role, choice)
             if not others:
                 yield Refusal(self.name, f"{label(step, role)} on another engine", "its stage knows no other")

@@ -49,9 +49,13 @@ class Batching:
     reason: ClassVar[str] = "last of those that keep answers: it spends the slack that the others have left"
 
     def propose(self, seen: Situation) -> Iterator[Proposal | Refusal]:
-        models = sorted(_models(seen), key=lambda each: -each.work_s)
-        if not models:
+        every = sorted(_models(seen), key=lambda each: -each.work_s)
+        if not every:
             yield Refusal(self.name, "any model", "none that takes batches was seen to run")
+        for each in every:
+            if why := seen.idle(each.step):
+                yield Refusal(self.name, f"{label(each.step, each.role)} otherwise", why)
+        models = [each for each in every if not seen.idle(each.step)]
         for each in models:
             yield from self._batches(seen, each)
             yield from self._threads(seen, each)

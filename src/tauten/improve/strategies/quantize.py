@@ -27,6 +27,9 @@ class Quantize:
 
     def propose(self, seen: Situation) -> Iterator[Proposal | Refusal]:
         for step, role, choice in seen.models():
+            if why := seen.idle(step):
+                yield Refusal(self.name, f"{label(step, role)} in shorter numbers", why)
+                continue
             yield from self._precisions(seen, step, role, choice)
             yield from self._forms(seen, step, role, choice)
             yield from self._unbuilt(seen, step, role, choice)
