@@ -19,7 +19,7 @@ from simulate.kit_desk import desk
 from tauten.describe.slo import parse_slo
 from tauten.examples.help_desk.desk import help_desk
 from tauten.improve.compress.cards import READERS
-from tauten.improve.situation import Asks, Proposal, Repeated, Situation, Strategy, Tokens, Unbuilt
+from tauten.improve.situation import Asks, First, Proposal, Repeated, Situation, Strategy, Tokens, Unbuilt
 from tauten.plan.card import Card
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import lower
@@ -109,13 +109,15 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flags: tuple[str, ...] = ("avx512", "amx")
     cards: list[Card] = []
     unbuilt: dict[str, list[Unbuilt]] = {}
+    firsts: list[First] = []
 
 
 class ToldFacts:
     """Facts as a case tells them."""
 
-    def __init__(self, steps: dict[str, ToldStep]) -> None:
+    def __init__(self, steps: dict[str, ToldStep], firsts: Sequence[First] = ()) -> None:
         self.steps = steps
+        self._firsts = firsts
 
     def _step(self, name: str) -> ToldStep:
         return self.steps.get(name, ToldStep())
@@ -136,6 +138,9 @@ class ToldFacts:
 
     def quoted(self, step: str) -> float | None:
         return self._step(step).quoted
+
+    def firsts(self) -> Sequence[First]:
+        return self._firsts
 
     def repeats(self, step: str) -> Repeated:
         return Repeated(self._step(step).repeats, 0.00003)
@@ -172,7 +177,7 @@ def situation(case: Case) -> Situation:
         Hardware(case.cores, case.flags, 24),
         parse_slo(case.slo),
         case.rate,
-        ToldFacts(case.steps),
+        ToldFacts(case.steps, case.firsts),
         ToldForms(case),
     )
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tauten.errors import PlanError
 from tauten.improve.optimizer.quoting import quoted_share, readable, written
@@ -11,7 +11,7 @@ from tauten.improve.optimizer.repeats import Repeats
 from tauten.improve.simulate.library import Library, Visits
 from tauten.improve.simulate.lookups import lookup_s
 from tauten.improve.simulate.tape import Visit
-from tauten.improve.situation import NO_TOKENS, Asks, Repeated, Tokens
+from tauten.improve.situation import NO_TOKENS, Asks, First, Repeated, Tokens
 from tauten.plan.lower import Lowered, Step
 from tauten.statistics import percentile
 
@@ -86,6 +86,10 @@ class TapedFacts:
                 read = " ".join(written(each, inputs, values) for each in stage.inputs.values())
                 shares.append(quoted_share(said, read))
         return sum(shares) / len(shares) if shares else None
+
+    def firsts(self) -> Sequence[First]:
+        """Of the plan that was run first."""
+        return [First(*each) for each in self._library.firsts]
 
     def repeats(self, step: str) -> Repeated:
         """As far as the recording shows it: requests that came before it are not known."""

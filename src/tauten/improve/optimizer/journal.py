@@ -125,6 +125,7 @@ def _kept(seen: Captured, read: Mapping[str, set[str]]) -> dict[str, Any]:
     return {
         "tapes": [[_tape(tape, read) for tape in tapes] for tapes in seen.tapes],
         "slots": [[step, role, slots] for (step, role), slots in seen.slots.items()],
+        "firsts": seen.firsts,
     }
 
 
@@ -143,7 +144,8 @@ def _captured(
 ) -> Captured:
     tapes = [[_read(tape, inputs) for tape in each] for each in kept["tapes"]]
     slots = {(step, role): count for step, role, count in kept["slots"]}
-    return Captured(lower(graph, plan), tapes, slots)
+    firsts = [(id, seconds) for id, seconds in kept.get("firsts", ())]
+    return Captured(lower(graph, plan), tapes, slots, firsts)
 
 
 def _read(kept: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> Tape:

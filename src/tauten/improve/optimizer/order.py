@@ -16,6 +16,7 @@ from tauten.improve.strategies.compact import Compact
 from tauten.improve.strategies.lookup import Lookup
 from tauten.improve.strategies.overlap import Overlap
 from tauten.improve.strategies.prefix import Prefix
+from tauten.improve.strategies.preload import Preload
 from tauten.improve.strategies.quantize import Quantize
 from tauten.improve.strategies.reduce import Reduce
 
@@ -26,6 +27,7 @@ ORDER: Final[tuple[Strategy, ...]] = (
     Lookup(),  # after the prefix cache, which leaves tokens as what takes time
     Chunk(),  # only cuts a stream otherwise, once it is short
     Caching(),  # after what changes how long steps take: what is quick already is not worth a lookup
+    Preload(),  # beside the others: it changes no request but the first ones after a start
     Batching(),  # spends the slack that the others have left
     Quantize(),  # first of those that may change answers: gains most where a model is what takes long
     Reduce(),  # loses more for what it gains than shorter numbers do

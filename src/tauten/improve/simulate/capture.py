@@ -27,6 +27,7 @@ class Captured(NamedTuple):
     lowered: Lowered
     tapes: list[list[Tape]]  # of each request those of its repeats, from the quickest to the slowest
     slots: dict[tuple[str, str], int]  # (step, role) -> streams that its engine runs at a time
+    firsts: list[tuple[str, float]]  # (id, seconds) of the round that warmed up, in its order
 
 
 class KeepingEngine(Engine):
@@ -55,18 +56,21 @@ async def capture(
     """Tapes of each request under a plan.
 
     Rounds go over all requests, so that a slow minute of the machine does not hit all repeats of one. A round before
-    them warms up and is thrown away. Raises what a request raises: one that fails shows no plan's work.
+    them warms up, and only how long it took is kept. Raises what a request raises: one that fails shows no plan's work.
     """
     assert workflow.graph is not None  # drawn workflows have tapes
     name = await engine.open(workflow, plan)
     lowered = lower(workflow.graph, engine.plans[name].plan)
     every = list(items)
     taped: dict[str, list[Tape]] = {id: [] for id, _ in every}
+    firsts: list[tuple[str, float]] = []
     for turn in range(repeats + 1):
         for id, inputs in every:
             found = await _one(engine, name, lowered, id, inputs)
             if turn:
                 taped[id].append(found)
+            else:
+                firsts.append((id, found.seconds))
             if progress is not None:
                 progress(id)
     bound = engine.plans[name].bound.items()
@@ -76,7 +80,7 @@ async def capture(
         for role, place in each.deployments.items()
         if isinstance(place, SlotDeployment)
     }
-    return Captured(lowered, [sorted(tapes, key=_seconds) for tapes in taped.values()], slots)
+    return Captured(lowered, [sorted(tapes, key=_seconds) for tapes in taped.values()], slots, firsts)
 
 
 def _seconds(tape: Tape) -> float:

@@ -54,6 +54,7 @@ class Library:
         self.inputs: dict[str, Mapping[str, Any]] = {}
         self.values: dict[str, Mapping[str, Any]] = {}
         self.costs: dict[str, Cost | StreamCost] = {}
+        self.firsts: list[tuple[float, float]] = []  # seconds after the first start, and usually, in their order
         self._visits: dict[str, dict[str, _Seen]] = {}  # visit key -> choices -> what was seen
         self._as_wanted: dict[
             tuple[str, str], dict[str, Visits]
@@ -75,6 +76,8 @@ class Library:
         steps = {step.name: step for step in lowered.steps}
         for (name, role), slots in seen.slots.items():
             self._slots[cost_key(steps[name].models[role])] = slots
+        usual_s = {tapes[0].id: tapes[len(tapes) // 2].seconds for tapes in seen.tapes}
+        self.firsts = self.firsts or [(seconds, usual_s[id]) for id, seconds in seen.firsts]
         for tapes in seen.tapes:
             usual = tapes[len(tapes) // 2]
             self.inputs.setdefault(usual.id, usual.inputs)

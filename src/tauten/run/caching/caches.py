@@ -22,7 +22,7 @@ from tauten.run.trace import VISIT
 from tauten.run.workers import in_thread
 
 TIER = "memory"  # of every step; others join it on the shelf
-LONG_BYTES = 1 << 18  # media that are hashed in a thread: on the loop that would hold others up for a millisecond
+LONG_BYTES = 1 << 18  # media hashed in a thread: on the loop, that would hold others up for a millisecond
 
 Since = float | None
 Make = Callable[[int], Cache]
