@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import msgspec
@@ -314,3 +315,20 @@ def hostile() -> Optimized:
 
 def waterfalls() -> tuple[Account, Account]:
     return scenes.sequential_account(), scenes.parallel_account()
+
+
+def endless() -> Optimized:
+    """Nothing ends: every measured figure is infinite, and so are the ends of curves."""
+    found = missed()
+    never = figures(math.inf, math.inf, math.inf)
+    lost = msgspec.structs.replace(never, failed=1.0)
+    return msgspec.structs.replace(
+        found,
+        candidates=[msgspec.structs.replace(each, measured=lost, alone=lost) for each in found.candidates],
+        curves=[
+            msgspec.structs.replace(each, points=[*each.points, (9.0, 700.0, math.inf)]) for each in curves()
+        ],
+        forecasts=[msgspec.structs.replace(found.forecasts[0], measured=math.inf)],
+        ablation=[Worth("overlap", never), Worth("prefix", figures(823, 1183, 920))],
+        decisions=[msgspec.structs.replace(found.decisions[0], simulated=never), *found.decisions[1:]],
+    )

@@ -213,3 +213,12 @@ def test_a_column_that_says_nothing_is_not_there() -> None:
     ]
     assert "measured  answers" in to_text(found)
     assert "measured  answers" not in to_text(msgspec.structs.replace(found, candidates=plain))
+
+
+def test_what_never_ended_is_said_to_have_failed() -> None:
+    found = kit_report.endless()
+    seen = to_text(found)
+    assert re.search(r"p95 +800 ms +failed +failed +failed +MISSED: requests failed", seen)
+    assert "p95 has no end: too many requests failed" in seen
+    assert "inf" not in seen
+    assert "nan" not in seen

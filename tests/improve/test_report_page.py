@@ -60,6 +60,7 @@ PAGES = {
     "met": lambda: to_html(kit_report.met(), kit_report.waterfalls()),
     "missed": lambda: to_html(kit_report.missed(), kit_report.waterfalls()),
     "bare": lambda: to_html(kit_report.met()),
+    "endless": lambda: to_html(kit_report.endless()),
     "hostile": lambda: to_html(kit_report.hostile(), hostile_accounts()),
 }
 
@@ -78,6 +79,7 @@ def test_the_page_is_whole_safe_and_fetches_nothing(name: str) -> None:
     assert not re.search(r"https?:|@import|url\((?!#)", text)
     assert "default-src 'none'; style-src 'sha256-" in text
     assert len(text.encode()) < 200_000
+    assert not re.search(r"\b(nan|inf)\b", text)
 
 
 @pytest.mark.parametrize("name", PAGES)

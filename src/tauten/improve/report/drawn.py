@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Final
@@ -31,7 +32,7 @@ AROUND: Final = (
 def bullet(found: Optimized, row: summary.Row) -> str:
     """The chosen plan as a bar, before both baselines, with the limit as a mark."""
     plans = [summary.candidate(found, NAIVE), summary.candidate(found, ZERO_EFFORT), summary.chosen(found)]
-    amounts = [None if plan is None else amount(plan, row.what) for plan in plans]
+    amounts = [None if plan is None else summary.finite(amount(plan, row.what)) for plan in plans]
     most = max((each for each in (*amounts, row.limit) if each), default=0.0)
     if most <= 0.0 or row.chosen == summary.UNKNOWN:
         return ""
@@ -66,7 +67,7 @@ def rates(found: Optimized) -> str:
     lines = []
     for curve in found.curves:
         for place, q in ((1, "50"), (2, "95")):
-            points = [(each[0], each[place]) for each in sorted(curve.points)]
+            points = [(each[0], each[place]) for each in sorted(curve.points) if math.isfinite(each[place])]
             how = "" if curve.simulated else ", measured"
             named = len(points) > 1
             lines.append(
@@ -118,7 +119,9 @@ def against(found: Optimized, plans: Sequence[Candidate]) -> list[str]:
     what = summary.headline(found)
     others = ["memory_bytes", "cost_cents", "quality_loss", "first_output_ms", "p50_ms"]
     return [
-        name for name in others if name != what and len({amount(each, name) for each in plans} - {None}) > 1
+        name
+        for name in others
+        if name != what and len({summary.finite(amount(each, name)) for each in plans} - {None}) > 1
     ][:3]  # side by side
 
 
@@ -128,7 +131,8 @@ def front(found: Optimized, plans: Sequence[Candidate], other: str) -> str:
     placed = [
         (number, each, across, up)
         for number, each in enumerate(plans, 1)
-        if (across := value(each, what)) is not None and (up := amount(each, other)) is not None
+        if (across := summary.finite(value(each, what))) is not None
+        and (up := summary.finite(amount(each, other))) is not None
     ]
     xs, ys = [each[2] for each in placed], [each[3] for each in placed]
     if not placed:

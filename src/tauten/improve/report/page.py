@@ -170,13 +170,13 @@ def _rates(found: Optimized) -> str:
     if not picture:
         return ""
     rows = [
-        f"<tr>{cells([curve.plan], 'name')}{cells([f'{rate:g}', f'{p50:.0f}', f'{p95:.0f}'], 'n')}"
+        f"<tr>{cells([curve.plan], 'name')}{cells([f'{rate:g}', shown('p50_ms', p50), shown('p95_ms', p95)], 'n')}"
         f"{cells(['simulated' if curve.simulated else 'measured'], 'dim')}</tr>"
         for curve in found.curves
         for rate, p50, p95 in sorted(curve.points)
     ]
     figures = wide(
-        table(["plan", "requests/s", "p50 ms", "p95 ms", ""], rows, numbers=(1, 2, 3)), "Latency over rate"
+        table(["plan", "requests/s", "p50", "p95", ""], rows, numbers=(1, 2, 3)), "Latency over rate"
     )
     legend = "Solid: p95. Dotted: p50. Hollow: simulated. Filled: measured."
     return _figure(wide(picture, "Latency over rate"), legend) + _details("The same in figures", figures)
@@ -219,8 +219,9 @@ def _ablation(found: Optimized) -> str:
         return ""
     what = summary.headline(found)
     now = best.simulated.values
-    costs = [each.without.values.get(what, 0.0) - now.get(what, 0.0) for each in found.ablation]
-    every = sorted(zip(found.ablation, costs, drawn.shares(costs), strict=True), key=lambda one: -one[1])
+    kept = [each for each in found.ablation if summary.finite(each.without.values.get(what)) is not None]
+    costs = [each.without.values[what] - now.get(what, 0.0) for each in kept]
+    every = sorted(zip(kept, costs, drawn.shares(costs), strict=True), key=lambda one: -one[1])
     rows = []
     for each, cost, share in every:
         without = [shown(name, each.without.values.get(name)) for name in ("p50_ms", "p95_ms")]

@@ -28,6 +28,7 @@ NAMES: Final = {
 }
 ALWAYS: Final = ("p50_ms", "p95_ms", "first_output_ms")  # shown without a limit, too
 UNKNOWN: Final = "not known"
+FAILED: Final = "failed"
 NO_WORSE: Final = 1.005  # a ratio below is no gain that anyone would measure again
 
 
@@ -71,6 +72,11 @@ def value(each: Candidate | None, what: str) -> float | None:
     return float(each.memory_bytes) if what == "memory_bytes" and each.memory_bytes is not None else None
 
 
+def finite(amount: float | None) -> float | None:
+    """None for what is not known and for what never ended."""
+    return amount if amount is not None and math.isfinite(amount) else None
+
+
 def is_measured(each: Candidate | None, what: str) -> bool:
     return each is not None and each.measured is not None and what in each.measured.values
 
@@ -89,13 +95,13 @@ def headline(found: Optimized) -> str:
 
 
 def shown(what: str, amount: float | None) -> str:
-    """A figure with its unit.
+    """A figure with its unit; what never ended is said to have failed.
 
-    >>> shown("p95_ms", 742.4), shown("memory_bytes", 1.25e9), shown("cost_cents", 0.2)
-    ('742 ms', '1.25 GB', '0.2 c')
+    >>> shown("p95_ms", 742.4), shown("memory_bytes", 1.25e9), shown("cost_cents", 0.2), shown("p95_ms", math.inf)
+    ('742 ms', '1.25 GB', '0.2 c', 'failed')
     """
-    if amount is None:
-        return "-"
+    if amount is None or not math.isfinite(amount):
+        return "-" if amount is None else FAILED
     return points(amount) if what == "quality_loss" else f"{bare(what, amount)} {unit(what, amount)}"
 
 
@@ -114,7 +120,8 @@ def unit(what: str, amount: float = 0.0) -> str:
 def estimated(each: Candidate | None, what: str) -> str:
     """A figure of a plan; what was only simulated carries a ~."""
     amount = value(each, what)
-    mark = "" if amount is None or is_measured(each, what) or what == "memory_bytes" else "~"
+    known = amount is None or not math.isfinite(amount) or is_measured(each, what) or what == "memory_bytes"
+    mark = "" if known else "~"
     return mark + shown(what, amount)
 
 
@@ -136,7 +143,7 @@ def points(share: float) -> str:
 
 def change(what: str, before: float | None, after: float | None) -> str:
     """A difference with its sign and unit."""
-    if before is None or after is None:
+    if before is None or after is None or not math.isfinite(after - before):
         return "-"
     sign = "-" if after < before else "+"
     return f"{sign}{shown(what, abs(after - before))}"
@@ -159,7 +166,7 @@ def rows(found: Optimized) -> list[Row]:
     return [
         _row(found, what, limits.get(what), sides)
         for what in wanted
-        if what in limits or value(sides[2], what) is not None
+        if what in limits or finite(value(sides[2], what)) is not None
     ] + [_quality_row(found)]
 
 
@@ -189,6 +196,8 @@ def _judged(what: str, limit: float | None, now: float | None) -> tuple[str, boo
         return "", None
     if now is None:
         return UNKNOWN, None
+    if not math.isfinite(now):
+        return "MISSED: requests failed", False
     return ("ok", True) if now <= limit else (f"MISSED by {shown(what, now - limit)}", False)
 
 
@@ -217,7 +226,7 @@ def baselines(found: Optimized) -> list[Baseline]:
 
 def _against(other: Candidate, before: Figures | None, after: Figures | None, how: str) -> Baseline:
     old, new = (figures.values if figures is not None else {} for figures in (before, after))
-    known = [what for what in ALWAYS if old.get(what, 0.0) > 0.0 and new.get(what, 0.0) > 0.0]
+    known = [what for what in ALWAYS if (finite(old.get(what)) or 0.0) > 0.0 < (finite(new.get(what)) or 0.0)]
     return Baseline(title(other), {what: old[what] / new[what] for what in known}, how)
 
 
@@ -274,6 +283,7 @@ def _telling(each: Decision, what: str) -> tuple[int, float]:
 def gain(each: Decision, what: str) -> float | None:
     """What it would take off a figure, as a share of it, in simulation."""
     before, after = figures_of(each, what)
+    before, after = finite(before), finite(after)
     return None if not before or after is None else 1.0 - after / before
 
 
@@ -306,6 +316,7 @@ def predictions(found: Optimized) -> list[Prediction]:
             kinds.index(each.what),
         )
         for each in found.forecasts
+        if math.isfinite(each.measured) and math.isfinite(each.predicted)
     ]
 
 
@@ -343,7 +354,9 @@ def missing(found: Optimized) -> list[str]:
     lines = []
     for row in rows(found):
         now = value(chosen(found), row.what)
-        if row.met is False and row.limit and now is not None:  # quality is told where answers are judged
+        if row.met is False and row.limit and finite(now) is None:
+            lines.append(f"{row.name} has no end: too many requests failed")
+        elif row.met is False and row.limit and now is not None:  # quality is told where answers are judged
             share = now / row.limit
             lines.append(
                 f"{row.name} must come from {shown(row.what, now)} to {shown(row.what, row.limit)}: {share:.2f} times as fast"
@@ -357,7 +370,9 @@ def missing(found: Optimized) -> list[str]:
 def _alone(found: Optimized, share: float) -> list[str]:
     """Which step could close the gap alone, if the slow requests spend their time as the median one does."""
     work = math.fsum(row.ms for row in found.gap)
-    total = min(work, value(chosen(found), "p50_ms") or work)  # steps that run side by side are not added up
+    total = min(
+        work, finite(value(chosen(found), "p50_ms")) or work
+    )  # steps that run side by side are not added up
     needed = share * total
     closing = [row for row in found.gap if row.ms > needed]
     if not closing or total <= 0.0:
