@@ -45,7 +45,7 @@ class Finals:
         alone = self._alone(different, simulated, seconds * ALONE_SHARE)
         afloat = {name: plan for name, plan in different.items() if self._holds(simulated[name])}
         loaded = self._loaded(afloat or {"chosen": plans["chosen"]}, seconds * (1.0 - ALONE_SHARE))
-        return Played(_spread(alone, plans, different), _spread(loaded, plans, different))
+        return Played(_spread(alone, plans), _spread(loaded, plans))
 
     def _alone(
         self, plans: Mapping[str, Plan], simulated: Mapping[str, Figures], seconds: float
@@ -87,11 +87,9 @@ def distinct(plans: Mapping[str, Plan]) -> dict[str, Plan]:
     return dict(found.values())
 
 
-def _spread(
-    runs: Mapping[str, Run], plans: Mapping[str, Plan], measured: Mapping[str, Plan]
-) -> dict[str, Run]:
+def _spread(runs: Mapping[str, Run], plans: Mapping[str, Plan]) -> dict[str, Run]:
     """The run of each plan: its own, or that of the one that does the same."""
-    by_content = {measured[name].content: run for name, run in runs.items() if name in measured}
+    by_content = {plans[name].content: run for name, run in runs.items()}
     return {name: by_content[plan.content] for name, plan in plans.items() if plan.content in by_content}
 
 

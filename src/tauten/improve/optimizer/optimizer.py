@@ -31,7 +31,7 @@ from tauten.improve.optimizer.record import SOONEST, Record
 from tauten.improve.optimizer.search import Figures, Found, Search, Tried
 from tauten.improve.optimizer.testbed import Items, Testbed
 from tauten.improve.optimizer.undo import ablations, worth
-from tauten.improve.optimizer.written import written
+from tauten.improve.optimizer.written import NAME, written
 from tauten.improve.quality import Evidence
 from tauten.improve.simulate.machine import Shared
 from tauten.improve.situation import Forms, Situation, Strategy
@@ -137,11 +137,15 @@ class Optimizer:
         """Improve a plan. Raises what the workflow raises under it."""
         naive = msgspec.structs.replace(naive, graph=self.graph.hash)
         self.learner.learn(naive, [])
-        easy = self._zero_effort(naive)
         search = self._search()
         kept = search.improve(naive, lossy=False)
+        easy = self._zero_effort(naive)  # most of it was measured by now
         found, evidence = self._lossy(search, kept)
-        plans = {"naive": naive, "zero-effort": easy, "chosen": found.plan}
+        plans = {
+            "naive": naive,
+            "zero-effort": _named(easy, "zero-effort"),
+            "chosen": _named(found.plan, NAME),
+        }
         figures = {name: self.pricer(plan) for name, plan in plans.items()}
         outcome = self._told(search, plans, figures, evidence)
         plan = written(found.plan, search.taken, outcome, self.asked.target, str(self.here))
@@ -309,6 +313,10 @@ class Optimizer:
             if ms >= LEAST_GAP_MS:
                 rows.append(GapRow(step.name, ms, reasons[-1] if reasons else ""))
         return sorted(rows, key=lambda row: -row.ms)
+
+
+def _named(plan: Plan, name: str) -> Plan:
+    return msgspec.structs.replace(plan, name=name)
 
 
 def _last_said(tried: Sequence[Tried]) -> list[Tried]:

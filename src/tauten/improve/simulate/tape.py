@@ -128,13 +128,21 @@ class _Reader:
 
     def _marks(self, step: Step) -> tuple[float, float] | None:
         """When the first and the last increment that a step reads were there."""
-        found = [self.given[name] for name in step.upstream if name in self.given and self._streams(name)]
+        found = [self.given[name] for name in self._read_by(step) if name in self.given]
         if not found:
             return None
         return min(times[0] for times in found), max(times[-1] for times in found)
 
-    def _streams(self, name: str) -> bool:
-        return name in self.steps and self.steps[name].streams
+    def _read_by(self, step: Step) -> Iterator[str]:
+        """The steps whose increments a step reads: of one behind `when` or `choose` those that it may pass on."""
+        for name in step.upstream:
+            other = self.steps.get(name)
+            if other is None:
+                continue
+            if other.control and other.control != "map":
+                yield from self._read_by(other)
+            elif other.streams:
+                yield name
 
     def _own(self, step: Step, name: str) -> tuple[float, float] | None:
         """When the first and the last increment that it gives were there."""
