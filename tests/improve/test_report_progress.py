@@ -35,7 +35,7 @@ def test_on_a_terminal_one_line_changes(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\n" not in seen
     assert seen.count("\r\x1b[K") == 2
     assert seen.endswith(
-        "[7:12 of 30:00] simulating: transcribe on int8 · best p95 790 ms (SLO 800) · Ctrl-C keeps the best so far"
+        "[7:12 of 30:00] simulating: transcribe on int8 · best p95 790 ms (SLO 800) · Ctrl-C loses nothing"
     )
     progress.close()
     assert stream.getvalue().endswith("\r\x1b[K")

@@ -12,7 +12,7 @@ from tauten.explain.lines import clip
 from tauten.improve.report import summary
 
 PLAIN_S: Final = 10.0  # between two lines in a log: often enough to see that it lives
-HINT: Final = "Ctrl-C keeps the best so far"
+HINT: Final = "Ctrl-C loses nothing"
 NARROW: Final = 80  # columns where nobody knows better
 
 
@@ -57,7 +57,7 @@ class Progress:
         >>> progress.tell("transcribe on int8")
         >>> progress.best("p95 790 ms (SLO 800)")
         >>> progress.line()
-        '[0:00 of 30:00] transcribe on int8 · best p95 790 ms (SLO 800) · Ctrl-C keeps the best so far'
+        '[0:00 of 30:00] transcribe on int8 · best p95 790 ms (SLO 800) · Ctrl-C loses nothing'
         """
         used = summary.minutes(self._now() - self._start)
         best = f"best {self._best}" if self._best else ""
