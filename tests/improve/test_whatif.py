@@ -162,6 +162,20 @@ def test_measured_errors_widen_intervals() -> None:
     assert other.moves == bare.moves
 
 
+def test_what_is_learned_on_the_way_is_told_of_the_present_plan_too() -> None:
+    """Runs that a change asks for may say more of what the plan itself costs: both sides are priced by the same."""
+    learned: list[Plan] = []
+
+    def price(plan: Plan, number: int) -> Figures:
+        p50 = (900.0 if learned else 1000.0) - (50.0 if plan.stages else 0.0)
+        return Figures({"p50_ms": p50, "p95_ms": p50, "first_output_ms": p50})
+
+    gains = Gains(Asked(Plan(), Slo()), price, ready=lambda present, wanted: learned.extend(wanted))
+    [change], _, _ = gains.changes(lambda plan: plan, [Setting("a", "x")])  # type: ignore[arg-type, return-value]
+    assert change.moves["p50_ms"].mid == -50.0
+    assert gains.present()["p50_ms"] == 900.0
+
+
 def test_pairs_of_one_schedule_have_no_interval() -> None:
     assert moved_by([5.0], [3.0]) == Moved(-2.0, -2.0, -2.0)
 

@@ -122,3 +122,6 @@ def test_what_was_never_seen_is_not_made_up() -> None:
             [(0.0, "deaf")],
         )
     assert refused.value.code == "E131"
+    with pytest.raises(PlanError, match="not seen as the plan wants it") as unseen:
+        simulated(learned(NAIVE), NAIVE.edit("look", settings={"rows": 2}), [(0.0, "short")])
+    assert unseen.value.code == "E131"

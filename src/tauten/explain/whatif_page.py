@@ -9,6 +9,7 @@ from typing import Final
 
 from tauten.explain import calibration, chart
 from tauten.explain.calibration import Prediction
+from tauten.explain.figures import figure
 from tauten.explain.sheet import cells, page, table, wide
 from tauten.explain.waterfall import STYLE as COMMON
 from tauten.explain.whatif import SHOWN, Change, Moves, StepWorth, Together, WhatIf
@@ -45,7 +46,7 @@ def _table(heads: Sequence[str], rows: Sequence[str], numbers: Collection[int] =
 
 
 def _now(shown: WhatIf) -> str:
-    figures = [f"{HEADS[name]} {shown.now[name]:.4g} ms" for name in SHOWN if name in shown.now]
+    figures = [f"{HEADS[name]} {figure(shown.now[name])} ms" for name in SHOWN if name in shown.now]
     return f"<p>Now, simulated: {escape(', '.join(figures))}</p>"
 
 

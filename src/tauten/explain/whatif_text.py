@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from tauten.explain.figures import figure
 from tauten.explain.lines import clip, wrapped
 from tauten.explain.whatif import SHOWN, Change, Moved, Moves, Probed, StepWorth, Together, WhatIf
 
@@ -35,6 +36,8 @@ def moved_words(moved: Moved | None) -> str:
     """``-299 ±20``; a dash where nothing is known."""
     if moved is None:
         return "-"
+    if abs(moved.mid) + moved.half >= 1e4:  # ms: seconds fit a column
+        return f"{moved.mid / 1e3:+.1f}s ±{moved.half / 1e3:.1f}"
     digits = 0 if abs(moved.mid) + moved.half >= 10 else 1 if abs(moved.mid) + moved.half >= 1 else 2
     mid = f"{moved.mid:+.{digits}f}"
     return f"{mid if mid.strip('+-0.') else '0'} ±{moved.half:.{digits}f}"
@@ -53,12 +56,12 @@ def _head(shown: WhatIf) -> str:
 
 
 def _now(shown: WhatIf) -> str:
-    figures = [f"{HEADS[name]} {shown.now[name]:.4g} ms" for name in SHOWN if name in shown.now]
+    figures = [f"{HEADS[name]} {figure(shown.now[name])} ms" for name in SHOWN if name in shown.now]
     return f" Now, simulated: {', '.join(figures)}" if figures else " Now, simulated: nothing is answered"
 
 
 def _row(number: str, name: str, cells: Sequence[str], last: str) -> str:
-    columns = "".join(f"{cell:>{COLUMN + 1}}" for cell in cells)
+    columns = " ".join(["", *(f"{cell:>{COLUMN}}" for cell in cells)])
     return f"  {number:<4} {clip(name, NAME):<{NAME}}{columns}   {last}".rstrip()
 
 

@@ -133,7 +133,9 @@ class _Run:
         loop = asyncio.get_running_loop()
         graph = self.workflow.graph
         assert graph is not None  # the simulator looked
-        self.lowered = lower(graph, self.plan)
+        self.lowered, arrivals = lower(graph, self.plan), list(arrivals)
+        for id in dict.fromkeys(id for _, id in arrivals):
+            self.tapes[id] = self.library.tape(id, self.lowered)
         workflow = copy.copy(self.workflow)
         workflow.graph = played(graph)
         deployments = TapedDeployments(
@@ -170,10 +172,7 @@ class _Run:
             await asyncio.wait(running)
 
     async def _one(self, id: str, at_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        tape = self.tapes.get(id)
-        if tape is None:
-            tape = self.tapes[id] = self.library.tape(id, self.lowered)
-        slo, error = self.slo, ""
+        tape, slo, error = self.tapes[id], self.slo, ""
         aim = aim_of(slo) if slo is not None else ANY_TIME
         request = Played(tape, self.machine, loop.time, aim=aim)
         request.partition = str(

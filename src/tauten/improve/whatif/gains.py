@@ -87,6 +87,8 @@ class Gains:
         """Every change that strategies propose, the best first; the best of them together; what was not priced."""
         proposals, untried = self._proposed(look(self.plan), strategies)
         self.ready(self.plan, [each.plan for each in proposals])
+        self._known.clear()  # what was learned now says more of the present plan, too
+        self.now = self.priced(self.plan)
         priced: list[tuple[Proposal, list[Figures]]] = []
         for place, each in enumerate(proposals, start=1):
             self.say(f"simulate {place} of {len(proposals)}: {each.change}")
@@ -141,13 +143,12 @@ class Gains:
             plan = merged(self.plan, [each.plan for each in members])
             if plan is None:
                 continue
-            self.ready(self.plan, [plan])
             try:
                 figures = self.priced(plan)
             except PlanError as error:
                 if error.code != "E131":
                     raise
-                continue
+                continue  # nothing more is run for it: what is known would say other things then
             objective = self._objective(figures)
             if objective < self._objective(best[0][1]) and (found is None or objective < found[0]):
                 answers = max((each.answers for each in members), key=ANSWERS.index)
