@@ -160,6 +160,7 @@ def _optimizer(
         record=Record.load(Store().root, hardware()),
         shared=shared_of(run_async(machine_peaks(Store().root / PEAKS_FILE, progress=progress.tell))),
         say=progress.tell,
+        best=progress.best,
     )
 
 

@@ -89,6 +89,7 @@ class Optimizer:
         record: Record | None = None,
         clock: Clock = real,
         say: Say = lambda text: None,
+        best: Say = lambda text: None,
     ) -> None:
         if workflow.graph is None:
             raise PlanError(
@@ -102,7 +103,7 @@ class Optimizer:
         self.strategies, self.asked, self.recording = strategies, asked, recording
         self.here, self.forms = here or hardware(), forms
         self.record = record or Record(Ledger(), self.here)  # of past predictions: how sure these are
-        self.clock, self.say = clock, say
+        self.clock, self.say, self.best = clock, say, best
         self.began = clock()
         self.stopped = False  # there was no time to look at everything
         self.learner = Learner(self.graph, items, testbed, more=self.more, say=say)
@@ -160,6 +161,7 @@ class Optimizer:
             allowed=self.gate.allowed,
             more=self.more,
             ready=self.learner.learn,
+            took=lambda figures: self.best(figures.said(self.asked.slo)),
             pruning=Formulas(self.graph, self.learner.library, self.here.cores, self.gate.hopeless),
         )
 

@@ -38,6 +38,19 @@ class Figures(msgspec.Struct, frozen=True):
         )
         return max(0.0, worst, self.failed)
 
+    def said(self, slo: Slo) -> str:
+        """The figure that is furthest from its limit, or the median where there is none.
+
+        >>> Figures({"p50_ms": 400.0, "p95_ms": 790.0}).said(Slo(p95_ms=800.0))
+        'p95 790 ms (SLO 800)'
+        """
+        limits = {name: limit for name, limit in slo.limits().items() if name in self.values}
+        if not limits:
+            return f"p50 {self.values.get('p50_ms', 0.0):.0f} ms"
+        name = max(limits, key=lambda each: self.values[each] / limits[each])
+        spoken, _, unit = name.rpartition("_")
+        return f"{spoken.replace('_', ' ')} {self.values[name]:.0f} {unit} (SLO {limits[name]:.0f})"
+
     def objective(self, slo: Slo, usual: Figures) -> float:
         """What is made small: limits that are missed count most, then how far within them all are, by what is
         usual where there is no limit."""
@@ -127,6 +140,7 @@ class Search:
         more: Callable[[], bool] = lambda: True,
         ready: Ready = lambda present, wanted: None,
         pruning: Pruning | None = None,
+        took: Callable[[Figures], None] = lambda figures: None,
     ) -> None:
         self.strategies = strategies
         self.look = look
@@ -136,6 +150,7 @@ class Search:
         self.more = more  # whether there is time for one more candidate
         self.ready = ready
         self.pruning = pruning or NoPruning()
+        self.took = took  # told the figures of the best so far
         self.tried: list[Tried] = []
         self.taken: list[Taken] = []
         self.usual: Figures | None = None  # of the first plan: what counts where the SLO sets no limit
@@ -183,6 +198,7 @@ class Search:
             if best is None:
                 return plan
             self.taken.append(Taken(self._told(best), plan, best.plan))
+            self.took(self._figures(best.plan))
             plan = best.plan
         return plan
 
