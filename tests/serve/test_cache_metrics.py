@@ -4,11 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+
+import pytest
 
 from serve.kit_asgi import site
+from serve.kit_onnx import linear
 from serve.test_metrics import flow, measured, scraped, value
+from tauten.errors import PlanError
 from tauten.plan.plan import Plan, StagePlan
 from tauten.serve.service import Service
+from tauten.serve.tensor_model import STAGE, tensor_model
 
 
 def test_a_cache_shows_what_it_did_and_holds() -> None:
@@ -41,5 +47,17 @@ def test_without_caches_there_are_no_series() -> None:
         async with site(Service(flow), apis=["operations"]) as app:
             measured(app)
             assert not [name for name, _ in scraped(app) if name.startswith("tauten_cache")]
+
+    asyncio.run(main())
+
+
+def test_a_raw_model_has_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        plan = Plan(stages={STAGE: StagePlan(cache=True)})
+        service = tensor_model(linear(tmp_path), name="mine", plan=plan)
+        with pytest.raises(PlanError, match="raw model") as refused:
+            await service.open()
+        assert refused.value.code == "E133"
+        await service.close()
 
     asyncio.run(main())
