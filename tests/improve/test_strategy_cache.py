@@ -12,6 +12,8 @@ from simulate.kit_desk import ITEMS, NAIVE, desk, learned
 from tauten.describe.slo import Slo
 from tauten.improve.optimizer import journal
 from tauten.improve.optimizer.facts import TapedFacts
+from tauten.improve.optimizer.pricing import Pricer
+from tauten.improve.optimizer.search import Search
 from tauten.improve.simulate.lookups import LOOKUP_S
 from tauten.improve.simulate.machine import Shared
 from tauten.improve.simulate.simulator import Simulator
@@ -112,6 +114,20 @@ def test_a_recording_that_begins_anew_is_no_repetition(library: Any) -> None:
     calls = [(10.0 * place, "short") for place in range(3)]
     done = simulator.run(NAIVE.edit("look", cache=True), calls).done
     assert [round(each.seconds, 3) for each in done] == [round(done[0].seconds, 3)] * 3
+
+
+def test_a_search_takes_it_where_it_gains(library: Any) -> None:
+    price = Pricer(desk, library, Shared(2), 1.0, requests=50)
+
+    def look(plan: Plan) -> Situation:
+        assert desk.graph is not None
+        facts = TapedFacts(library, lower(desk.graph, plan))
+        return Situation(desk.graph, plan, Hardware(2, (), 24), Slo(p50_ms=300.0), 1.0, facts)
+
+    found = Search([Caching()], look, price, Slo(p50_ms=300.0)).run(NAIVE)
+    assert any(stage.cache for stage in found.plan.stages.values())
+    assert found.figures.values["p50_ms"] <= price(NAIVE).values["p50_ms"]
+    assert Search([Caching()], look, price, Slo(p50_ms=300.0)).run(NAIVE).plan == found.plan
 
 
 def test_a_tape_is_of_the_work_also_under_a_plan_that_caches() -> None:
