@@ -83,9 +83,9 @@ def optimize(
     """
     workflow = load_workflow(target)
     _check(rate, minutes, items)
-    kept = open_recording(workflow, recording)
     path = out or Path(f"{workflow.name}.plan.toml")
     check_outputs(path, html)
+    begin, strategies = _begin(workflow, plan), ordered(until=until, without=without or ())
     asked = Asked(
         slo=parse_slo(slo) if slo else workflow.slo,
         rate=rate,
@@ -94,12 +94,12 @@ def optimize(
         dry_run=dry_run,
         target=target,
     )
-    strategies = ordered(until=until, without=without or ())
+    kept = open_recording(workflow, recording)
     progress = Progress(asked.budget_s, sys.stderr)
     try:
         optimizer = _optimizer(workflow, kept, asked, strategies, items, fresh, progress)
         _tell_labels(optimizer, asked.slo)
-        result = optimizer.run(_begin(workflow, plan))
+        result = optimizer.run(begin)
     finally:
         progress.close()
     _keep(result, path, html)

@@ -55,6 +55,8 @@ class Learner:
     # -- steps ------------------------------------------------------------------------------------------------
 
     def _see(self, present: Plan, wanted: Sequence[Plan]) -> None:
+        if not self.library.inputs:
+            self._capture(_apart(present), {})
         left = self._variations([present, *wanted])
         while left and self.more():
             turn = {stage: variants[0] for stage, variants in left.items()}

@@ -54,8 +54,11 @@ class Library:
         self.inputs: dict[str, Mapping[str, Any]] = {}
         self.values: dict[str, Mapping[str, Any]] = {}
         self.costs: dict[str, Cost | StreamCost] = {}
-        self.firsts: list[tuple[float, float]] = []  # seconds after the first start, and usually, in their order
+        self.firsts: list[
+            tuple[float, float]
+        ] = []  # seconds after the first start, and usually, in their order
         self._visits: dict[str, dict[str, _Seen]] = {}  # visit key -> choices -> what was seen
+        self._reached: set[str] = set()  # steps that were seen at all
         self._as_wanted: dict[
             tuple[str, str], dict[str, Visits]
         ] = {}  # the same at the costs of other choices
@@ -90,6 +93,7 @@ class Library:
                     other for each in tapes if (other := each.visits.get(name)) and _alike(other, visit)
                 ]
                 kept = self._median(step, others or [visit])
+                self._reached.add(step.name)
                 under = self._visits.setdefault(visit_key(lowered, step), {})
                 found = under.setdefault(choices_key(step), _Seen(step, {}))
                 found.visits.setdefault(usual.id, {})[name] = kept
@@ -178,7 +182,7 @@ class Library:
         """What has to be measured before a plan can be simulated."""
         for step in lowered.steps:
             if not self._visits.get(visit_key(lowered, step)):
-                if step.models or step.view is not None:
+                if self._works(step):
                     yield Unknown(step)
                 continue
             for role, choice in step.models.items():
@@ -203,6 +207,10 @@ class Library:
             for visit in visits.values()
             for event in visit.events()
         )
+
+    def _works(self, step: Step) -> bool:
+        """Whether a step that was not seen so may be missed: not a control step, nor one on a side that nobody took."""
+        return bool(step.models) or step.view is not None or step.name in self._reached
 
     def costs_under(self, lowered: Lowered) -> Callable[[ModelChoice], Cost | StreamCost]:
         """What runs of the models of a plan take. One that no request came to takes no time; raises PlanError E131
@@ -248,8 +256,8 @@ class Library:
                 id: {name: self._priced(seen.step, step, visit) for name, visit in visits.items()}
                 for id, visits in seen.visits.items()
             }
-        if not step.models and step.view is None:
-            return {}  # nothing of it was ever seen: a side that is not taken, or a control step
+        if not self._works(step):
+            return {}
         raise PlanError(
             f"step '{step.name}' was not seen as the plan wants it: {key}",
             help=suggest(key, self._visits),

@@ -1,0 +1,149 @@
+"""`tauten optimize`: the screen, the files that it leaves, its exit codes, and what it refuses."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cli.kit_cli import written
+from tauten.cli.main import run
+from tauten.describe.payload import Text
+from tauten.improve.measuring.stages import PEAKS_FILE
+from tauten.improve.optimizer.outcome import Optimized
+from tauten.improve.quality import Evidence, evidence_path
+from tauten.improve.recording import Item, Label, Recording
+from tauten.models.store import Store
+from tauten.plan.hardware import hardware
+from tauten.plan.peaks import Bandwidth, MatrixRate, Peaks, Probe
+from tauten.plan.plan import load_plan
+
+WAITING = """
+import asyncio
+import tauten as tt
+from tauten.describe.turn import Turn
+from tauten.describe.stage import stage
+
+@stage(effects="pure", turns=(Turn("reduce", {"fast": True}, "lossy", "does not wait"),))
+async def upper(text: tt.Text, *, fast: bool = False) -> tt.Text:
+    await asyncio.sleep(0.001 if fast else 0.04)
+    return tt.Text(text.text.upper())
+
+@stage(effects="pure")
+async def twice(text: tt.Text) -> tt.Text:
+    await asyncio.sleep(0.03)
+    return tt.Text(text.text * 2)
+
+@stage(effects="pure")
+async def words(a: tt.Text, b: tt.Text) -> tt.Text:
+    return tt.Text(a.text + b.text)
+
+@tt.metric
+def metric(answer, label):
+    return answer.text == label.answer
+
+@tt.workflow(slo=tt.Slo(p95_ms=60))
+def talk(text: tt.Text) -> tt.Text:
+    return words(upper(text), twice(text))
+"""
+
+QUICK = ["--minutes", "0.2", "--items", "2", "--rate", "5"]
+
+
+@pytest.fixture(autouse=True)
+def known_machine(own_store: None) -> None:
+    """Its peaks take a minute to measure."""
+    rates = (MatrixRate("onnx", "f32", hardware().cores, 2e11),)
+    copies = (Bandwidth("memory", hardware().cores, 1e10),)
+    root = Store().root
+    root.mkdir(parents=True, exist_ok=True)
+    Peaks(hardware(), rates, copies, probe=Probe(80.0, 8.0)).save(root / PEAKS_FILE)
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Path:
+    return written(tmp_path, "waiting.py", WAITING)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    def item(number: int) -> Item:
+        word = f"w{number}"
+        label = Label(answer=f"{word.upper()}{word * 2}")
+        return Item(id=word, render=lambda: {"text": Text(word)}, label=label)
+
+    return Recording("words", [item(number) for number in range(40)]).save(tmp_path / "words")
+
+
+def test_a_plan_is_written_with_its_reasons(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tight.toml"
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(out), *QUICK]
+    code = run([*words, "--slo", "p95<5000ms"])
+    shown = capsys.readouterr().out
+    assert code in (0, 4), shown  # a run of seconds may prove nothing
+    plan = load_plan(out)
+    assert plan.stage("upper").beside or plan.stage("twice").beside
+    assert "overlap" in plan.stage("upper").why + plan.stage("twice").why
+    assert "upper" in shown
+    assert str(out) in shown
+    assert not evidence_path(out).exists()  # nothing that may alter answers was taken
+    assert run(["plan", "lint", str(waiting), str(out)]) == 0
+
+
+def test_lossy_changes_leave_evidence_and_the_document_holds_all(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """40 ms cannot be waited for within 36: only the setting that does not wait holds it."""
+    out, page = tmp_path / "tight.toml", tmp_path / "report.html"
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(out), "--html", str(page)]
+    code = run([*words, *QUICK, "--slo", "p95<36ms, quality_loss<20pt", "--dry-run", "--json"])
+    found = msgspec.json.decode(capsys.readouterr().out, type=Optimized)
+    assert code in (1, 4)  # nothing was measured
+    assert load_plan(out).stage("upper").settings == {"fast": True}
+    assert [each.change for each in found.decisions if each.taken and each.answers == "lossy"] == [
+        "upper: fast = true"
+    ]
+    evidence = Evidence.load(evidence_path(out))  # which checks it
+    assert evidence.verdict.decision == "accept"
+    assert evidence.verdict.flips == []
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_the_same_command_goes_on_and_measures_nothing_twice(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--dry-run", "--json", *QUICK]
+    words += ["--out", str(tmp_path / "tight.toml")]
+    run(words)
+    first = json.loads(capsys.readouterr().out)
+    [journal] = (Store().root / "searches").iterdir()
+    known = journal.read_bytes()
+    run(words)
+    again = json.loads(capsys.readouterr().out)
+    assert journal.read_bytes() == known
+    assert again["decisions"] == first["decisions"]
+    run([*words, "--fresh"])
+    assert journal.read_bytes() != known
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--rate", "0"], "E260"),
+        (["--without", "quantise"], "did you mean `quantize`?"),
+        (["--slo", "p95<fast"], "E"),
+        (["--recording", "nowhere"], "E245"),
+        (["--out", "nowhere/plan.toml"], "E261"),
+        (["--plan", "nowhere.toml"], "E203"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(
+    waiting: Path, more: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["optimize", str(waiting), *more]) == 2
+    assert told in capsys.readouterr().err
