@@ -63,6 +63,16 @@ def test_lint(flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not flow.with_name("ran.txt").exists()
 
 
+def test_caches_are_shown_and_checked(flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = plan(tmp_path, "[stage.upper]\ncache = '2MB'")
+    assert run(["plan", "lint", str(flow), str(good)]) == 0
+    assert run(["plan", "show", str(flow), "--full", "--plan", str(good)]) == 0
+    assert 'cache = "2MB"' in capsys.readouterr().out
+    for body, told in (("cache = 'much'", "E134"), ("cache_view = true", "E133"), ("cache = 3", "E109")):
+        assert run(["plan", "lint", str(flow), str(plan(tmp_path, f"[stage.upper]\n{body}"))]) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_rebase_keeps_what_fits(flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = plan(
         tmp_path, "graph = '0000'\n[stage.upper]\nbeside = ['twice', 'gone']\n[stage.lost]\nthreads = 1"
