@@ -91,6 +91,7 @@ def test_what_cannot_be_had_is_told_as_untried() -> None:
     shown = question().answer([Unknown()])
     assert shown.changes == []
     assert [each.change for each in shown.untried] == ["hear by another model"]
+    assert "hear: no model elsewhere" in shown.failures
 
 
 def test_without_time_nothing_more_is_run() -> None:

@@ -136,7 +136,7 @@ def test_what_was_never_measured_is_told_as_such() -> None:
 
     changes, _, [untried] = asked([Setting("a", "x")], values)
     assert changes == []
-    assert "never seen" in untried.why
+    assert "never run here" in untried.why
 
 
 def test_lossy_changes_make_the_combination_lossy() -> None:

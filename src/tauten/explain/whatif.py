@@ -123,6 +123,7 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     untried: list[Untried] = []
     steps: list[StepWorth] = []
     probed: list[Probed] = []
+    failures: list[str] = []  # settings that were to be run and could not be
     record: str = ""  # how good earlier predictions were, in one sentence
 
     def best(self) -> list[Change]:

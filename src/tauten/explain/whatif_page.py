@@ -152,7 +152,8 @@ def _probed(shown: WhatIf) -> str:
 
 
 def _untried(shown: WhatIf) -> str:
-    if not shown.untried:
-        return ""
     rows = [cells([each.strategy, each.change, each.why]) for each in shown.untried]
+    rows += [cells(["", each, "failed"]) for each in shown.failures]
+    if not rows:
+        return ""
     return f"<h2>Not tried</h2>{wide(_table(['strategy', 'change', 'why'], rows), 'Not tried')}"

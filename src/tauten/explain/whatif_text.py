@@ -14,7 +14,7 @@ WIDTH: Final = 96  # columns, as the other screens
 NAME: Final = 37  # of a change; `overlap: all that can be side by side` fits
 COLUMN: Final = 11  # `-1310 ±120` fits
 HEADS: Final = {"p50_ms": "p50", "p95_ms": "p95", "first_output_ms": "first"}
-ANSWERS: Final = {"identical": "same bytes", "equivalent": "rounding only", "lossy": "not judged"}
+ANSWERS: Final = {"identical": "same bytes", "equivalent": "rounding", "lossy": "not judged"}
 FOLD_SHARE: Final = 0.01  # of p50: a step that gains less in half its time is noise on a screen
 
 
@@ -145,7 +145,6 @@ def _slope(moved: Moved) -> str:
 
 
 def _untried(shown: WhatIf) -> str:
-    if not shown.untried:
-        return ""
     rows = [f"   {each.strategy}: {each.change}: {each.why}" for each in shown.untried]
-    return "\n".join([" Not tried", *rows])
+    rows += [f"   failed: {each}" for each in shown.failures]
+    return "\n".join([" Not tried", *rows]) if rows else ""

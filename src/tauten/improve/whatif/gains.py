@@ -28,6 +28,7 @@ from tauten.statistics.trend import student_quantile
 SCHEDULES: Final = 5  # t of 5 is a quarter wider than that of 10, at half the time
 MOST: Final = 3  # proposals on a screen: nobody makes four changes at once
 QUICKER: Final = (0.10, 0.25, 0.50)  # a tweak, another engine, another model
+NOT_RUN: Final = "it was never run here: there was no time, or it failed"
 COVERAGE: Final = 0.90  # as the ledger's
 ANSWERS: Final[tuple[Answers, ...]] = ("identical", "equivalent", "lossy")
 
@@ -97,7 +98,7 @@ class Gains:
             except PlanError as error:
                 if error.code != "E131":
                     raise
-                untried.append(Untried(each.strategy, each.change, f"not known here: {error.message}"))
+                untried.append(Untried(each.strategy, each.change, NOT_RUN))
         priced.sort(key=lambda one: self._objective(one[1]))
         self.proposed = [each for each, _ in priced]
         best = self._best(priced)

@@ -130,6 +130,7 @@ class Question:
             together=together,
             untried=untried,
             steps=steps,
+            failures=self.learner.failures,
             record=self.record.accuracy().said(),
         )
 
