@@ -198,6 +198,38 @@ def test_a_stream_is_kept_once_it_was_read_to_its_end() -> None:
     virtual(body)
 
 
+def test_a_hit_has_the_tokens_of_its_answer_as_shared_ones_and_whether_it_was_cut() -> None:
+    @stage(pure=True)
+    async def count(words: tt.Text, ctx: Context) -> str:
+        for unit, amount in (
+            ("input_tokens", 9.0),
+            ("output_tokens", 4.0),
+            ("cut_answers", 1.0),
+            ("bytes", 7.0),
+        ):
+            ctx.spend(unit, amount)
+        return words.text
+
+    @tt.workflow
+    def counted(words: tt.Text) -> str:
+        return count(words)
+
+    async def body(engine: Engine) -> None:
+        await engine.open(counted, cached(counted, "count"))
+        await ran(engine, counted, "a")
+        for _ in range(2):
+            booked = {unit: amount for _, unit, amount in (await ran(engine, counted, "a")).trace.spent}
+            del booked["saved_s"]
+            assert booked == {
+                "cache_hits": 1.0,
+                "shared_input_tokens": 9.0,
+                "shared_output_tokens": 4.0,
+                "cut_answers": 1.0,
+            }
+
+    virtual(body)
+
+
 def test_what_draws_by_lot_is_not_kept() -> None:
     @stage(pure=True)
     async def say(words: tt.Text, temperature: float = 0.0, seed: int | None = None) -> str:

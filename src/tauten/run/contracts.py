@@ -182,6 +182,7 @@ class Kept(NamedTuple):
     value: Any
     size_bytes: int
     saved_s: float  # that it took to compute
+    spent: tuple[tuple[str, float], ...] = ()  # (unit, amount) that who gets it books: tokens, as shared ones
 
 
 class Holdings(NamedTuple):

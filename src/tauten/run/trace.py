@@ -78,6 +78,19 @@ WAITING: Final = frozenset(
 """Causes in which nothing works for the request; working rows own an instant before these do."""
 
 
+SHARED: Final = "shared_"
+"""Before a unit: spent on an earlier or another request whose computation was shared, not by this one."""
+
+_OF_THE_ANSWER: Final = frozenset({"cut_answers"})  # units that say what an answer is, not what it took
+
+
+def as_shared(unit: str) -> str:
+    """How a unit is booked by who gets what others spent it on; empty for what does not concern him."""
+    if unit.endswith("_tokens"):
+        return f"{SHARED}{unit.removeprefix(SHARED)}"
+    return unit if unit in _OF_THE_ANSWER else ""
+
+
 _NONE: Final[Mapping[str, tuple[str, ...]]] = {}  # one for all traces without a graph; nobody writes to it
 
 

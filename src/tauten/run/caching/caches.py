@@ -18,13 +18,14 @@ from tauten.run.caching.holding import NotKept, handed, held
 from tauten.run.caching.naming import Nameless, content_name
 from tauten.run.contracts import Cache, Holdings, Kept, Sought, find
 from tauten.run.request import Request
-from tauten.run.trace import VISIT
+from tauten.run.trace import VISIT, as_shared
 from tauten.run.workers import in_thread
 
 TIER = "memory"  # of every step; others join it on the shelf
 LONG_BYTES = 1 << 18  # media hashed in a thread: on the loop, that would hold others up for a millisecond
 
 Since = float | None
+Spent = tuple[tuple[str, float], ...]
 Make = Callable[[int], Cache]
 
 
@@ -125,9 +126,9 @@ class Front:
             return handed(kept.value)
         if sought is None:
             return await compute(began)
-        started = clock()
+        started, booked = clock(), len(ask.request.trace.spent)
         value = await compute(began)
-        return await self._keep(sought, value, clock() - started)
+        return await self._keep(sought, value, clock() - started, _spent(ask, booked))
 
     async def stream(
         self,
@@ -148,12 +149,13 @@ class Front:
             finally:
                 ask.request.trace.rows.append((ask.name, VISIT, began, clock()))
             return
-        started, taken = clock(), _Taken(self.place.tier.holdings().bound_bytes if sought else 0)
+        started, booked = clock(), len(ask.request.trace.spent)
+        taken = _Taken(self.place.tier.holdings().bound_bytes if sought else 0)
         async with aclosing(compute(began)) as increments:
             async for increment in increments:
                 yield taken.take(increment)
         if sought is not None:
-            await self._keep(sought, taken.whole(), clock() - started)
+            await self._keep(sought, taken.whole(), clock() - started, _spent(ask, booked))
 
     async def _look(self, ask: Ask, inputs: Mapping[str, Any]) -> tuple[Sought | None, Kept | None]:
         """(what is sought, what was found); the time of it is the step's, as `lookup`."""
@@ -175,6 +177,7 @@ class Front:
             self.place.saved_s += kept.saved_s
             trace.spent.append((ask.name, "cache_hits", 1.0))
             trace.spent.append((ask.name, "saved_s", kept.saved_s))
+            trace.spent.extend((ask.name, unit, amount) for unit, amount in kept.spent)
         return sought, kept
 
     def _sought(self, request: Request, inputs: Mapping[str, Any]) -> Sought | None:
@@ -187,15 +190,24 @@ class Front:
         except Nameless:
             return None
 
-    async def _keep(self, sought: Sought, value: Any, saved_s: float) -> Any:
+    async def _keep(self, sought: Sought, value: Any, saved_s: float, spent: Spent) -> Any:
         """Keep a result and give it back as all others will get it: lists of his own, arrays that are read-only."""
         try:
             mine, size_bytes = held(value)
         except NotKept:
             self.place.passed += 1
             return value
-        await self.place.tier.put(sought, Kept(mine, size_bytes, saved_s))
+        await self.place.tier.put(sought, Kept(mine, size_bytes, saved_s, spent))
         return handed(mine)
+
+
+def _spent(ask: Ask, since: int) -> Spent:
+    """What a step booked, by itself and by the steps that it called, as those book it who get its result later."""
+    return tuple(
+        (booked, amount)
+        for step, unit, amount in ask.request.trace.spent[since:]
+        if (step == ask.name or step.startswith(f"{ask.name}/")) and (booked := as_shared(unit))
+    )
 
 
 class _Taken:

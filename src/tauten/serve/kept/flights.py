@@ -20,7 +20,7 @@ from tauten.errors import Cancelled, InputError
 from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.opened import Answer
 from tauten.run.request import Request
-from tauten.run.trace import Trace
+from tauten.run.trace import Trace, as_shared
 from tauten.serve.kept.alike import fingerprint, same
 from tauten.serve.kept.chance import chance_of
 from tauten.serve.kept.news import News
@@ -35,8 +35,6 @@ AHEAD = 64  # increments that a stream may run ahead of its fastest reader, as a
 HELD_BYTES = 1024 * 1024  # of a stream kept for those who join late; an answer of text is a hundredth
 ITEM_BYTES = 128  # what an increment costs beside its content
 TRIES = 2  # flights that may fail under a follower before it believes their error
-SHARED = "shared_"  # before a unit: spent by the request whose computation was shared, not by this one
-_OF_THE_ANSWER = ("cut_answers",)  # units that say what an answer is, not what it took
 _MEAN_SHARE = 0.2  # of the newest duration in the running mean: five requests tell a change
 
 
@@ -325,10 +323,8 @@ def _book_shared(mine: Request, theirs: Trace) -> None:
     if mine.trace is theirs:
         return
     for step, unit, amount in theirs.spent:
-        if unit.endswith("_tokens"):
-            mine.trace.spent.append((step, f"{SHARED}{unit}", amount))
-        elif unit in _OF_THE_ANSWER:
-            mine.trace.spent.append((step, unit, amount))
+        if booked := as_shared(unit):
+            mine.trace.spent.append((step, booked, amount))
 
 
 # -- failing --------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import msgspec
 
 from tauten.describe.said import Said
 from tauten.errors import InputError, TautenError
+from tauten.run.trace import SHARED
 from tauten.serve import sse
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
-from tauten.serve.kept.flights import SHARED
 from tauten.serve.oip import calls
 from tauten.serve.oip.models import VERSION, Flow, Model, as_bytes
 from tauten.serve.oip.parameters import Parameters, honour, parameters

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tauten.errors import NotFound
-from tauten.run.trace import Trace
+from tauten.run.trace import SHARED, Trace
 from tauten.serve import sse
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
 from tauten.serve.ignored import ignored as header_of
-from tauten.serve.kept.flights import SHARED, shared_with
+from tauten.serve.kept.flights import shared_with
 from tauten.serve.openai.errors import NoModel, Refused, body_of
 from tauten.serve.openai.ports import Inputs, gives
 from tauten.serve.openai.types import SAID_BY_SERVER
