@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tauten.describe.slo import Slo
@@ -24,12 +24,14 @@ def names(found: list[Candidate]) -> list[str]:
     return [each.name for each in found]
 
 
+@settings(deadline=None, max_examples=50)  # a machine may be busy
 @given(points)
 def test_nothing_on_the_front_is_dominated(each: list[tuple[float, ...]]) -> None:
     kept = {place: each[place] for place in undominated(each)}
     assert not any(dominates(other, point) for point in kept.values() for other in each)
 
 
+@settings(deadline=None, max_examples=50)  # a machine may be busy
 @given(points)
 def test_everything_off_the_front_is_dominated_by_something_on_it(each: list[tuple[float, ...]]) -> None:
     kept = undominated(each)
@@ -38,6 +40,7 @@ def test_everything_off_the_front_is_dominated_by_something_on_it(each: list[tup
     assert bool(kept) == bool(each)
 
 
+@settings(deadline=None, max_examples=50)  # a machine may be busy
 @given(points, st.randoms(use_true_random=False))
 def test_the_front_does_not_hang_on_the_order(each: list[tuple[float, ...]], random: object) -> None:
     shuffled = list(each)
@@ -47,6 +50,7 @@ def test_the_front_does_not_hang_on_the_order(each: list[tuple[float, ...]], ran
     )
 
 
+@settings(deadline=None, max_examples=50)  # a machine may be busy
 @given(few, few)
 def test_nothing_dominates_itself(one: float, other: float) -> None:
     assert not dominates((one, other), (one, other))

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from tauten.describe.payload import Image, Json, Text
@@ -217,6 +217,7 @@ def test_a_template_that_begins_with_what_stays_the_same_is_left_alone() -> None
     assert asked.head > len("Answer from the passages.")
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     some.lists(
         some.sampled_from(["Be brief.", "{{ a }}", "Q: {{ b }}", "", "Two\nlines", "{{ a }} and {{ b? }}"]),
