@@ -1,10 +1,11 @@
-"""A stream that a control step passes on is read as it comes: waiting for it is nobody's work."""
+"""Waiting for a stream is nobody's work: of one that a control step passes on, and of one that is read as a whole."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,30 @@ def desk(sound: str, photo: str | None = None) -> tt.Stream[str]:
     return reply(found, tt.when(found, tell(found)))
 
 
+@tt.stage(pure=True)
+async def whole(told: str) -> str:
+    return told
+
+
+@tt.workflow
+def gathered(sound: str, photo: str | None = None) -> str:
+    return whole(tell(find(hear(sound), look(photo))))
+
+
 def test_what_reads_a_stream_behind_when_waits_and_does_not_work() -> None:
+    own_s, recorded_s, told_s = played(desk, "reply")
+    assert own_s < LLM_S / 2  # else it would keep a core busy while the model speaks
+    assert told_s == pytest.approx(recorded_s, rel=0.05)
+
+
+def test_what_takes_a_stream_as_a_whole_waits_too() -> None:
+    own_s, recorded_s, told_s = played(gathered, "whole")
+    assert own_s < LLM_S / 10
+    assert told_s == pytest.approx(recorded_s, rel=0.05)
+
+
+def played(desk: tt.Workflow[..., Any], step: str) -> tuple[float, float, float]:
+    """Seconds of a step's own code, of the request as recorded, and as simulated on one core."""
     library = Library()
 
     async def learn() -> float:
@@ -48,7 +72,6 @@ def test_what_reads_a_stream_behind_when_waits_and_does_not_work() -> None:
     recorded_s = run_virtual(learn())
     assert desk.graph is not None
     tape = library.tape(ITEMS[0][0], lower(desk.graph, Plan()))
-    own_s = sum(level.gap_s for level in tape.visits["reply"].levels) + tape.visits["reply"].tail_s
-    assert own_s < LLM_S / 2  # else it would keep a core busy while the model speaks
+    own_s = sum(level.gap_s for level in tape.visits[step].levels) + tape.visits[step].tail_s
     [told] = Simulator(desk, library, Shared(cores=1)).run(Plan(), [(0.0, ITEMS[0][0])]).done
-    assert told.seconds == pytest.approx(recorded_s, rel=0.05)
+    return own_s, recorded_s, told.seconds

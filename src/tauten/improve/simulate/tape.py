@@ -178,6 +178,9 @@ def _leveled(
     for part, at in given:
         if at >= last or not levels:  # else a stream of its own gave it meanwhile
             add(at, (), at, part)  # type: ignore[arg-type]
+    if needs := _needs(end, last, marks):  # what it reads was there after all that it asked for
+        levels.append(Level(0.0, (), needs))
+        last = max(last, _mark(needs, marks))
     return Visit(tuple(levels), max(0.0, end - last))
 
 
