@@ -9,6 +9,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from tauten.explain import chart
+from tauten.explain.figures import figure
 
 FRAME: Final = chart.Frame(width=400, height=330, left=64, right=16, top=24, bottom=44)
 LEAST_MS: Final = 1e-3  # where a logarithmic scale begins; nothing here is measured finer
@@ -61,8 +62,8 @@ def svg(told: Sequence[Prediction]) -> str:
     low = max(min(values), LEAST_MS) * 0.8
     high = max(*values, low) * 1.25
     x, y = (make(FRAME, low, high, log=True) for make in (chart.across, chart.upwards))
-    parts = [chart.level(FRAME, y(value), f"{value:g}") for value in y.ticks()]
-    parts += [chart.tick(FRAME, x(value), f"{value:g}") for value in x.ticks()]
+    parts = [chart.level(FRAME, y(value), figure(value)) for value in y.ticks()]
+    parts += [chart.tick(FRAME, x(value), figure(value)) for value in x.ticks()]
     parts.append(f'<path class="ideal" d="M{x(low):.1f} {y(low):.1f}L{x(high):.1f} {y(high):.1f}"/>')
     parts += [_mark(each, x, y) for each in told]
     parts += [chart.title_y(FRAME, "predicted, ms"), chart.title_x(FRAME, "measured, ms")]

@@ -8,9 +8,23 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final, NamedTuple
 
+from tauten.explain.figures import figure
+
 HUES: Final = 4  # lines beyond take their colours again; names stand at their ends
 NAME: Final = 120  # px that a name of 18 characters takes
 WIDE: Final = 600  # a picture of more px keeps its size on a narrow screen, and is scrolled
+
+
+SECONDS_MS: Final = 10_000  # from here on a time in ms takes longer to read than it lasts
+
+
+def duration(ms: float) -> str:
+    """Milliseconds, or seconds where that is shorter.
+
+    >>> duration(742.4), duration(0.25), duration(795_761)
+    ('742 ms', '0.25 ms', '796 s')
+    """
+    return f"{figure(ms)} ms" if abs(ms) < SECONDS_MS else f"{figure(ms / 1e3)} s"
 
 
 class Frame(NamedTuple):
@@ -101,9 +115,9 @@ def lines(
     """Milliseconds over something else, on a logarithmic scale; a level for each limit. `under` is drawn first."""
     ys = [value for line in drawn for _, value in line.points if value > 0] + list(limits.values())
     y = upwards(frame, min(ys) * 0.8, max(ys) * 1.25, log=True)
-    parts = [*under, *(level(frame, y(value), f"{value:g} ms") for value in y.ticks())]
+    parts = [*under, *(level(frame, y(value), duration(value)) for value in y.ticks())]
     parts += [tick(frame, x(value), text) for value, text in x_ticks]
-    parts += [limit(frame, y(value), f"{name} {value:g} ms") for name, value in limits.items()]
+    parts += [limit(frame, y(value), f"{name} {duration(value)}") for name, value in limits.items()]
     parts += [_line(line, x, y) for line in drawn]
     ends = [
         (y(line.points[-1][1]), x(line.points[-1][0]), line.name)
@@ -170,7 +184,7 @@ def _line(line: Line, x: Scale, y: Scale) -> str:
     path = "L".join(f"{one:.1f} {other:.1f}" for one, other in places)
     kind = f"dot{hue} hollow" if line.hollow else f"dot{hue}"
     dots = [
-        dot(*place, kind, f"{line.name}: {value:.4g} ms")
+        dot(*place, kind, f"{line.name}: {duration(value)}")
         for place, (_, value) in zip(places, line.points, strict=True)
     ]
     return f'<path class="line{hue} {line.kind}" d="M{path}"/>{"".join(dots)}'

@@ -72,7 +72,7 @@ def rates(found: Optimized) -> str:
             named = len(points) > 1
             lines.append(
                 chart.Line(
-                    f"{_short(curve.plan)} p{q}{how}",
+                    f"{_short(summary.title(curve.plan))} p{q}{how}",
                     f"q{q}",
                     points,
                     plans.index(curve.plan),
@@ -181,7 +181,7 @@ def _plan(
     found: Optimized, number: int, each: Candidate, at: tuple[float, float], taken: list[tuple[float, float]]
 ) -> list[str]:
     """The dot and its number, which stands where it covers nothing that is there already."""
-    about = f"{number} {summary.title(each)}"
+    about = f"{number} {summary.title(each.name)}"
     parts = [chart.dot(*at, "now" if each.front else "plain", about, 4.5)]
     further = 1.0
     if each.name == found.chosen:

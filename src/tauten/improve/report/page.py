@@ -85,7 +85,7 @@ def _lead(found: Optimized) -> str:
     sides = [each for each in sides if each.how == sides[0].how]
     if not sides or found.chosen == summary.NAIVE:
         return ""
-    parts = [f"{summary.times(each.ratios[what])} than the {each.name} plan" for each in sides]
+    parts = [summary.against(each, what) for each in sides]
     return f"{NAMES[what]} is {' and '.join(parts)} ({sides[0].how})."
 
 
@@ -115,12 +115,12 @@ def _slo(found: Optimized) -> str:
     sides = summary.baselines(found)
     names = [what for what in summary.ALWAYS if any(what in each.ratios for each in sides)]
     ratios = [
-        f"<tr>{cells([f'than the {each.name} plan'])}"
+        f"<tr>{cells([f'against the {each.name} plan'])}"
         f"{cells([summary.times(each.ratios[what]) if what in each.ratios else '-' for what in names], 'n')}"
         f"{cells([each.how], 'dim')}</tr>"
         for each in sides
     ]
-    heads = ["The chosen plan is", *(NAMES[what] for what in names), ""]
+    heads = ["The chosen plan", *(NAMES[what] for what in names), ""]
     beside = (
         wide(table(heads, ratios, numbers=range(1, len(names) + 1)), "Against both baselines")
         if names
@@ -170,7 +170,7 @@ def _rates(found: Optimized) -> str:
     if not picture:
         return ""
     rows = [
-        f"<tr>{cells([curve.plan], 'name')}{cells([f'{rate:g}', shown('p50_ms', p50), shown('p95_ms', p95)], 'n')}"
+        f"<tr>{cells([summary.title(curve.plan)], 'name')}{cells([f'{rate:g}', shown('p50_ms', p50), shown('p95_ms', p95)], 'n')}"
         f"{cells(['simulated' if curve.simulated else 'measured'], 'dim')}</tr>"
         for curve in found.curves
         for rate, p50, p95 in sorted(curve.points)
@@ -196,7 +196,7 @@ def _front(found: Optimized) -> str:
         lost = summary.points(each.quality_loss) if each.quality_loss else "none"
         figures = [*(summary.estimated(each, what) for what in known), right, lost]
         best = each.name == found.chosen
-        title = summary.title(each)
+        title = summary.title(each.name)
         name = f"{title} (chosen)" if best and title != "chosen" else title
         mark = ' class="chosen"' if best else ""
         on = "on the front" if each.front else ""
@@ -226,7 +226,7 @@ def _ablation(found: Optimized) -> str:
     for each, cost, share in every:
         without = [shown(name, each.without.values.get(name)) for name in ("p50_ms", "p95_ms")]
         figures = cells([*without, summary.change(what, 0.0, cost)], "n")
-        rows.append(f"<tr>{cells([each.strategy], 'name')}{figures}<td>{drawn.meter(share)}</td></tr>")
+        rows.append(f"<tr>{cells([each.strategy])}{figures}<td>{drawn.meter(share)}</td></tr>")
     heads = ["without", "p50", "p95", f"costs at {NAMES[what]}", ""]
     together = [shown(name, now.get(name)) for name in ("p50_ms", "p95_ms")]
     rows.append(f'<tr class="total">{cells(["with all"])}{cells([*together, ""], "n")}<td></td></tr>')

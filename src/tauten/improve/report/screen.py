@@ -7,7 +7,6 @@ import textwrap
 from typing import Final
 
 from tauten.explain.calibration import sentence
-from tauten.explain.figures import figure
 from tauten.explain.lines import clip, wrapped
 from tauten.improve.optimizer.outcome import Candidate, Decision, Optimized
 from tauten.improve.report import summary
@@ -71,13 +70,13 @@ def _baselines(found: Optimized) -> list[str]:
     names = [what for what in summary.ALWAYS if any(what in each.ratios for each in sides)]
     rows = [
         [
-            f"than the {each.name} plan",
+            f"against the {each.name} plan",
             *(summary.times(each.ratios[what]) if what in each.ratios else "-" for what in names),
             each.how,
         ]
         for each in sides
     ]
-    heads = ["The chosen plan is", *(NAMES[what] for what in names), ""]
+    heads = ["The chosen plan", *(NAMES[what] for what in names), ""]
     note = [f"   {summary.ALONE}"] if summary.has_alone(found) else []
     return ["", _table(heads, rows, left=(0, len(heads) - 1)), *note] if names else []
 
@@ -91,7 +90,8 @@ def _missing(found: Optimized) -> str:
     if found.gap:
         lines += ["", " What still takes time, step by step"]
         lines += [
-            _said(f"   {clip(row.step, 24):<24} {figure(row.ms):>7} ms  ", row.why) for row in found.gap
+            _said(f"   {clip(row.step, 24):<24} {shown('p50_ms', row.ms):>10}  ", row.why)
+            for row in found.gap
         ]
     return "\n".join(lines)
 
@@ -155,7 +155,7 @@ def _front(found: Optimized) -> str:
     rows = [
         [
             "=>" if each.name == found.chosen else "",
-            clip(summary.title(each), 24),
+            clip(summary.title(each.name), 24),
             *(summary.estimated(each, name) for name in known),
             _right(each),
             summary.points(each.quality_loss) if each.quality_loss else "none",

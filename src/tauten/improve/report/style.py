@@ -28,7 +28,7 @@ font-size:15px;line-height:1.55}
 .report .big{font-size:34px;line-height:1.15;font-weight:650;letter-spacing:-.02em;font-variant-numeric:tabular-nums;margin:2px 0 6px}
 .report .big small{font-size:17px;font-weight:500;letter-spacing:0;color:var(--dim)}.report .tile .dim,.report .tile .good,.report .tile .bad{font-size:13px;margin:4px 0}
 .report .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(330px,100%),1fr));gap:8px 28px;align-items:start}
-.report figure{margin:8px 0}.report .two figure{max-width:520px}.report figcaption{color:var(--dim);font-size:13px}
+.report figure{margin:8px 0}.report .two figure{max-width:440px}.report figcaption{color:var(--dim);font-size:13px}
 .tau.report table{width:100%;font-size:14px}.tau.report th{font-size:12.5px;white-space:nowrap;vertical-align:bottom}
 .tau.report th,.tau.report td{padding:5px 14px 5px 0}.tau.report tbody tr+tr td{border-top:1px solid var(--soft)}
 .tau.report td.n,.tau.report td.good,.tau.report td.bad{white-space:nowrap}.tau.report td.name{overflow-wrap:anywhere;min-width:12em}.tau.report td.dim{white-space:nowrap}.tau.report tr.chosen td{background:var(--glow)}

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from tauten.explain.calibration import Prediction
+from tauten.explain.chart import SECONDS_MS, duration
 from tauten.explain.figures import figure
 from tauten.improve.optimizer.outcome import Candidate, Decision, Optimized
 from tauten.improve.optimizer.search import Figures
@@ -29,6 +30,7 @@ NAMES: Final = {
 ALWAYS: Final = ("p50_ms", "p95_ms", "first_output_ms")  # shown without a limit, too
 UNKNOWN: Final = "not known"
 FAILED: Final = "failed"
+AS_FAST: Final = "as fast"
 NO_WORSE: Final = 1.005  # a ratio below is no gain that anyone would measure again
 
 
@@ -102,6 +104,8 @@ def shown(what: str, amount: float | None) -> str:
     """
     if amount is None or not math.isfinite(amount):
         return "-" if amount is None else FAILED
+    if what.endswith("_ms"):
+        return duration(amount)
     return points(amount) if what == "quality_loss" else f"{bare(what, amount)} {unit(what, amount)}"
 
 
@@ -114,7 +118,7 @@ def bare(what: str, amount: float) -> str:
 def unit(what: str, amount: float = 0.0) -> str:
     if what == "memory_bytes":
         return "GB" if amount >= 1e9 else "MB"
-    return "c" if what == "cost_cents" else "ms"
+    return "c"
 
 
 def estimated(each: Candidate | None, what: str) -> str:
@@ -132,8 +136,14 @@ def times(ratio: float) -> str:
     ('2.6x faster', '2.0x slower', 'as fast')
     """
     if max(ratio, 1 / ratio) < NO_WORSE:
-        return "as fast"
+        return AS_FAST
     return f"{ratio:.1f}x faster" if ratio > 1 else f"{1 / ratio:.1f}x slower"
+
+
+def against(each: Baseline, what: str) -> str:
+    """What a baseline is to the chosen plan, in words."""
+    word = times(each.ratios[what])
+    return f"{word} as the {each.name} plan" if word == AS_FAST else f"{word} than the {each.name} plan"
 
 
 def points(share: float) -> str:
@@ -202,7 +212,11 @@ def _judged(what: str, limit: float | None, now: float | None) -> tuple[str, boo
 
 
 def _spread(what: str, interval: Interval | None) -> str:
-    return f"{bare(what, interval.low)}-{bare(what, interval.high)}" if interval is not None else ""
+    if interval is None:
+        return ""
+    if what.endswith("_ms") and interval.high >= SECONDS_MS:
+        return f"{figure(interval.low / 1e3)}-{figure(interval.high / 1e3)} s"
+    return f"{bare(what, interval.low)}-{bare(what, interval.high)}"
 
 
 def baselines(found: Optimized) -> list[Baseline]:
@@ -227,7 +241,7 @@ def baselines(found: Optimized) -> list[Baseline]:
 def _against(other: Candidate, before: Figures | None, after: Figures | None, how: str) -> Baseline:
     old, new = (figures.values if figures is not None else {} for figures in (before, after))
     known = [what for what in ALWAYS if (finite(old.get(what)) or 0.0) > 0.0 < (finite(new.get(what)) or 0.0)]
-    return Baseline(title(other), {what: old[what] / new[what] for what in known}, how)
+    return Baseline(title(other.name), {what: old[what] / new[what] for what in known}, how)
 
 
 ALONE: Final = "Alone: one request at a time, so that nothing waits for another."
@@ -237,9 +251,9 @@ def has_alone(found: Optimized) -> bool:
     return any(each.how == "measured alone" for each in baselines(found))
 
 
-def title(each: Candidate) -> str:
+def title(name: str) -> str:
     """What a plan is called on screens."""
-    return "best zero-effort" if each.name == ZERO_EFFORT else each.name
+    return "best zero-effort" if name == ZERO_EFFORT else name
 
 
 def failed(found: Optimized) -> float:
@@ -359,7 +373,7 @@ def missing(found: Optimized) -> list[str]:
         elif row.met is False and row.limit and now is not None:  # quality is told where answers are judged
             share = now / row.limit
             lines.append(
-                f"{row.name} must come from {shown(row.what, now)} to {shown(row.what, row.limit)}: {share:.2f} times as fast"
+                f"{row.name} must come from {shown(row.what, now)} to {shown(row.what, row.limit)}: {figure(share)} times as fast"
                 if row.what.endswith("_ms")
                 else f"{row.name} must come from {shown(row.what, now)} to {shown(row.what, row.limit)}"
             )
@@ -378,9 +392,7 @@ def _alone(found: Optimized, share: float) -> list[str]:
     if not closing or total <= 0.0:
         return ["no step could close that alone"] if found.gap else []
     row = max(closing, key=lambda one: one.ms)
-    return [
-        f"{row.step} alone would have to take {figure(row.ms - needed)} ms instead of {figure(row.ms)} ms"
-    ]
+    return [f"{row.step} alone would have to take {duration(row.ms - needed)} instead of {duration(row.ms)}"]
 
 
 def front(found: Optimized) -> list[Candidate]:
