@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import tauten as tt
-from tauten.run.caching.caches import Caches, Front
+from tauten.run.caching.caches import Caches, Keeper
 from tauten.run.request import Request
 
 ROUNDS, EACH = 50, 200
@@ -29,7 +29,7 @@ async def hit_s() -> float:
     """Seconds of a hit, its name included."""
     place = Caches().take([], "answer", "results", 64 * MEGABYTE)
     assert place is not None
-    front, ask = Front(place, b"space", {"temperature": 0.0}), Ask("answer", Request())
+    keeper, ask = Keeper(place, b"space", {"temperature": 0.0}), Ask("answer", Request())
     inputs = {"question": tt.Text("How do I read a file? " * 4), "passages": ["Some words of it. " * 40] * 3}
 
     async def compute(_: float | None) -> tt.Text:
@@ -39,7 +39,7 @@ async def hit_s() -> float:
     for _ in range(ROUNDS):
         began = time.thread_time()
         for _ in range(EACH):
-            await front.value(ask, inputs, None, compute)
+            await keeper.value(ask, inputs, None, compute)
         best = min(best, (time.thread_time() - began) / EACH)
         ask.request.trace.rows.clear()
         ask.request.trace.spent.clear()

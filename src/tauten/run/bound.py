@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tauten.describe.stage import StageKind
-from tauten.run.caching.caches import Front
+from tauten.run.caching.caches import Keeper
 from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.slots_deployment import SlotDeployment
@@ -54,8 +54,8 @@ class BoundStep:
             "thread"  # where views of running code are decoded, and the plan's wishes for them
         )
         self.view: Mapping[str, Any] = {}
-        self.results: Front | None = None  # where the plan caches what the stage gives, and what it decodes
-        self.views: Front | None = None
+        self.results: Keeper | None = None  # where the plan caches what the stage gives, and what it decodes
+        self.views: Keeper | None = None
 
 
 class Dynamic(Protocol):

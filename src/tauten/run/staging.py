@@ -15,7 +15,7 @@ from tauten.describe.stage import AMBIENT, Ambient, StageKind
 from tauten.describe.view import View
 from tauten.errors import StageError, TautenError
 from tauten.run.bound import BoundStep, DecodeMode, Dynamic
-from tauten.run.caching.caches import Front
+from tauten.run.caching.caches import Keeper
 from tauten.run.contracts import find
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.door.known_steps import step_of
@@ -83,7 +83,7 @@ def decode(
     view: View,
     mode: DecodeMode,
     since: float | None = None,
-    views: Front | None = None,
+    views: Keeper | None = None,
 ) -> Coroutine[Any, Any, Any]:
     """Decode one payload as the step `name`, through `views` where the plan keeps them."""
     if views is None:

@@ -15,7 +15,7 @@ from tauten.plan.caching import RESULTS_BYTES, VIEWS_BYTES, cache_bytes, check_c
 from tauten.plan.lower import Step, model_choices, step_params
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
 from tauten.run.bound import BoundStep, Dynamic
-from tauten.run.caching.caches import Front
+from tauten.run.caching.caches import Keeper
 from tauten.run.caching.spaces import VIEWS, space_of
 from tauten.run.contracts import find
 from tauten.run.decode.decoders import Decoders
@@ -124,10 +124,10 @@ class PlanSteps(Dynamic):
         size = cache_bytes(chosen.cache, RESULTS_BYTES)
         if size and (place := caches.take(self._keys, name, "results", size)):
             space = space_of(name, bound.kind, bound.params, models, bound.files)
-            bound.results = Front(place, space, bound.params)
+            bound.results = Keeper(place, space, bound.params)
         size = cache_bytes(chosen.cache_view, VIEWS_BYTES)
         if size and (place := caches.take(self._keys, name, "views", size)):
-            bound.views = Front(place, VIEWS, {})
+            bound.views = Keeper(place, VIEWS, {})
 
 
 def _body(kind: StageKind[..., Any], chosen: StagePlan, *, alone: bool) -> ModelChoice:

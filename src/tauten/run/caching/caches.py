@@ -1,6 +1,6 @@
 """The caches of an engine: one for each step whose plan asks for it, kept over a swap as long as some plan does.
 
-A front stands before a step. It names what is asked, gives what was kept under that name, and otherwise lets the
+A keeper stands before a step. It names what is asked, gives what was kept under that name, and otherwise lets the
 step work and keeps what it gave: whole results only, never an error, never what was cancelled. Requests that ask
 the same at the same time each compute; the first to end is kept. Tenants share nothing.
 """
@@ -94,7 +94,7 @@ class NoCaches(Caches):
 
 
 class Ask(Protocol):
-    """A step at work for a request: what a front needs of it. `name` is of this visit."""
+    """A step at work for a request: what a keeper needs of it. `name` is of this visit."""
 
     @property
     def name(self) -> str: ...
@@ -103,7 +103,7 @@ class Ask(Protocol):
     def request(self) -> Request: ...
 
 
-class Front:
+class Keeper:
     """A cache before one step under one plan: `space` names what the step computes there, `params` included."""
 
     __slots__ = ("params", "place", "space")
