@@ -116,8 +116,8 @@ class Workers(Queued):
     """`count` threads, started with the first job, that run blocking functions, the most urgent one first.
 
     In virtual time there are no threads: a function that has a `duration` (of the same arguments, in seconds)
-    waits for its turn and takes so long; one that has `spend` (which gives a task) until that is over; any other
-    takes no time.
+    waits for its turn and takes so long; one that has `spend` (given what to call back, and the same arguments)
+    until that is over; any other takes no time.
     """
 
     kind = "workers"
@@ -301,12 +301,9 @@ class Workers(Queued):
             if busy is None and (job := self._take(place)) is not None:
                 function: Any = job.function
                 if hasattr(function, "spend"):
-                    function.spend(*job.args).add_done_callback(partial(self._spent, place, job))
+                    function.spend(partial(self._simulated, place, job), *job.args)
                 else:
                     job.loop.call_later(function.duration(*job.args), self._simulated, place, job)
-
-    def _spent(self, place: int, job: Job, _: asyncio.Task[None]) -> None:
-        self._simulated(place, job)
 
     def _simulated(self, place: int, job: Job) -> None:
         self._do(_HERE, job)

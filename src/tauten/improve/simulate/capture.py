@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from time import thread_time
 from typing import Any, NamedTuple
 
+from tauten.clock import VirtualLoop
 from tauten.describe.workflow import Workflow
 from tauten.improve.simulate.tape import Tape, tape
 from tauten.plan.lower import Lowered, lower
@@ -90,17 +94,29 @@ def _seconds(tape: Tape) -> float:
 async def _one(
     engine: KeepingEngine, plan: str, lowered: Lowered, id: str, inputs: Mapping[str, Any]
 ) -> Tape:
-    request = engine.request()
+    request, virtual = engine.request(), isinstance(asyncio.get_running_loop(), VirtualLoop)
+    began_s = _wanted_s()
     async for _ in engine.stream(inputs, plan=plan, request=request):
         pass
+    loop_s = 0.0 if virtual else _wanted_s() - began_s  # in virtual time nothing computes
     run, engine.last = engine.last, None
     assert run is not None  # it has just begun
     first = len(engine.plans[plan].inputs)
     values = dict(zip([step.name for step in lowered.steps], run.values[first:], strict=True))
     kept = {step.name: values[step.name] for step in lowered.steps if step.view is None}
-    return tape(id, inputs, request.trace, lowered, {name: _plain(value) for name, value in kept.items()})
+    given = {name: _plain(value) for name, value in kept.items()}
+    return tape(id, inputs, request.trace, lowered, given, loop_s)
 
 
 def _plain(value: Any) -> Any:
     """A step's result, where it is no stream: those were read."""
     return None if isinstance(value, Streamed) or hasattr(value, "__aiter__") else value
+
+
+def _wanted_s() -> float:
+    """Seconds in which this thread has computed or, where the system tells it, would have: others had its core."""
+    try:
+        ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    except OSError:  # no Linux, or one that does not count
+        return thread_time()
+    return (int(ran) + int(waited)) / 1e9

@@ -126,7 +126,10 @@ class Library:
                 )
             gap_s = percentile([visit.levels[place].gap_s for visit in visits], 0.5)
             levels.append(msgspec.structs.replace(level, gap_s=gap_s, chains=tuple(chains)))
-        return Visit(tuple(levels), percentile([visit.tail_s for visit in visits], 0.5))
+        tail_s, held = (
+            percentile([getattr(visit, of) for visit in visits], 0.5) for of in ("tail_s", "held")
+        )
+        return Visit(tuple(levels), tail_s, held)
 
     def _event(self, step: Step, event: Event, seen: list[Event]) -> Event:
         usual_s = percentile([each.seconds for each in seen], 0.5)
@@ -274,7 +277,7 @@ class Library:
             )
             for level in visit.levels
         ]
-        return Visit(tuple(levels), visit.tail_s)
+        return Visit(tuple(levels), visit.tail_s, visit.held)
 
     def _event_at(self, seen: Step, wanted: Step, event: Event) -> Event:
         """An item at the cost of the wanted model: as much slower than that as it was than the one that was seen."""

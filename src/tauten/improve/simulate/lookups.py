@@ -11,8 +11,8 @@ from tauten.improve.simulate.machine import Machine
 from tauten.run.caches.memory import Memory
 from tauten.run.contracts import Kept, Sought
 
-LOOKUP_S = 25e-6  # of CPU time: `python bench/lookups.py` says 19 us on a Xeon of 2 GHz; dearer is safer
-NAMED_BYTES_S = 200e6  # of encoded media that are hashed a second, by the same command there
+LOOKUP_S = 25e-6  # of CPU time: `python bench/lookups.py` says 19 us here (two cores, busy); dearer is safer
+NAMED_BYTES_S = 200e6  # of encoded media that are hashed a second: half of what that command said there
 
 
 def lookup_s(values: Iterable[Any]) -> float:
@@ -30,5 +30,5 @@ class TimedMemory(Memory):
 
     async def get(self, sought: Sought) -> Kept | None:
         values = [getattr(each, "payload", each) for each in sought.inputs.values()]
-        await self._machine.work(lookup_s(values))
+        await self._machine.loop.work(lookup_s(values))
         return await super().get(sought)

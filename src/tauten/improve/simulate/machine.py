@@ -9,10 +9,13 @@ where those are interrupted; and what moves memory slows down once all together 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
+from tauten.clock import VirtualLoop
 from tauten.plan.peaks import Peaks
 
 _DONE = 1e-12  # seconds: less than this is rounding
@@ -56,56 +59,95 @@ class Engine:
         self.running = 0
 
 
-class _Job:
-    __slots__ = ("done", "engine", "left", "memory", "speed", "threads")
+class Job:
+    """Something that occupies a part of the machine until it is over."""
+
+    __slots__ = ("engine", "left", "memory", "over", "speed", "threads")
 
     def __init__(
-        self, left: float, threads: int, memory: float, engine: Engine | None, done: asyncio.Future[None]
+        self,
+        left: float,
+        threads: int,
+        memory: float,
+        engine: Engine | None,
+        over: Callable[[], object],
     ) -> None:
         self.engine = engine
         self.left = left  # seconds, if it were alone
         self.threads = threads
         self.memory = memory
         self.speed = 1.0
-        self.done = done
+        self.over = over  # called when it is
 
 
 class Machine:
-    """Takes jobs by the seconds that they last alone; they end when the others let them. One event loop."""
+    """Takes jobs by the seconds that they last alone; they end when the others let them. One event loop, which is a
+    thread of this machine too."""
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
         self.core_seconds = 0.0  # in which cores were busy
         self._used = 0.0  # cores, since `_at`
-        self._jobs: list[_Job] = []
+        self._jobs: list[Job] = []
         self._at = 0.0  # when `left` was true
         self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = False  # jobs: who hears of it may begin others
+        self.loop = Thread(self)  # where the code of all steps runs
 
-    async def work(
-        self, seconds: float, threads: int = 1, memory: float = 0.0, engine: Engine | None = None
-    ) -> None:
-        """Occupy `threads` cores for what takes so many seconds alone; `memory` is the share of them in which
-        it waits for memory and not for arithmetic (0 to 1). Jobs of one `engine` occupy its threads together."""
-        if seconds <= 0.0:
-            return
-        loop = self._loop = asyncio.get_running_loop()
-        job = _Job(seconds, min(threads, self.shared.cores), memory, engine, loop.create_future())
+    def begin(
+        self,
+        seconds: float,
+        over: Callable[[], object],
+        threads: int = 1,
+        memory: float = 0.0,
+        engine: Engine | None = None,
+    ) -> Job:
+        """Occupy `threads` cores for what takes so many seconds alone, and call back; `memory` is the share of them
+        in which it waits for memory and not for arithmetic (0 to 1). Jobs of one `engine` occupy its threads
+        together."""
+        loop = asyncio.get_running_loop()
+        job = Job(seconds, min(threads, self.shared.cores), memory, engine, over)
         self._advance(loop.time())
         self._jobs.append(job)
         if engine is not None:
             engine.running += 1
-        self._retime(loop)
+        if not self._ending:
+            self._retime(loop)
+        return job
+
+    def stop(self, job: Job) -> None:
+        """Who waited for it left: what runs gives its part back."""
+        if job in self._jobs:
+            loop = asyncio.get_running_loop()
+            self._advance(loop.time())
+            self._jobs.remove(job)
+            if job.engine is not None:
+                job.engine.running -= 1
+            self._retime(loop)
+
+    async def work(
+        self, seconds: float, threads: int = 1, memory: float = 0.0, engine: Engine | None = None
+    ) -> None:
+        """As `begin`, awaited."""
+        if seconds <= 0.0 or self._passed(seconds, threads, memory, engine):
+            return
+        done = asyncio.get_running_loop().create_future()
+        job = self.begin(seconds, partial(_settle, done), threads, memory, engine)
         try:
-            await job.done
+            await done
         except BaseException:
-            if job in self._jobs:
-                self._advance(loop.time())
-                self._jobs.remove(job)
-                if engine is not None:
-                    engine.running -= 1
-                self._retime(loop)
+            self.stop(job)
             raise
+
+    def _passed(self, seconds: float, threads: int, memory: float, engine: Engine | None) -> bool:
+        """Let the time of a job that meets nobody pass at once, where nothing else can happen before its end."""
+        loop = asyncio.get_running_loop()
+        meets = self._jobs and (memory > 0.0 or engine or self._used + threads > self.shared.cores)
+        if meets or self._ending or not isinstance(loop, VirtualLoop) or not loop.skips(seconds):
+            return False
+        self._advance(loop.time())
+        self.core_seconds += seconds * min(threads, self.shared.cores)
+        return True
 
     @property
     def busy(self) -> int:
@@ -113,10 +155,12 @@ class Machine:
         return len(self._jobs)
 
     def _advance(self, now: float) -> None:
-        passed, self._at = now - self._at, now
-        self.core_seconds += passed * self._used
-        for job in self._jobs:
-            job.left -= passed * job.speed
+        passed = now - self._at
+        if passed:
+            self._at = now
+            self.core_seconds += passed * self._used
+            for job in self._jobs:
+                job.left -= passed * job.speed
 
     def _retime(self, loop: asyncio.AbstractEventLoop) -> None:
         """After a change: how fast each goes, and when the first will be done."""
@@ -124,8 +168,13 @@ class Machine:
         if not jobs:
             self._used = 0.0
             return
-        self._share()
-        due = self._at + min([job.left / job.speed for job in jobs])
+        if len(jobs) == 1:
+            job = jobs[0]
+            job.speed, self._used = 1.0, job.threads
+            due = self._at + job.left
+        else:
+            self._share()
+            due = self._at + min([job.left / job.speed for job in jobs])
         timer = self._timer
         if timer is not None:
             if timer.when() <= due:
@@ -135,9 +184,6 @@ class Machine:
 
     def _share(self) -> None:
         jobs, shared = self._jobs, self.shared
-        if len(jobs) == 1:
-            jobs[0].speed, self._used = 1.0, jobs[0].threads
-            return
         threads, wanted = 0.0, 0.0
         for job in jobs:
             own = job.threads / job.engine.running if job.engine is not None else job.threads
@@ -145,8 +191,7 @@ class Machine:
             wanted += job.memory * own
         part = min(1.0, shared.cores / threads)
         self._used = min(threads, shared.cores)
-        wanted *= part
-        stretch = self._stretch(wanted)
+        stretch = self._stretch(wanted * part)
         for job in jobs:
             slow = 1.0 - job.memory + job.memory * stretch
             if part < 1.0 and job.threads > 1:
@@ -163,11 +208,56 @@ class Machine:
         self._timer = None
         self._advance(loop.time())
         over = [job for job in self._jobs if job.left <= _DONE + 1e-9 * job.speed]
-        if over:
-            self._jobs = [job for job in self._jobs if job.left > _DONE + 1e-9 * job.speed]
+        self._ending = True
+        for job in over:
+            self._jobs.remove(job)
+            if job.engine is not None:
+                job.engine.running -= 1
+        try:
             for job in over:
-                if job.engine is not None:
-                    job.engine.running -= 1
-                if not job.done.done():
-                    job.done.set_result(None)
-        self._retime(loop)
+                job.over()
+        finally:
+            self._ending = False
+            self._retime(loop)
+
+
+class Thread:
+    """Does one thing after the other, on one core: an event loop, and whatever holds the interpreter's lock."""
+
+    __slots__ = ("_busy", "_machine", "_waiting")
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._busy = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def work(self, seconds: float) -> None:
+        """Wait for one's turn, and take so long."""
+        if self._busy:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except BaseException:
+                if not turn.cancelled():
+                    self._next()  # it came as who waited left
+                raise
+        self._busy = True
+        try:
+            await self._machine.work(seconds)
+        finally:
+            self._next()
+
+    def _next(self) -> None:
+        self._busy = False
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._busy = True
+                turn.set_result(None)
+                return
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

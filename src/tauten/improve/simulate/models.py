@@ -7,7 +7,6 @@ weight, times how much slower than that cost its members were when they were rec
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
@@ -50,14 +49,14 @@ class TapedBackend:
     def weight(self, item: Event) -> float:
         return item.weight
 
-    async def spend(self, items: Sequence[Event]) -> None:
-        """Take as long as a run of these items does."""
+    def spend(self, items: Sequence[Event], over: Callable[[], object]) -> None:
+        """Take as long as a run of these items does, and call back."""
         cost, total, slow = self.cost, 0.0, 0.0
         for item in items:
             total += item.weight
             slow += item.weight * item.slow
         seconds = cost.drawn(total, self.draws.random()) * (slow / total if total else 1.0)
-        await self.machine.work(seconds, cost.threads, cost.memory)
+        self.machine.begin(seconds, over, cost.threads, cost.memory)
 
     def answer(self, items: Sequence[Event]) -> list[Any]:
         return [None] * len(items)
@@ -145,6 +144,6 @@ class Spending:
     def __call__(self) -> None:
         return
 
-    def spend(self) -> asyncio.Task[None]:
-        """Begin to take the time."""
-        return asyncio.get_running_loop().create_task(self.machine.work(self.seconds))
+    def spend(self, over: Callable[[], object]) -> None:
+        """Take the time, and call back."""
+        self.machine.begin(self.seconds, over)

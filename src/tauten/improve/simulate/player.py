@@ -30,7 +30,7 @@ from tauten.run.request import Asked, Request
 from tauten.run.siblings import cancel_all
 from tauten.run.visits import base_name
 
-CARRIED_S = 0.0002  # of a step's own code: shorter pieces are added up, each would cost more than it is worth
+GAP_S = 0.0002  # between what is given at once and what is not: a step prepares one item after the other
 _CONTEXT = "_context"  # no input of a stage is called so
 _PROMPT = "p" * (1 << 20)  # what streams are said to read: only its length matters
 
@@ -38,12 +38,23 @@ _PROMPT = "p" * (1 << 20)  # what streams are said to read: only its length matt
 class Played(Request):
     """A request that does on a machine what a tape says."""
 
-    __slots__ = ("machine", "tape")
+    __slots__ = ("carried_s", "machine", "tape")
 
     def __init__(self, tape: Tape, machine: Machine, clock: Clock, **fields: Any) -> None:
         super().__init__(clock, **fields)
         self.tape = tape
         self.machine = machine
+        self.carried_s = 0.0  # of its steps' own code, that is due: too short to be played by itself
+
+    async def own(self, seconds: float, held: float) -> None:
+        """Let the code of a step take so long: a share of it holds the event loop, in the rest it waits."""
+        self.carried_s = seconds = self.carried_s + seconds
+        if seconds > self.tape.short_s:
+            self.carried_s = 0.0
+            if held > 0.0:
+                await self.machine.loop.work(seconds * held)
+            if held < 1.0:
+                await asyncio.sleep(seconds * (1.0 - held))
 
 
 def played(graph: Graph) -> Graph:
@@ -71,12 +82,14 @@ async def _play(*, _context: StepContext, **inputs: Any) -> Any:
     request = _request(context)
     visit = request.tape.visits.get(context.name)
     if visit is not None:
-        own, reading = _Own(request.machine), _Reading(inputs)
+        held, reading = visit.held, _Reading(inputs)
         for level in visit.levels:
-            await reading.until(level.needs)
-            await own.spend(level.gap_s)
-            await _ask(context, level.chains)
-        await own.spend(visit.tail_s, last=True)
+            if level.needs:
+                await reading.until(level.needs)
+            await request.own(level.gap_s, held)
+            if level.chains:
+                await _ask(context, level.chains, held)
+        await request.own(visit.tail_s, held)
     return _value(request.tape, context.name)
 
 
@@ -87,35 +100,20 @@ async def _stream(*, _context: StepContext, **inputs: Any) -> AsyncIterator[Any]
     visit = request.tape.visits.get(context.name)
     if visit is None:
         return
-    own, reading, given = _Own(request.machine), _Reading(inputs), 0
+    held, reading, given = visit.held, _Reading(inputs), 0
     for level in visit.levels:
-        await reading.until(level.needs)
-        await own.spend(level.gap_s)
-        await _ask(context, [chain for chain in level.chains if not chain[0].stream])
+        if level.needs:
+            await reading.until(level.needs)
+        await request.own(level.gap_s, held)
+        await _ask(context, [chain for chain in level.chains if not chain[0].stream], held)
         for chain in level.chains:
             if chain[0].stream:
                 async for _ in _streamed(context, chain[0]):
                     yield (given := given + 1)
-                await _follow(context, chain[1:])
+                await _follow(context, chain[1:], held)
         if level.gives:
             yield (given := given + 1)
-    await own.spend(visit.tail_s, last=True)
-
-
-class _Own:
-    """A step's own code: it runs on the event loop, one core."""
-
-    __slots__ = ("carried_s", "machine")
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.carried_s = 0.0
-
-    async def spend(self, seconds: float, *, last: bool = False) -> None:
-        self.carried_s += seconds
-        if self.carried_s > CARRIED_S or (last and self.carried_s > 0.0):
-            seconds, self.carried_s = self.carried_s, 0.0
-            await self.machine.work(seconds)
+    await request.own(visit.tail_s, held)
 
 
 class _Reading:
@@ -127,8 +125,6 @@ class _Reading:
         self.streams = [aiter(value) for value in inputs.values() if hasattr(value, "__aiter__")]
 
     async def until(self, part: Part) -> None:
-        if not part:
-            return
         for stream in self.streams:
             if part == "first":
                 await anext(stream, None)
@@ -153,17 +149,17 @@ def _value(tape: Tape, visit: str) -> Any:
     return value[index] if index < len(value) else None
 
 
-async def _ask(context: StepContext, chains: Sequence[Sequence[Event]]) -> None:
+async def _ask(context: StepContext, chains: Sequence[Sequence[Event]], held: float) -> None:
     """Go all of these ways side by side, and wait until all are over."""
     if len(chains) < 2:
         for chain in chains:
-            await _follow(context, chain)
+            await _follow(context, chain, held)
         return
     asked, longer = _Together(context), []
     try:
         for chain in chains:
             if not asked.submit(chain):
-                longer.append(asyncio.ensure_future(_follow(context, chain)))
+                longer.append(asyncio.ensure_future(_follow(context, chain, held)))
         await asked.over()
         for task in longer:
             await task
@@ -173,10 +169,11 @@ async def _ask(context: StepContext, chains: Sequence[Sequence[Event]]) -> None:
         raise
 
 
-async def _follow(context: StepContext, chain: Sequence[Event]) -> None:
-    own = _Own(_request(context).machine)
+async def _follow(context: StepContext, chain: Sequence[Event], held: float) -> None:
+    request = _request(context)
     for event in chain:
-        await own.spend(event.gap_s)
+        if event.gap_s:
+            await request.own(event.gap_s, held)
         await _one(context, event)
 
 
@@ -218,7 +215,7 @@ class _Together:
         batches."""
         context, event = self.context, chain[0]
         place = context.bound.deployments.get(event.role)
-        alone = len(chain) == 1 and event.gap_s <= CARRIED_S
+        alone = len(chain) == 1 and event.gap_s <= GAP_S
         if not alone or event.stream or not isinstance(place, Deployment):
             return False
         waiter = _Waiter(self)

@@ -20,6 +20,7 @@ from tauten.clock import run_virtual
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import PlanError, TautenError
+from tauten.improve.simulate.coarse import coarse
 from tauten.improve.simulate.library import Library
 from tauten.improve.simulate.machine import Machine, Shared
 from tauten.improve.simulate.models import TapedDeployments
@@ -135,7 +136,7 @@ class _Run:
         assert graph is not None  # the simulator looked
         self.lowered, arrivals = lower(graph, self.plan), list(arrivals)
         for id in dict.fromkeys(id for _, id in arrivals):
-            self.tapes[id] = self.library.tape(id, self.lowered)
+            self.tapes[id] = coarse(self.library.tape(id, self.lowered))
         workflow = copy.copy(self.workflow)
         workflow.graph = played(graph)
         deployments = TapedDeployments(

@@ -9,10 +9,12 @@ their first and their last increment.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from tauten.plan.lower import Lowered, Step
 from tauten.run.trace import VISIT, Invocation, Trace
@@ -54,6 +56,12 @@ class Visit(msgspec.Struct, frozen=True):
 
     levels: tuple[Level, ...]
     tail_s: float = 0.0  # its own code after the last level
+    held: float = 1.0  # share of its own code in which the event loop does nothing else; in the rest it waits
+
+    def own_s(self) -> float:
+        """Seconds of its own code."""
+        gaps = sum(event.gap_s for event in self.events()) + sum(level.gap_s for level in self.levels)
+        return gaps + self.tail_s
 
     def events(self) -> Iterator[Event]:
         """All that it asks for."""
@@ -69,14 +77,24 @@ class Tape(msgspec.Struct, frozen=True):
     values: Mapping[str, Any]
     seconds: float  # that it took when it was recorded
     first_s: float
+    short_s: float = 0.0  # pieces of own code are added up to this
 
 
 def tape(
-    id: str, inputs: Mapping[str, Any], trace: Trace, lowered: Lowered, values: Mapping[str, Any]
+    id: str,
+    inputs: Mapping[str, Any],
+    trace: Trace,
+    lowered: Lowered,
+    values: Mapping[str, Any],
+    loop_s: float = math.inf,
 ) -> Tape:
-    """The tape of a finished request of a drawn workflow; `values` are its steps' results."""
+    """The tape of a finished request of a drawn workflow; `values` are its steps' results. `loop_s` is what the event
+    loop's thread has computed for it: what its steps' own code took beyond that they waited for something."""
     reader = _Reader(trace, lowered)
     visits = {name: reader.visit(name) for name in reader.stays}
+    own_s = sum(visit.own_s() for visit in visits.values())
+    if own_s > loop_s:
+        visits = {name: replace(visit, held=loop_s / own_s) for name, visit in visits.items()}
     first = trace.end if trace.first_output is None else trace.first_output
     return Tape(id, inputs, visits, values, trace.end - trace.start, first - trace.start)
 
@@ -209,7 +227,7 @@ def _chains(together: Sequence[tuple[Invocation, Event]]) -> tuple[tuple[Event, 
         else:
             index, back, events = len(chains), began, []
             chains.append((back, events))
-        events.append(msgspec.structs.replace(event, gap_s=max(0.0, call.asked - back)))
+        events.append(replace(event, gap_s=max(0.0, call.asked - back)))
         chains[index] = (call.back, events)
     return tuple(tuple(events) for _, events in chains)
 

@@ -33,7 +33,7 @@ class Quicker(Library):
 
 
 def _visit(visit: Visit, part: float) -> Visit:
-    return Visit(tuple(_level(level, part) for level in visit.levels), visit.tail_s * part)
+    return Visit(tuple(_level(level, part) for level in visit.levels), visit.tail_s * part, visit.held)
 
 
 def _level(level: Level, part: float) -> Level:

@@ -343,8 +343,8 @@ class Deployment(Batching):
         replicas, self._replicas, self._idle = self._replicas, [], []
         for replica in replicas:
             replica.closed = True
-            if replica.simulating is not None:
-                await asyncio.wait([replica.simulating])
+            if replica.virtual is not None:
+                await replica.virtual.quiet()
             replica.close()
         until = self.clock() + CLOSE_S
         for replica in replicas:

@@ -16,6 +16,7 @@ from tauten.errors import BackendError, TautenError
 from tauten.run.contracts import BatchBackend
 from tauten.run.deploy.job import LEFT, Job
 from tauten.run.deploy.scheduling import halves
+from tauten.run.deploy.virtual_thread import VirtualThread
 from tauten.run.workers import wake
 
 REOPEN_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # pauses before a dead backend is opened again; the last one goes on
@@ -56,7 +57,6 @@ class Replica:
         # one bound to processors runs there only
         self.inline = getattr(self.backend, "inline", False) and not cpus
         self.loop = asyncio.get_running_loop()
-        self.virtual = isinstance(self.loop, VirtualLoop)
         self.batches: SimpleQueue[tuple[list[Job], Ahead | None] | None] = SimpleQueue()
         self.ahead: SimpleQueue[list[Job] | None] = SimpleQueue()
         self.held: list[list[Job]] = []  # batches given to it, the running one first
@@ -64,7 +64,12 @@ class Replica:
         self.bisected = 0
         self.kept = False  # back: its deployment gives it nothing
         self.dead = self.closed = False
-        self.simulating: asyncio.Task[None] | None = None
+        retry_s = REOPEN_S[-1]
+        self.virtual = (
+            VirtualThread(self, owner.clock, self.loop, retry_s)
+            if isinstance(self.loop, VirtualLoop)
+            else None
+        )
         name = f"tauten-{owner.label}-{index}"
         self.threads = [threading.Thread(target=self._serve, name=name, daemon=True)]
         self._stop = threading.Event()
@@ -75,7 +80,7 @@ class Replica:
 
     def open(self) -> None:
         """Begin to load; the owner is told when it is done."""
-        if self.virtual:
+        if self.virtual is not None:
             try:
                 self.backend.open()
             except BaseException as error:  # noqa: BLE001  # handed to the task that opens the plan
@@ -90,8 +95,8 @@ class Replica:
         self.held.append(batch)
         with self._turn:
             self._waiting.append(batch)
-        if self.virtual:
-            self.simulating = self.loop.create_task(self._simulate(batch, self.simulating))
+        if self.virtual is not None:
+            self.virtual.put(batch)
         elif len(self.held) > 1:
             if len(self.threads) == 1:
                 feeder = threading.Thread(target=self._feed, name=f"{self.threads[0].name}-feed", daemon=True)
@@ -107,7 +112,7 @@ class Replica:
         dead = self._timed(batch, None)
         if dead:
             self.batches.put(_REOPEN)
-        self._finished(batch, dead)
+        self.finished(batch, dead)
 
     # -- the thread -------------------------------------------------------------------------------------------
 
@@ -124,21 +129,21 @@ class Replica:
         self.backend.close()
 
     def _serve_batch(self, batch: list[Job], ahead: Ahead | None) -> bool:
-        if not self._begins(batch):
+        if not self.begins(batch):
             return False
         died = self._timed(batch, ahead)
-        wake(self.loop, lambda: self._finished(batch, died))
+        wake(self.loop, lambda: self.finished(batch, died))
         return died
 
     def _timed(self, batch: list[Job], ahead: Ahead | None) -> bool:
-        """As `_run`. What one item takes of the processor is what it would take on the loop, where a thread's run
+        """As `run`. What one item takes of the processor is what it would take on the loop, where a thread's run
         looks longer: it ends when that has the interpreter again."""
         self._runs += 1
         passed = self._runs > LOOK_ALL and self._runs % LOOK
         if not self.inline or len(batch) > 1 or passed:
-            return self._run(batch, ahead)
+            return self.run(batch, ahead)
         began = time.thread_time()
-        died = self._run(batch, ahead)
+        died = self.run(batch, ahead)
         batch[0].busy_s = time.thread_time() - began
         return died
 
@@ -168,7 +173,7 @@ class Replica:
         except BaseException:  # noqa: BLE001  # it runs unprepared then, and fails as it must
             return None
 
-    def _run(self, batch: list[Job], ahead: Ahead | None) -> bool:
+    def run(self, batch: list[Job], ahead: Ahead | None = None) -> bool:
         """Run a batch, in halves where it fails as a whole; says whether the backend died of it."""
         clock = self.owner.clock
         parts = [batch]
@@ -178,13 +183,22 @@ class Replica:
             ahead = None
             if not part:
                 continue
-            results, death = self._judged(results)
-            parts += self._take(part, results, started, clock(), death is not None)
-            if death is not None:
-                for rest in parts:
-                    self._fill(rest, [death] * len(rest), started, clock())
+            if self.judged(part, results, started, clock(), parts):
                 return True
         return False
+
+    def judged(
+        self, part: list[Job], results: Any, started: float, ended: float, parts: list[list[Job]]
+    ) -> bool:
+        """Keep what a part gave, or put its halves back among the parts to run; says whether the backend died of it:
+        then the other parts have failed, too."""
+        results, death = self._verdict(results)
+        parts += self._take(part, results, started, ended, death is not None)
+        if death is None:
+            return False
+        for rest in parts:
+            self._fill(rest, [death] * len(rest), started, ended)
+        return True
 
     def _computed(self, part: list[Job], ahead: Ahead | None) -> tuple[list[Job], Any]:
         """Those of a part that somebody waits for as it begins, and what the backend gives for them, or the
@@ -193,7 +207,7 @@ class Replica:
         members = part
         try:
             with self._turn:  # whoever leaves later leaves a run
-                members = self._running = self._staying(part)
+                members = self._running = self.staying(part)
                 if members and self.stops:
                     backend.begin()
             if not members:
@@ -208,7 +222,7 @@ class Replica:
                 self._running = []
 
     @staticmethod
-    def _staying(part: list[Job]) -> list[Job]:
+    def staying(part: list[Job]) -> list[Job]:
         """Those of a part that somebody waits for; of the others nothing is computed."""
         staying: list[Job] = []
         for job in part:
@@ -230,7 +244,7 @@ class Replica:
                     told = {"message": f"stop() of {self.owner.label} raised", "exception": mistake}
                     self.loop.call_exception_handler(told)
 
-    def _judged(self, results: Any) -> tuple[Any, BaseException | None]:
+    def _verdict(self, results: Any) -> tuple[Any, BaseException | None]:
         """The results, and of which failure the backend died, if it did: one that says so by `dead`; where the
         backend itself says so by `alive`, each that the run gave."""
         several = isinstance(results, list | tuple)
@@ -302,54 +316,9 @@ class Replica:
                 job.error = None
                 job.result = result
 
-    # -- virtual time -----------------------------------------------------------------------------------------
-
-    async def _simulate(self, batch: list[Job], before: asyncio.Task[None] | None) -> None:
-        """In virtual time a synthetic backend says how long it would take (`duration`), or takes it, beside others
-        (`spend`); any other takes no time."""
-        if before is not None and not before.done():
-            await asyncio.wait([before])
-        if not self._begins(batch):
-            return
-        backend: Any = self.backend
-        if not (hasattr(backend, "duration") or hasattr(backend, "spend")):
-            dead = self._run(batch, None)
-        else:
-            dead = await self._simulated(backend, batch)
-        self._finished(batch, dead)
-        while dead and not self.closed:
-            dead = not self._reopened()
-            if dead:
-                await asyncio.sleep(REOPEN_S[-1])
-
-    async def _simulated(self, backend: Any, batch: list[Job]) -> bool:
-        clock = self.owner.clock
-        parts = [batch]
-        while parts:
-            part = self._staying(parts.pop())
-            if not part:
-                continue
-            started = clock()
-            items = [job.item for job in part]
-            await (
-                backend.spend(items) if hasattr(backend, "spend") else asyncio.sleep(backend.duration(items))
-            )
-            results: Any
-            try:
-                results = backend.answer(items)
-            except Exception as error:  # noqa: BLE001  # each member's task raises it
-                results = error
-            results, death = self._judged(results)
-            parts += self._take(part, results, started, clock(), death is not None)
-            if death is not None:
-                for rest in parts:
-                    self._fill(rest, [death] * len(rest), started, clock())
-                return True
-        return False
-
     # -- the end of a batch, and of a backend -----------------------------------------------------------------
 
-    def _begins(self, batch: list[Job]) -> bool:
+    def begins(self, batch: list[Job]) -> bool:
         """Whether it is still here to be run; from now on nobody takes it back."""
         with self._turn:
             there = batch in self._waiting
@@ -364,7 +333,7 @@ class Replica:
         self.held = [batch for batch in self.held if batch not in waiting]
         return [job for batch in waiting for job in batch]
 
-    def _finished(self, batch: list[Job], dead: bool) -> None:
+    def finished(self, batch: list[Job], dead: bool) -> None:
         """On the loop."""
         self.held.remove(batch)
         self.dead = self.dead or dead
@@ -381,7 +350,7 @@ class Replica:
                 return True
         return False
 
-    def _reopened(self) -> bool:
+    def reopened(self) -> bool:
         return self._replaced(lambda error: self.owner.opened(self, error))
 
     def _replaced(self, tell: Callable[[BaseException | None], None]) -> bool:
@@ -403,7 +372,7 @@ class Replica:
         """Stop after what it holds."""
         self.closed = True
         self._stop.set()
-        if self.virtual:
+        if self.virtual is not None:
             self.backend.close()
         elif len(self.threads) > 1:
             self.ahead.put(None)  # which hands it on, behind what it still prepares
