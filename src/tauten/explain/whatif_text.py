@@ -119,7 +119,11 @@ def _steps(shown: WhatIf, all_rows: bool) -> str:
 
 def _worth(each: StepWorth) -> str:
     cells = [moves.get(name) for name in ("p50_ms", "p95_ms") for _, moves in each.quicker]
-    return "".join(f"{'-' if cell is None else f'{cell.mid:+.0f}':>{COLUMN}}" for cell in cells)
+    return "".join(f"{'-' if cell is None else _signed(cell.mid):>{COLUMN}}" for cell in cells)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.0f}" if abs(value) >= 0.5 else "0"
 
 
 def probed_text(probed: Sequence[Probed]) -> str:
