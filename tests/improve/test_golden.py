@@ -28,7 +28,9 @@ def test_it_says_what_it_said(strategy: Strategy) -> None:
 @pytest.mark.parametrize("strategy", ORDER, ids=lambda each: str(each.name))
 def test_its_golden_file_shows_proposals_and_refusals(strategy: Strategy) -> None:
     shown = tomllib.loads((GOLDEN / f"{strategy.name}.out.toml").read_text())
-    assert shown.get("proposal") or strategy.name == "preload", "which has no setting: it says why none is needed"
+    assert shown.get("proposal") or strategy.name == "preload", (
+        "which has no setting: it says why none is needed"
+    )
     assert shown["refusal"]
     assert all(each["why"] for each in shown["refusal"])
 

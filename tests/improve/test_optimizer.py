@@ -53,9 +53,8 @@ def test_what_keeps_answers_is_enough_where_the_slo_is_wide() -> None:
     """Hearing takes 30 ms, reading six rows 150: one after another 180, side by side 150."""
     found = usual(WIDE)
     assert found.outcome.answer == "met"
-    taken = [each for each in found.outcome.decisions if each.taken]
-    assert taken[0].strategy == "overlap"
-    assert all(each.answers != "lossy" for each in taken)
+    assert all(each.answers != "lossy" for each in found.outcome.decisions if each.taken)
+    assert found.plan.stage("hear").beside or found.plan.stage("look").beside
     assert found.evidence is None  # nothing that may alter answers was needed
     by_name = {each.name: each for each in found.outcome.candidates}
     naive, chosen = by_name["naive"].alone, by_name["chosen"].alone
@@ -98,7 +97,7 @@ def test_the_plan_file_says_why_and_what_was_measured() -> None:
     text = format_plan(found.plan)
     again = parse_plan(text)
     assert again.content == found.plan.content
-    assert "overlap" in again.stage("hear").why + again.stage("look").why
+    assert "side by side" in again.stage("hear").why + again.stage("look").why
     assert again.result["p95_ms"]["now"] == pytest.approx(150.0, abs=2.0)
     assert again.result["p95_ms"]["predicted"] == pytest.approx(150.0, abs=2.0)
     assert again.rejected

@@ -34,7 +34,7 @@ from tauten.improve.optimizer.undo import ablations, worth
 from tauten.improve.optimizer.written import NAME, written
 from tauten.improve.quality import Evidence
 from tauten.improve.simulate.machine import Shared
-from tauten.improve.situation import Forms, Situation, Strategy
+from tauten.improve.situation import Forms, Proposal, Situation, Strategy
 from tauten.plan.hardware import Hardware, hardware
 from tauten.plan.ledger import Ledger
 from tauten.plan.lower import lower
@@ -141,6 +141,7 @@ class Optimizer:
         search = self._search()
         kept = search.improve(naive, lossy=False)
         easy = self._zero_effort(naive)  # most of it was measured by now
+        kept = self._no_worse(search, naive, kept, easy)
         found, evidence = self._lossy(search, kept)
         plans = {
             "naive": naive,
@@ -169,6 +170,17 @@ class Optimizer:
         """What strategies may see of a plan."""
         facts = TapedFacts(self.learner.library, lower(self.graph, plan))
         return Situation(self.graph, plan, self.here, self.asked.slo, self.asked.rate, facts, self.forms)
+
+    def _no_worse(self, search: Search, naive: Plan, kept: Found, easy: Plan) -> Found:
+        """What takes no effort, and from there on, where a search that had no time found nothing better."""
+        if easy.content == naive.content:
+            return kept
+        why = "the best that takes no effort is better than what the search had found"
+        found = search.instead(
+            kept.plan,
+            Proposal("zero-effort", "one engine and number of threads for all", easy, "equivalent", why),
+        )
+        return kept if found.plan is kept.plan else search.improve(found.plan, lossy=False)
 
     def _zero_effort(self, naive: Plan) -> Plan:
         candidates = zero_effort(self.look(naive))

@@ -169,6 +169,14 @@ class Search:
             plan = self._rounds(plan, lossy=lossy)
         return self._found(plan)
 
+    def instead(self, plan: Plan, other: Proposal) -> Found:
+        """A plan that was made another way, where it is better than the one that was found; all that was taken on
+        the way to that is then taken no more."""
+        if self._best(plan, [other]) is None:
+            return self._found(plan)
+        self.taken = [Taken(self._told(other), plan, other.plan)]
+        return self._found(other.plan)
+
     def take_back(self, why: str) -> Found:
         """The plan before the last change that was taken; it is kept among the tried with the reason."""
         last = self.taken.pop()

@@ -185,7 +185,7 @@ class Library:
         """What has to be measured before a plan can be simulated."""
         for step in lowered.steps:
             if not self._visits.get(visit_key(lowered, step)):
-                if self._works(step):
+                if step.name in self._reached:  # else nobody takes the side that it is on
                     yield Unknown(step)
                 continue
             for role, choice in step.models.items():
@@ -210,10 +210,6 @@ class Library:
             for visit in visits.values()
             for event in visit.events()
         )
-
-    def _works(self, step: Step) -> bool:
-        """Whether a step that was not seen so may be missed: not a control step, nor one on a side that nobody took."""
-        return bool(step.models) or step.view is not None or step.name in self._reached
 
     def costs_under(self, lowered: Lowered) -> Callable[[ModelChoice], Cost | StreamCost]:
         """What runs of the models of a plan take. One that no request came to takes no time; raises PlanError E131
@@ -259,8 +255,8 @@ class Library:
                 id: {name: self._priced(seen.step, step, visit) for name, visit in visits.items()}
                 for id, visits in seen.visits.items()
             }
-        if not self._works(step):
-            return {}
+        if step.name not in self._reached:
+            return {}  # a side that nobody takes, or a control step
         raise PlanError(
             f"step '{step.name}' was not seen as the plan wants it: {key}",
             help=suggest(key, self._visits),

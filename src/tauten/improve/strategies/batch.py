@@ -24,7 +24,7 @@ TOGETHER = (
 HEAD_ROOM = 2.0  # times what a run finds in the mean: arrivals come in crowds
 
 
-class Busy(NamedTuple):
+class Loaded(NamedTuple):
     """One model that a plan's batches and threads could be changed of."""
 
     step: Step
@@ -61,7 +61,7 @@ class Batching:
             yield from self._threads(seen, each)
         yield from self._together(seen, models)
 
-    def _together(self, seen: Situation, models: Sequence[Busy]) -> Iterator[Proposal]:
+    def _together(self, seen: Situation, models: Sequence[Loaded]) -> Iterator[Proposal]:
         """Several models changed at once; each plan once."""
         plans: dict[bytes, tuple[str, Plan]] = {seen.plan.content: ("", seen.plan)}
         if len(models) > 1:
@@ -86,10 +86,10 @@ class Batching:
         for change, plan in [*plans.values()][1:]:
             yield Proposal(self.name, change, plan, "equivalent")
 
-    def _found(self, seen: Situation, each: Busy) -> float:
+    def _found(self, seen: Situation, each: Loaded) -> float:
         return found_by_a_run(each.asks, seen.rate, each.run_s)
 
-    def _batches(self, seen: Situation, each: Busy) -> Iterator[Proposal | Refusal]:
+    def _batches(self, seen: Situation, each: Loaded) -> Iterator[Proposal | Refusal]:
         what, found = label(each.step, each.role), self._found(seen, each)
         if found < FILLED:
             yield Refusal(
@@ -106,7 +106,7 @@ class Batching:
                 yield Proposal(self.name, f"{what} in batches of {most}", plan, "equivalent")
             most *= 2
 
-    def _threads(self, seen: Situation, each: Busy) -> Iterator[Proposal]:
+    def _threads(self, seen: Situation, each: Loaded) -> Iterator[Proposal]:
         what = label(each.step, each.role)
         for threads, replicas in splits(seen.hardware.cores):
             if (threads, replicas) == (each.choice.threads, each.choice.replicas):
@@ -117,21 +117,21 @@ class Batching:
             yield Proposal(self.name, change, plan, "equivalent")
 
 
-def _models(seen: Situation) -> Iterator[Busy]:
+def _models(seen: Situation) -> Iterator[Loaded]:
     for step, role, choice in seen.models():
         run_s = 0.0 if batches_itself(choice.backend) else seen.facts.run_s(step.name, role)
         if run_s:
-            yield Busy(step, role, choice, seen.facts.asks(step.name, role), run_s)
+            yield Loaded(step, role, choice, seen.facts.asks(step.name, role), run_s)
 
 
-def _on(plan: Plan, each: Busy, threads: int) -> Plan:
+def _on(plan: Plan, each: Loaded, threads: int) -> Plan:
     """On so many threads, once; as it is where it does that."""
     if (each.choice.threads, each.choice.replicas) == (threads, 1):
         return plan
     return with_choice(plan, each.step, each.role, threads=threads, replicas=1)
 
 
-def _apart(seen: Situation, one: Busy, other: Busy) -> list[tuple[str, str]]:
+def _apart(seen: Situation, one: Loaded, other: Loaded) -> list[tuple[str, str]]:
     """The pair of their stages, where neither needs the other's result."""
     wanted = {one.step.name, other.step.name}
     return [pair for pair in independent(seen.lowered) if set(pair) == wanted]
