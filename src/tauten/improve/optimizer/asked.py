@@ -102,9 +102,12 @@ class Asked:
         """Seconds of cores that visits keep busy: their own code, and the threads of what they ask for; members of
         a map share batches."""
         own_s = sum(
-            visit.tail_s
-            + sum(level.gap_s for level in visit.levels)
-            + sum(each.gap_s for each in visit.events())
+            visit.held
+            * (
+                visit.tail_s
+                + sum(level.gap_s for level in visit.levels)
+                + sum(each.gap_s for each in visit.events())
+            )
             for visit in visits
         )
         levels = [list(level.chains) for visit in visits for level in visit.levels]
