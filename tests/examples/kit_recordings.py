@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from tauten.describe.passages import Chunk
 from tauten.examples.help_desk.manual import NAME, ensure_manual
@@ -31,10 +32,10 @@ def digest(items: Iterable[Item]) -> str:
 def digest_elsewhere(module: str) -> str:
     """The digest of a recording in a process whose sets and dicts are ordered by another seed."""
     code = f"from examples.kit_recordings import digest\nfrom {module} import recording\nprint(digest(recording()))"
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    tests = str(Path(__file__).parents[1])  # not this process's own path: other tests put folders there
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": tests}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 

@@ -128,7 +128,7 @@ def test_a_miss_shows_the_gap_first() -> None:
     words = Page(text).words
     assert "transcribe alone would have to take 180 ms instead of 265 ms" in words
     assert "41 tokens, one after another, at the bandwidth of the memory" in words
-    assert "The search was interrupted" in words
+    assert "There was no time to look at everything" in words
 
 
 def test_without_waterfalls_there_is_no_such_part() -> None:

@@ -132,6 +132,7 @@ class Client:
             tasks.append(loop.create_task(self.one()))
         await asyncio.gather(*tasks)
         serving.cancel()
+        await asyncio.wait([serving])
 
 
 def loaded(times: float, seconds: float = 12.0, *, pauses: bool = False, **server: bool) -> Client:

@@ -111,11 +111,11 @@ class Gate:
     # -- confirming -------------------------------------------------------------------------------------------
 
     def confirmed(self, before: Plan, after: Plan, candidates: int) -> Evidence:
-        """The one look at the items that nothing was chosen by; corrected for how many candidates take it."""
+        """A look at the items that nothing was chosen by; corrected for how many candidates may take one."""
         ids = self.halves.confirmation
         old, new = self.scores(before, ids), self.scores(after, ids)
         was, now = _numbers(old), _numbers(new)
-        level = 1.0 - (1.0 - CONFIDENCE) / max(1, candidates)  # Bonferroni: they are asked one after another
+        level = 1.0 - (1.0 - CONFIDENCE) / max(1, candidates)  # Bonferroni: one of them is taken
         topics = self._topics(ids)
         verdict = compare(was, now, self.allowed_loss, level, clusters=topics, seed=self.seed)
         hashes = {id: (old[id].answer, new[id].answer) for id in ids}

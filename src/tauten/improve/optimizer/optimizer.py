@@ -194,10 +194,12 @@ class Optimizer:
         self.gate.before = kept.plan
         taken = len(search.taken)
         found = search.improve(kept.plan, lossy=True)
-        tries = 0
+        most = len(search.taken) - taken  # looks at the confirmation that there may be
         while len(search.taken) > taken:
-            tries += 1
-            evidence = self.gate.confirmed(kept.plan, found.plan, tries)
+            if not self.more():
+                found = search.take_back("there was no time left to confirm that no answer suffers")
+                continue
+            evidence = self.gate.confirmed(kept.plan, found.plan, most)
             if evidence.verdict.decision == "accept":
                 return found, evidence
             found = search.take_back(str(evidence.verdict))

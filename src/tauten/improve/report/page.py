@@ -61,7 +61,11 @@ def _said(text: str, kind: str = "") -> str:
 
 def _hero(found: Optimized) -> str:
     pill = f'<span class="pill {KINDS[found.answer]}">{MARKS[found.answer]} {escape(summary.ANSWERS[found.answer])}</span>'
-    early = "The search was interrupted: this is the best plan until then." if found.interrupted else ""
+    early = (
+        "There was no time to look at everything: the same command goes on from here."
+        if found.interrupted
+        else ""
+    )
     return "".join(
         [
             f'<header><p class="eyebrow">Tauten · optimize</p><h1>{escape(found.workflow)}</h1>',

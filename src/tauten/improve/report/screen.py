@@ -38,7 +38,7 @@ def _header(found: Optimized) -> str:
     lines = [f" {found.workflow}   {word.upper() if found.answer == 'missed' else word}"]
     lines.append(" " + "   ".join(summary.about(found)))
     if found.interrupted:
-        lines.append(" The search was interrupted: this is the best plan until then.")
+        lines.append(" There was no time to look at everything: the same command goes on from here.")
     return "\n".join([*lines, *(f"   {why}" for why in found.why)])
 
 

@@ -152,33 +152,23 @@ class _Run:
         return Simulated(self.plan.id, self.done, spent, self.machine.core_seconds, batches)
 
     async def _drive(self, arrivals: Arrivals, loop: asyncio.AbstractEventLoop) -> None:
-        """Open loop: a request comes when it is due, whatever became of those before.
-
-        A recorded request that comes again stands for another of its like: caches that would know it are emptied,
-        so that they find as often as the recording repeats itself, and no more often.
-        """
-        begun, running, known = loop.time(), set(), set[str]()
-        for at_s, id in arrivals:
-            left_s = begun + at_s - loop.time()
-            if left_s > 0.0:
-                await asyncio.sleep(left_s)
-            if id in known:
-                known.clear()
-                await self.engine.deployments.caches.clear()
-            known.add(id)
-            task = loop.create_task(self._one(id, at_s, loop))
-            running.add(task)
-            task.add_done_callback(running.discard)
-        while running:
-            await asyncio.wait(running)
+        """Open loop: a request comes when it is due, whatever became of those before. A bug in one ends them all."""
+        begun = loop.time()
+        try:
+            async with asyncio.TaskGroup() as running:
+                for at_s, id in arrivals:
+                    left_s = begun + at_s - loop.time()
+                    if left_s > 0.0:
+                        await asyncio.sleep(left_s)
+                    running.create_task(self._one(id, at_s, loop))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
 
     async def _one(self, id: str, at_s: float, loop: asyncio.AbstractEventLoop) -> None:
         tape, slo, error = self.tapes[id], self.slo, ""
         aim = aim_of(slo) if slo is not None else ANY_TIME
         request = Played(tape, self.machine, loop.time, aim=aim)
-        request.partition = str(
-            self.sent[id]
-        )  # a recording that begins anew stands for other requests like it
+        request.partition = str(self.sent[id])  # one that comes again stands for another of its like
         self.sent[id] += 1
         if slo is not None:
             request.deadline = request.start + budget_of(slo)
