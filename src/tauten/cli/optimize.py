@@ -17,8 +17,9 @@ from tauten.cli.output import check_outputs, write_output
 from tauten.cli.target import load_workflow
 from tauten.describe.slo import Slo, parse_slo
 from tauten.describe.workflow import Workflow
-from tauten.errors import InputError, PlanError
+from tauten.errors import InputError
 from tauten.improve.compress.forms import StoredForms
+from tauten.improve.drawn import drawn
 from tauten.improve.labelled import clusters, labelled, metric_of, open_recording
 from tauten.improve.measuring.stages import PEAKS_FILE, machine_peaks
 from tauten.improve.optimizer.journal import Journal, Remembered
@@ -136,12 +137,7 @@ def _optimizer(
     fresh: bool,
     progress: Progress,
 ) -> Optimizer:
-    if workflow.graph is None:
-        raise PlanError(
-            f"'{workflow.name}' is an `async def` workflow: its order is only known as it runs",
-            help="draw it (`def`) where its steps are fixed, or tune its stages by hand and compare plans",
-            code="E132",
-        )
+    graph = drawn(workflow)
     metric = metric_of(workflow)
     judged = labelled(kept) if metric is not None else []
     chosen = evenly(list(kept), count)
@@ -150,7 +146,7 @@ def _optimizer(
     return Optimizer(
         workflow,
         [(item.id, workflow.bind(**item.inputs)) for item in chosen],
-        Remembered(testbed, journal, workflow.graph),
+        Remembered(testbed, journal, graph),
         strategies,
         asked,
         labelled=[item.id for item in judged],
@@ -176,9 +172,8 @@ def journal_of(
     workflow: Workflow[..., Any], kept: Recording, chosen: Sequence[Item], *, fresh: bool = False
 ) -> Journal:
     """What an earlier search for the same workflow, requests and machine has measured."""
-    assert workflow.graph is not None  # checked before
     identity = [
-        workflow.graph.hash,
+        drawn(workflow).hash,
         kept.name,
         [item.id for item in chosen],
         msgspec.to_builtins(hardware()),

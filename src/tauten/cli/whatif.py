@@ -24,6 +24,7 @@ from tauten.explain.whatif import WhatIf
 from tauten.explain.whatif_page import whatif_html
 from tauten.explain.whatif_text import whatif_text
 from tauten.improve.compress.forms import StoredForms
+from tauten.improve.drawn import drawn
 from tauten.improve.labelled import open_recording
 from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
@@ -33,7 +34,7 @@ from tauten.improve.optimizer.testbed import Testbed
 from tauten.improve.recording import Item, Recording
 from tauten.improve.simulate.simulator import Done
 from tauten.improve.whatif.awaited import Awaited
-from tauten.improve.whatif.question import Question, Terms, drawn
+from tauten.improve.whatif.question import Question, Terms
 from tauten.improve.whatif.scored import scored
 from tauten.models.store import Store
 from tauten.plan.hardware import hardware

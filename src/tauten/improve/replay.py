@@ -158,7 +158,7 @@ async def serve_one(engine: Engine, plan: str, id: str, inputs: Mapping[str, Any
 
 def step_key(lowered: Lowered, step: Step) -> Key:
     """How a step was run, as measurements are keyed: what it is (kind, ports, upstream), then its settings."""
-    stage = lowered.graph.stages[step.name if step.view is None else step.name.rpartition(".")[0]]
+    stage = lowered.graph.stages[step.stage]
     chosen = [choice for choice in step.models.values() if choice.backend]
     settings = " ".join(f"{key}={_spelled(value)}" for key, value in sorted(step.plan.settings.items()))
     view = step.view.name if step.view is not None else ""

@@ -48,6 +48,11 @@ class Step:
         return self.kind is not None and self.kind.streams and not self.control
 
     @property
+    def stage(self) -> str:
+        """The stage that it belongs to: its own, or the one that it decodes for."""
+        return self.name if self.view is None else self.name.rpartition(".")[0]
+
+    @property
     def upstream(self) -> tuple[str, ...]:
         """Names of the steps it waits for, those of its sides included."""
         return tuple(dict.fromkeys(name for source in self.inputs.values() for name in stages_in(source)))
@@ -394,12 +399,8 @@ def _needed(name: str, steps: dict[str, Step], owners: dict[str, str], owner: st
 
 
 def _beside(one: Step, other: Step, plan: Plan) -> bool:
-    a, b = _stage_of(one), _stage_of(other)
+    a, b = one.stage, other.stage
     return b in plan.stage(a).beside or a in plan.stage(b).beside
-
-
-def _stage_of(step: Step) -> str:
-    return step.name.rsplit(".", 1)[0] if step.view is not None else step.name
 
 
 def _cut(names: list[str], steps: dict[str, Step], before: dict[str, set[str]]) -> Program:

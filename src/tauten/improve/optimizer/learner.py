@@ -16,7 +16,7 @@ import msgspec
 from tauten.describe.graph import Graph
 from tauten.errors import TautenError
 from tauten.improve.optimizer.testbed import Items, Testbed, Together
-from tauten.improve.simulate.library import Library, cost_key, stage_name
+from tauten.improve.simulate.library import Library, cost_key
 from tauten.plan.lower import Lowered, Step, lower
 from tauten.plan.plan import Plan, StagePlan
 
@@ -70,7 +70,7 @@ class Learner:
             for unknown in self.library.unknown(lower(self.graph, plan)):
                 if unknown.role:
                     continue
-                stage = stage_name(unknown.step)
+                stage = unknown.step.stage
                 settings = msgspec.structs.replace(plan.stage(stage), beside=(), why="", locked=False)
                 key = _spelled(stage, settings)
                 if key not in self._failed:

@@ -13,6 +13,7 @@ import msgspec
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
+from tauten.improve.drawn import drawn
 from tauten.improve.labelled import score
 from tauten.improve.load.bench import Bencher, Side
 from tauten.improve.load.result import Run
@@ -54,9 +55,8 @@ class LiveTestbed:
         *,
         say: Say = lambda text: None,
     ) -> None:
-        assert workflow.graph is not None  # the optimizer looked
         self.workflow = workflow
-        self.graph = workflow.graph
+        self.graph = drawn(workflow)
         self.recorded = {item.id: item for item in recorded}
         self.metric = metric
         self.say = say

@@ -18,6 +18,7 @@ from tauten.clock import Clock, real
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
+from tauten.improve.drawn import drawn
 from tauten.improve.optimizer.baseline import zero_effort
 from tauten.improve.optimizer.facts import TapedFacts
 from tauten.improve.optimizer.finals import Finals, Played, distinct, figures_of_run, intervals_of
@@ -91,15 +92,9 @@ class Optimizer:
         say: Say = lambda text: None,
         best: Say = lambda text: None,
     ) -> None:
-        if workflow.graph is None:
-            raise PlanError(
-                f"'{workflow.name}' is an `async def` workflow: its order is only known as it runs",
-                help="draw it (`def`) where its steps are fixed, or tune its stages by hand and compare plans",
-                code="E132",
-            )
         if not items:
             raise InputError("no request to optimise for", help="give a recording with some", code="E245")
-        self.workflow, self.graph, self.items, self.testbed = workflow, workflow.graph, items, testbed
+        self.workflow, self.graph, self.items, self.testbed = workflow, drawn(workflow), items, testbed
         self.strategies, self.asked, self.recording = strategies, asked, recording
         self.here, self.forms = here or hardware(), forms
         self.record = record or Record(Ledger(), self.here)  # of past predictions: how sure these are

@@ -87,7 +87,7 @@ class Library:
             self.values.setdefault(usual.id, usual.values)
             for name, visit in usual.visits.items():
                 step = steps.get(base_name(name))
-                if step is None or (only is not None and stage_name(step) not in only):
+                if step is None or (only is not None and step.stage not in only):
                     continue
                 others = [
                     other for each in tapes if (other := each.visits.get(name)) and _alike(other, visit)
@@ -286,11 +286,6 @@ class Library:
         now = self.cost(_choice(wanted, event.role))
         assert isinstance(now, Cost)  # streams are only known as they were seen
         return msgspec.structs.replace(event, slow=slow, seconds=slow * now.line(event.total))
-
-
-def stage_name(step: Step) -> str:
-    """The stage that a step belongs to: itself, or the one that it decodes for."""
-    return step.name if step.view is None else step.name.rpartition(".")[0]
 
 
 def visit_key(lowered: Lowered, step: Step) -> str:

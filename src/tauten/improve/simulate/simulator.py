@@ -19,7 +19,8 @@ import msgspec
 from tauten.clock import run_virtual
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
-from tauten.errors import PlanError, TautenError
+from tauten.errors import TautenError
+from tauten.improve.drawn import drawn
 from tauten.improve.simulate.coarse import coarse
 from tauten.improve.simulate.library import Library
 from tauten.improve.simulate.machine import Machine, Shared
@@ -79,12 +80,7 @@ class Simulator:
     """Simulates plans of one workflow by what a library knows of it."""
 
     def __init__(self, workflow: Workflow[..., Any], library: Library, shared: Shared) -> None:
-        if workflow.graph is None:
-            raise PlanError(
-                f"'{workflow.name}' is an `async def` workflow: its order is only known as it runs",
-                help="draw it (`def`) where its steps are fixed, or measure its plans",
-                code="E132",
-            )
+        self.graph = drawn(workflow)
         self.workflow = workflow
         self.library = library
         self.shared = shared
@@ -125,20 +121,18 @@ class _Run:
         self.seed = seed
         self.delays = delays
         self.machine = Machine(simulator.shared)
-        self.workflow = simulator.workflow
+        self.workflow, self.graph = simulator.workflow, simulator.graph
         self.tapes: dict[str, Tape] = {}
         self.done: list[Done] = []
         self.sent: Counter[str] = Counter()
 
     async def main(self, arrivals: Arrivals) -> Simulated:
         loop = asyncio.get_running_loop()
-        graph = self.workflow.graph
-        assert graph is not None  # the simulator looked
-        self.lowered, arrivals = lower(graph, self.plan), list(arrivals)
+        self.lowered, arrivals = lower(self.graph, self.plan), list(arrivals)
         for id in dict.fromkeys(id for _, id in arrivals):
             self.tapes[id] = coarse(self.library.tape(id, self.lowered))
         workflow = copy.copy(self.workflow)
-        workflow.graph = played(graph)
+        workflow.graph = played(self.graph)
         deployments = TapedDeployments(
             self.library.costs_under(self.lowered), self.machine, loop.time, self.seed
         )

@@ -41,7 +41,7 @@ class Caching:
 
 def _may(seen: Situation, step: Step) -> bool:
     """Whether a step could have a cache that it has not: its stage is free, and equal inputs give equal results."""
-    name = _stage(step)
+    name = step.stage
     stage, chosen = seen.graph.stages[name], seen.plan.stage(name)
     if chosen.locked or chosen.cache or (step.view is not None and chosen.cache_view):
         return False
@@ -66,8 +66,4 @@ def _why_not(found: Repeated, works_s: float) -> str:
 
 
 def _cached(plan: Plan, step: Step) -> Plan:
-    return plan.edit(_stage(step), **{"cache" if step.view is None else "cache_view": True})
-
-
-def _stage(step: Step) -> str:
-    return step.name if step.view is None else step.name.rpartition(".")[0]
+    return plan.edit(step.stage, **{"cache" if step.view is None else "cache_view": True})

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from tauten.describe.graph import Graph
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
-from tauten.errors import InputError, PlanError
+from tauten.errors import InputError
 from tauten.explain.whatif import SHOWN, Probed, WhatIf
+from tauten.improve.drawn import drawn
 from tauten.improve.optimizer.facts import TapedFacts
 from tauten.improve.optimizer.learner import Learner
 from tauten.improve.optimizer.pricing import ALONE_S, Pricer
@@ -51,17 +51,6 @@ class Terms(NamedTuple):
     seed: int = 0
     schedules: int = SCHEDULES
     recording: str = ""
-
-
-def drawn(workflow: Workflow[..., Any]) -> Graph:
-    """The graph of a workflow; raises PlanError E132 for a program, which has none before it runs."""
-    if workflow.graph is None:
-        raise PlanError(
-            f"'{workflow.name}' is an `async def` workflow: its order is only known as it runs",
-            help="draw it (`def`) where its steps are fixed, or measure its plans",
-            code="E132",
-        )
-    return workflow.graph
 
 
 class Question:
