@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from cli.kit_cli import written
 from tauten.cli.main import run
 from tauten.describe.payload import Text
 from tauten.improve.measuring.stages import PEAKS_FILE
-from tauten.improve.optimizer.outcome import Optimized
+from tauten.improve.optimizer.outcome import from_json
 from tauten.improve.quality import Evidence, evidence_path
 from tauten.improve.recording import Item, Label, Recording
 from tauten.models.store import Store
@@ -109,7 +108,7 @@ def test_the_finalist_is_measured(
     out = tmp_path / "tight.toml"
     words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(out), *QUICK, "--json"]
     code = run([*words, "--slo", "p95<5000ms"])
-    found = msgspec.json.decode(capsys.readouterr().out, type=Optimized)
+    found = from_json(capsys.readouterr().out.encode())
     assert (
         code == {"met": 0, "missed": 1, "cannot conclude": 4}[found.answer]
     )  # a busy machine may prove nothing
@@ -127,7 +126,7 @@ def test_lossy_changes_leave_evidence_and_the_document_holds_all(
     out, page = tmp_path / "tight.toml", tmp_path / "report.html"
     words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(out), "--html", str(page)]
     code = run([*words, *SIMULATED, "--slo", "p95<36ms, quality_loss<20pt", "--json"])
-    found = msgspec.json.decode(capsys.readouterr().out, type=Optimized)
+    found = from_json(capsys.readouterr().out.encode())
     assert code in (1, 4)  # nothing was measured
     assert load_plan(out).stage("upper").settings == {"fast": True}
     assert [each.change for each in found.decisions if each.taken and each.answers == "lossy"] == [

@@ -88,3 +88,26 @@ def test_a_file_with_two_workflows_wants_a_name(tmp_path: Path) -> None:
     assert load_workflow(f"{file}:b").name == "b"
     with pytest.raises(NotFound, match="known: a, b"):
         load_workflow(f"{file}:zzz")
+
+
+def test_a_file_of_a_package_is_its_member(tmp_path: Path) -> None:
+    package = tmp_path / "shop_of_files"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "prices.py").write_text("PRICE = 3\n")
+    (package / "shop.py").write_text(
+        "import tauten as tt\nfrom .prices import PRICE\n\n\n"
+        "@tt.workflow\ndef shop(question: tt.Text) -> tt.Text:\n    return question\n"
+    )
+    found = load_workflow(f"{package / 'shop.py'}:shop")
+    assert found.function.__module__ == "shop_of_files.shop"
+
+
+def test_a_file_beside_another_package_of_its_name_stands_alone(tmp_path: Path) -> None:
+    package = tmp_path / "json"  # Python's own comes first
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "shop.py").write_text(
+        "import tauten as tt\n\n\n@tt.workflow\ndef shop(question: tt.Text) -> tt.Text:\n    return question\n"
+    )
+    assert load_workflow(str(package / "shop.py")).name == "shop"

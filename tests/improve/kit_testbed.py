@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import tauten as tt
 from tauten.clock import run_virtual
@@ -77,7 +77,7 @@ class VirtualTestbed:
         self.asked: list[str] = []
         self.failing = ""  # a step whose captures fail under any setting of its own
 
-    def capture(self, plan: Plan, items: Items) -> Captured:
+    def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
         self.asked.append(f"capture {sorted(plan.stages)}")
         if self.failing and plan.stage(self.failing).settings:
             raise TautenError("the engine died", help="start it again", code="E500")

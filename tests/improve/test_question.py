@@ -34,7 +34,7 @@ class Told:
     def __init__(self) -> None:
         self.captured: list[Plan] = []
 
-    def capture(self, plan: Plan, items: Any) -> Captured:
+    def capture(self, plan: Plan, items: Any, only: Any = ()) -> Captured:
         if plan.stage("hear").model:
             raise PlanError(f"no model {plan.stage('hear').model}", help="name another", code="E120")
         self.captured.append(plan)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,8 @@ import msgspec
 import pytest
 
 from improve import kit_report
-from tauten.improve.optimizer.outcome import Candidate, Optimized
+from tauten.improve.optimizer.outcome import Candidate, Optimized, from_json, to_json
+from tauten.improve.optimizer.search import Figures
 from tauten.improve.quality import Verdict
 from tauten.improve.report import summary
 from tauten.improve.report.screen import to_text
@@ -37,8 +39,18 @@ def test_the_screen_is_the_golden_one(name: str) -> None:
 
 def test_a_result_read_back_prints_the_same() -> None:
     for found in (kit_report.met(), kit_report.missed()):
-        again = msgspec.json.decode(msgspec.json.encode(found), type=Optimized)
+        again = from_json(to_json(found))
         assert to_text(again) == to_text(found)
+
+
+def test_times_that_never_ended_come_back_from_the_document() -> None:
+    found = kit_report.missed()
+    drowned = Figures({"p50_ms": 12.0, "p95_ms": math.inf}, failed=0.5)
+    first = msgspec.structs.replace(found.candidates[0], measured=drowned)
+    found = msgspec.structs.replace(found, candidates=[first, *found.candidates[1:]])
+    written = to_json(found)
+    assert b'"Infinity"' in written
+    assert from_json(written) == found
 
 
 def test_an_empty_result_is_a_screen_too() -> None:

@@ -26,6 +26,7 @@ from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
 from tauten.improve.optimizer.optimizer import MINUTES, Asked, Optimizer, Result
 from tauten.improve.optimizer.order import ordered
+from tauten.improve.optimizer.outcome import to_json
 from tauten.improve.optimizer.record import Record
 from tauten.improve.quality import evidence_path
 from tauten.improve.recording import Item, Recording
@@ -97,16 +98,22 @@ def optimize(
     )
     kept = open_recording(workflow, recording)
     progress = Progress(asked.budget_s, sys.stderr)
+    testbed = LiveTestbed(workflow, list(kept), metric_of(workflow), say=progress.tell)
     try:
-        optimizer = _optimizer(workflow, kept, asked, strategies, items, fresh, progress)
+        optimizer = _optimizer(testbed, kept, asked, strategies, items, fresh, progress)
         _tell_labels(optimizer, asked.slo)
         result = optimizer.run(begin)
+        shown = testbed.accounts(begin, result.plan, optimizer.items) if html and not dry_run else None
     finally:
         progress.close()
-    _keep(result, path, html)
+    _keep(result, path)
+    if html is not None:
+        from tauten.improve.report.page import to_html
+
+        write_output(html, to_html(result.outcome, shown))
     optimizer.record.keep(result.outcome.forecasts)
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(result.outcome)).decode())
+        typer.echo(to_json(result.outcome).decode())
     else:
         typer.echo(to_text(result.outcome, all_rows=all_rows), nl=False)
         typer.echo(f"\n {path}")
@@ -129,7 +136,7 @@ def _begin(workflow: Workflow[..., Any], path: Path | None) -> Plan:
 
 
 def _optimizer(
-    workflow: Workflow[..., Any],
+    testbed: LiveTestbed,
     kept: Recording,
     asked: Asked,
     strategies: Sequence[Any],
@@ -137,16 +144,14 @@ def _optimizer(
     fresh: bool,
     progress: Progress,
 ) -> Optimizer:
-    graph = drawn(workflow)
-    metric = metric_of(workflow)
-    judged = labelled(kept) if metric is not None else []
+    workflow = testbed.workflow
+    judged = labelled(kept) if testbed.metric is not None else []
     chosen = evenly(list(kept), count)
-    testbed = LiveTestbed(workflow, list(kept), metric, say=progress.tell)
     journal = journal_of(workflow, kept, chosen, fresh=fresh)
     return Optimizer(
         workflow,
         [(item.id, workflow.bind(**item.inputs)) for item in chosen],
-        Remembered(testbed, journal, graph),
+        Remembered(testbed, journal, testbed.graph),
         strategies,
         asked,
         labelled=[item.id for item in judged],
@@ -199,11 +204,7 @@ def _tell_labels(optimizer: Optimizer, slo: Slo) -> None:
         print(f"changes that may alter answers are left out: {reason}", file=sys.stderr)
 
 
-def _keep(result: Result, path: Path, html: Path | None) -> None:
+def _keep(result: Result, path: Path) -> None:
     write_output(path, format_plan(result.plan))
     if result.evidence is not None:
         result.evidence.save(evidence_path(path))
-    if html is not None:
-        from tauten.improve.report.page import to_html
-
-        write_output(html, to_html(result.outcome))

@@ -42,6 +42,9 @@ def load_workflow(target: str) -> Workflow[..., Any]:
 def _file(path: Path) -> ModuleType:
     if not path.is_file():
         raise NotFound(f"no file {str(path)!r}", help="give FILE.py:workflow or module:workflow")
+    sys.path.insert(0, str(path.parent.resolve()))
+    if member := _member(path.resolve()):
+        return _execute(lambda: importlib.import_module(member), str(path))  # type: ignore[no-any-return]
     name = (
         path.stem if path.stem not in sys.modules else f"_target_{path.stem}"
     )  # a user's random.py is not Python's
@@ -50,9 +53,29 @@ def _file(path: Path) -> ModuleType:
         raise NotFound(f"{str(path)!r} is not a Python file", help="give FILE.py:workflow", code="E229")
     module, loader = importlib.util.module_from_spec(spec), spec.loader
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
     _execute(lambda: loader.exec_module(module), str(path))
     return module
+
+
+def _member(path: Path) -> str:
+    """The name of a file of a package, so that it finds its recording and its metric beside it, and may import
+    relatively; empty for a file that stands alone."""
+    folder, name = path.parent, path.stem
+    while (folder / "__init__.py").is_file():
+        folder, name = folder.parent, f"{folder.name}.{name}"
+    if folder == path.parent:
+        return ""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    spec = _execute(lambda: _spec(name), str(path))
+    return name if spec is not None and spec.origin == str(path) else ""
+
+
+def _spec(name: str) -> Any:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # of that name there is another package
+        return None
 
 
 def _module(name: str) -> ModuleType:

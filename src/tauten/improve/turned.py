@@ -59,6 +59,8 @@ def with_settings(seen: Situation, step: Step, settings: Mapping[str, Any]) -> P
 def _kept(seen: Situation, step: Step, settings: Mapping[str, Any]) -> str:
     """What a workflow writes, it keeps."""
     written = seen.graph.stages[step.name].params
+    if all(written.get(key) == value for key, value in settings.items()):
+        return "the workflow writes so itself"
     kept = {key: written[key] for key in settings if key in written and written[key] != settings[key]}
     return f"the workflow writes {spelled(kept)}, and what it writes it keeps" if kept else ""
 

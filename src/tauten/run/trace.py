@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from tauten.run.usage.call import Call
+
 Row = tuple[str, str, float, float]
 """(step, cause, start, end); a step that runs once per member of a map is called ``name[3]``."""
 
@@ -105,6 +107,7 @@ class Trace:
         "notes",
         "order",
         "outputs",
+        "provider_calls",
         "rows",
         "spent",
         "start",
@@ -117,6 +120,7 @@ class Trace:
         self.rows: list[Row] = []
         self.spent: list[tuple[str, str, float]] = []  # (step, unit, amount)
         self.calls: list[tuple[Any, ...]] = []  # the fields of an `Invocation`, in the order they came back
+        self.provider_calls: list[Call] = []  # every attempt at every provider, as it ended
         self.edges: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps whose results it uses
         self.order: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps that the plan runs before it
         self.outputs: tuple[str, ...] = ()

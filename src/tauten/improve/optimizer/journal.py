@@ -8,7 +8,7 @@ One JSON object a line, written as soon as it is known. What a crash cut off is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,9 +67,9 @@ class Remembered:
         self.graph = graph
         self.read = attributes(graph)
 
-    def capture(self, plan: Plan, items: Items) -> Captured:
-        asked = ["capture", plan.content.decode(), [id for id, _ in items]]
-        kept = self.journal.ask(asked, lambda: _kept(self.testbed.capture(plan, items), self.read))
+    def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
+        asked = ["capture", plan.content.decode(), [id for id, _ in items], *sorted(only)]
+        kept = self.journal.ask(asked, lambda: _kept(self.testbed.capture(plan, items, only), self.read))
         return _captured(kept, self.graph, plan, dict(items))
 
     def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:

@@ -82,9 +82,10 @@ class Learner:
         for stage, settings in turn.items():
             plan = msgspec.structs.replace(plan, stages={**plan.stages, stage: settings})
         self.say(f"run {len(self.items)} requests{_with(turn)}")
+        only = set(turn) if self.library.inputs else set()
         before = {_spelled(stage, settings) for stage, settings in turn.items()}
         try:
-            seen = self.testbed.capture(plan, self.items)
+            seen = self.testbed.capture(plan, self.items, only)
         except TautenError as error:
             if len(turn) > 1:
                 bare = {name: each for name, each in plan.stages.items() if name not in turn}
@@ -96,7 +97,7 @@ class Learner:
             self.failures.append(f"{', '.join(turn)}: {error.message}")
             self._failed |= before
             return
-        self.library.add(seen, only=set(turn) if self.library.inputs else None)
+        self.library.add(seen, only=only or None)
         self._failed |= before  # whatever it did not show, running it again will not show either
 
     # -- models -----------------------------------------------------------------------------------------------

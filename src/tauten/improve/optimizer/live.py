@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
+from tauten.explain.account import Account, account
+from tauten.improve.analyze import header
 from tauten.improve.drawn import drawn
 from tauten.improve.labelled import score
 from tauten.improve.load.bench import Bencher, Side
@@ -21,23 +23,26 @@ from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
 from tauten.improve.measuring.overheard import Ear, OverhearingEngine, Where, overhear
 from tauten.improve.measuring.runs import How, measured_runs, measured_streams
+from tauten.improve.optimizer.aside import Outliving, aside
 from tauten.improve.optimizer.testbed import Items, Runs, Scored, Together
 from tauten.improve.quality import Metric
 from tauten.improve.recording import Item
-from tauten.improve.replay import Served, serve_one
+from tauten.improve.replay import Replay, Served, replay, serve_one
 from tauten.improve.simulate.capture import Captured, KeepingEngine, capture
 from tauten.plan.lower import lower
 from tauten.plan.plan import ModelChoice, Plan
 from tauten.run.ambient import run_async
+from tauten.run.caching.caches import Caches, NoCaches
 from tauten.run.engine import Engine
 
 REPEATS: Final = 2  # of each request behind the one that warms up: a search looks at many plans
 BATCHES: Final = (1, 4, 16)  # a line takes two, a third shows whether it is one
 STREAMS: Final = (1, 2, 4)  # more at a time than a machine can hold only wait for one another
-HOW: Final = How(repeats=3, budget_s=8.0)  # of one model on one engine: there are some thirty of them
+HOW: Final = How(repeats=3, budget_s=4.0)  # of one model on one engine: there are some thirty of them
 HEARD: Final = 16  # items of a model: one batch of the largest size
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 class _Engine(KeepingEngine, OverhearingEngine):
@@ -60,12 +65,30 @@ class LiveTestbed:
         self.recorded = {item.id: item for item in recorded}
         self.metric = metric
         self.say = say
+        self.before = Outliving()  # what stages gave
         self.heard: dict[Where, tuple[Mapping[str, Path], list[Any]]] = {}
 
-    def capture(self, plan: Plan, items: Items) -> Captured:
+    def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
+        if not only:
+            return self._capture(plan, items, NoCaches())
+        return self._sparing(
+            aside(self.graph, plan, only), plan, lambda plan, caches: self._capture(plan, items, caches)
+        )
+
+    def _sparing(self, kept: Plan, plan: Plan, run: Callable[[Plan, Caches], T]) -> T:
+        """Run a plan that keeps what its stages give, or where a setting has no name for that the plain one."""
+        try:
+            return run(kept, self.before)
+        except PlanError as error:
+            if error.code != "E133":
+                raise
+        return run(plan, NoCaches())
+
+    def _capture(self, plan: Plan, items: Items, caches: Caches) -> Captured:
         async def run() -> Captured:
             ear = Ear(HEARD)
             engine = _Engine(ear=ear)
+            engine.deployments.caches = caches
             async with engine:
                 seen = await capture(
                     engine, self.workflow, plan, items, repeats=REPEATS, progress=self._counted(len(items))
@@ -133,12 +156,21 @@ class LiveTestbed:
             raise InputError(
                 "no metric says which answer is right", help="write one: @tt.metric", code="E253"
             )
-        found: dict[str, Scored] = run_async(self._scores(plan, ids, self.metric))
-        return found
+        metric = self.metric
 
-    async def _scores(self, plan: Plan, ids: Sequence[str], metric: Metric) -> dict[str, Scored]:
+        def run(plan: Plan, caches: Caches) -> dict[str, Scored]:
+            found: dict[str, Scored] = run_async(self._scores(plan, ids, metric, caches))
+            return found
+
+        return self._sparing(aside(self.graph, plan, streams=True), plan, run)
+
+    async def _scores(
+        self, plan: Plan, ids: Sequence[str], metric: Metric, caches: Caches
+    ) -> dict[str, Scored]:
+        """What plans have in common works once: answers are judged, not times."""
         found = {}
         async with Engine() as engine:
+            engine.deployments.caches = caches
             name = await engine.open(self.workflow, plan)
             for place, id in enumerate(ids, start=1):
                 item = self.recorded[id]
@@ -146,6 +178,33 @@ class LiveTestbed:
                 item.forget()
                 found[id] = Scored(score(metric, self.workflow, served, item.label), _hash(served))
                 self.say(f"{plan.id}: {place} of {len(ids)} answers judged")
+        return found
+
+    # -- one request ------------------------------------------------------------------------------------------
+
+    def accounts(self, before: Plan, after: Plan, items: Items) -> tuple[Account, Account]:
+        """Where the time of one request went under each of two plans: of that with the median time under the first."""
+        was = self._replayed(before, [*items[:1], *items])  # the first one warms up
+        median = was.at("p50")
+        now = self._replayed(after, [each for each in items if each[0] == median.id] * 2)
+        one, other = (
+            account(
+                served.trace,
+                header=msgspec.structs.replace(header(self.workflow, done, "p50"), request=median.id),
+            )
+            for done, served in ((was, median), (now, now.good[-1]))
+        )
+        return one, other
+
+    def _replayed(self, plan: Plan, items: Items) -> Replay:
+        async def run() -> Replay:
+            async with Engine() as engine:
+                name = await engine.open(self.workflow, plan)
+                return await replay(
+                    engine, name, items, progress=lambda served: self.say(f"{plan.id}: {served.id}")
+                )
+
+        found: Replay = run_async(run())
         return found
 
     # -- load -------------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ Plain data, so that a screen, a page, a plan file and a resumed search all read 
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -17,6 +19,9 @@ from tauten.improve.quality import Verdict
 from tauten.statistics import Interval
 
 SCHEMA = "tauten.optimize/1"
+ENDLESS: Final = (
+    "Infinity"  # how a time that never ended stands in JSON, which has no such number (as in ProtoJSON)
+)
 
 Answer = Literal["met", "missed", "cannot conclude"]
 
@@ -119,3 +124,30 @@ class Optimized(
     interrupted: bool = False  # there was no time to look at everything
     made_at: str = ""  # ISO 8601, UTC
     notes: list[str] = []
+
+
+def to_json(found: Optimized) -> bytes:
+    """As a document of the schema `SCHEMA`. Times that never ended are the text "Infinity"."""
+    return msgspec.json.format(msgspec.json.encode(_finite(msgspec.to_builtins(found))))
+
+
+def from_json(data: bytes) -> Optimized:
+    """What `to_json` wrote; raises msgspec.ValidationError for another document."""
+    return msgspec.convert(_endless(msgspec.json.decode(data)), Optimized)
+
+
+def _finite(value: Any) -> Any:
+    return _each(value, lambda one: ENDLESS if one == math.inf else one)
+
+
+def _endless(value: Any) -> Any:
+    return _each(value, lambda one: math.inf if one == ENDLESS else one)
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same document with every value in it changed."""
+    if isinstance(value, dict):
+        return {key: _each(inner, change) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_each(inner, change) for inner in value]
+    return change(value)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tauten.describe.slo import Slo
@@ -30,8 +30,9 @@ class Scored(NamedTuple):
 class Testbed(Protocol):
     """One workflow on one machine. Everything blocks, and raises what the workflow or an engine raises."""
 
-    def capture(self, plan: Plan, items: Items) -> Captured:
-        """Tapes of requests, one at a time, a few times each."""
+    def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
+        """Tapes of requests, one at a time, a few times each. With stages named `only` the work of others need not be
+        in them."""
         ...
 
     def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:
