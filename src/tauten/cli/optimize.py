@@ -18,6 +18,7 @@ from tauten.cli.target import load_workflow
 from tauten.describe.slo import Slo, parse_slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError
+from tauten.explain.account import Account
 from tauten.improve.compress.forms import StoredForms
 from tauten.improve.drawn import drawn
 from tauten.improve.labelled import clusters, labelled, metric_of, open_recording
@@ -106,17 +107,12 @@ def optimize(
         shown = testbed.accounts(begin, result.plan, optimizer.items) if html and not dry_run else None
     finally:
         progress.close()
-    _keep(result, path)
-    if html is not None:
-        from tauten.improve.report.page import to_html
-
-        write_output(html, to_html(result.outcome, shown))
+    _keep(result, path, html, shown)
     optimizer.record.keep(result.outcome.forecasts)
     if as_json:
         typer.echo(to_json(result.outcome).decode())
     else:
-        typer.echo(to_text(result.outcome, all_rows=all_rows), nl=False)
-        typer.echo(f"\n {path}")
+        typer.echo(f"{to_text(result.outcome, all_rows=all_rows)}\n {path}")
     return EXIT_CODES[result.outcome.answer]
 
 
@@ -204,7 +200,11 @@ def _tell_labels(optimizer: Optimizer, slo: Slo) -> None:
         print(f"changes that may alter answers are left out: {reason}", file=sys.stderr)
 
 
-def _keep(result: Result, path: Path) -> None:
+def _keep(result: Result, path: Path, html: Path | None, shown: tuple[Account, Account] | None) -> None:
     write_output(path, format_plan(result.plan))
     if result.evidence is not None:
         result.evidence.save(evidence_path(path))
+    if html is not None:
+        from tauten.improve.report.page import to_html
+
+        write_output(html, to_html(result.outcome, shown))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -51,7 +51,8 @@ class Side(NamedTuple):
 class Bencher:
     """Runs loads; `pid` is the process of a server whose CPU and memory are to be read.
 
-    On any clock but the real one nothing is metered: virtual time has no CPU.
+    On any clock but the real one nothing is metered: virtual time has no CPU. `renew` is asked before each round but
+    the first for the same sides anew, where they are to know nothing of what was sent to them before.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class Bencher:
         deadline_s: float = math.inf,
         pid: int = 0,
         max_errors: float = 0.0,
+        renew: Callable[[], Awaitable[Sequence[Side]]] | None = None,
         say: Say = lambda text: None,
     ) -> None:
         self.sides, self.slo, self.recorded, self.clock = sides, slo, recorded, clock
         self.timeout_s, self.deadline_s, self.pid = timeout_s, deadline_s, pid
-        self.max_errors, self.say = max_errors, say
+        self.max_errors, self.renew, self.say = max_errors, renew, say
         self._cost_s: float | None = None
 
     async def runs(self, load: Load, rates: Sequence[float] = (), rounds: int = 1) -> list[list[Run]]:
@@ -91,6 +93,8 @@ class Bencher:
         costs: list[list[Costs]] = [[] for _ in self.sides]
         shuffle = random.Random(load.seed)
         for turn in range(rounds):
+            if turn and self.renew is not None:
+                self.sides = await self.renew()
             order = list(range(len(self.sides)))
             shuffle.shuffle(order)
             for place in order:

@@ -19,6 +19,7 @@ from tauten.plan.plan import Plan
 from tauten.statistics import Interval, queries_needed
 
 ROUNDS: Final = 3  # of one request at a time: a round is one independent observation
+FEW: Final = 4  # requests of a round: fewer are no sample of anything
 MISSES: Final = 5  # that a run at the stated rate can afford and still prove p95
 ALONE_SHARE: Final = 0.4  # of the time, for one request at a time
 
@@ -36,23 +37,31 @@ class Finals:
     def __init__(self, testbed: Testbed, items: Items, slo: Slo, rate: float, seed: int) -> None:
         self.testbed, self.items, self.slo, self.rate, self.seed = testbed, items, slo, rate, seed
 
-    def play(self, plans: Mapping[str, Plan], simulated: Mapping[str, Figures], seconds: float) -> Played:
+    def play(
+        self,
+        plans: Mapping[str, Plan],
+        simulated: Mapping[str, Figures],
+        alone: Mapping[str, Figures],
+        seconds: float,
+    ) -> Played:
         """All plans one request at a time, then those that simulations do not see drown at the stated rate.
 
-        Plans that do the same are measured once. About as long as `seconds`, as simulations foresee it.
+        Plans that do the same are measured once. About as long as `seconds`, as simulations foresee it at the rate
+        and of one request `alone`.
         """
         different = distinct(plans)
-        alone = self._alone(different, simulated, seconds * ALONE_SHARE)
+        quiet = self._alone(different, alone, seconds * ALONE_SHARE)
         afloat = {name: plan for name, plan in different.items() if self._holds(simulated[name])}
         loaded = self._loaded(afloat or {"chosen": plans["chosen"]}, seconds * (1.0 - ALONE_SHARE))
-        return Played(_spread(alone, plans), _spread(loaded, plans))
+        return Played(_spread(quiet, plans), _spread(loaded, plans))
 
     def _alone(
-        self, plans: Mapping[str, Plan], simulated: Mapping[str, Figures], seconds: float
+        self, plans: Mapping[str, Plan], alone: Mapping[str, Figures], seconds: float
     ) -> dict[str, Run]:
-        each_s = sum(figures.values.get("p50_ms", 1e3) for figures in simulated.values()) / 1e3
-        count = max(4, min(len(self.items), int(seconds / ROUNDS / max(each_s, 1e-3))))
-        load = Load(clients=1, requests=count, seed=self.seed)
+        """Each request once a round, the first of them to warm up."""
+        each_s = sum(alone[name].values.get("p50_ms", 1e3) for name in plans) / 1e3
+        count = max(FEW, min(len(self.items), int(seconds / ROUNDS / max(each_s, 1e-3))))
+        load = Load(clients=1, requests=max(1, count * 9 // 10), seed=self.seed)
         return self._bench(plans, _evenly(self.items, count), load, ROUNDS, Slo())
 
     def _loaded(self, plans: Mapping[str, Plan], seconds: float) -> dict[str, Run]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -34,11 +35,13 @@ from tauten.plan.plan import ModelChoice, Plan
 from tauten.run.ambient import run_async
 from tauten.run.caching.caches import Caches, NoCaches
 from tauten.run.engine import Engine
+from tauten.run.here import gather
 
 REPEATS: Final = 2  # of each request behind the one that warms up: a search looks at many plans
 BATCHES: Final = (1, 4, 16)  # a line takes two, a third shows whether it is one
 STREAMS: Final = (1, 2, 4)  # more at a time than a machine can hold only wait for one another
 HOW: Final = How(repeats=3, budget_s=4.0)  # of one model on one engine: there are some thirty of them
+JUDGES: Final = 2  # requests at a time: what one waits for, another uses
 HEARD: Final = 16  # items of a model: one batch of the largest size
 
 Say = Callable[[str], None]
@@ -168,17 +171,22 @@ class LiveTestbed:
         self, plan: Plan, ids: Sequence[str], metric: Metric, caches: Caches
     ) -> dict[str, Scored]:
         """What plans have in common works once: answers are judged, not times."""
-        found = {}
+        found: dict[str, Scored] = {}
         async with Engine() as engine:
             engine.deployments.caches = caches
             name = await engine.open(self.workflow, plan)
-            for place, id in enumerate(ids, start=1):
-                item = self.recorded[id]
-                served = await serve_one(engine, name, id, self.workflow.bind(**item.inputs))
-                item.forget()
-                found[id] = Scored(score(metric, self.workflow, served, item.label), _hash(served))
-                self.say(f"{plan.id}: {place} of {len(ids)} answers judged")
-        return found
+            left = iter(ids)
+
+            async def judge() -> None:
+                for id in left:
+                    item = self.recorded[id]
+                    served = await serve_one(engine, name, id, self.workflow.bind(**item.inputs))
+                    item.forget()
+                    found[id] = Scored(score(metric, self.workflow, served, item.label), _hash(served))
+                    self.say(f"{plan.id}: {len(found)} of {len(ids)} answers judged")
+
+            await gather(*(judge() for _ in range(JUDGES)))
+        return {id: found[id] for id in ids}
 
     # -- one request ------------------------------------------------------------------------------------------
 
@@ -222,14 +230,26 @@ class LiveTestbed:
     async def _bench(
         self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo
     ) -> list[Run]:
+        """Each round on an engine of its own: a request that comes again is read again."""
         prepared = [inputs for _, inputs in items] or self._prepared(load)
-        async with Engine() as engine:
-            sides = []
-            for plan in plans:
-                target = WorkflowTarget(engine, self.workflow, plan, slo)
-                await target.open()
-                sides.append(Side(plan.id, target, prepared))
-            return (await Bencher(sides, slo=slo, say=self.say).runs(load, rounds=rounds))[0]
+        async with AsyncExitStack() as stack:
+
+            async def opened() -> list[Side]:
+                await stack.aclose()
+                return await self._sides(await stack.enter_async_context(Engine()), plans, prepared, slo)
+
+            bencher = Bencher(await opened(), slo=slo, renew=opened, say=self.say)
+            return (await bencher.runs(load, rounds=rounds))[0]
+
+    async def _sides(
+        self, engine: Engine, plans: Sequence[Plan], prepared: Sequence[Mapping[str, Any]], slo: Slo
+    ) -> list[Side]:
+        sides = []
+        for plan in plans:
+            target = WorkflowTarget(engine, self.workflow, plan, slo)
+            await target.open()
+            sides.append(Side(plan.id, target, prepared))
+        return sides
 
 
 async def _files(choice: ModelChoice) -> Mapping[str, Path]:

@@ -202,12 +202,14 @@ class Optimizer:
 
     # -- the finalist -------------------------------------------------------------------------------------------
 
-    def _finals(self, plans: Mapping[str, Plan], figures: Mapping[str, Figures]) -> Played:
+    def _finals(
+        self, plans: Mapping[str, Plan], figures: Mapping[str, Figures], alone: Mapping[str, Figures]
+    ) -> Played:
         if self.asked.dry_run:
             return Played({}, {})
         left_s = self.asked.budget_s - (self.clock() - self.began)
         finals = Finals(self.testbed, self.items, self.asked.slo, self.asked.rate, self.asked.seed)
-        return finals.play(plans, figures, max(left_s, self.asked.budget_s * FINALS_SHARE / 2))
+        return finals.play(plans, figures, alone, max(left_s, self.asked.budget_s * FINALS_SHARE / 2))
 
     # -- telling ------------------------------------------------------------------------------------------------
 
@@ -218,7 +220,8 @@ class Optimizer:
         figures: Mapping[str, Figures],
         evidence: Evidence | None,
     ) -> Optimized:
-        played = self._finals(plans, figures)
+        alone = {name: self.alone(plan) for name, plan in plans.items()}
+        played = self._finals(plans, figures, alone)
         answer, why = self._answer(figures["chosen"], played)
         chosen = plans["chosen"]
         without = ablations(search.taken, chosen)
@@ -235,7 +238,7 @@ class Optimizer:
             chosen="chosen",
             candidates=marked(self._candidates(plans, figures, played, evidence), self.asked.slo),
             decisions=[self._decision(each) for each in _last_said(search.tried)],
-            forecasts=self._forecasts(plans, figures, played),
+            forecasts=self._forecasts(figures, alone, played),
             curves=self._curves(plans),
             ablation=worth(without, self.pricer),
             gap=self._gap(chosen, search.tried) if answer != "met" else [],
@@ -268,6 +271,7 @@ class Optimizer:
         evidence: Evidence | None,
     ) -> list[Candidate]:
         found = []
+        right = evidence.means if evidence is not None else (None, None)
         for name, plan in plans.items():
             loaded, alone = played.loaded.get(name), played.alone.get(name)
             lossy = name == "chosen" and evidence is not None
@@ -279,6 +283,7 @@ class Optimizer:
                     measured=figures_of_run(loaded) if loaded is not None else None,
                     alone=figures_of_run(alone) if alone is not None else None,
                     intervals=intervals_of(loaded) if loaded is not None else {},
+                    quality=right[name == "chosen"],
                     quality_loss=evidence.verdict.loss_high if lossy and evidence is not None else 0.0,
                 )
             )
@@ -298,9 +303,8 @@ class Optimizer:
         )
 
     def _forecasts(
-        self, plans: Mapping[str, Plan], figures: Mapping[str, Figures], played: Played
+        self, figures: Mapping[str, Figures], alone: Mapping[str, Figures], played: Played
     ) -> list[Forecast]:
-        alone = {name: self.alone(plans[name]) for name in played.alone}
         pairs = [(name, "alone", alone[name], run) for name, run in played.alone.items()]
         pairs += [(name, "at the rate", figures[name], run) for name, run in played.loaded.items()]
         return [

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Final, Self
 
 import msgspec
@@ -68,6 +69,12 @@ class Evidence(
     def hash(self) -> str:
         """SHA-256 of all but the seal, in hex; what a plan may name it by."""
         return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, seal=""))).hexdigest()
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """The mean score of all items, before and after."""
+        items = self.items.values()
+        return fmean(each.before for each in items), fmean(each.after for each in items)
 
     def save(self, path: Path) -> Path:
         """Seal it and write the file whole; raises MachineError when the disk refuses."""

@@ -115,8 +115,8 @@ def _taken(found: Optimized) -> str:
             ]
         )
     heads = ["", f"Taken ({NAMES[what]})", "predicted", "to", "measured", "answers"]
-    lines = [_table(heads, rows, left=(0, 1, 5))]
-    return "\n".join([*lines, "", *(f"   {place}  {_reason(one)}" for place, one in enumerate(each, 1))])
+    said = [f"   {place}  {_reason(one)}" for place, one in enumerate(each, 1) if _reason(one)]
+    return "\n".join([_table(heads, rows, left=(0, 1, 5)), *(["", *said] if said else [])])
 
 
 def _refused(found: Optimized, all_rows: bool) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tauten.clock import VirtualLoop
 from tauten.describe.workflow import Workflow
 from tauten.improve.simulate.tape import Tape, tape
+from tauten.improve.simulate.unseen import unseen
 from tauten.plan.lower import Lowered, lower
 from tauten.plan.plan import Plan
 from tauten.run.caching.caches import NoCaches
@@ -60,21 +61,18 @@ async def capture(
     """Tapes of each request under a plan.
 
     Rounds go over all requests, so that a slow minute of the machine does not hit all repeats of one. A round before
-    them warms up, and only how long it took is kept. Raises what a request raises: one that fails shows no plan's work.
+    them warms up; kept of it is how long it took, and how its prompts were read: nobody had read them before. Raises what a request raises: one that fails shows no plan's work.
     """
     assert workflow.graph is not None  # drawn workflows have tapes
     name = await engine.open(workflow, plan)
     lowered = lower(workflow.graph, engine.plans[name].plan)
     every = list(items)
     taped: dict[str, list[Tape]] = {id: [] for id, _ in every}
-    firsts: list[tuple[str, float]] = []
+    first: list[Tape] = []
     for turn in range(repeats + 1):
         for id, inputs in every:
             found = await _one(engine, name, lowered, id, inputs)
-            if turn:
-                taped[id].append(found)
-            else:
-                firsts.append((id, found.seconds))
+            (taped[id] if turn else first).append(found)
             if progress is not None:
                 progress(id)
     bound = engine.plans[name].bound.items()
@@ -84,7 +82,8 @@ async def capture(
         for role, place in each.deployments.items()
         if isinstance(place, SlotDeployment)
     }
-    return Captured(lowered, [sorted(tapes, key=_seconds) for tapes in taped.values()], slots, firsts)
+    ordered = [sorted(tapes, key=_seconds) for tapes in unseen(first, taped).values()]
+    return Captured(lowered, ordered, slots, [(each.id, each.seconds) for each in first])
 
 
 def _seconds(tape: Tape) -> float:

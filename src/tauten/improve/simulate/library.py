@@ -264,16 +264,7 @@ class Library:
         )
 
     def _priced(self, seen: Step, wanted: Step, visit: Visit) -> Visit:
-        levels = [
-            msgspec.structs.replace(
-                level,
-                chains=tuple(
-                    tuple(self._event_at(seen, wanted, each) for each in chain) for chain in level.chains
-                ),
-            )
-            for level in visit.levels
-        ]
-        return Visit(tuple(levels), visit.tail_s, visit.held)
+        return visit.changed(lambda event: self._event_at(seen, wanted, event))
 
     def _event_at(self, seen: Step, wanted: Step, event: Event) -> Event:
         """An item at the cost of the wanted model: as much slower than that as it was than the one that was seen."""

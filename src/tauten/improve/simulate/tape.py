@@ -10,7 +10,7 @@ their first and their last increment.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -66,6 +66,14 @@ class Visit(msgspec.Struct, frozen=True):
     def events(self) -> Iterator[Event]:
         """All that it asks for."""
         return (event for level in self.levels for chain in level.chains for event in chain)
+
+    def changed(self, change: Callable[[Event], Event]) -> Visit:
+        """With every event changed, in the order in which `events` tells them."""
+        levels = tuple(
+            replace(level, chains=tuple(tuple(change(event) for event in chain) for chain in level.chains))
+            for level in self.levels
+        )
+        return replace(self, levels=levels)
 
 
 class Tape(msgspec.Struct, frozen=True):
