@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tauten.run.backends import _frames, _mel
 from tauten.run.backends._gguf import context_length
 from tauten.run.backends._llm_prefix import BLOCK_TOKENS, PrefixAccount
-from tauten.run.backends._llm_text import Detokenizer, Vocabulary
+from tauten.run.backends._llm_prompt import char_ends
+from tauten.run.backends._llm_text import Detokenizer, Vocabulary, spelled
 from tauten.run.backends.whisper import without_repeats
 from tauten.run.stops import Stops
 
@@ -162,3 +163,24 @@ def test_a_stop_is_exact_however_the_text_was_cut(pieces: list[str], stops: list
     filter = Stops(stops)
     shown = "".join(filter.feed(piece) for piece in pieces) + filter.finish()
     assert shown == cut_at_first_end("".join(pieces), stops)
+
+
+@given(st.text())
+def test_tokens_end_where_their_characters_do(text: str) -> None:
+    """Tokens of single bytes: those of one character all end behind it."""
+    ends = char_ends([bytes([value]) for value in text.encode()], text)
+    assert ends is not None
+    assert list(ends) == sorted(ends)
+    assert [ends.count(place) for place in range(1, len(text) + 1)] == [len(each.encode()) for each in text]
+
+
+def test_what_is_put_before_a_text_ends_behind_none_of_it() -> None:
+    assert char_ends([b"<s>", b" The", b" sea"], "The sea") == (0, 3, 7)
+    assert char_ends([b"the", b" sea"], "The sea") is None, "these tokens spell another text"
+    assert char_ends([], "") == ()
+
+
+def test_a_vocabulary_is_spelled_as_it_stands_in_a_text() -> None:
+    pieces = {"▁The".encode(): 0, b"<0x0A>": 1, b"<end>": 2}
+    assert spelled(pieces) == {0: b" The", 1: b"\n", 2: b"<end>"}
+    assert spelled({b" The": 0, b"<0x0A>": 1}) == {0: b" The", 1: b"<0x0A>"}

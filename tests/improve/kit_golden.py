@@ -19,11 +19,21 @@ from simulate.kit_desk import desk
 from tauten.describe.slo import parse_slo
 from tauten.examples.help_desk.desk import help_desk
 from tauten.improve.compress.cards import READERS
-from tauten.improve.situation import Asks, First, Proposal, Repeated, Situation, Strategy, Tokens, Unbuilt
+from tauten.improve.situation import (
+    Asks,
+    First,
+    Proposal,
+    Repeated,
+    Said,
+    Situation,
+    Strategy,
+    Tokens,
+    Unbuilt,
+)
 from tauten.plan.card import Card
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import lower
-from tauten.plan.plan import Plan, diff_plans, parse_plan
+from tauten.plan.plan import ModelChoice, Plan, diff_plans, parse_plan
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -57,6 +67,59 @@ def chat(question: tt.Text, audience: tt.Text) -> tt.Stream[tt.Text]:
     )
 
 
+SHOTS = """+++
+name = "short answers"
+
+[variables]
+passage = "text"
+question = "text"
+
+[formats.sentence]
+answer = "The loop variable keeps its last value after the loop has come to its end."
+[formats.words]
+answer = "It keeps its last value."
++++
+[system]
+Answer from the passage.
++++ format sentence
+Write one whole sentence of at most twenty words.
++++ format words
+Write at most six words.
++++ format list
+Write a list of all that the passage says of it, one point a line, the most important one first of all of them.
++++ example loop
+[user]
+Unlike in C, the loop variable keeps its last value after the loop. It is an ordinary variable of the function.
+What is the value of i after my for loop?
+[assistant]
+The loop variable keeps its last value.
++++ example file
+[user]
+The best way to read a file line by line is to loop over the file object.
+How do I read a file?
+[assistant]
+Loop over the file object.
++++
+[user]
+{{ passage }}
+{{ question }}
+"""
+
+
+@tt.workflow
+def shots(question: tt.Text, passage: tt.Text) -> tt.Stream[tt.Text]:
+    """Asks with two examples, in the first of three formats."""
+    return tt.generate(SHOTS, question=question, passage=passage)
+
+
+@tt.workflow
+def fixed_shots(question: tt.Text, passage: tt.Text) -> tt.Stream[tt.Text]:
+    """The same, with its format and its examples written."""
+    return tt.generate(
+        SHOTS, question=question, passage=passage, prompt_format="words", without_examples=["file"]
+    )
+
+
 @tt.workflow
 def voice(answer: tt.Text) -> tt.Stream[tt.Audio]:
     return tt.speak(answer)
@@ -82,7 +145,10 @@ def picture(photo: tt.Image) -> tt.Labels:
     return tt.classify(photo)
 
 
-WORKFLOWS = {each.name: each for each in (desk, help_desk, chat, voice, picture, page, heard, meaning)}
+WORKFLOWS = {
+    each.name: each
+    for each in (desk, help_desk, chat, shots, fixed_shots, voice, picture, page, heard, meaning)
+}
 
 
 class ToldStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +176,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cards: list[Card] = []
     unbuilt: dict[str, list[Unbuilt]] = {}
     firsts: list[First] = []
+    counts: bool = True  # whether the tokenizer of its model is here
 
 
 class ToldFacts:
@@ -160,6 +227,14 @@ class ToldForms:
 
     def readers(self, format: str) -> Sequence[str]:
         return READERS.get(format, ())
+
+    def counted(self, choice: ModelChoice, said: Said) -> int | None:
+        """A token a word, and three for the marks of a message."""
+        if not self.case.counts:
+            return None
+        if isinstance(said, str):
+            return len(said.split())
+        return sum(3 + len(each["content"].split()) for each in said)
 
 
 def cases(strategy: str) -> list[Case]:

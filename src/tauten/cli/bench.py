@@ -116,6 +116,7 @@ def bench(
     """Send requests on a schedule made beforehand; each is timed from when it was due.
 
     With --stages every model of a workflow is measured by itself instead: tauten bench --stages --help.
+    With --prompt two templates are compared on a recording instead: tauten bench --prompt X --help.
     Published figures are measured on this machine by: tauten bench headlines --help.
 
     Exit codes: 0 the SLO holds (99 % confidence), 1 it does not, 2 the call or the requests are wrong in

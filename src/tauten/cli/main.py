@@ -33,6 +33,7 @@ GROUPS = {
     },
     "Keep": {
         "plan": "show | diff | lint | rebase",
+        "prompt": "list | show | preview | diff",
         "model": "list | pull | verify | show | build | recipes | rm",
         "key": "new | list | revoke",
         "index": "build | query | list | rm",
@@ -45,7 +46,9 @@ COMMANDS = {name: text for group in GROUPS.values() for name, text in group.item
 WORDS = {  # second words, and flags, with a file of their own, and its name
     ("bench", "headlines"): "headlines",
     ("bench", "--stages"): "stages",
+    ("bench", "--prompt"): "bench_prompts",
 }
+OPTIONS = {"--prompt"}  # of these flags: they have a value, and stay
 
 EXIT_INTERRUPTED = 130  # the shell's convention for SIGINT
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -100,9 +103,10 @@ def overview() -> str:
 def _dispatch(name: str, rest: list[str]) -> int:
     file, called = name, f"tauten {name}"
     words = [*rest[:1], *(word for word in rest[1:] if word.startswith("--"))]
-    if word := next((word for word in words if (name, word) in WORDS), ""):
-        file, called = WORDS[name, word], f"{called} {word}"
-        rest = [each for each in rest if each != word]
+    bare = (word.partition("=")[0] for word in words)
+    if word := next((word for word in bare if (name, word) in WORDS), ""):
+        file, called = WORDS[name, word], f"{called} {word}" if word not in OPTIONS else called
+        rest = [each for each in rest if each != word or word in OPTIONS]
     app = importlib.import_module(f"tauten.cli.{file}").app
     try:
         result = app(rest, prog_name=called, standalone_mode=False)

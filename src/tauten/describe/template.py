@@ -14,12 +14,17 @@ without any the whole text is one user message. `[prompt]`, alone in a template,
 without messages. `{{ name? }}` is optional: a line whose fields are all optional and all absent or empty
 disappears, its own words with it. Lists are joined by blank lines, `{{ answer.text }}` reads a part, and
 `\\{{` writes two braces. Values are never read as template text, so a user cannot open a section.
+
+A template may begin with front matter (`front.py`), TOML between two lines of `+++`: its name, what it is for, the
+types of its variables. It may then have blocks (`blocks.py`): what always stays, few-shot examples one by one, formats
+to choose from. Its version is its content.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +33,25 @@ from typing import Any
 
 import msgspec
 
+from tauten.describe.blocks import Choice, Marked, blocks, check_choice, loose, named, plain
+from tauten.describe.front import Front, read_front, unreadable
+from tauten.describe.message import (
+    VARIABLE,
+    Field,
+    Line,
+    Message,
+    Span,
+    chosen,
+    fixed_first,
+    has_field,
+    joined,
+    numbered,
+    said,
+    trimmed,
+    written,
+)
 from tauten.describe.payload import Json, Media, Payload
+from tauten.describe.variable import images_in
 from tauten.errors import WorkflowError, suggest
 
 SECTIONS = ("system", "user", "assistant", "prompt")
@@ -36,28 +59,6 @@ _SECTION = re.compile(r"^\[([A-Za-z]+)\]\s*$")
 _FIELD = re.compile(r"\\\{\{|\{\{(.*?)\}\}|\{\{")
 _INSIDE = re.compile(r"^\s*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*)*)(\?)?\s*$")
 INLINE = "template"  # how errors name a template that is written in the call
-
-
-class Field(msgspec.Struct, frozen=True):
-    """One `{{ name.path? }}` and the line it stands on."""
-
-    name: str
-    path: tuple[str, ...] = ()
-    optional: bool = False
-    line: int = 0
-
-    def __str__(self) -> str:
-        return "{{ " + ".".join([self.name, *self.path]) + " }}"
-
-
-Line = tuple[str | Field, ...]
-
-
-class Message(msgspec.Struct, frozen=True):
-    """One message: who speaks, and its lines."""
-
-    role: str
-    lines: tuple[Line, ...]
 
 
 class Template(msgspec.Struct, frozen=True):
@@ -70,11 +71,31 @@ class Template(msgspec.Struct, frozen=True):
     name: str
     source: str
     messages: tuple[Message, ...]
+    front: Front = Front()
+    formats: tuple[str, ...] = ()  # to choose from; the first one stands
+    examples: tuple[str, ...] = ()  # by name, or by number where a template names none
+    choice: Choice = Choice()
+    hidden: tuple[Field, ...] = ()  # fields of formats and examples that the choice leaves out
+
+    @property
+    def version(self) -> str:
+        """Sixteen hexadecimal digits of its content: another byte is another version."""
+        return hashlib.sha256(self.source.encode()).hexdigest()[:16]
 
     @property
     def identity(self) -> str:
         """What names this template in a workflow's signature: its content."""
-        return f"template {hashlib.sha256(self.source.encode()).hexdigest()[:16]}"
+        return f"template {self.version}"
+
+    def choose(self, format: str = "", without: str | Sequence[str] = ()) -> Template:
+        """The same template in another format, or without some of its examples; raises WorkflowError E108.
+
+        >>> parse("[user]\\n1?\\n[assistant]\\none\\n[user]\\n{{ n }}?").choose(without=["1"]).render({"n": 2})
+        [{'role': 'user', 'content': '2?'}]
+        """
+        names = (without,) if isinstance(without, str) and without else tuple(without)
+        choice = Choice(format, names)
+        return self if choice == self.choice else parse(self.source, self.name, choice)
 
     def __repr__(self) -> str:
         return f"Template({self.name}, fields={', '.join(self.fields)})"
@@ -99,17 +120,41 @@ class Template(msgspec.Struct, frozen=True):
         return found
 
     @property
-    def head(self) -> int:
-        """Characters before the first field: what every prompt begins with."""
-        count = 0
+    def opening(self) -> str:
+        """The text before the first field: what every prompt begins with."""
+        said = ""
         for message in self.messages:
             for line in message.lines:
                 for part in line:
                     if isinstance(part, Field):
-                        return count
-                    count += len(part)
-                count += 1
-        return count
+                        return said
+                    said += part
+                said += "\n"
+        return said
+
+    @property
+    def head(self) -> int:
+        """Characters before the first field."""
+        return len(self.opening)
+
+    @property
+    def fixed_spans(self) -> list[tuple[str, list[Span]]]:
+        """The messages without the values of fields, what every request says, in pieces."""
+        return [
+            (each.role, trimmed([Span(_without_fields(line), mark) for line, mark in each.rows]))
+            for each in self.messages
+        ]
+
+    @property
+    def fixed(self) -> list[dict[str, str]]:
+        """The same as whole messages."""
+        return joined(self.fixed_spans)
+
+    def opens_with(self, mark: str) -> bool:
+        """Whether all of a block stands before the first field."""
+        rows = [row for each in self.messages for row in each.rows]
+        first = next((place for place, (line, _) in enumerate(rows) if has_field([line])), len(rows))
+        return all(each != mark for _, each in rows[first:])
 
     def fixed_first(self) -> Template:
         """The same paragraphs, in each message those without a field before those with one.
@@ -117,9 +162,7 @@ class Template(msgspec.Struct, frozen=True):
         >>> parse("Passage: {{ passage }}\\n\\nAnswer in one sentence.").fixed_first().messages[0].lines
         (('Answer in one sentence.',), (), ('Passage: ', Field(name='passage', path=(), optional=False, line=1)))
         """
-        messages = tuple(
-            msgspec.structs.replace(each, lines=_fixed_first(each.lines)) for each in self.messages
-        )
+        messages = tuple(map(fixed_first, self.messages))
         return self if messages == self.messages else msgspec.structs.replace(self, messages=messages)
 
     def check(self, given: Iterable[str], *, maybe: Iterable[str] = (), reserved: Iterable[str] = ()) -> None:
@@ -128,7 +171,7 @@ class Template(msgspec.Struct, frozen=True):
         `maybe` are given names whose value may be absent, `reserved` names that no field may have.
         """
         names, absent, settings = set(given), set(maybe), set(reserved)
-        for use in self.uses:
+        for use in (*self.uses, *self.hidden):
             if use.name in settings:
                 raise self._error(use.line, f"{use} is a setting of the stage", "rename the field")
             if use.name not in names and not use.optional:
@@ -137,7 +180,7 @@ class Template(msgspec.Struct, frozen=True):
             if use.name in absent and not use.optional:
                 help = f"write {{{{ {use.name}? }}}}, or give a default: tt.default({use.name}, value)"
                 raise self._error(use.line, f"{use} may be absent, and is not optional", help, code="E103")
-        unused = sorted(names - self.fields.keys())
+        unused = sorted(names - self.fields.keys() - {use.name for use in self.hidden})
         if unused:
             raise self._error(
                 0,
@@ -146,41 +189,53 @@ class Template(msgspec.Struct, frozen=True):
             )
 
     def render(self, values: Mapping[str, Any]) -> list[dict[str, str]]:
-        """Fill in the values: messages of `role` and `content`; raises WorkflowError E103, E104."""
-        filled = [(message.role, self._fill(message, values)) for message in self.messages]
-        shown = [{"role": role, "content": content} for role, content in filled if content]
-        if not shown or shown[-1]["role"] == "assistant":
+        """Fill in the values: messages of `role` and `content`; raises WorkflowError E103, E104, E119."""
+        return joined(self.spans(values))
+
+    def spans(self, values: Mapping[str, Any]) -> list[tuple[str, list[Span]]]:
+        """What `render` gives, in pieces that say where they come from; raises as it does."""
+        self.check_values(values)
+        filled = [(message.role, trimmed(self._fill(message, values))) for message in self.messages]
+        shown = [(role, spans) for role, spans in filled if spans]
+        if not shown or shown[-1][0] == "assistant":
             raise self._error(
                 0, "nothing is left to ask: every field is absent", "ask something", code="E103"
             )
         return shown
 
-    def _fill(self, message: Message, values: Mapping[str, Any]) -> str:
-        kept: list[str] = []
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Raise WorkflowError E119 for a value that a declared variable does not take."""
+        for name, variable in self.front.variables.items():
+            if problem := variable.problem(values.get(name)):
+                help = f"give {variable}, or declare it otherwise"
+                raise self._error(self.front.lines[name], f"`{name}` {problem}", help, code="E119")
+
+    def _fill(self, message: Message, values: Mapping[str, Any]) -> list[Span]:
+        kept: list[list[Span]] = []
         dropped = False
-        for line in message.lines:
-            text = self._fill_line(line, values)
-            if text is None:
+        for line, mark in message.rows:
+            spans = self._fill_line(line, mark, values)
+            if spans is None:
                 dropped = True
                 continue
             # a vanished line must not leave its two blank neighbours behind
-            if not (dropped and not text and (not kept or not kept[-1])):
-                kept.append(text)
-            dropped = dropped and not text
-        return "\n".join(kept).strip("\n")
+            if not (dropped and not said(spans) and (not kept or not said(kept[-1]))):
+                kept.append(spans)
+            dropped = dropped and not said(spans)
+        return [span for line in kept for span in line]
 
-    def _fill_line(self, line: Line, values: Mapping[str, Any]) -> str | None:
-        """The line's text, or None where it disappears."""
-        shown: list[str] = []
+    def _fill_line(self, line: Line, mark: str, values: Mapping[str, Any]) -> list[Span] | None:
+        """The line in pieces, its end included, or None where it disappears."""
+        shown: list[Span] = []
         present = absent = False
         for part in line:
             if isinstance(part, str):
-                shown.append(part)
+                shown.append(Span(part, mark))
                 continue
             text = self._value(part, values)
             present, absent = present or bool(text) or not part.optional, absent or not text
-            shown.append(text)
-        return None if absent and not present else "".join(shown)
+            shown.append(Span(text, VARIABLE))
+        return None if absent and not present else [*shown, Span("\n", mark)]
 
     def _value(self, field: Field, values: Mapping[str, Any]) -> str:
         value = values.get(field.name)
@@ -203,6 +258,10 @@ class Template(msgspec.Struct, frozen=True):
         return getattr(value, step)
 
     def _text(self, field: Field, value: Any) -> str:
+        declared = self.front.variables.get(field.name)
+        if declared is not None and declared.type == "images" and value is not None and not field.path:
+            count = images_in(value)
+            return str(count) if count or isinstance(value, int) else ""
         try:
             return as_text(value)
         except TypeError as error:
@@ -213,23 +272,8 @@ class Template(msgspec.Struct, frozen=True):
         return WorkflowError(message, help=help, where=where, code=code)
 
 
-def _fixed_first(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """Paragraphs are parted by empty lines, and keep one between them."""
-    paragraphs: list[list[Line]] = [[]]
-    for line in lines:
-        if _written([list(line)]):
-            paragraphs[-1].append(line)
-        elif paragraphs[-1]:
-            paragraphs.append([])
-    written = [each for each in paragraphs if each]
-    ordered = sorted(written, key=_has_field)  # keeps the order of equals
-    if ordered == written:
-        return tuple(lines)
-    return tuple(line for place, each in enumerate(ordered) for line in ([()] if place else []) + each)
-
-
-def _has_field(paragraph: Sequence[Line]) -> bool:
-    return any(isinstance(part, Field) for line in paragraph for part in line)
+def _without_fields(line: Line) -> str:
+    return "".join(part for part in line if isinstance(part, str)) + "\n"
 
 
 def as_text(value: Any) -> str:
@@ -281,29 +325,69 @@ def load(literal: str | Template, folder: Path) -> Template:
         ) from error
 
 
-def parse(source: str, name: str = INLINE) -> Template:
-    """Read a template; raises WorkflowError E104 with the line."""
-    blocks: list[tuple[str, list[Line]]] = [("", [])]
-    for number, line in enumerate(source.replace("\r\n", "\n").split("\n"), 1):
-        section = _section(line, name, number)
+@functools.lru_cache(maxsize=256)  # a plan's choice is made for each request; a workflow has a few templates
+def parse(source: str, name: str = INLINE, choice: Choice = Choice()) -> Template:
+    """Read a template; raises WorkflowError E104 or E108 with the line."""
+    lines = source.replace("\r\n", "\n").split("\n")
+    front, first = read_front(lines, name)
+    marked = plain(lines) if front is None else blocks(lines[first:], first, name)
+    read = [(each, _section(each.text, name, each.number)) for each in marked]
+    for each in loose(marked, [section for _, section in read]):
+        help = "begin with [user] or [system], or move it into the example"
+        raise unreadable("text follows an example, and stands in no section", help, name, each.number)
+    whole = numbered(_messages(read, name))
+    marks = [mark for message in whole for mark in message.marks]
+    formats, examples = named("format", marks), named("example", marks)
+    check_choice(choice, formats, examples, name)
+    messages, hidden = chosen(whole, choice, formats[0] if formats else "")
+    found = Template(name, source, messages, front or Front(), formats, examples, choice, hidden)
+    _check_declared(found)
+    return found
+
+
+def _messages(read: Sequence[tuple[Marked, str]], name: str) -> tuple[Message, ...]:
+    parts: list[tuple[str, list[Line], list[str]]] = [("", [], [])]
+    for each, section in read:
         if section:
-            blocks.append((section, []))
+            parts.append((section, [], []))
         else:
-            blocks[-1][1].append(tuple(_line(line, name, number)))
-    if len(blocks) == 1:
-        blocks = [("user", blocks[0][1])] if _written(blocks[0][1]) else []
-    elif _written(blocks.pop(0)[1]):
+            line = tuple(_line(each.text, name, each.number))
+            _check_stable(line, each, name)
+            parts[-1][1].append(line)
+            parts[-1][2].append(each.mark)
+    if len(parts) == 1:
+        parts = [("user", *parts[0][1:])] if written(parts[0][1]) else []
+    elif written(parts.pop(0)[1]):
         raise WorkflowError(
             "text stands before the first section",
             help="begin with [system] or [user]",
             where=name,
             code="E104",
         )
-    return Template(name, source, _checked([Message(role, tuple(lines)) for role, lines in blocks], name))
+    return _checked([Message(role, tuple(lines), tuple(marks)) for role, lines, marks in parts], name)
 
 
-def _written(lines: Sequence[Sequence[str | Field]]) -> bool:
-    return any(not isinstance(part, str) or bool(part.strip()) for line in lines for part in line)
+def _check_stable(line: Line, marked: Marked, name: str) -> None:
+    field = next((part for part in line if isinstance(part, Field)), None)
+    if marked.mark == "stable" and field is not None:
+        help = "move the line out of the block, or the field out of the line"
+        raise unreadable(f"{field} stands in the stable part, which never changes", help, name, marked.number)
+
+
+def _check_declared(template: Template) -> None:
+    """Where variables are declared, fields and declarations are the same names."""
+    declared, lines = template.front.variables, template.front.lines
+    uses = (*template.uses, *template.hidden)
+    for use in uses if declared else ():
+        if use.name not in declared:
+            help = suggest(use.name, declared)
+            raise unreadable(f"{use} is not among the variables", help, template.name, use.line)
+    for name in sorted(declared.keys() - {use.name for use in uses}):
+        help = f"write {{{{ {name} }}}} where it belongs, or do not declare it"
+        raise unreadable(f"variable `{name}` is declared and never used", help, template.name, lines[name])
+    for name in sorted(template.front.formats.keys() - set(template.formats)):
+        help = suggest(name, template.formats)
+        raise unreadable(f"format `{name}` is declared and has no block", help, template.name, lines[name])
 
 
 def _section(line: str, name: str, number: int) -> str:

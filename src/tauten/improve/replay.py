@@ -138,12 +138,16 @@ async def replay(
     return done
 
 
-async def serve_one(engine: Engine, plan: str, id: str, inputs: Mapping[str, Any]) -> Served:
-    """Run one request to its end; what the process computes meanwhile is booked to it as core-seconds."""
+async def serve_one(
+    engine: Engine, plan: str, id: str, inputs: Mapping[str, Any], *, partition: str = ""
+) -> Served:
+    """Run one request to its end; what the process computes meanwhile is booked to it as core-seconds. Caches give
+    it only what requests of its partition left there."""
     values: list[Any] = []
     error: TautenError | None = None
     before = core_seconds()
     request = engine.request()  # its clock starts here
+    request.partition = partition
     try:
         async for value in engine.stream(inputs, plan=plan, request=request):
             values.append(value)

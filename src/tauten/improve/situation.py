@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -16,6 +16,9 @@ from tauten.plan.card import Card
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import Lowered, Step, lower
 from tauten.plan.plan import Choices, ModelChoice, Plan
+
+Said = str | Sequence[Mapping[str, str]]
+"""A text by itself, or messages of `role` and `content`; a raw completion is one of the role ``prompt``."""
 
 WORTH = 0.01  # of a request's time: a step that takes less of it cannot gain what a change must gain
 
@@ -56,6 +59,11 @@ class Tokens(NamedTuple):
     longest: float
     first_s: float  # until the first token, the median
     token_s: float  # each further one, the median
+
+    @property
+    def read_s(self) -> float:
+        """Seconds to read one token of a prompt that is not in a cache; 0.0 where none was seen."""
+        return self.first_s / self.fresh if self.fresh else 0.0
 
 
 NO_TOKENS = Tokens(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -107,7 +115,7 @@ class Facts(Protocol):
 
 
 class Forms(Protocol):
-    """The forms of models that lie on this machine, and how others are made."""
+    """The forms of models that lie on this machine, how others are made, and how they count a text."""
 
     def cards(self, model: str) -> Sequence[Card]:
         """One of each form that is here, the model's default first; without figures where none were measured."""
@@ -119,6 +127,11 @@ class Forms(Protocol):
 
     def readers(self, format: str) -> Sequence[str]:
         """The backends that read a format."""
+        ...
+
+    def counted(self, choice: ModelChoice, said: Said) -> int | None:
+        """Tokens of a text, or of messages with their marks, by a language model's own tokenizer; None where that is
+        not here, or cannot be opened alone."""
         ...
 
 
@@ -141,6 +154,9 @@ class NoForms:
 
     def readers(self, format: str) -> Sequence[str]:
         return ()
+
+    def counted(self, choice: ModelChoice, said: Said) -> int | None:
+        return None
 
 
 class Situation:
@@ -196,6 +212,11 @@ class Situation:
         if work_s < WORTH * whole_s:
             return f"{step.name} works for {work_s * 1e3:.2g} ms, {work_s / whole_s:.1%} of {what}: nothing to gain there"
         return ""
+
+    @property
+    def worth_s(self) -> float:
+        """Seconds of a request that are worth a change; less of them is lost in what measurements scatter."""
+        return WORTH * self._whole[0]
 
     def models(self) -> Iterator[tuple[Step, str, ModelChoice]]:
         """(step, role, choice) of each model of a stage that may be changed."""

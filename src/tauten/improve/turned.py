@@ -17,9 +17,15 @@ from tauten.run.contracts import find
 WhyNot = Callable[[Step, Turn], str]
 """Why a turn is not worth trying here; empty where it may be."""
 
+Told = Callable[[Step, Turn], str]
+"""What counting foretells of a turn here, in words; empty where nothing was counted."""
+
 
 def turned(
-    strategy: str, seen: Situation, why_not: WhyNot = lambda step, turn: ""
+    strategy: str,
+    seen: Situation,
+    why_not: WhyNot = lambda step, turn: "",
+    told: Told = lambda step, turn: "",
 ) -> Iterator[Proposal | Refusal]:
     """The turns of a strategy that stages of this workflow and their engines offer, but for what the workflow writes
     otherwise, what hardly works at all, and what `why_not` says."""
@@ -35,7 +41,8 @@ def turned(
             if why:
                 yield Refusal(strategy, change, why)
             elif plan != seen.plan:
-                yield Proposal(strategy, change, plan, turn.answers, turn.why)
+                reason = ": ".join(filter(None, (turn.why, told(step, turn))))
+                yield Proposal(strategy, change, plan, turn.answers, reason)
     if not found:
         yield Refusal(
             strategy, "any stage", "no stage of this workflow, and no engine, offers a setting for it"

@@ -145,6 +145,30 @@ class SlotBackend(Protocol):
     async def close(self) -> None: ...
 
 
+class Prompted(NamedTuple):
+    """What a language model is given, word for word: its chat template's own marks included. `ends` are the
+    characters behind which each token ends, one a token; None where the tokenizer writes the text in another way."""
+
+    text: str
+    tokens: int
+    ends: tuple[int, ...] | None
+
+
+class PromptReader(Protocol):
+    """A model's own tokenizer and chat template. A slot backend that has one says how to open it, without the model:
+    `reader(files)`, a static method, given the files of `ModelSpec`."""
+
+    context: int  # tokens of prompt and answer together
+
+    def read(self, item: Mapping[str, Any]) -> Prompted:
+        """The prompt of an item with `messages` or a `prompt`, as the engine makes it."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Tokens of a text by itself, without any marks."""
+        ...
+
+
 class Codec(Protocol):
     """Turns encoded bytes into a decoded view; pure, blocking, called in a thread or a process.
 

@@ -23,7 +23,7 @@ CHAT_TOKENS = 512  # ten seconds at 50 tokens/s; a caller who wants a longer ans
 
 SETTINGS = frozenset(
     {"template", "name", "max_tokens", "temperature", "top_p", "stop", "seed", "into", "ngram"}
-    | {"fixed_first", "top", *PLANNED}
+    | {"fixed_first", "top", "prompt_format", "without_examples", *PLANNED}
 )
 
 
@@ -41,6 +41,8 @@ def prepare(
     template = load(literal, folder)
     maybe = {name for name, value in inputs.items() if isinstance(value, Port) and value._maybe}
     template.check(inputs.keys() - {"template"}, maybe=maybe, reserved=SETTINGS)
+    template.choose(params.get("prompt_format") or "", params.get("without_examples") or ())
+    template.check_values({name: value for name, value in inputs.items() if not isinstance(value, Port)})
     return {**inputs, "template": template}, params
 
 
@@ -76,6 +78,8 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     ngram: int | None = None,
     fixed_first: bool = False,
     top: int | None = None,
+    prompt_format: str = "",
+    without_examples: str | Sequence[str] = (),
     **fields: object | None,
 ) -> Stream[Text]:
     """Fill the template with `fields` and stream the model's answer as increments of text.
@@ -91,16 +95,18 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     lookup): faster where the answer quotes, neutral to slower elsewhere.
     `fixed_first` moves paragraphs of the template that hold no field before those of their message that do,
     so that more of the prompt stays the same and can be kept. `top` fills in only the first so many members of
-    a list: passages come best first.
+    a list: passages come best first. `prompt_format` takes another of the template's formats than the first, and
+    `without_examples` leaves out few-shot examples by their names, or by number where they have none.
 
     `into` takes a msgspec Struct, dataclass or Literal: the model can then only write JSON of that type,
     and the stream's single value is the decoded object.
 
-    Raises InputError E240 for numbers out of range, StageError E410 where the answer was cut at
+    Raises WorkflowError E108 for a format or an example that the template has not, E119 for a value that is not of
+    its variable's type, InputError E240 for numbers out of range, StageError E410 where the answer was cut at
     `max_tokens` before its JSON closed. Tokens are booked as input_tokens, cached_tokens, output_tokens, and
     an answer that `max_tokens` ended as one of cut_answers.
     """
-    read = load(template, Path())
+    read = load(template, Path()).choose(prompt_format, without_examples)
     shown = {name: _first(value, top) for name, value in fields.items()}
     item = _item(read.fixed_first() if fixed_first else read, shown, max_tokens, temperature, top_p)
     item |= {"stop": [stop] if isinstance(stop, str) else list(stop), "seed": seed, "ngram": ngram}

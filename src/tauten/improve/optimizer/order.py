@@ -19,6 +19,7 @@ from tauten.improve.strategies.prefix import Prefix
 from tauten.improve.strategies.preload import Preload
 from tauten.improve.strategies.quantize import Quantize
 from tauten.improve.strategies.reduce import Reduce
+from tauten.improve.strategies.refine import Refine
 
 ORDER: Final[tuple[Strategy, ...]] = (
     Overlap(),  # changes no step, and shows which steps are left on the path
@@ -31,6 +32,7 @@ ORDER: Final[tuple[Strategy, ...]] = (
     Batching(),  # spends the slack that the others have left
     Quantize(),  # first of those that may change answers: gains most where a model is what takes long
     Reduce(),  # loses more for what it gains than shorter numbers do
+    Refine(),  # changes what a model is told: before what cuts off its words, which may then be few enough
     Compact(),  # last: it changes what people read
 )
 

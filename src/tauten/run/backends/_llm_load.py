@@ -19,7 +19,7 @@ from tauten.run.backends._gguf import context_length
 from tauten.run.backends._llm_config import WorkerConfig
 
 _ABANDONED_S = 3600.0  # no conversion of a model that fits a processor takes an hour
-_CONTEXT = 2048  # assumed when the file does not say: what small models have at least
+ASSUMED_CONTEXT = 2048  # assumed when the file does not say: what small models have at least
 
 
 class Loaded(NamedTuple):
@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
 
 def load(config: WorkerConfig) -> Loaded:
     """Open the converted model, or the GGUF file while saving its converted form."""
-    context = context_length(Path(config.gguf)) or _CONTEXT
+    context = context_length(Path(config.gguf)) or ASSUMED_CONTEXT
     converted = Path(config.converted)
     if (converted / "openvino_model.xml").is_file():
         pipeline, tokenizer = _open(config, converted, saving=False)

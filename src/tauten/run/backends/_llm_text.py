@@ -10,6 +10,13 @@ _META_SPACE = "\u2581".encode()  # how SentencePiece writes a space
 _BYTE_PIECES = {f"<0x{value:02X}>".encode(): bytes([value]) for value in range(256)}
 
 
+def spelled(pieces: Mapping[bytes, int]) -> dict[int, bytes]:
+    """What each token stands for in a text; special tokens stand for the text that means them."""
+    if not any(piece.startswith(_META_SPACE) for piece in pieces):
+        return {id: piece for piece, id in pieces.items()}
+    return {id: _BYTE_PIECES.get(piece) or piece.replace(_META_SPACE, b" ") for piece, id in pieces.items()}
+
+
 class Vocabulary:
     """The bytes of each token. Special tokens have none."""
 

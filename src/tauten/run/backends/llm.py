@@ -17,7 +17,8 @@ from tauten.models.store import default_root
 from tauten.run.backends._llm_config import STEP_TOKENS, WorkerConfig
 from tauten.run.backends._llm_item import LlmItem, read_item, refused
 from tauten.run.backends._llm_process import Answer, Worker
-from tauten.run.contracts import Chunk, ModelSpec
+from tauten.run.backends._llm_prompt import GgufReader
+from tauten.run.contracts import Chunk, ModelSpec, PromptReader
 
 _PRECISIONS = ("", "f32", "bf16")
 _KV_PRECISIONS = ("", "u8", "bf16", "f16", "f32")
@@ -61,13 +62,14 @@ class LlmBackend:
         self._refused: dict[tuple[str, str], str] = {}  # constraints that ended a worker once
         self._launch: asyncio.Task[Worker] | None = None
 
+    @staticmethod
+    def reader(files: Mapping[str, Path]) -> PromptReader:
+        """The tokenizer of a model, without the model; raises StoreError E325, MachineError E315."""
+        gguf = _gguf(files, "the model")
+        return GgufReader(gguf, _converted_folder(gguf))
+
     async def open(self) -> None:
-        if "model.gguf" not in self.spec.files:
-            raise StoreError(
-                f"model {self.spec.model!r} has no file model.gguf",
-                code="E325",
-                help="pin a model that has it, or another backend; `tauten model list` names them",
-            )
+        _gguf(self.spec.files, f"model {self.spec.model!r}")
         self._open = True
         try:
             await self._running()
@@ -177,6 +179,16 @@ class LlmBackend:
             await worker.stop()
         elif worker is not None:
             worker.kill()
+
+
+def _gguf(files: Mapping[str, Path], whose: str) -> Path:
+    if "model.gguf" not in files:
+        raise StoreError(
+            f"{whose} has no file model.gguf",
+            code="E325",
+            help="pin a model that has it, or another backend; `tauten model list` names them",
+        )
+    return files["model.gguf"]
 
 
 def _config(spec: ModelSpec) -> WorkerConfig:
