@@ -211,8 +211,9 @@ def test_pieces_add_up_to_the_text_with_its_values(lines: list[str], value: str)
         (("+++ format short", "+++ format"), 19, "the format has no name"),
         (("+++ format short", "+++ format 1st"), 19, "the name `1st`"),
         (("+++ stable", "+++ stable core"), 15, "has no name"),
+        (("Be {{ tone? }}.\n", ""), 19, "`+++ format short` says nothing"),
         (("+++ example file", "+++ example loop"), 27, "for the second time"),
-        (("[user]\n{{ passage }}", "{{ passage }}"), 34, "stands in no section"),
+        (("[user]\n{{ passage }}", "{{ passage }}"), 34, "stands in none"),
     ],
 )
 def test_a_mistake_names_its_line(change: tuple[str, str], line: int, seen: str) -> None:

@@ -47,7 +47,7 @@ def blocks(lines: Sequence[str], before: int, where: str) -> list[Marked]:
     """The lines of a body with their marks, `before` lines having gone before; raises WorkflowError E108."""
     found: list[Marked] = []
     seen: set[str] = set()
-    mark = ""
+    mark, begun = "", 0
     for number, line in enumerate(lines, before + 1):
         opened = _MARK.match(line)
         if opened is None:
@@ -56,8 +56,18 @@ def blocks(lines: Sequence[str], before: int, where: str) -> list[Marked]:
         if not opened[1] and not mark:
             help = "open a block first: +++ stable, +++ example NAME or +++ format NAME"
             raise unreadable("`+++` ends no block", help, where, number)
-        mark = _opened(opened[1] or "", seen, where, number)
+        _check_said(found, mark, begun, where)
+        mark, begun = _opened(opened[1] or "", seen, where, number), number
+    _check_said(found, mark, begun, where)
     return found
+
+
+def _check_said(found: Sequence[Marked], mark: str, begun: int, where: str) -> None:
+    """A block without a word could be chosen, and nobody would see that it says nothing."""
+    if mark and not any(line.text.strip() for line in found if line.number > begun):
+        raise unreadable(
+            f"`+++ {mark}` says nothing", "write its text below it, or leave it out", where, begun
+        )
 
 
 def _opened(words: str, seen: set[str], where: str, number: int) -> str:
@@ -113,7 +123,8 @@ def check_choice(choice: Choice, formats: Sequence[str], examples: Sequence[str]
 
 
 def loose(lines: Sequence[Marked], sections: Sequence[str]) -> Iterator[Marked]:
-    """Written lines that follow an example with sections of its own, and begin none: nobody would say them.
+    """Written lines that follow an example or a format with sections of its own, and begin none: who says them would
+    hang on whether that is left out.
 
     `sections` are those that the lines start, "" for a line that starts none.
     """
@@ -122,7 +133,7 @@ def loose(lines: Sequence[Marked], sections: Sequence[str]) -> Iterator[Marked]:
     own = False
     for line, section in zip(lines, sections, strict=True):
         if line.mark != before:
-            ended = before if own and before.startswith("example ") else ended
+            ended = before if own and before.startswith(("example ", "format ")) else ended
             before, own = line.mark, False
         own = own or bool(section)
         if section:

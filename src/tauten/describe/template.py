@@ -333,14 +333,15 @@ def parse(source: str, name: str = INLINE, choice: Choice = Choice()) -> Templat
     marked = plain(lines) if front is None else blocks(lines[first:], first, name)
     read = [(each, _section(each.text, name, each.number)) for each in marked]
     for each in loose(marked, [section for _, section in read]):
-        help = "begin with [user] or [system], or move it into the example"
-        raise unreadable("text follows an example, and stands in no section", help, name, each.number)
+        help = "begin with [user] or [system], or move it into the block above"
+        raise unreadable("text follows a block with sections, and stands in none", help, name, each.number)
     whole = numbered(_messages(read, name))
     marks = [mark for message in whole for mark in message.marks]
     formats, examples = named("format", marks), named("example", marks)
     check_choice(choice, formats, examples, name)
     messages, hidden = chosen(whole, choice, formats[0] if formats else "")
-    found = Template(name, source, messages, front or Front(), formats, examples, choice, hidden)
+    stand = _checked(list(messages), name)
+    found = Template(name, source, stand, front or Front(), formats, examples, choice, hidden)
     _check_declared(found)
     return found
 

@@ -28,7 +28,7 @@ def list_text(entries: Sequence[Listed]) -> str:
         shots = f"   {len(each.examples)} examples" if each.examples else ""
         formats = f"   formats {', '.join(each.formats)}" if each.formats else ""
         lines.append(f"{each.place:<{wide}}  {each.version}  {fields}{shots}{formats}")
-    return "\n".join(clip(line, WIDTH) for line in lines)
+    return "\n".join(wrapped(line, WIDTH) for line in lines)
 
 
 def show_text(entry: Listed, source: str) -> str:

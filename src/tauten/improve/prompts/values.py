@@ -53,21 +53,13 @@ def pick(workflow: Workflow[..., Any], stage: str, plan: Plan | None = None) -> 
     found = asking(workflow, plan)
     if stage in found:
         return found[stage]
-    if stage or len(found) != 1:
-        what = (
-            f"{workflow.name} has no step {stage!r} that asks by a template"
-            if stage
-            else (
-                f"{workflow.name} has {len(found)} steps that ask by a template ({', '.join(found) or 'none'})"
-            )
-        )
-        help = (
-            suggest(stage, found)
-            if stage
-            else "name one: --stage NAME"
-            if found
-            else "give a template's file"
-        )
+    if stage:
+        what = f"{workflow.name} has no step {stage!r} that asks by a template"
+        raise InputError(what, help=suggest(stage, found), code="E260")
+    if len(found) != 1:
+        listed = ", ".join(found) or "none"
+        what = f"{workflow.name} has {len(found)} steps that ask by a template ({listed})"
+        help = "name one: --stage NAME" if found else "give a template's file"
         raise InputError(what, help=help, code="E260")
     return next(iter(found.values()))
 
