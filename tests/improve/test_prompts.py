@@ -269,14 +269,14 @@ def test_a_price_makes_a_cost_and_one_that_is_not_known_makes_none() -> None:
 
 
 def test_the_verdict_is_that_of_the_gate() -> None:
-    own, shorter = tried(count=4)
+    own, shorter = tried(count=8)
     found = verdict(own, shorter, 0.05)
     assert found is not None
-    assert (found.decision, found.n, found.loss) == ("cannot conclude", 4, 0.0)
+    assert (found.decision, found.n, found.loss) == ("cannot conclude", 8, 0.0)
     worse = [msgspec.structs.replace(each, score=0.0) for each in shorter]
     rejected = verdict(own, worse, 0.05)
     assert rejected is not None
-    assert (rejected.decision, len(rejected.bad_flips)) == ("reject", 4)
+    assert (rejected.decision, len(rejected.bad_flips)) == ("reject", 8)
     assert verdict([msgspec.structs.replace(each, score=None) for each in own], worse, 0.05) is None
 
 

@@ -120,7 +120,7 @@ async def _compared(asked: Asked, price: Price | None = None) -> Comparison:
     items, metric = _chosen(kept, asked.requests), metric_of(workflow)
     say = teller()
     async with Engine() as engine:
-        took = await trial(
+        before, after = await trial(
             engine,
             arms,
             items,
@@ -139,10 +139,12 @@ async def _compared(asked: Asked, price: Price | None = None) -> Comparison:
         machine=str(hardware()),
         rounds=asked.rounds,
         seed=asked.seed,
-        arms=[arm(a.name, t.version, each) for a, t, each in zip(arms, templates, took, strict=True)],
-        figures=figures(*took, foretold_in=_foretold(step, templates)),
-        verdict=verdict(*took, margin, clusters(items), asked.seed),
-        notes=_notes(took, items, metric),
+        arms=[
+            arm(a.name, t.version, each) for a, t, each in zip(arms, templates, (before, after), strict=True)
+        ],
+        figures=figures(before, after, foretold_in=_foretold(step, templates)),
+        verdict=verdict(before, after, margin, clusters(items), asked.seed),
+        notes=_notes((before, after), items, metric),
     )
 
 

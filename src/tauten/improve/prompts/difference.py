@@ -46,7 +46,7 @@ def difference(a: Template, b: Template, reader: PromptReader, model: str) -> Di
         b=sides[1],
         tokens=after.total - before.total,
         parts=_each(before.parts or {}, after.parts or {}) if known else None,
-        lines=list(_lines(a, b)),
+        lines=_lines(a, b),
     )
 
 
@@ -61,6 +61,6 @@ def _each(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 
 def _lines(a: Template, b: Template) -> list[str]:
-    names = [f"{each.name} {each.version}" for each in (a, b)]
-    found = difflib.unified_diff(a.source.splitlines(), b.source.splitlines(), *names, lineterm="")
-    return list(found)
+    before, after = (f"{each.name} {each.version}" for each in (a, b))
+    lines = (a.source.splitlines(), b.source.splitlines())
+    return list(difflib.unified_diff(*lines, before, after, lineterm=""))

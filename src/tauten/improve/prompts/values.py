@@ -69,7 +69,8 @@ async def given(
 ) -> dict[str, Any]:
     """What a request gives a step's template: the request is run once, and the step's inputs are looked at. A stream
     has been read by then, and is not among them."""
-    async with KeepingEngine() as engine:
+    engine = KeepingEngine()
+    async with engine:
         name = await engine.open(workflow, plan)
         async for _ in engine.stream(inputs, plan=name):
             pass

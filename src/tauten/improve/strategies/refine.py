@@ -92,7 +92,7 @@ class Refine:
             saved_s, told = _saved(seen, asking, present, each)
             if saved_s is not None and saved_s < seen.worth_s:
                 why = "too little to be worth a change" if saved_s > 0.0 else f"no shorter than {present}"
-                yield Refusal(self.name, change, f"{told} saved: {why}")
+                yield Refusal(self.name, change, f"{told}: {why}")
                 continue
             plan = with_settings(seen, asking.step, {FORMAT: each})
             yield Proposal(self.name, change, plan, "lossy", told)
@@ -148,5 +148,6 @@ def _saved(seen: Situation, asking: Asking, present: str, other: str) -> tuple[f
         )
     counts = [seen.forms.counted(asking.choice, each) or 0 for each in answers]
     saved_s = asked * asking.tokens.read_s + (counts[0] - counts[1]) * asking.tokens.token_s
-    told = f"{read}; its answer has {counts[1]} tokens, that of {present} {counts[0]}: {saved_s * 1e3:.3g} ms a request"
+    told = f"{read}; its answer has {counts[1]} tokens, that of {present} {counts[0]}"
+    told += f", which {'saves' if saved_s >= 0.0 else 'costs'} {abs(saved_s) * 1e3:.3g} ms a request"
     return saved_s, told
