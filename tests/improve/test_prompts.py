@@ -192,7 +192,9 @@ def arms() -> list[Arm]:
     for name, template in (("own", parse(ASK)), ("shorter", shorter)):
         workflow = with_template(asked, "generate", template)
         assert workflow.graph is not None
-        found.append(Arm(name, workflow, msgspec.structs.replace(told(), graph=workflow.graph.hash)))
+        found.append(
+            Arm(name, workflow, msgspec.structs.replace(told(), graph=workflow.graph.hash), "generate")
+        )
     return found
 
 
@@ -249,6 +251,14 @@ def test_differences_are_paired_and_stand_beside_what_was_counted() -> None:
     assert tokens.a - tokens.b == pytest.approx(11.0)
     assert found["tokens out"].diff == 0.0
     assert "cost" not in found
+
+
+def test_what_is_foretold_counts_for_the_requests_that_come_to_the_step() -> None:
+    own, shorter = tried(count=4)
+    own = [msgspec.structs.replace(each, asked=each.item in ("item 0", "item 1")) for each in own]
+    assert [each.asked for each in shorter] == [True] * 4
+    (tokens, *_) = figures(own, shorter, foretold_in=-11.0)
+    assert (tokens.what, tokens.foretold) == ("tokens in", -5.5)
 
 
 def test_a_price_makes_a_cost_and_one_that_is_not_known_makes_none() -> None:

@@ -167,7 +167,8 @@ def _templates(asked: Asked, step: Asking) -> list[Template]:
 def _arm(workflow: Workflow[..., Any], step: Asking, template: Template, plan: Plan) -> Arm:
     """The workflow with that template, under the same plan, made to fit its graph."""
     changed = with_template(workflow, step.step.name, template)
-    return Arm(template.name, changed, msgspec.structs.replace(plan, graph=drawn(changed).hash))
+    fitting = msgspec.structs.replace(plan, graph=drawn(changed).hash)
+    return Arm(template.name, changed, fitting, step.step.name)
 
 
 def _chosen(kept: Recording, most: int) -> list[Item]:

@@ -91,15 +91,17 @@ _FIGURES: Final[tuple[tuple[str, str, Value], ...]] = (
 
 
 def figures(a: Sequence[Took], b: Sequence[Took], foretold_in: float | None = None) -> list[Figure]:
-    """Each figure over the requests that ended well under both arms; one that nobody knows is left out."""
+    """Each figure over the requests that ended well under both arms; one that nobody knows is left out. What was
+    foretold is of a request that comes to the step, and counts for the share of those that do."""
     sides = [_by_item(a), _by_item(b)]
     good = [item for item in sides[0] if item in sides[1] and not _failed(sides[0][item] + sides[1][item])]
+    share = mean([float(sides[0][item][0].asked) for item in good]) if good else 0.0
     found = []
     for what, unit, value in _FIGURES:
         pairs = [(_mean(sides[0][item], value), _mean(sides[1][item], value)) for item in good]
         known = [(one, other) for one, other in pairs if one is not None and other is not None]
         if known and (unit != "cents" or len(known) == len(pairs)):
-            told = foretold_in if what == "tokens in" else None
+            told = foretold_in * share if foretold_in is not None and what == "tokens in" else None
             found.append(_figure(what, unit, known, told))
     return found
 

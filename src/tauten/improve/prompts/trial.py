@@ -30,17 +30,19 @@ Say = Callable[[str], None]
 
 
 class Arm(NamedTuple):
-    """One side: the workflow with its template, under its plan."""
+    """One side: the workflow with its template in one of its steps, under its plan."""
 
     name: str
     workflow: Workflow[..., Any]
     plan: Plan
+    step: str
 
 
 class Took(msgspec.Struct, frozen=True, kw_only=True):
     """One request under one arm. `cents` is None where a price is not known, `score` where no label is."""
 
     item: str
+    asked: bool  # it came to the step whose template is tried
     tokens_in: float
     tokens_cached: float
     tokens_out: float
@@ -81,7 +83,7 @@ async def trial(
                 served = await serve_one(engine, opened[place], item.id, inputs, partition=whose)
                 judged = metric is not None and item.label != Label()
                 scored = score(metric, arm.workflow, served, item.label) if judged and metric else None
-                found[place].append(_took(served, models[place], price, scored))
+                found[place].append(_took(served, arm.step, models[place], price, scored))
             item.forget()
     return found
 
@@ -97,10 +99,15 @@ def _models(arm: Arm) -> dict[str, str]:
     }
 
 
-def _took(served: Served, models: Mapping[str, str], price: Price | None, scored: float | None) -> Took:
+def _took(
+    served: Served, step: str, models: Mapping[str, str], price: Price | None, scored: float | None
+) -> Took:
     trace: Trace = served.trace
     return Took(
         item=served.id,
+        asked=any(
+            whose.partition("[")[0] == step and unit == "input_tokens" for whose, unit, _ in trace.spent
+        ),
         tokens_in=_sum(trace, "input_tokens"),
         tokens_cached=_sum(trace, "cached_tokens"),
         tokens_out=_sum(trace, "output_tokens"),
