@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup
 
-.PHONY: setup models browser demo test test-slow test-gpu check bench bench-desk bench-serve docs clean
+.PHONY: setup models browser servers demo test test-slow test-gpu check bench bench-desk bench-serve docs clean
 
 setup: $(STAMP)
 
@@ -28,8 +28,22 @@ browser:
 	  || echo "chromium could not be installed: tests in a browser are skipped"; \
 	else echo "no chromium, and nobody here may install it: tests in a browser are skipped"; fi
 
+# For the tests that talk to PostgreSQL and Redis, which they start themselves on a port of this machine. PostgreSQL puts its
+# programs where no PATH looks.
+POSTGRES ?= /usr/lib/postgresql
+servers:
+	@want=""; \
+	set -- $(POSTGRES)/*/bin/initdb; \
+	command -v initdb >/dev/null 2>&1 || [ -x "$$1" ] || want="$$want postgresql"; \
+	command -v redis-server >/dev/null 2>&1 || want="$$want redis-server"; \
+	if [ -z "$$want" ]; then exit 0; fi; \
+	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" -eq 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$want >/dev/null \
+	  || echo "$$want could not be installed: tests with a real server are skipped"; \
+	else echo "no$$want, and nobody here may install it: tests with a real server are skipped"; fi
+
 # Two files at a time: most tests keep one core busy at most, and what loads a model does so once a file.
-test: models browser
+test: models browser servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu' --cov --cov-report=term:skip-covered
 
 test-slow: models

@@ -16,7 +16,7 @@ from tauten.models.store import default_root
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "console", "toml", "text", "json"}
-OWN = ("indexes", "measurements.json")  # parts of a store that a page writes to
+OWN = ("indexes", "measurements.json", "usage")  # parts of a store that a page writes to
 
 
 def _cases() -> list[object]:

@@ -65,3 +65,46 @@ def test_a_browser_is_asked_for_where_there_is_none(
     assert (tmp_path / "asked").exists() is asked
     assert said in made.stdout
     assert bool(made.stdout) is bool(said)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("there", "user", "apt_get_ends", "asked", "said"),
+    [
+        (("initdb", "redis-server"), 0, 0, "", ""),
+        (("15/bin/initdb", "redis-server"), 0, 0, "", ""),
+        (("redis-server",), 0, 0, "postgresql", ""),
+        (("initdb",), 0, 0, "redis-server", ""),
+        ((), 0, 0, "postgresql redis-server", ""),
+        ((), 0, 100, "postgresql redis-server", "could not be installed"),
+        ((), 1000, 0, "", "nobody here may install it"),
+        ((), 0, None, "", "nobody here may install it"),
+    ],
+)
+def test_servers_are_asked_for_where_there_are_none(
+    tmp_path: Path, there: tuple[str, ...], user: int, apt_get_ends: int | None, asked: str, said: str
+) -> None:
+    """As with the browser; PostgreSQL may lie where no PATH looks."""
+    commands = {"id": f"echo {user}", **dict.fromkeys(there, "true")}
+    if apt_get_ends is not None:
+        commands["apt-get"] = f'echo "$@" >> {tmp_path}/asked; exit {apt_get_ends}'
+    for name, text in commands.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    made = subprocess.run(
+        [str(shutil.which("make")), "-f", str(MAKEFILE), f"POSTGRES={tmp_path}", "servers"],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    heard = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
+    assert ("install" in heard) is bool(asked)
+    assert not asked or heard.rstrip().endswith(asked)
+    assert said in made.stdout
+    assert bool(made.stdout) is bool(said)

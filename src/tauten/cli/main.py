@@ -37,6 +37,8 @@ GROUPS = {
         "model": "list | pull | verify | show | build | recipes | rm",
         "key": "new | list | revoke",
         "index": "build | query | list | rm",
+        "usage": "What was taken of whom and what it cost; reconcile, budgets",
+        "store": "backup | restore",
     },
     "Help": {
         "doctor": "Is this machine ready?",
@@ -47,6 +49,8 @@ WORDS = {  # second words, and flags, with a file of their own, and its name
     ("bench", "headlines"): "headlines",
     ("bench", "--stages"): "stages",
     ("bench", "--prompt"): "bench_prompts",
+    ("usage", "reconcile"): "reconcile",
+    ("usage", "budgets"): "budgets",
 }
 OPTIONS = {"--prompt"}  # of these flags: they have a value, and stay
 

@@ -20,6 +20,9 @@ from tauten.plan.plan import Plan, load_plan
 from tauten.run.ambient import run_async
 from tauten.run.engine import Engine
 from tauten.run.request import Request
+from tauten.run.usage.book import Book, default_place, new_book
+from tauten.run.usage.payer import Payer, tags_of
+from tauten.run.usage.prices import Prices
 
 app = typer.Typer(add_completion=False)
 
@@ -31,14 +34,32 @@ def run(
     plan: Annotated[Path | None, typer.Option(help="A plan file; the naive plan without one.")] = None,
     deadline_ms: Annotated[float, typer.Option(help="The request's one deadline.")] = math.inf,
     out: Annotated[Path | None, typer.Option(help="Write a media result to this file.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="What it is booked under, beside the rest.")] = None,
+    usage: Annotated[str, typer.Option(help="The book of usage: a file, postgresql://..., or off.")] = "",
+    prices: Annotated[list[Path] | None, typer.Option(help="A file of prices of your own.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Run one request and print its answer."""
     workflow = load_workflow(target)
     values = read_inputs(workflow, inputs or [])
     check_outputs(out)
-    run_async(_run(workflow, load_plan(plan) if plan else None, values, deadline_ms, out, as_json))
+    payer, book = Payer(tags=tags_of(tag or ())), _book(usage, prices or [])
+    try:
+        chosen = load_plan(plan) if plan else None
+        run_async(_run(workflow, chosen, values, deadline_ms, out, as_json, book, payer))
+    finally:
+        if book is not None:
+            book.end()
     return 0
+
+
+def _book(place: str, prices: list[Path]) -> Book | None:
+    """The book, and whoever writes it."""
+    if place == "off":
+        return None
+    book = new_book(place or default_place(), Prices(prices), say=lambda said: print(said, file=sys.stderr))
+    book.start()
+    return book
 
 
 async def _run(
@@ -48,10 +69,13 @@ async def _run(
     deadline_ms: float,
     out: Path | None,
     as_json: bool,
+    book: Book | None,
+    payer: Payer,
 ) -> None:
-    async with Engine() as engine:
+    async with Engine(book=book) as engine:
         name = await engine.open(workflow, plan)
         request = engine.request(deadline_ms=deadline_ms)
+        request.payer = payer
         given: list[Any] = []
         async for value in engine.stream(values, request=request):
             given.append(value)

@@ -46,6 +46,9 @@ Drain = Annotated[float, typer.Option(help="How long requests may take to finish
 Lead = Annotated[float, typer.Option(help="From not ready to not accepting, after SIGTERM.")]
 LogSample = Annotated[float, typer.Option(help="Share of good answers that are logged.")]
 Timing = Annotated[bool, typer.Option("--server-timing", help="Without keys: answers tell where time went.")]
+Usage = Annotated[str, typer.Option(help="The book of usage: a file, postgresql://..., or off; the store's.")]
+Prices = Annotated[list[Path] | None, typer.Option(help="A file of prices of your own; the first one wins.")]
+Budgets = Annotated[Path | None, typer.Option(help="A file of budgets, by tenant, key, tag or workflow.")]
 Content = Annotated[bool, typer.Option("--log-content", help="Log what errors say; it may quote inputs.")]
 
 
@@ -72,10 +75,13 @@ def serve(
     log_content: Content = False,
     server_timing: Timing = False,
     otlp: Annotated[str, typer.Option(help="OTLP/HTTP collector, as http://localhost:4318.")] = "",
+    usage: Usage = "",
+    prices: Prices = None,
+    budgets: Budgets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object.")] = False,
 ) -> int:
     """Serve workflows and models until SIGTERM or Ctrl-C; then let requests finish."""
-    from tauten.serve.server import Server, Settings, check_bind
+    from tauten.serve.server import Settings, check_bind
 
     settings = Settings(
         host=host,
@@ -95,11 +101,21 @@ def serve(
         log_content=log_content,
         timing=server_timing,
         otlp=otlp,
+        usage=_place(usage),
+        prices=tuple(prices or ()),
+        budgets=budgets,
     )
     check_bind(settings)  # before models load
     _warn(settings)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said by our errors, not twice
     services, files = build(targets, plan or [], parse_slo(slo) if slo else None, samples)
+
+    return _run(services, settings, files, as_json)
+
+
+def _run(services: Sequence[Service], settings: Settings, files: dict[str, Path], as_json: bool) -> int:
+    """Serve until the end; gives the exit code."""
+    from tauten.serve.server import Server
 
     async def main() -> int:
         whole = Server(services, settings, files)
@@ -220,6 +236,13 @@ def _grpc_port(text: str) -> int | None:
     if not text.isdecimal():
         raise InputError(f"--grpc-port {text!r}", help="give a port, or off", code="E260")
     return _port("--grpc-port", int(text))
+
+
+def _place(given: str) -> str:
+    """Where the book is; empty where none is wanted."""
+    from tauten.run.usage.book import default_place
+
+    return "" if given == "off" else given or default_place()
 
 
 def _port(flag: str, value: int) -> int:

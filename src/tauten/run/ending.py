@@ -37,7 +37,10 @@ class Ending:
     async def _end(self) -> None:
         disarm(self._request)
         self._passage.leave()
-        await self._values.aclose()
+        try:
+            await self._values.aclose()
+        finally:
+            self._passage.book()
 
     async def whole(self) -> None:
         """The reader has what it wanted, has left, or comes back to find out why: end it, or wait until it has ended."""

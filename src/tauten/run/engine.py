@@ -38,6 +38,7 @@ from tauten.run.request import ANY_TIME, Aim, Request
 from tauten.run.siblings import cancel_all
 from tauten.run.slots import Run, settle, whole_streams
 from tauten.run.steps import PlanSteps
+from tauten.run.usage.book import Book
 from tauten.run.values import join, unwrapped
 from tauten.run.workers import Workers
 
@@ -46,18 +47,20 @@ DRAIN_S = 30.0  # a retired plan's requests get this long, as a pod gets by defa
 
 
 class Engine:
-    """Opens plans and runs requests; lives on one event loop.
+    """Opens plans and runs requests; lives on one event loop. `book` says what they took, where there is one.
 
     `store` gives model files (the default store when absent). All time is read from `clock`.
     """
 
-    def __init__(self, store: Models | None = None, *, clock: Clock = real, seed: int = 0) -> None:
+    def __init__(
+        self, store: Models | None = None, *, clock: Clock = real, seed: int = 0, book: Book | None = None
+    ) -> None:
         self.clock = clock
         self.workers = Workers(PREPARATION_THREADS, "prepare", clock)
         self.decoders = Decoders(threads=PREPARATION_THREADS, clock=clock)
         self.deployments = Deployments(store, clock)
         self.plans: dict[str, Opened] = {}
-        self.door = Door(clock)
+        self.door = Door(clock, book)
         self._random = random.Random(seed)
         self._alone = Opened(Plan(), _NO_WORKFLOW, None)  # holds the models of stages that are called alone
         self._alone.steps = self._plan_steps(self._alone)
@@ -152,7 +155,7 @@ class Engine:
             deadline_ms=deadline_ms, session=session, id=request_id, priority=priority, tenant=tenant
         )
         request.plan = opened.id
-        with self.door.through(opened.path, request):
+        with self.door.through(opened.path, request, opened):
             arm(request)
             try:
                 value = await stoppable(request, self._whole(opened, request, inputs))
@@ -232,7 +235,7 @@ class Engine:
             deadline_ms=deadline_ms, session=session, id=request_id, priority=priority, tenant=tenant
         )
         request.plan = opened.id
-        passage = self.door.through(opened.path, request)
+        passage = self.door.through(opened.path, request, opened)
         passage.enter()
         values = self._values(opened, request, inputs)
         ending = Ending(request, passage, values)
@@ -281,8 +284,7 @@ class Engine:
         """The increments of one request (one value where the result is whole)."""
         trace = request.trace
         opened.requests.add(request)
-        source = self._observed if opened.lowered is None else self._drawn
-        increments = source(opened, request, inputs)
+        increments = (self._observed if opened.lowered is None else self._drawn)(opened, request, inputs)
         try:
             async for value in increments:
                 if trace.first_output is None:
@@ -395,12 +397,9 @@ class Engine:
         until = self.clock() + drain_s
         while opened.requests and self.clock() < until:
             await asyncio.sleep(0.01)
+        said = f"plan {opened.plan.id} was retired while the request ran"
         for request in list(opened.requests):
-            request.fail(
-                Unavailable(
-                    f"plan {opened.plan.id} was retired while the request ran", help="send the request again"
-                )
-            )
+            request.fail(Unavailable(said, help="send the request again"))
         for _ in range(_STOPPING):
             if not opened.requests:
                 break

@@ -40,6 +40,14 @@ def tree_seconds(pid: int) -> float | None:
     return _sum(tree(pid), _ticks) / _TICKS if _is_there(pid) else None
 
 
+def process_seconds(pid: int) -> float | None:
+    """CPU seconds of one process with its threads, in steps of 10 ms; a read of 20 µs. None when it is not there."""
+    try:
+        return _ticks(pid) / _TICKS
+    except OSError:
+        return None
+
+
 def tree_bytes(pid: int) -> int | None:
     """Resident bytes of a process and all below it; what they share counts for each."""
     return _sum(tree(pid), _pages) * _PAGE if _is_there(pid) else None

@@ -8,13 +8,18 @@ import itertools
 import math
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tauten.clock import Clock, real
 from tauten.describe.ports import Session
 from tauten.errors import TautenError
 from tauten.run.siblings import Family
 from tauten.run.trace import Trace
+from tauten.run.usage.payer import NOBODY as NO_PAYER
+from tauten.run.usage.payer import Payer
+
+if TYPE_CHECKING:
+    from tauten.run.usage.budgets import Purse
 
 LOWEST, HIGHEST = -8, 8  # priorities: sixteen to the eighth still counts exactly in fair shares
 _PREFIX = os.urandom(4).hex()
@@ -99,8 +104,10 @@ class Request:
         "id",
         "lag_s",
         "partition",
+        "payer",
         "plan",
         "priority",
+        "purse",
         "session",
         "start",
         "target",
@@ -132,6 +139,8 @@ class Request:
         self.session = session
         self.tenant = tenant
         self.partition = ""  # of caches, inside its tenant's: results of another are not for it
+        self.payer: Payer = NO_PAYER  # on whose account it goes, beside its tenant
+        self.purse: Purse | None = None  # its way to budgets, where there are any
         self.priority = clipped(priority)
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
         self.came = clock() - read_s  # when somebody did

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from tauten.errors import DeadlineExceeded, TautenError
@@ -23,6 +24,8 @@ from tauten.run.opened import Opened
 from tauten.run.request import ANY_TIME, NOBODY, NOTHING, NOWHERE, Aim, clipped
 from tauten.run.siblings import Family
 from tauten.run.trace import VISIT, Trace
+from tauten.run.usage.payer import NOBODY as NO_PAYER
+from tauten.run.usage.payer import Payer
 
 
 class Station:
@@ -125,7 +128,12 @@ class Single(ABC):
         """
         station = self.station
         door, opened = station.door, station.opened
-        self.predicted = door.enter(opened.path, self)
+        try:
+            self.predicted = door.enter(opened.path, self)
+        except TautenError as error:
+            if self.count == 1:  # of several each comes again
+                self._book(error)
+            raise
         try:
             now = door.clock()
             if now >= self.deadline:
@@ -164,6 +172,17 @@ class Single(ABC):
             whole=error is None,
             late=isinstance(error, DeadlineExceeded),
         )
+        self._book(error)
+
+    def payers(self) -> Iterable[tuple[Payer, int]]:
+        """On whose accounts its requests go, and how many on each."""
+        return ((NO_PAYER, self.count),)
+
+    def _book(self, error: BaseException | None) -> None:
+        book = self.station.door.book
+        if book is not None:
+            for payer, count in self.payers():
+                book.ended_together(self, payer, count, error=error)
 
     # -- as its deployment sees it -------------------------------------------------------------------------
 

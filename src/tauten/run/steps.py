@@ -47,8 +47,13 @@ class PlanSteps(Dynamic):
         self._workers = workers
         self._bound: dict[tuple[Any, ...], BoundStep] = {}
         self._plain: dict[str, BoundStep] = {}  # calls that write no settings
+        self._models: dict[str, Mapping[str, ModelChoice]] = {}  # by step, as it was bound last
         self._places: dict[str, list[list[Place]]] = {}
         self._bindings: set[tuple[Any, ...]] = set()  # those of which the places are known
+
+    def models_of(self, step: str) -> Mapping[str, ModelChoice]:
+        """The models of a step by role; none of one that was not met."""
+        return self._models.get(step, {})
 
     def places(self, name: str) -> list[list[Place]]:
         """Where a step waits: the places of each of its bindings, those to come included."""
@@ -101,6 +106,7 @@ class PlanSteps(Dynamic):
         models: dict[str, ModelChoice],
         chosen: StagePlan,
     ) -> BoundStep:
+        self._models[name] = models
         taken: dict[str, Deployment | SlotDeployment] = {}
         files: dict[str, Mapping[str, Path]] = {}
         for role, choice in models.items():

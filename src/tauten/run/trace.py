@@ -33,6 +33,7 @@ class Invocation(NamedTuple):
     first: float = 0.0  # of a stream: when its first increment was made
     tokens: float = 0.0  # that it gave
     cached: float = 0.0  # of its prompt's tokens
+    core_s: float = 0.0  # of the processor, where the engine is a process that was looked at
 
 
 VISIT: Final = "visit"

@@ -25,6 +25,7 @@ from tauten.serve.service import Service, Services
 from tauten.serve.socket import Socket
 
 if TYPE_CHECKING:
+    from tauten.run.usage.book import Book
     from tauten.serve.oip.express import Rider
 
 
@@ -61,6 +62,7 @@ class Site:
         self.apis: dict[str, Any] = {}  # by name, once the application has made them
         self.observers: list[Observer] = [self.traces]
         self.draining = False
+        self.book: Book | None = None  # of usage, where one is kept
         self.exposition: Callable[[str], tuple[Iterator[bytes], str]] | None = (
             None  # metrics, by Accept header
         )

@@ -27,7 +27,7 @@ from tauten.serve.kept.sessions import Sessions
 from tauten.serve.routes import Route
 from tauten.serve.safety.safe_fetch import CONNECTIONS, Fetch, Fetches
 from tauten.serve.service import NotReady, Service
-from tauten.serve.wishes import ID, id_of, number, parent_of, whole
+from tauten.serve.wishes import ID, id_of, number, parent_of, payer_of, whole
 
 T = TypeVar("T")
 
@@ -68,6 +68,7 @@ class Call:
         "late",
         "params",
         "parent",
+        "payer",
         "prepared",
         "priority",
         "request",
@@ -88,6 +89,7 @@ class Call:
         self.caller = caller
         headers = exchange.headers
         self._read(headers)
+        self.payer = payer_of(headers, caller.name)
         self.id = id_of(headers.get("x-request-id", "")) or new_id()
         self.spent_s = 0.0  # by earlier requests to the engine for the same call
         self.priority = whole(headers, "x-tauten-priority", 0)
@@ -115,7 +117,7 @@ class Call:
         new.door, new.route, new.params, new.caller = self.door, self.route, self.params, self.caller
         new.deadline_ms, new.timed, new.priority = self.deadline_ms, self.timed, self.priority
         new.exchange, new.parent, new.spent_s, new.late = exchange, self.parent, 0.0, self.late
-        new.id = id
+        new.id, new.payer = id, self.payer
         new.request = new.prepared = new.service = new.error = None
         return new
 
@@ -173,13 +175,23 @@ class Call:
         self.check(service)
         shares = service.shareable if inputs is None else service.shares(inputs)
         if self.door.flights is None or not shares:
-            service.engine.knock(
-                deadline_ms=self.budget_ms(service) - self.exchange.sent_s * 1e3,
-                aim=self._aim(service),
-                priority=min(self.priority, self.caller.priority),
-                tenant=self.caller.tenant,
-                lag_s=self.exchange.lag_s,
-            )
+            try:
+                service.engine.knock(
+                    deadline_ms=self.budget_ms(service) - self.exchange.sent_s * 1e3,
+                    aim=self._aim(service),
+                    priority=min(self.priority, self.caller.priority),
+                    tenant=self.caller.tenant,
+                    lag_s=self.exchange.lag_s,
+                )
+            except TautenError:
+                self._turned_away(service)
+                raise
+
+    def _turned_away(self, service: Service) -> None:
+        """Have it booked that it was refused here, before there was a request."""
+        book = service.engine.door.book
+        if book is not None:
+            book.turned_away(self.id, self.caller.tenant, self.payer, service.workflow.name)
 
     def begin(self, service: Service, session: Session | None = None) -> Request:
         """The engine's request of this call: one deadline, the caller's tenant, stopped when the client leaves."""
@@ -192,7 +204,12 @@ class Call:
         self.check(service)
         exchange, budget_ms = self.exchange, self.budget_ms(service)
         if exchange.lag_s:
-            service.engine.door.knock(None, self.priority, budget_ms / 1e3 - exchange.sent_s, exchange.lag_s)
+            left_s = budget_ms / 1e3 - exchange.sent_s
+            try:
+                service.engine.door.knock(None, self.priority, left_s, exchange.lag_s)
+            except TautenError:
+                self._turned_away(service)
+                raise
         request = self.request = service.engine.request(
             deadline_ms=budget_ms,
             session=None,  # which is told later
@@ -202,6 +219,7 @@ class Call:
             aim=self._aim(service),
             **exchange.since_arrival(),
         )
+        request.payer = self.payer
         exchange.on_leave(lambda: request.fail(client_left()))
         return request
 
@@ -270,7 +288,9 @@ class Call:
                 answer = await flights.answer(key, inputs, request, run)
         except BaseException as error:
             self.error = error
+            _book_shared(service, request, whole=False)
             raise
+        _book_shared(service, request, whole=True)
         if flights is not None and "flight" not in request.trace.notes:
             flights.learn(service.name, answer.trace)
         return answer
@@ -293,17 +313,21 @@ class Call:
         flights = self._flights(service, inputs, plan) if share and session is None else None
         key = (service.name, plan, self.caller.tenant)
         source = run(request) if flights is None else flights.stream(key, inputs, request, run)
+        whole = False
         async with aclosing(source) as values:
             try:
                 async for value in values:
                     given = request.clock()
                     yield value
                     request.trace.rows.append(("", "client", given, request.clock()))
+                whole = True
             except GeneratorExit:
                 raise  # the reader has what it wanted, or has left: the exchange knows which
             except BaseException as error:
                 self.error = error
                 raise
+            finally:
+                _book_shared(service, request, whole=whole)
 
     def _flights(self, service: Service, inputs: Mapping[str, Any], plan: str) -> Flights | None:
         return self.door.flights if service.shares(inputs, plan) else None
@@ -388,16 +412,25 @@ def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
     if error.http_status == 401:
         return [("www-authenticate", 'Bearer realm="tauten"')]
     wait_s = getattr(error, "retry_after_s", None)
-    if not wait_s and error.http_status in (429, 503):
+    if not wait_s and error.http_status in (429, 503) and error.code != "E451":
         wait_s = RETRY_S
+    final = [("x-should-retry", "false")] if error.code == "E451" else []  # a budget: not before it renews
     if not wait_s or not math.isfinite(wait_s):
-        return []
-    return [("retry-after", str(max(1, math.ceil(wait_s)))), ("retry-after-ms", str(math.ceil(wait_s * 1e3)))]
+        return final
+    told = [("retry-after", str(max(1, math.ceil(wait_s)))), ("retry-after-ms", str(math.ceil(wait_s * 1e3)))]
+    return told + final
 
 
 def _open(service: Service, plan: str) -> str:
     """The plan, unless a swap has closed it since it was drawn."""
     return plan if plan in service.engine.plans else ""
+
+
+def _book_shared(service: Service, request: Request, *, whole: bool) -> None:
+    """Book a request that had another's computation: its own never went through the engine."""
+    book = service.engine.door.book
+    if book is not None and "flight" in request.trace.notes:
+        book.shared(service.workflow.name, request, whole=whole)
 
 
 def draining() -> NotReady:

@@ -22,6 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tauten.errors import InputError, MachineError, TautenError
 from tauten.plan.plan import load_plan
+from tauten.run.usage.book import Book, new_book
+from tauten.run.usage.budgets import Budgets
+from tauten.run.usage.database import open_database
+from tauten.run.usage.limits import read_limits
+from tauten.run.usage.prices import Prices
 from tauten.serve.app import App, Site
 from tauten.serve.door import BODY_BYTES, Door
 from tauten.serve.observe.logs import SAMPLE, Form, Logs
@@ -66,6 +71,9 @@ class Settings:
     log_content: bool = False
     timing: bool = False  # Server-Timing for everybody, where there are no keys
     otlp: str = ""
+    usage: str = ""  # the place of the book: a file, or a postgresql:// address; empty: none is kept
+    prices: tuple[Path, ...] = ()
+    budgets: Path | None = None
 
 
 class Listening(Protocol):
@@ -108,6 +116,9 @@ class Server:
         self.site = Site(self.services, door)
         self.app = App(self.site)
         self.logs = Logs(settings.log, sample=settings.log_sample, content=settings.log_content)
+        self.book = self.site.book = book_of(settings, self._of_usage)
+        for service in self.services:
+            service.engine.door.book = self.book
         self.metrics = Metrics(self.site)
         self.site.exposition = self.metrics.exposition()
         self.site.observers += [self.metrics, self.logs]
@@ -141,6 +152,8 @@ class Server:
     async def start(self) -> None:
         """Listen, load, warm up. Stops early, and then is not ready, when asked to end meanwhile."""
         self.logs.start()
+        if self.book is not None:
+            self.book.start()
         if self.settings.otlp:
             from tauten.serve.observe.telemetry import Telemetry
 
@@ -245,6 +258,8 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.site.services.close()
+        if self.book is not None:
+            await self.book.close()
         gc.unfreeze()
         if self.telemetry is not None:
             await self.telemetry.close()
@@ -284,6 +299,10 @@ class Server:
             else:
                 _keep_what_is_loaded()
                 self.logs.say("plan", workflow=service.name, plan=after, was=before)
+
+    def _of_usage(self, said: str) -> None:
+        """The book's thread says something."""
+        self.logs.say("usage", message=said)
 
     def stop(self, number: int = 0) -> None:
         """Ask for the end; asking twice ends at once."""
@@ -352,6 +371,19 @@ async def _grpc(site: Site, host: str, port: int) -> _Grpc:
             f"gRPC is not installed: {error}", help="pip install grpcio, or --grpc-port off", code="E343"
         ) from error
     return _Grpc(await serve_grpc(site, host, port))
+
+
+def book_of(settings: Settings, say: Callable[[str], None]) -> Book | None:
+    """The book that is to be kept, with its prices and budgets; raises InputError for files that say neither."""
+    if not settings.usage:
+        if settings.budgets is not None:
+            raise InputError("--budgets without a book", help="leave out --usage off", code="E260")
+        return None
+    prices, budgets = Prices(settings.prices), None
+    if settings.budgets is not None:
+        place = settings.usage
+        budgets = Budgets(read_limits(settings.budgets), prices, lambda: open_database(place))
+    return new_book(settings.usage, prices, budgets=budgets, say=say)
 
 
 def check_bind(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tauten.errors import InputError
+from tauten.run.usage.payer import Payer, name_of, tags_of
 
 ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -52,6 +53,14 @@ def whole(headers: Mapping[str, str], name: str, default: int) -> int:
             f"{name}: {headers[name][:40]!r} is not a whole number", help="give one", code="E291"
         )
     return int(value)
+
+
+def payer_of(headers: Mapping[str, str], key: str) -> Payer:
+    """On whose account a request goes: the name of its key, what its client calls itself, its tags."""
+    tags, client = headers.get("x-tauten-tag", ""), headers.get("x-tauten-client", "")
+    if not tags and not client:
+        return Payer(key)
+    return Payer(key, client and name_of(client, "a client"), tags_of(tags))
 
 
 def parent_of(given: str) -> TraceParent | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tauten.clock import Clock
 from tauten.run.contracts import Chunk, SlotBackend
+from tauten.run.deploy.core_share import CoreShare
 from tauten.run.deploy.estimates import Streams
 from tauten.run.deploy.queueing import QUEUE_BOUND, WORK_S, ZOMBIE_S, Entry, Queued, View
 from tauten.run.request import Request
@@ -28,6 +29,7 @@ class SlotDeployment(Queued):
         self.backend = backend
         self.streams = Streams()
         self._open: dict[Entry, float] = {}  # running streams, and when each is predicted to end
+        self._cores = CoreShare(lambda: getattr(backend, "worker_pid", None))
 
     async def open(self) -> None:
         await self.backend.open()
@@ -47,6 +49,7 @@ class SlotDeployment(Queued):
         rows = request.trace.rows
         started = last = self.clock()
         rows.append((step, "queue", entry.queued, started))
+        mark = self._cores.enter()
         first_s = tokens = cached = 0.0
         read = prompt
         first = True
@@ -73,8 +76,9 @@ class SlotDeployment(Queued):
                 yield chunk
         finally:
             entry.left = self.clock()
+            core_s = self._cores.leave(mark)
             call = (step, self.label, entry.queued, started, last, entry.left)
-            request.trace.calls.append((*call, read, None, 1, "", started + first_s, tokens, cached))
+            request.trace.calls.append((*call, read, None, 1, "", started + first_s, tokens, cached, core_s))
             if entry.left >= entry.deadline:
                 self._was_late(entry)
             try:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tauten.clock import Clock, in_ms
-from tauten.errors import DeadlineExceeded, Overloaded, TautenError, Unavailable
+from tauten.errors import Cancelled, DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Lowered
 from tauten.plan.lower import Step as Planned
 from tauten.run.deploy.scheduling import retry_after
@@ -23,6 +23,13 @@ from tauten.run.door.feedback import AdaptiveLimit, Margin
 from tauten.run.door.known_steps import GAIN, Met, Place, Step, Steps
 from tauten.run.request import ANY_TIME, Aim, Asked
 from tauten.run.trace import Row
+from tauten.run.usage.payer import NOBODY, Payer
+
+if TYPE_CHECKING:
+    from tauten.run.opened import Opened
+    from tauten.run.request import Request
+    from tauten.run.single import Single
+    from tauten.run.usage.book import Book
 
 SPARE = 32  # requests that one look at the queues serves, where there is time for as many more: a full batch
 REFRESH_S = 0.01  # how old a prediction of the path may be: queues move by a batch or two meanwhile
@@ -307,8 +314,9 @@ class Door:
     which too few have ended.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, book: Book | None = None) -> None:
         self.clock = clock
+        self.book = book  # where it is booked what requests took; None: nowhere
         self.draining = False
         self.limit = AdaptiveLimit()
         self.refused = 0
@@ -333,9 +341,12 @@ class Door:
             self.refused += 1
             raise
 
-    def through(self, path: Path | None, request: Asked) -> Passage:
-        """The request's whole stay, as a context; entering it raises Overloaded or Unavailable."""
-        return Passage(self, path, request)
+    def through(self, path: Path | None, request: Request, opened: Opened | None = None) -> Passage:
+        """The request's whole stay, as a context; entering it raises Overloaded or Unavailable.
+
+        With the plan that it runs, it is booked what it took.
+        """
+        return Passage(self, path, request, opened)
 
     def enter(self, path: Path | None, request: Asked) -> bool:
         """Let a request in or refuse it; says whether it was predicted when it will end."""
@@ -377,9 +388,11 @@ class Door:
             budget_s = min(budget_s, request.aim.end_s)
         self.limit.leave(began, now, budget_s, whole=whole, count=request.count)
 
-    def part(self, request: Asked) -> None:
+    def part(self, request: Single, payer: Payer = NOBODY) -> None:
         """Let one out of several that came together, before they came to their end."""
         self.limit.leave(request.start, self.clock(), whole=False)
+        if self.book is not None:
+            self.book.ended_together(request, payer, 1, error=_LEFT)
 
     def _check_open(self, left_s: float, lag_s: float) -> None:
         """Refuse who was in time when he came, and has waited for the event loop since."""
@@ -391,23 +404,38 @@ class Door:
             )
 
 
+_LEFT = Cancelled("one of several left", help="send the request again")
+
+
 class Passage:
     """One request's stay behind the door. `whole` says that it came to its end, and may teach."""
 
-    __slots__ = ("_door", "_path", "_predicted", "_request", "whole")
+    __slots__ = ("_door", "_opened", "_path", "_predicted", "_request", "whole")
 
-    def __init__(self, door: Door, path: Path | None, request: Asked) -> None:
+    def __init__(self, door: Door, path: Path | None, request: Request, opened: Opened | None) -> None:
         self._door = door
         self._path = path
         self._request = request
+        self._opened = opened
         self._predicted = False  # when it would end
         self.whole = False
 
     def enter(self) -> None:
-        self._predicted = self._door.enter(self._path, self._request)
+        try:
+            self._predicted = self._door.enter(self._path, self._request)
+        except TautenError as error:
+            self.book(error)
+            raise
+        if self._door.book is not None and self._opened is not None:
+            self._request.purse = self._door.book.purse(self._opened, self._request)
 
     def leave(self, late: bool = False) -> None:
         self._door.leave(self._path, self._request, predicted=self._predicted, whole=self.whole, late=late)
+
+    def book(self, error: object = None) -> None:
+        """Have it booked what the request took, once all its work has ended."""
+        if self._door.book is not None and self._opened is not None:
+            self._door.book.ended(self._opened, self._request, whole=self.whole, error=error)
 
     def __enter__(self) -> None:
         self.enter()
@@ -415,3 +443,4 @@ class Passage:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.whole = kind is None
         self.leave(isinstance(error, DeadlineExceeded))
+        self.book(error)

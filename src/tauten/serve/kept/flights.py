@@ -52,7 +52,7 @@ class Flight:
         )
         self.request.trace = mine.trace  # the leader's: it had no computation of its own
         self.request.start, self.request.came = mine.start, mine.came
-        self.request.priority, self.request.plan = mine.priority, mine.plan
+        self.request.priority, self.request.plan, self.request.payer = mine.priority, mine.plan, mine.payer
         self.task: asyncio.Task[Any] | None = None
 
     def join(self, mine: Request) -> None:

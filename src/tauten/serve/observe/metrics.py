@@ -27,6 +27,7 @@ from tauten.serve.observe.condensed import condensed
 from tauten.serve.observe.exposition import Exposition, Labels
 from tauten.serve.observe.histogram import SIZES, Counters, Histogram, Histograms
 from tauten.serve.observe.outcome import error_of, outcome_of, reason_of, status_of, went_well
+from tauten.serve.observe.usage_series import of_the_book
 from tauten.version import __version__
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ class Metrics:
         yield from _of_services(self.site, page)
         yield from _of_deployments(self.site, page)
         yield from _of_caches(self.site, page)
+        yield from of_the_book(self.site.book, page)
 
     def exposition(self) -> Scrape:
         """A function from an Accept header to the pieces of a page and its type."""

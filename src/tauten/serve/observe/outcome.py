@@ -26,6 +26,9 @@ _REASONS = {
     "E412": "key_concurrency",
     "E413": "in_flight",
     "E414": "wrong_keys",
+    "E451": "budget",
+    "E452": "no_price",
+    "E453": "budget_unread",
 }
 
 

@@ -9,6 +9,8 @@ Each has its own answer, its own id and its own departure.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tauten.clock import real
@@ -18,6 +20,7 @@ from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.job import Job
 from tauten.run.request import ANY_TIME
 from tauten.run.single import Item, Single, Station
+from tauten.run.usage.payer import Payer
 from tauten.serve.door import client_left
 from tauten.serve.oip import rest
 from tauten.serve.tensor_model import Feed, TensorService, refusal, rows_of
@@ -238,12 +241,16 @@ class Ride(Single):
         if not self.station.deployment.lessen(job, feed):
             self.gone += 1
             return
-        del self.riders[index]
-        self.station.door.part(self)
+        gone = self.riders.pop(index)
+        self.station.door.part(self, Payer(gone.caller.name))
         self.count -= 1
         self.rows -= each
 
     # -- its end ------------------------------------------------------------------------------------------
+
+    def payers(self) -> Iterable[tuple[Payer, int]]:
+        keys = Counter([rider.caller.name for rider in self.riders])
+        return [(Payer(key), count) for key, count in keys.items()]
 
     def fail(self, error: TautenError) -> None:
         """Stop it; one that has yet to begin was counted in nowhere, and is told so when it does."""

@@ -17,9 +17,12 @@ _PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
 _CODES = {
     "E233": "context_length_exceeded",
     "E402": "rate_limit_exceeded",
+    "E451": "insufficient_quota",
     "E318": "model_not_found",
 }
 """Codes that clients look at; any other error carries our own."""
+
+_QUOTA = frozenset({"E451"})  # money is used up: to wait a moment does not help, and clients know the word
 
 
 class Refused(InputError):
@@ -58,6 +61,8 @@ def body_of(error: TautenError) -> dict[str, Any]:
 
 def _type(error: TautenError) -> str:
     status = error.http_status
+    if error.code in _QUOTA:
+        return "insufficient_quota"
     named = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     return named.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
 

@@ -1,0 +1,348 @@
+"""The book of usage: every request that ended, whatever way, as lines in a database, written behind its back.
+
+`ended` costs a request a few microseconds and never waits. A thread makes lines of what came, prices them and writes
+them in batches. While the database is locked, full or away they are kept, up to a bound, and tried again; at the
+end of the process what could not be written is put in a file beside the book, which the next one takes in.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from tauten.clock import Clock, real
+from tauten.errors import Cancelled, DeadlineExceeded, MachineError, Overloaded, Unavailable
+from tauten.plan import files
+from tauten.run.usage.budgets import Budgets, Purse
+from tauten.run.usage.call import Call
+from tauten.run.usage.cost import Cost
+from tauten.run.usage.database import Database, DatabaseBusy, open_database
+from tauten.run.usage.energy import Meter
+from tauten.run.usage.entry import Entry, Lines, Models, late_call, no_models
+from tauten.run.usage.payer import Payer
+from tauten.run.usage.prices import Prices
+from tauten.run.usage.row import UsageRow
+
+if TYPE_CHECKING:
+    from tauten.run.opened import Opened
+    from tauten.run.request import Request
+    from tauten.run.single import Single
+
+ENTRIES: Final = (
+    20_000  # requests that wait to become lines: some seconds of the fastest server, some megabytes
+)
+LINES: Final = 200_000  # lines that wait for the database: an hour of a busy gateway, some 200 MB
+AT_ONCE: Final = (
+    500  # lines in one transaction: a few milliseconds, so that readers and other servers have turns
+)
+EVERY_S: Final = 0.2  # how much a killed process may lose
+PAUSE_S: Final = 5.0  # at most, between tries of a database that cannot take anything
+END_S: Final = 5.0  # what is still to be written when the process ends gets this long
+LEFT: Final = "unwritten-*.jsonl"
+
+Series = tuple[str, str, str, str]
+"""(workflow, provider, model, outcome) of calls and steps: closed lists, so that metrics may carry them."""
+
+
+class Totals:
+    """What was booked since the process began, for metrics; written in one thread, read in any."""
+
+    def __init__(self) -> None:
+        self.lines: Counter[Series] = Counter()
+        self.units: dict[tuple[str, str, str, str], float] = {}  # (workflow, provider, model, unit)
+        self.cost: dict[tuple[str, str, str], Cost] = {}  # (workflow, provider, model)
+
+    def add(self, row: UsageRow) -> None:
+        of = (row.workflow, row.provider, row.model)
+        self.lines[(*of, row.outcome)] += 1
+        for unit, amount in row.units.items():
+            self.units[(*of, unit)] = self.units.get((*of, unit), 0.0) + amount
+        self.cost[of] = self.cost.get(of, Cost()).plus(row.nano)
+
+
+class Book:
+    """Books of one process; several engines may share it. `place` is a file or a postgresql:// address.
+
+    `spare` is the folder for what could not be written; None: it is lost then, and said. `say` is told, in
+    any thread, when something goes wrong and when it goes right again.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        prices: Prices | None = None,
+        *,
+        spare: Path | None = None,
+        budgets: Budgets | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        wall: Clock = time.time,
+        clock: Clock = real,
+        database: Callable[[], Database] | None = None,
+        entries: int = ENTRIES,
+        lines: int = LINES,
+    ) -> None:
+        self.place = place
+        self.budgets = budgets
+        self.totals = Totals()
+        self.written = 0  # lines in the database
+        self.dropped = 0  # requests and late calls that nobody has a line of
+        self.failures = 0  # tries that the database did not take
+        self.problem = ""  # why the last one was not taken
+        self._say, self._wall, self._clock = say, wall, clock
+        self._most_entries, self._most_lines = entries, lines
+        self._spare = spare
+        self._meter = Meter()
+        self._lines = Lines(prices or Prices(), self._meter, _cores())
+        self._make = database or (lambda: open_database(place))
+        self._entries: deque[Entry] = deque()
+        self._unwritten: deque[UsageRow] = deque()
+        self._wake = threading.Event()
+        self._ending = False
+        self._until = 0.0
+        self._thread: threading.Thread | None = None
+
+    # -- where requests end -------------------------------------------------------------------------------
+
+    def ended(self, opened: Opened, request: Request, *, whole: bool, error: object = None) -> None:
+        """A request is over; what its calls add to its trace from now on is booked as it comes."""
+        trace = request.trace
+        models = no_models if opened.steps is None else opened.steps.models_of
+        entry = self._entry(opened.workflow.name, request, models, whole=whole, error=error)
+        trace.provider_calls = Afterwards(self, entry, trace.provider_calls)
+        self._take(entry)
+
+    def shared(self, workflow: str, request: Request, *, whole: bool) -> None:
+        """A request is over that had what another computed: it took nothing, but to wait."""
+        self._take(self._entry(workflow, request, no_models, whole=whole)._replace(why="shared"))
+
+    def turned_away(self, request: str, tenant: str, payer: Payer, workflow: str) -> None:
+        """A request was refused before there was anything of it but its head."""
+        about = (self._wall(), "refused", request, tenant, payer, workflow, "")
+        self._take(Entry(*about, (), (), (), no_models))
+
+    def _entry(
+        self, workflow: str, request: Request, models: Models, *, whole: bool, error: object = None
+    ) -> Entry:
+        trace = request.trace
+        ended = "ok" if whole else outcome_of(request, error)
+        about = (self._wall(), ended, request.id, request.tenant, request.payer, workflow, request.plan)
+        return Entry(*about, trace.provider_calls, trace.spent, trace.calls, models)
+
+    def purse(self, opened: Opened, request: Request) -> Purse | None:
+        """A request's way to the budgets; None where there are none."""
+        if self.budgets is None:
+            return None
+        return Purse(self.budgets, request.tenant, request.payer, opened.workflow.name)
+
+    def ended_together(self, single: Single, payer: Payer, count: int, *, error: object = None) -> None:
+        """Requests of one payer that were one item of one model are over: one line for all of them."""
+        opened, job = single.station.opened, single.job
+        seconds = job.seconds * count / single.count if job is not None else 0.0
+        spent = ((single.station.step, "replica_seconds", seconds),) if seconds else ()
+        models = no_models if opened.steps is None else opened.steps.models_of
+        ended = "ok" if error is None else outcome_of(single, error)
+        about = (self._wall(), ended, "", single.tenant, payer, opened.workflow.name, opened.id)
+        self._take(Entry(*about, (), spent, (), models, asked=count))
+
+    def late(self, entry: Entry, call: Call) -> None:
+        """A call of a request that is booked already: a mirrored one, or one that was given up slowly."""
+        self._take(late_call(entry, call)._replace(at=self._wall()))
+
+    def _take(self, entry: Entry) -> None:
+        if len(self._entries) >= self._most_entries or self._ending:
+            self._drop(1, "requests come faster than they can be booked")
+            return
+        self._entries.append(entry)
+        if len(self._entries) % AT_ONCE == 0:
+            self._wake.set()
+
+    def _drop(self, count: int, why: str) -> None:
+        first = not self.dropped
+        self.dropped += count
+        if first:
+            self._say(f"usage: {why}; what is lost is counted in tauten_usage_dropped_total")
+
+    @property
+    def waiting(self) -> int:
+        """What is yet to be written: requests and lines."""
+        return len(self._entries) + len(self._unwritten)
+
+    # -- its life -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Write from now on, in a thread."""
+        self._thread = threading.Thread(target=self._run, name="tauten-usage", daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Write what waits, for at most END_S; what remains goes to the spare folder. May be called twice."""
+        await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        """As `close`, for those without a loop; engines must have ended."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._until = self._clock() + END_S
+        self._ending = True
+        self._wake.set()
+        thread.join()
+        if self.budgets is not None:
+            self.budgets.close()
+
+    # -- in the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        database: Database | None = None
+        pause_s = EVERY_S
+        adopted = False
+        while True:
+            self._wake.wait(pause_s)
+            self._wake.clear()
+            try:
+                self.note()
+                if database is None and (self._unwritten or not adopted):
+                    database = self._make()
+                if database is not None and not adopted:
+                    self._adopt(database)
+                    adopted = True
+                if database is not None:
+                    self.write(database)
+                pause_s = EVERY_S
+            except Exception as error:  # noqa: BLE001  # whatever it is, what was taken must not be lost with the thread
+                self._failed(str(error) if isinstance(error, DatabaseBusy | MachineError) else repr(error))
+                pause_s = min(pause_s * 2, PAUSE_S)
+            if self._ending and self._may_end(pause_s):
+                break
+        self._put_aside()
+        if database is not None:
+            database.close()
+
+    def _may_end(self, pause_s: float) -> bool:
+        """All is written, or there is no time for another try."""
+        return not self.waiting or self._clock() + pause_s >= self._until
+
+    def note(self) -> None:
+        """Make lines of what has ended."""
+        self._meter.look()
+        while self._entries:
+            entry = self._entries.popleft()
+            rows = self._lines.of(entry)
+            if len(self._unwritten) + len(rows) > self._most_lines:
+                self._drop(1, f"the book cannot be written ({self.problem})")
+                continue
+            for row in rows:
+                self.totals.add(row)
+            self._unwritten.extend(rows)
+
+    def write(self, database: Database) -> None:
+        """Write all lines, some at a time; raises DatabaseBusy with those that are left kept."""
+        while self._unwritten:
+            some = list(islice(self._unwritten, AT_ONCE))
+            database.write([row.values() for row in some])
+            for _ in some:
+                self._unwritten.popleft()
+            self.written += len(some)
+        if self.problem:
+            self.problem = ""
+            self._say("usage: the book is written again")
+
+    def _failed(self, why: str) -> None:
+        self.failures += 1
+        if not self.problem:
+            self._say(f"usage: not written, kept and tried again: {why}")
+        self.problem = why
+
+    # -- what could not be written ------------------------------------------------------------------------
+
+    def _put_aside(self) -> None:
+        self.note()
+        rows = list(self._unwritten)
+        if not rows:
+            return
+        if self._spare is None:
+            self._drop(len(rows), f"the process ends and the book cannot be written ({self.problem})")
+            return
+        path = self._spare / LEFT.replace("*", rows[0].id)
+        try:
+            files.replace(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        except MachineError as error:
+            self._drop(
+                len(rows), f"the process ends, and neither the book nor {path.name} can be written: {error}"
+            )
+            return
+        self._unwritten.clear()
+        self._say(f"usage: {len(rows)} lines lie in {path} until the book can be written ({self.problem})")
+
+    def _adopt(self, database: Database) -> None:
+        """Take in what earlier processes put aside: lines have ids, so twice is once."""
+        for path in sorted(self._spare.glob(LEFT)) if self._spare is not None else ():
+            try:
+                rows = _read(path.read_bytes().splitlines())
+            except (OSError, msgspec.MsgspecError) as error:
+                self._say(f"usage: {path} cannot be read: {error}")
+                continue
+            database.write([row.values() for row in rows])
+            path.unlink(missing_ok=True)
+            self.written += len(rows)
+            self._say(f"usage: {len(rows)} lines of an earlier process were taken in")
+
+
+class Afterwards(list[Call]):
+    """The calls of a request that was booked: those that are still to end are booked one by one."""
+
+    def __init__(self, book: Book, entry: Entry, calls: Iterable[Call]) -> None:
+        super().__init__(calls)
+        self._book = book
+        self._entry = entry
+
+    def append(self, call: Call, /) -> None:
+        super().append(call)
+        self._book.late(self._entry, call)
+
+
+def outcome_of(request: Request | Single, error: object = None) -> str:
+    """How a request ended that did not end well: cancelled, late, refused or failed."""
+    failure = request.failure if request.failure is not None else error
+    if isinstance(failure, DeadlineExceeded):
+        return "late"
+    if isinstance(failure, Overloaded | Unavailable):
+        return "refused"
+    left = isinstance(failure, Cancelled | asyncio.CancelledError | GeneratorExit)
+    return "cancelled" if left or getattr(request, "cancelled", False) else "failed"
+
+
+def _read(lines: Sequence[bytes]) -> list[UsageRow]:
+    return [msgspec.json.decode(line, type=UsageRow) for line in lines if line]
+
+
+def _cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def new_book(place: str, prices: Prices | None = None, **options: Any) -> Book:
+    """A book at a place, with the folder of the store for what could not be written."""
+    return Book(place, prices, spare=home(), **options)
+
+
+def home() -> Path:
+    """The folder of the store where books lie."""
+    from tauten.models.store import default_root
+
+    return default_root() / "usage"
+
+
+def default_place() -> str:
+    """`$TAUTEN_USAGE`, else a file in the store."""
+    return os.environ.get("TAUTEN_USAGE", "") or str(home() / "book.db")

@@ -1,0 +1,330 @@
+"""Who may spend how much: what a call may take at most is held before it is made, and settled by what it took.
+
+Holding is one transaction of the database, which those of other tasks and processes wait for. So the sum of what is spent and
+held is never more than the budget, however many ask at once, as long as no call takes more than was held for it.
+A hold whose process died stays held, and is taken as spent after a day.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from tauten.clock import Clock
+from tauten.errors import Overloaded, Unavailable
+from tauten.run.usage.call import Call
+from tauten.run.usage.database import Database, DatabaseBusy, Do
+from tauten.run.usage.limits import Limit, Period, period_at
+from tauten.run.usage.payer import Payer
+from tauten.run.usage.prices import Prices
+
+STALE_S: Final = 86_400.0  # a hold this old is of a process that died: no call takes a day
+_PREFIX: Final = os.urandom(8).hex()
+_count = itertools.count(1)
+
+
+class Exhausted(Overloaded):
+    """A budget has no room for the call; says when it renews."""
+
+    code = "E451"
+
+
+class Claim(NamedTuple):
+    """What one call asks of one budget."""
+
+    name: str
+    whose: str
+    period: Period
+    limit: Limit
+    amount: int
+
+
+class State(NamedTuple):
+    """One account of a budget in its present period."""
+
+    name: str
+    whose: str
+    period: str
+    limit: Limit
+    spent: int
+    held: int
+    renews: datetime | None
+
+
+class Hold:
+    """What is held for one call, until it is settled. Settling costs nothing and waits for nothing."""
+
+    __slots__ = ("_at", "_budgets", "_settled", "claims", "id")
+
+    def __init__(self, budgets: Budgets, id: str, claims: Sequence[Claim], at: datetime) -> None:
+        self._budgets = budgets
+        self.id = id
+        self.claims = claims
+        self._at = at
+        self._settled = False
+
+    def settle(self, call: Call | None) -> None:
+        """Give back what the call did not take. None: it was not made. Only the first time counts."""
+        if self._settled:
+            return
+        self._settled = True
+        amounts = {claim.name: self._took(claim, call) for claim in self.claims}
+        if amounts:
+            self._budgets.settle_later(self.id, amounts)
+
+    def _took(self, claim: Claim, call: Call | None) -> int:
+        """Where nobody knows what it took, all that was held."""
+        if call is None or call.outcome == "refused":
+            return 0
+        if claim.limit.unit == "calls":
+            return 1
+        if call.counted == "none" or not call.units:
+            return claim.amount
+        return self._budgets.amount(
+            claim.limit, call.provider, call.model, call.units, self._at, claim.amount
+        )
+
+
+class Purse(NamedTuple):
+    """A request's way to its budgets; whoever calls a provider for it asks here first."""
+
+    budgets: Budgets
+    tenant: str
+    payer: Payer
+    workflow: str
+
+    async def reserve(self, provider: str, model: str, units: Mapping[str, float]) -> Hold:
+        """Hold what a call takes at most, by units; settle it in a `finally`.
+
+        Raises Exhausted E451, and Unavailable: E452 where money is bounded and the price unknown, E453 where the
+        budgets cannot be read. A call that raises here must not be made.
+        """
+        return await self.budgets.reserve(self, provider, model, units)
+
+
+class Budgets:
+    """The budgets of a file. `database` is opened and used in one thread of its own."""
+
+    def __init__(
+        self,
+        limits: Mapping[str, Limit],
+        prices: Prices,
+        database: Callable[[], Database],
+        *,
+        wall: Clock = time.time,
+    ) -> None:
+        self.limits = limits
+        self.refused: Counter[str] = Counter()  # calls, by budget
+        self.over: Counter[str] = Counter()  # calls that took more than was held for them, by budget
+        self._prices = prices
+        self._make = database
+        self._wall = wall
+        self._database: Database | None = None
+        self._swept = False
+        self._unsettled: deque[tuple[str, Mapping[str, int]]] = deque()
+        self._closed = False
+        self._thread = ThreadPoolExecutor(1, "tauten-budgets")
+
+    # -- on the loop --------------------------------------------------------------------------------------
+
+    async def reserve(self, purse: Purse, provider: str, model: str, units: Mapping[str, float]) -> Hold:
+        """See `Purse.reserve`."""
+        at = datetime.fromtimestamp(self._wall(), UTC)
+        limits = [
+            (name, limit, whose)
+            for name, limit in self.limits.items()
+            for whose in limit.whose(purse.tenant, purse.payer, purse.workflow)
+        ]
+        id = f"{_PREFIX}{next(_count):x}"
+        if not limits:
+            return Hold(self, id, (), at)
+        held = self._thread.submit(self._reserve, id, limits, (provider, model, units), at)
+        try:
+            claims = await asyncio.shield(asyncio.wrap_future(held))
+        except asyncio.CancelledError:
+            held.add_done_callback(lambda done: self._give_back(id, done))  # who asked is gone
+            raise
+        return Hold(self, id, claims, at)
+
+    def _give_back(self, id: str, done: Any) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self.settle_later(id, {claim.name: 0 for claim in done.result()})
+
+    def settle_later(self, id: str, amounts: Mapping[str, int]) -> None:
+        """Settle in the thread; what cannot be written now is tried again with the next."""
+        self._unsettled.append((id, amounts))
+        if not self._closed:  # else it stays held, and is taken as spent after a day
+            self._thread.submit(self._settle)
+
+    def amount(
+        self,
+        limit: Limit,
+        provider: str,
+        model: str,
+        units: Mapping[str, float],
+        at: datetime,
+        held: int | None,
+    ) -> int:
+        """What a call with these units asks of a limit; `held` is taken where its price is not known."""
+        if limit.unit == "calls":
+            return 1
+        if limit.unit == "tokens":
+            return round(units.get("input_tokens", 0) + units.get("output_tokens", 0))
+        nano = self._prices.call(provider, model, units, at).nano
+        if nano is not None:
+            return nano
+        if held is not None:
+            return held
+        raise Unavailable(
+            f"nobody knows what {model!r} of {provider!r} costs, and a budget of money is on it",
+            help="give its price: tauten serve --prices FILE (docs/usage.md)",
+            code="E452",
+        )
+
+    def close(self) -> None:
+        """Settle what is left; what the database does not take stays held."""
+        if self._closed:
+            return
+        self._closed = True
+        self._thread.submit(self._settle)
+        self._thread.submit(self._shut)
+        self._thread.shutdown(wait=True)
+
+    # -- in the thread ------------------------------------------------------------------------------------
+
+    def _reserve(
+        self,
+        id: str,
+        limits: Sequence[tuple[str, Limit, str]],
+        asked: tuple[str, str, Mapping[str, float]],
+        at: datetime,
+    ) -> Sequence[Claim]:
+        claims = [
+            Claim(name, whose, period_at(limit.period, at), limit, self.amount(limit, *asked, at, None))
+            for name, limit, whose in limits
+        ]
+        try:
+            full = self._opened().alone(lambda do: self._claim(do, id, claims, at))
+        except DatabaseBusy as busy:
+            raise Unavailable(
+                f"the budgets cannot be read: {busy}",
+                help="send it again; see `tauten usage budgets`",
+                code="E453",
+                retry_after_s=1.0,
+            ) from busy
+        if full is not None:
+            self.refused[full[0].name] += 1
+            raise _exhausted(*full, at)
+        return claims
+
+    def _claim(self, do: Do, id: str, claims: Sequence[Claim], at: datetime) -> tuple[Claim, int, int] | None:
+        """Hold all, or nothing: then the first that has no room, what is spent of it, and what is held."""
+        now_ms = int(at.timestamp() * 1000)
+        self._sweep(do, now_ms)
+        for claim in claims:
+            spent, held = _used(do, claim.name, claim.whose, claim.period.name)
+            if spent + held + claim.amount > claim.limit.most:
+                return claim, spent, held
+        for claim in claims:
+            do(
+                "INSERT INTO hold (id, name, whose, period, amount, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+                (id, claim.name, claim.whose, claim.period.name, claim.amount, now_ms),
+            )
+        return None
+
+    def _sweep(self, do: Do, now_ms: int) -> None:
+        """Once a process: holds of those that died are taken as spent."""
+        if self._swept:
+            return
+        self._swept = True
+        before = now_ms - int(STALE_S * 1000)
+        for id, name, amount in do("SELECT id, name, amount FROM hold WHERE at_ms < ?", (before,)):
+            _spend(do, id, name, int(amount))
+
+    def _settle(self) -> None:
+        while self._unsettled:
+            try:
+                self.over.update(self._write(*self._unsettled[0]))
+            except DatabaseBusy:
+                return  # it stays held, which is on the safe side, and is tried again
+            self._unsettled.popleft()
+
+    def _write(self, id: str, amounts: Mapping[str, int]) -> list[str]:
+        """Settle one hold; gives the budgets of which it took more than was held."""
+        return self._opened().alone(
+            lambda do: [name for name, amount in amounts.items() if _spend(do, id, name, amount)]
+        )
+
+    def _opened(self) -> Database:
+        if self._database is None:
+            self._database = self._make()
+        return self._database
+
+    def _shut(self) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    def states(self) -> list[State]:
+        """All accounts of the present periods that anything went on; blocks. Raises DatabaseBusy."""
+        return self._thread.submit(self._states).result()
+
+    def _states(self) -> list[State]:
+        at = datetime.fromtimestamp(self._wall(), UTC)
+        found = []
+        for name, limit in self.limits.items():
+            period = period_at(limit.period, at)
+            database = self._opened()
+            rows = database.fetch(
+                "SELECT whose FROM budget WHERE name = ? AND period = ? "
+                "UNION SELECT whose FROM hold WHERE name = ? AND period = ? ORDER BY 1",
+                (name, period.name, name, period.name),
+            )
+            for (whose,) in rows or [("",)]:
+                spent, held = _used(database.fetch, name, whose, period.name)
+                found.append(State(name, whose, period.name, limit, spent, held, period.ends))
+        return found
+
+
+def _used(do: Do, name: str, whose: str, period: str) -> tuple[int, int]:
+    """What is spent of a budget, and what is held."""
+    of = (name, whose, period)
+    where = "name = ? AND whose = ? AND period = ?"
+    [(spent,)] = do(f"SELECT COALESCE(SUM(spent), 0) FROM budget WHERE {where}", of)
+    [(held,)] = do(f"SELECT COALESCE(SUM(amount), 0) FROM hold WHERE {where}", of)
+    return int(spent), int(held)
+
+
+def _spend(do: Do, id: str, name: str, amount: int) -> bool:
+    """Turn a hold into what was spent; says whether that was more. One that is gone was settled already."""
+    over = False
+    for whose, period, held in do(
+        "SELECT whose, period, amount FROM hold WHERE id = ? AND name = ?", (id, name)
+    ):
+        do("DELETE FROM hold WHERE id = ? AND name = ? AND whose = ?", (id, name, whose))
+        do(
+            "INSERT INTO budget (name, whose, period, spent) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (name, whose, period) DO UPDATE SET spent = budget.spent + excluded.spent",
+            (name, whose, period, amount),
+        )
+        over = over or amount > int(held)
+    return over
+
+
+def _exhausted(claim: Claim, spent: int, held: int, at: datetime) -> Exhausted:
+    limit, ends = claim.limit, claim.period.ends
+    whose = f" of {claim.whose}" if claim.whose else ""
+    renews = f"it renews at {ends:%Y-%m-%d %H:%M} UTC" if ends is not None else "it does not renew"
+    return Exhausted(
+        f"budget '{claim.name}'{whose} is used up: {limit.shown(spent)} spent and {limit.shown(held)} held "
+        f"of {limit.shown(limit.most)}, and this call may take {limit.shown(claim.amount)}",
+        help=f"{renews}; whoever runs the server can raise it in the file of budgets",
+        retry_after_s=(ends - at).total_seconds() if ends is not None else 0.0,
+    )
