@@ -104,7 +104,7 @@ def test_servers_are_asked_for_where_there_are_none(
     )
     assert made.returncode == 0, made.stderr
     heard = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
-    assert ("install" in heard) is bool(asked)
-    assert not asked or heard.rstrip().endswith(asked)
+    assert bool(heard) is bool(asked)
+    assert apt_get_ends != 0 or heard.rstrip().endswith(asked)
     assert said in made.stdout
     assert bool(made.stdout) is bool(said)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import tauten as tt
 from kit.virtual import virtual
-from tauten.errors import DeadlineExceeded, StageError, Unavailable
+from tauten.errors import DeadlineExceeded, Overloaded, StageError, Unavailable
 from tauten.run.engine import Engine
 from tauten.run.usage.payer import Payer
 from tauten.run.usage.row import UsageRow
@@ -59,6 +59,8 @@ async def one(engine: Engine, wish: dict[str, Any]) -> str:
         await engine.run(asking.bind(tt.Json(wish["attempts"])), request=request)
     except DeadlineExceeded:
         return "late"
+    except Overloaded:  # the limit follows those that were late
+        return "refused"
     except asyncio.CancelledError:
         return "cancelled"
     return "ok"
