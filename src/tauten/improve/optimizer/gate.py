@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+from tauten.clock import Clock, real
 from tauten.improve.optimizer.outcome import Labels
 from tauten.improve.optimizer.testbed import Scored, Testbed
-from tauten.improve.quality import Evidence, Verdict, compare, scored, split
+from tauten.improve.quality import Evidence, Verdict, compare, decide, scored, split
 from tauten.improve.situation import Proposal
 from tauten.plan.plan import Plan
 from tauten.statistics import items_needed, smallest_provable_loss
@@ -16,6 +17,7 @@ from tauten.statistics import items_needed, smallest_provable_loss
 CONFIDENCE: Final = 0.95
 SELECTION: Final = 0.25  # of the labelled items: choosing takes few, a proof takes all that are left
 FIRST: Final = 24  # items that a candidate is tried on first: what halves the answers shows at once
+PART: Final = 24  # items of a confirmation between two looks at whether the rest can still prove it
 LOOKS: Final = 60  # items of the selection that a candidate sees at most
 
 
@@ -32,6 +34,7 @@ class Gate:
         seed: int = 0,
         more: Callable[[], bool] = lambda: True,
         say: Callable[[str], None] = lambda text: None,
+        clock: Clock = real,
     ) -> None:
         self.testbed = testbed
         self.items = list(items)
@@ -41,6 +44,11 @@ class Gate:
         self.seed = seed
         self.more = more
         self.say = say
+        self.clock = clock
+        self._took: dict[bool, list[tuple[float, int]]] = {
+            True: [],
+            False: [],
+        }  # (seconds, answers): before, after
         self.before: Plan | None = None  # what lossy changes are judged against
         self.verdicts: dict[tuple[str, str], Verdict] = {}  # of the selection, by strategy and change
 
@@ -111,14 +119,23 @@ class Gate:
     # -- confirming -------------------------------------------------------------------------------------------
 
     def confirmed(self, before: Plan, after: Plan, candidates: int) -> Evidence:
-        """A look at the items that nothing was chosen by; corrected for how many candidates may take one."""
-        ids = self.halves.confirmation
-        old, new = self.scores(before, ids), self.scores(after, ids)
-        was, now = _numbers(old), _numbers(new)
+        """A look at the items that nothing was chosen by; corrected for how many candidates may take one.
+
+        It ends early where it can prove nothing any more, whatever is left, and when the time is over: that refuses
+        some changes sooner and accepts none.
+        """
         level = 1.0 - (1.0 - CONFIDENCE) / max(1, candidates)  # Bonferroni: one of them is taken
-        topics = self._topics(ids)
+        old: dict[str, Scored] = {}
+        new: dict[str, Scored] = {}
+        for part in _parts(self.halves.confirmation, PART):
+            old |= self.scores(before, part)
+            new |= self.scores(after, part)
+            if self._in_vain(old, new, level) or not self.more():
+                break
+        was, now = _numbers(old), _numbers(new)
+        topics = self._topics(list(old))
         verdict = compare(was, now, self.allowed_loss, level, clusters=topics, seed=self.seed)
-        hashes = {id: (old[id].answer, new[id].answer) for id in ids}
+        hashes = {id: (old[id].answer, new[id].answer) for id in old}
         return Evidence(
             metric="",
             confidence=CONFIDENCE,
@@ -130,9 +147,31 @@ class Gate:
             plan_after=after.id,
         )
 
+    @property
+    def confirmation_s(self) -> float:
+        """How long a confirmation will take, by what judging answers has taken so far."""
+        spans = [(sum(s for s, _ in each), sum(n for _, n in each)) for each in self._took.values()]
+        return len(self.halves.confirmation) * sum(seconds / n for seconds, n in spans if n)
+
+    def _in_vain(self, old: Mapping[str, Scored], new: Mapping[str, Scored], level: float) -> bool:
+        """Whether these flips would be too many even if every item that is left scored the same."""
+        was, now = _numbers(old), _numbers(new)
+        if was == now:
+            return False
+        ids = self.halves.confirmation
+        rest = {id: True for id in ids if id not in was}
+        topics = self._topics(ids)
+        return (
+            decide(was | rest, now | rest, self.allowed_loss, level, clusters=topics, seed=self.seed)
+            != "accept"
+        )
+
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         self.say(f"judge {len(ids)} answers of {plan.id}")
-        return self.testbed.scores(plan, ids)
+        began = self.clock()
+        found = self.testbed.scores(plan, ids)
+        self._took[plan is self.before].append((self.clock() - began, len(ids)))
+        return found
 
     def _judged(self, before: Plan, after: Plan, ids: Sequence[str]) -> Verdict:
         return compare(
@@ -143,6 +182,10 @@ class Gate:
             clusters=self._topics(ids),
             seed=self.seed,
         )
+
+
+def _parts(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (ids[place : place + size] for place in range(0, len(ids), size))
 
 
 def _numbers(found: Mapping[str, Scored]) -> dict[str, bool | float]:

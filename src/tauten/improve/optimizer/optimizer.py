@@ -119,13 +119,14 @@ class Optimizer:
             seed=asked.seed,
             more=self.more,
             say=say,
+            clock=clock,
         )
 
-    def more(self) -> bool:
-        """Whether there is time for one more thing before the finalist is measured."""
-        left = self.asked.budget_s * (1.0 - FINALS_SHARE) - (self.clock() - self.began)
-        self.stopped = self.stopped or left <= 0.0
-        return left > 0.0
+    def more(self, needed_s: float = 0.0) -> bool:
+        """Whether there is time for one more thing before what needs so many seconds, and the finalist is measured."""
+        left_s = self.asked.budget_s * (1.0 - FINALS_SHARE) - (self.clock() - self.began)
+        self.stopped = self.stopped or left_s <= needed_s
+        return left_s > needed_s
 
     # -- the whole --------------------------------------------------------------------------------------------
 
@@ -188,6 +189,9 @@ class Optimizer:
         """Further, as far as labels prove it harmless; what they do not is taken back, the last change first."""
         self.gate.before = kept.plan
         taken = len(search.taken)
+        search.more = lambda: self.more(
+            self.gate.confirmation_s
+        )  # what cannot be confirmed is chosen in vain
         found = search.improve(kept.plan, lossy=True)
         most = len(search.taken) - taken  # looks at the confirmation that there may be
         while len(search.taken) > taken:
