@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import tauten as tt
-from tauten.run.caching.caches import Caches, Keeper
+from tauten.run.caching.caches import Caches
+from tauten.run.caching.keeper import Keeper
 from tauten.run.request import Request
 
 ROUNDS, EACH = 50, 200

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tauten.run.caches.memory import ENTRY_BYTES, LOOKS, Memory
+from tauten.run.caches.memory import ENTRY_BYTES, Memory
+from tauten.run.caching.sieve import LOOKS
 from tauten.run.contracts import Kept, Sought
 
 BOUND = 10 * (ENTRY_BYTES + 100)  # ten results of a hundred bytes

@@ -69,7 +69,7 @@ def _in_force(workflow: Workflow[..., Any], plan: Plan) -> dict[str, dict[str, A
         keys: dict[str, Any] = {"after": list(step.upstream)} if step.upstream else {}
         kept = step.plan.cache if step.view is None else step.plan.cache_view
         if kept:
-            keys["cache" if step.view is None else "cache_view"] = kept
+            keys["cache" if step.view is None else "cache_view"] = msgspec.to_builtins(kept)
         if step.view is not None:
             keys |= {"decode": step.plan.decode, "view": step.view.name}
         for role, choice in step.models.items():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,20 +11,24 @@ from typing import Any
 from tauten.describe.graph import FromInput, FromStage, Graph, Literal, Source, Stage
 from tauten.describe.stage import StageKind
 from tauten.errors import PlanError
-from tauten.plan.plan import StagePlan
+from tauten.plan.plan import CachePlan, StagePlan
 
 RESULTS_BYTES = 64_000_000  # of `cache = true`: some 30,000 embeddings or 10,000 written answers
+DISK_BYTES = 4_000_000_000  # of the tier on disk: what is kept for days, on machines with tens of GB free
 VIEWS_BYTES = 256_000_000  # of `cache_view = true`: some seventy pictures of 1280 by 960
+_PLAIN = CachePlan()
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)")
 
 
-def cache_bytes(said: bool | str, usual: int, where: str = "", key: str = "cache") -> int:
-    """Bytes of a cache as a plan says it; 0 where there is none.
+def cache_bytes(said: bool | str | CachePlan, usual: int, where: str = "", key: str = "cache") -> int:
+    """Bytes of a cache in memory as a plan says it; 0 where there is none.
 
     >>> cache_bytes("256MB", RESULTS_BYTES), cache_bytes(False, RESULTS_BYTES)
     (256000000, 0)
     """
+    if isinstance(said, CachePlan):
+        said = said.size or True
     if isinstance(said, bool):
         return usual if said else 0
     found = _SIZE.fullmatch(said)
@@ -36,6 +41,47 @@ def cache_bytes(said: bool | str, usual: int, where: str = "", key: str = "cache
             code="E134",
         )
     return int(size)
+
+
+def cache_rules(said: bool | str | CachePlan) -> CachePlan:
+    """The rules of a cache, whichever way a plan says it.
+
+    >>> cache_rules("256MB").tiers
+    ('memory',)
+    """
+    if isinstance(said, CachePlan):
+        return said
+    return CachePlan(size=said) if isinstance(said, str) else _PLAIN
+
+
+def check_rules(said: bool | str | CachePlan, where: str = "") -> None:
+    """Raise PlanError E135 for rules that contradict one another, E134 for a size that is none."""
+    rules = cache_rules(said)
+    cache_bytes(rules.disk or True, DISK_BYTES, where, "cache.disk")
+    for wrong, why, help in _wrongs(rules):
+        if wrong:
+            raise PlanError(f"cache: {why}", help=help, where=where, code="E135")
+
+
+def _wrongs(rules: CachePlan) -> list[tuple[bool, str, str]]:
+    times = {key: getattr(rules, key) for key in ("ttl_s", "refresh", "stale_s", "negative_s")}
+    below = next((key for key, value in times.items() if not 0 <= value < math.inf), "")
+    aged = next((key for key in ("refresh", "stale_s") if times[key] and not rules.ttl_s), "")
+    return [
+        (not rules.tiers, "tiers = [] keeps nothing", "leave `tiers` out, or `cache` as a whole"),
+        (
+            len(set(rules.tiers)) < len(rules.tiers),
+            f"tiers = {list(rules.tiers)} names one twice",
+            "name each tier once, the quickest first",
+        ),
+        (bool(below), f"{below} = {times.get(below)} is no span of time", "give 0 or more seconds"),
+        (bool(aged), f"{aged} = {times.get(aged)} without ttl_s", "say ttl_s: without it nothing grows old"),
+        (
+            bool(rules.disk) and "disk" not in rules.tiers,
+            f'disk = "{rules.disk}" and no tier "disk"',
+            'write tiers = ["memory", "disk"]',
+        ),
+    ]
 
 
 def check_caches(
@@ -54,6 +100,7 @@ def check_caches(
     """
     where = f"stage '{name}'"
     cache_bytes(chosen.cache_view, VIEWS_BYTES, where, "cache_view")
+    check_rules(chosen.cache, where)
     if chosen.cache_view and not kind.views:
         raise PlanError(
             f"stage '{name}' decodes nothing: cache_view has nothing to keep",

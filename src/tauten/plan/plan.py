@@ -56,6 +56,24 @@ class ModelChoice(Choices, frozen=True, omit_defaults=True):
     options: dict[str, Any] = {}
 
 
+class CachePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a stage's results are kept: where, how long, and what is done when they grow old.
+
+    `refresh` is how eagerly what will soon be too old is computed anew (XFetch's beta: 1 is its authors', 0 is
+    never). Where a shared tier is, no plan says: that is the machine's.
+    """
+
+    size: str = ""  # of the tier in memory; empty is the usual one
+    tiers: tuple[str, ...] = ("memory",)  # looked through in this order
+    disk: str = ""  # of the tier on disk
+    ttl_s: float = 0.0  # 0: equal names mean equal results, so nothing grows old by itself
+    refresh: float = 0.0
+    stale_s: float = 0.0  # beyond its ttl that a result is still given, while it is computed anew behind
+    negative_s: float = 0.0  # that an error is kept which is the input's fault
+    replay: Literal["at once", "as made"] = "at once"  # of streams
+    tags: tuple[str, ...] = ()  # by which results are forgotten, beside stage, model and tenant
+
+
 class StagePlan(Choices, frozen=True, omit_defaults=True):
     """How one stage runs. `settings` are the keys that its kind or its backend know."""
 
@@ -63,7 +81,9 @@ class StagePlan(Choices, frozen=True, omit_defaults=True):
     decode: Literal["thread", "process"] = "thread"
     view: dict[str, int | float | str | bool] = {}
     channel: int = 64  # increments that a streamed edge holds before its producer waits
-    cache: bool | str = False  # keeps what the stage gives: true, or how much of it, as "256MB"
+    cache: bool | str | CachePlan = (
+        False  # keeps what the stage gives: true, how much of it ("256MB"), or how
+    )
     cache_view: bool | str = False  # keeps what it decodes
     locked: bool = False
     why: str = ""
@@ -284,7 +304,9 @@ def _table(values: dict[str, Any]) -> Any:
     for key, value in values.items():
         if isinstance(value, dict):
             inline = tomlkit.inline_table()
-            inline.update(value)
+            inline.update(
+                {name: list(each) if isinstance(each, tuple) else each for name, each in value.items()}
+            )
             table[key] = inline
         else:
             table[key] = list(value) if isinstance(value, tuple) else value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tauten.describe.stage import StageKind
-from tauten.run.caching.caches import Keeper
+from tauten.run.caching.keeper import Keeper
 from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.slots_deployment import SlotDeployment

@@ -51,6 +51,10 @@ class StepContext:
         self.dynamic = dynamic
         self.visits = visits
 
+    def again(self, request: Request) -> StepContext:
+        """The same step for another request."""
+        return StepContext(self.bound, request, self.dynamic, {}, self.name)
+
     # -- Context ----------------------------------------------------------------------------------------
 
     @property

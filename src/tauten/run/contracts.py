@@ -207,6 +207,14 @@ class Kept(NamedTuple):
     size_bytes: int
     saved_s: float  # that it took to compute
     spent: tuple[tuple[str, float], ...] = ()  # (unit, amount) that who gets it books: tokens, as shared ones
+    saved_cents: float = 0.0  # that it took as well
+    made_at: float = 0.0  # seconds since 1970
+    lives_s: float = 0.0  # that it may be given from then on, stale included; 0 is for ever
+    modality: str = "other"  # whose quota it is in: text, embedding, image, audio, video, other
+    labels: tuple[
+        str, ...
+    ] = ()  # by which it can be forgotten: `step:ocr`, `model:...`, `tenant:...`, `tag:...`
+    times_s: tuple[float, ...] = ()  # of a stream: when each increment came, from its start
 
 
 class Holdings(NamedTuple):
@@ -223,11 +231,13 @@ class Cache(Protocol):
     """Keeps results, on the event loop. A tier on a disk or behind a network waits in `get` and `put` for as long
     as its answer is worth; it gives what it has, or None, and never raises because something is damaged or away.
 
-    `put` may refuse. What `get` gives is what was put under that key, or, in a tier that takes likeness for
-    equality, under a key of the same space.
+    `put` may refuse, and replaces what is older. What `get` gives is what was put under that key, or, in a tier
+    that takes likeness for equality (`exact = False`), under a key of the same space. How old it may be is
+    asked by who gets it.
     """
 
     name: ClassVar[str]
+    exact: ClassVar[bool]
 
     def __init__(self, size_bytes: int) -> None: ...
 
@@ -245,6 +255,27 @@ class Cache(Protocol):
 
     async def clear(self) -> None:
         """Forget everything."""
+        ...
+
+    async def forget(self, label: str) -> int:
+        """Forget what carries a label; says how many results that were."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of files and connections; what is kept there stays."""
+        ...
+
+
+class Likeness(Cache, Protocol):
+    """A cache that takes likeness for equality, and has some of its hits verified behind: the step works all the
+    same, and the tier is told what that gave."""
+
+    def wants(self, sought: Sought) -> bool:
+        """Whether the hit that was just given for this is to be verified."""
+        ...
+
+    async def verified(self, sought: Sought, given: Any, computed: Any) -> None:
+        """What was given from the cache, and what the step gives."""
         ...
 
 

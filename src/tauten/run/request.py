@@ -167,6 +167,12 @@ class Request:
         self.trace.rows.append(("", "decode", self.came, now))
         self.came = now
 
+    def behind(self) -> Request:
+        """A request of the same tenant that nobody waits for: it goes last, and has no deadline."""
+        behind = Request(self.clock, tenant=self.tenant, priority=LOWEST)
+        behind.partition, behind.plan = self.partition, self.plan
+        return behind
+
     def family(self, step: str) -> Family:
         """The members of the map that `step` runs for this request."""
         if not self.families:

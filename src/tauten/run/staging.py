@@ -15,7 +15,7 @@ from tauten.describe.stage import AMBIENT, Ambient, StageKind
 from tauten.describe.view import View
 from tauten.errors import StageError, TautenError
 from tauten.run.bound import BoundStep, DecodeMode, Dynamic
-from tauten.run.caching.caches import Keeper
+from tauten.run.caching.keeper import Anew, Keeper
 from tauten.run.contracts import find
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.door.known_steps import step_of
@@ -35,6 +35,8 @@ class Hand(Ambient, Protocol):
     dynamic: Dynamic
 
     async def work(self, function: Callable[..., Any], *args: Any, cause: str = "decode") -> Any: ...
+
+    def again(self, request: Request) -> Hand: ...
 
 
 async def fitted(
@@ -134,7 +136,24 @@ def run_stage(
     if results is None:
         return _run_stage(context, kind, inputs, params, since)
     work = partial(_run_stage, context, kind, inputs, params)
-    return results.value(context, _asked(context, inputs, params), since, work)
+    anew = _anew(_run_stage, context, kind, inputs, params)
+    return results.value(context, _asked(context, inputs, params), since, work, anew)
+
+
+def _anew(
+    run: Callable[..., Any],
+    context: Hand,
+    kind: StageKind[..., Any],
+    inputs: dict[str, Any],
+    params: Mapping[str, Any],
+) -> Anew:
+    """The same work once more, for a request that nobody made: its cache wants it computed anew."""
+
+    def anew() -> tuple[Hand, Callable[..., Any]]:
+        again = context.again(context.request.behind())
+        return again, partial(run, again, kind, inputs, params)
+
+    return anew
 
 
 def _asked(context: Hand, inputs: dict[str, Any], params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -207,7 +226,8 @@ def stream_stage(
     if results is None:
         return _stream_stage(context, kind, inputs, params, since)
     work = partial(_stream_stage, context, kind, inputs, params)
-    return results.stream(context, _asked(context, inputs, params), since, work)
+    anew = _anew(_stream_stage, context, kind, inputs, params)
+    return results.stream(context, _asked(context, inputs, params), since, work, anew)
 
 
 async def _stream_stage(

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from tauten.describe.stage import StageKind
 from tauten.errors import PlanError, suggest
-from tauten.plan.caching import RESULTS_BYTES, VIEWS_BYTES, cache_bytes, check_caches
+from tauten.plan.caching import RESULTS_BYTES, VIEWS_BYTES, cache_bytes, cache_rules, check_caches
 from tauten.plan.lower import Step, model_choices, step_params
-from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
+from tauten.plan.plan import Batch, CachePlan, ModelChoice, Plan, StagePlan
 from tauten.run.bound import BoundStep, Dynamic
-from tauten.run.caching.caches import Keeper
+from tauten.run.caching.keeper import Keeper
 from tauten.run.caching.spaces import VIEWS, space_of
 from tauten.run.contracts import find
 from tauten.run.decode.decoders import Decoders
@@ -127,13 +127,20 @@ class PlanSteps(Dynamic):
     def _give_caches(self, bound: BoundStep, chosen: StagePlan, models: Mapping[str, ModelChoice]) -> None:
         """Put in front of a step the caches that the plan gives it."""
         name, caches = bound.name, self._deployments.caches
-        size = cache_bytes(chosen.cache, RESULTS_BYTES)
-        if size and (place := caches.take(self._keys, name, "results", size)):
+        size, rules = cache_bytes(chosen.cache, RESULTS_BYTES), cache_rules(chosen.cache)
+        if size and (place := caches.take(self._keys, name, "results", size, rules)):
             space = space_of(name, bound.kind, bound.params, models, bound.files)
-            bound.results = Keeper(place, space, bound.params)
+            labels = labels_of(name, rules, models)
+            bound.results = Keeper(place, space, bound.params, rules, labels, caches.told_behind)
         size = cache_bytes(chosen.cache_view, VIEWS_BYTES)
         if size and (place := caches.take(self._keys, name, "views", size)):
             bound.views = Keeper(place, VIEWS, {})
+
+
+def labels_of(step: str, rules: CachePlan, models: Mapping[str, ModelChoice]) -> tuple[str, ...]:
+    """By what the results of a step can be forgotten; the tenant's is added to each."""
+    used = dict.fromkeys(f"model:{each.model}" for each in models.values() if each.model)
+    return (f"step:{step}", *used, *(f"tag:{tag}" for tag in rules.tags))
 
 
 def _body(kind: StageKind[..., Any], chosen: StagePlan, *, alone: bool) -> ModelChoice:

@@ -1,243 +1,164 @@
 """The caches of an engine: one for each step whose plan asks for it, kept over a swap as long as some plan does.
 
-A keeper stands before a step. It names what is asked, gives what was kept under that name, and otherwise lets the
-step work and keeps what it gave: whole results only, never an error, never what was cancelled. Requests that ask
-the same at the same time each compute; the first to end is kept. Tenants share nothing.
+The tier in memory is the step's own. Tiers that are elsewhere (a file, a server) are shared by all steps: the names of
+results tell them apart.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
-from typing import Any, NamedTuple, Protocol
+import time
+from collections.abc import Callable, Mapping
 
-from tauten.describe.payload import Media
-from tauten.plan.caching import draws
-from tauten.run.caching.holding import NotKept, handed, held
-from tauten.run.caching.naming import Nameless, content_name
-from tauten.run.contracts import Cache, Holdings, Kept, Sought, find
+from tauten.clock import Clock, real
+from tauten.errors import MachineError, PlanError
+from tauten.plan.caching import DISK_BYTES, cache_bytes
+from tauten.plan.plan import CachePlan
+from tauten.run.caching.behind import Behind
+from tauten.run.caching.keeper import Told
+from tauten.run.caching.place import Place, Seen
+from tauten.run.contracts import Cache, find, names
 from tauten.run.request import Request
-from tauten.run.trace import VISIT, as_shared
-from tauten.run.workers import in_thread
 
-TIER = "memory"  # of every step; others join it on the shelf
-LONG_BYTES = 1 << 18  # media hashed in a thread: on the loop, that would hold others up for a millisecond
+NEAR = "memory"  # the tier that is sized by `cache`, and the only one that simulations have
 
-Since = float | None
-Spent = tuple[tuple[str, float], ...]
 Make = Callable[[int], Cache]
 
 
-class Seen(NamedTuple):
-    """What a cache did since it was made, and holds now."""
-
-    hits: int
-    misses: int
-    passed: int  # asked for what has no name, draws by lot, or may not be kept
-    saved_s: float
-    holdings: Holdings
-
-
-class Place:
-    """The cache of one step, whichever plan runs it."""
-
-    def __init__(self, tier: Cache) -> None:
-        self.tier = tier
-        self.holders: list[list[str]] = []
-        self.hits = self.misses = self.passed = 0
-        self.saved_s = 0.0
-
-    def seen(self) -> Seen:
-        return Seen(self.hits, self.misses, self.passed, self.saved_s, self.tier.holdings())
-
-
 class Caches:
-    """Places by (step, what they hold: results or views). A holder is the list of keys of an opened plan."""
+    """Places by (step, what they hold: results or views). A holder is the list of keys of an opened plan.
 
-    def __init__(self, make: Make | None = None) -> None:
-        self._make = make or find("caches", TIER)
+    With `make`, tiers are made by it, and there is none but the one in memory.
+    """
+
+    def __init__(self, make: Make | None = None, clock: Clock = real) -> None:
+        self._make = make
+        self._clock = clock
+        self._ahead_s = time.time() - clock()  # steady from here on, whatever is done to the machine's date
+        self._offered: dict[str, Make] = {}
         self._places: dict[tuple[str, str], Place] = {}
+        self.behind = Behind()
+        self.told: Told | None = None  # of requests that were made behind others, when they are over
 
-    def take(self, holder: list[str], step: str, holds: str, size_bytes: int) -> Place | None:
-        """The cache of a step, as large as the plan that was opened last says."""
+    def now(self) -> float:
+        """Seconds since 1970: what is kept is read by other processes, and tomorrow."""
+        return self._clock() + self._ahead_s
+
+    def told_behind(self, request: Request) -> None:
+        """A request that was made behind others is over."""
+        if self.told is not None:
+            self.told(request)
+
+    def offer(self, tier: str, make: Make) -> None:
+        """A tier that needs more than a size: plans may name it from now on."""
+        self._offered[tier] = make
+
+    def take(
+        self, holder: list[str], step: str, holds: str, size_bytes: int, rules: CachePlan | None = None
+    ) -> Place | None:
+        """The cache of a step, as large and in as many tiers as the plan that was opened last says."""
+        rules = rules or CachePlan()
+        makes = self._makes(rules, size_bytes)
         place = self._places.get((step, holds))
+        before = {} if place is None else place.tiers
+        tiers = {name: before[name] if name in before else make() for name, make in makes.items()}
         if place is None:
-            place = self._places[step, holds] = Place(self._make(size_bytes))
-        place.tier.resize(size_bytes)
+            place = self._places[step, holds] = Place(tiers, self.now, self.behind)
+        place.tiers = tiers
+        self._let_go({name: tier for name, tier in before.items() if name not in tiers})
+        for name, tier in tiers.items():
+            tier.resize(self._size(name, rules, size_bytes))
         if not any(each is holder for each in place.holders):
             place.holders.append(holder)
         return place
 
+    def _makes(self, rules: CachePlan, size_bytes: int) -> dict[str, Callable[[], Cache]]:
+        """How each tier is made; raises PlanError for one that there is not, before any is made."""
+        if self._make is not None:
+            make = self._make
+            return {NEAR: lambda: make(size_bytes)}
+        return {name: self._maker(name, self._size(name, rules, size_bytes)) for name in rules.tiers}
+
+    def _maker(self, name: str, size_bytes: int) -> Callable[[], Cache]:
+        if name in self._offered:
+            offered = self._offered[name]
+            return lambda: offered(size_bytes)
+        if name not in names("caches"):
+            raise PlanError(
+                f"no tier of a cache is called {name!r} here",
+                help=f"known: {', '.join([*names('caches'), *self._offered])}; one that takes likeness for "
+                "equality needs a gate, and is offered by who has one",
+                code="E135",
+            )
+        made = _found(name)
+        return lambda: made(size_bytes)
+
+    @staticmethod
+    def _size(name: str, rules: CachePlan, size_bytes: int) -> int:
+        return cache_bytes(rules.disk or True, DISK_BYTES) if name == "disk" else size_bytes
+
     def release(self, holder: list[str]) -> None:
-        """What no opened plan holds any more is forgotten."""
+        """What no opened plan holds any more is forgotten; what its far tiers keep is there for the next."""
         for name, place in list(self._places.items()):
             place.holders = [each for each in place.holders if each is not holder]
             if not place.holders:
                 del self._places[name]
+                self._let_go(place.tiers)
+
+    def _let_go(self, tiers: Mapping[str, Cache]) -> None:
+        """Close far tiers, after what waits to be put into them."""
+        for name, tier in tiers.items():
+            if name != NEAR:
+                self.behind.put(tier.close)
 
     def seen(self) -> dict[tuple[str, str], Seen]:
         """What metrics show of each."""
         return {name: place.seen() for name, place in self._places.items()}
 
-    async def clear(self) -> None:
-        """Forget every result."""
+    async def clear(self, tier: str = "") -> None:
+        """Forget every result, of one tier or of all."""
+        for each in self._every(tier):
+            await each.clear()
+
+    async def forget(self, label: str, tier: str = "") -> int:
+        """Forget what carries a label (`step:ocr`, `model:...`, `tenant:...`, `tag:...`); says how many that were."""
+        return sum([await each.forget(label) for each in self._every(tier)])
+
+    def _every(self, tier: str) -> list[Cache]:
+        """All tiers, those that places share once."""
+        found: Mapping[object, Cache] = {
+            getattr(each, "shared", id(each)): each
+            for place in self._places.values()
+            for name, each in place.tiers.items()
+            if tier in ("", name)
+        }
+        return list(found.values())
+
+    async def close(self) -> None:
+        """End what goes on behind, and let go of files and connections."""
+        await self.behind.close()
         for place in self._places.values():
-            await place.tier.clear()
+            for tier in place.tiers.values():
+                await tier.close()
+
+
+def _found(name: str) -> Make:
+    """The tier of that name on the shelf; raises MachineError where what it needs is not installed."""
+    try:
+        made: Make = find("caches", name)
+    except ImportError as error:
+        raise MachineError(
+            f"the tier `{name}` of a cache needs {error.name}, which is not installed",
+            help="pip install 'tauten[serve]', or leave the tier out of the plan",
+            code="E315",
+        ) from error
+    return made
 
 
 class NoCaches(Caches):
     """For engines whose work itself is looked at: plans may ask for caches, nothing has one."""
 
-    def take(self, holder: list[str], step: str, holds: str, size_bytes: int) -> None:
+    def take(
+        self, holder: list[str], step: str, holds: str, size_bytes: int, rules: CachePlan | None = None
+    ) -> None:
         return None
-
-
-class Ask(Protocol):
-    """A step at work for a request: what a keeper needs of it. `name` is of this visit."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def request(self) -> Request: ...
-
-
-class Keeper:
-    """A cache before one step under one plan: `space` names what the step computes there, `params` included."""
-
-    __slots__ = ("params", "place", "space")
-
-    def __init__(self, place: Place, space: bytes, params: Mapping[str, Any]) -> None:
-        self.place = place
-        self.space = space
-        self.params = params
-
-    async def value(
-        self, ask: Ask, inputs: Mapping[str, Any], since: Since, compute: Callable[[Since], Awaitable[Any]]
-    ) -> Any:
-        """What the step gives for these inputs: kept, or computed and kept."""
-        clock = ask.request.clock
-        began = clock()
-        sought, kept = await self._look(ask, inputs)
-        began = began if since is None else since
-        if kept is not None:
-            ask.request.trace.rows.append((ask.name, VISIT, began, clock()))
-            return handed(kept.value)
-        if sought is None:
-            return await compute(began)
-        started, booked = clock(), len(ask.request.trace.spent)
-        value = await compute(began)
-        return await self._keep(sought, value, clock() - started, _spent(ask, booked))
-
-    async def stream(
-        self,
-        ask: Ask,
-        inputs: Mapping[str, Any],
-        since: Since,
-        compute: Callable[[Since], AsyncGenerator[Any, None]],
-    ) -> AsyncGenerator[Any, None]:
-        """As `value`, of increments: what was kept comes at once; what was not read to its end is not kept."""
-        clock = ask.request.clock
-        began = clock()
-        sought, kept = await self._look(ask, inputs)
-        began = began if since is None else since
-        if kept is not None:
-            try:
-                for increment in handed(kept.value):
-                    yield increment
-            finally:
-                ask.request.trace.rows.append((ask.name, VISIT, began, clock()))
-            return
-        started, booked = clock(), len(ask.request.trace.spent)
-        taken = _Taken(self.place.tier.holdings().bound_bytes if sought else 0)
-        async with aclosing(compute(began)) as increments:
-            async for increment in increments:
-                yield taken.take(increment)
-        if sought is not None:
-            await self._keep(sought, taken.whole(), clock() - started, _spent(ask, booked))
-
-    async def _look(self, ask: Ask, inputs: Mapping[str, Any]) -> tuple[Sought | None, Kept | None]:
-        """(what is sought, what was found); the time of it is the step's, as `lookup`."""
-        trace, clock = ask.request.trace, ask.request.clock
-        began = clock()
-        for value in inputs.values():
-            if isinstance(value, Media) and value.size_bytes > LONG_BYTES:
-                await in_thread(getattr, value, "hash")
-        sought = self._sought(ask.request, inputs)
-        if sought is None:
-            self.place.passed += 1
-            return None, None
-        kept = await self.place.tier.get(sought)
-        trace.rows.append((ask.name, "lookup", began, clock()))
-        if kept is None:
-            self.place.misses += 1
-        else:
-            self.place.hits += 1
-            self.place.saved_s += kept.saved_s
-            trace.spent.append((ask.name, "cache_hits", 1.0))
-            trace.spent.append((ask.name, "saved_s", kept.saved_s))
-            trace.spent.extend((ask.name, unit, amount) for unit, amount in kept.spent)
-        return sought, kept
-
-    def _sought(self, request: Request, inputs: Mapping[str, Any]) -> Sought | None:
-        """None for what cannot be named, and for what draws by lot."""
-        if draws({**self.params, **inputs}):
-            return None
-        try:
-            space = content_name(self.space, request.tenant, request.partition)
-            return Sought(content_name(space, dict(inputs)), space, inputs)
-        except Nameless:
-            return None
-
-    async def _keep(self, sought: Sought, value: Any, saved_s: float, spent: Spent) -> Any:
-        """Keep a result and give it back as all others will get it: lists of his own, arrays that are read-only."""
-        try:
-            mine, size_bytes = held(value)
-        except NotKept:
-            self.place.passed += 1
-            return value
-        await self.place.tier.put(sought, Kept(mine, size_bytes, saved_s, spent))
-        return handed(mine)
-
-
-def _spent(ask: Ask, since: int) -> Spent:
-    """What a step booked, by itself and by the steps that it called, as those book it who get its result later."""
-    return tuple(
-        (booked, amount)
-        for step, unit, amount in ask.request.trace.spent[since:]
-        if (step == ask.name or step.startswith(f"{ask.name}/")) and (booked := as_shared(unit))
-    )
-
-
-class _Taken:
-    """Increments of a stream on their way past, as far as a cache could hold them."""
-
-    __slots__ = ("increments", "left_bytes")
-
-    def __init__(self, bound_bytes: int) -> None:
-        self.left_bytes = bound_bytes
-        self.increments: list[Any] = []
-
-    def take(self, increment: Any) -> Any:
-        """Note one; gives it as it is handed on."""
-        if self.left_bytes <= 0:
-            return increment
-        try:
-            mine, size_bytes = held(increment)
-        except NotKept:
-            self.increments, self.left_bytes = [], 0
-            return increment
-        self.left_bytes -= size_bytes
-        if self.left_bytes <= 0:
-            self.increments = []
-            return increment
-        self.increments.append(mine)
-        return handed(mine)
-
-    def whole(self) -> Any:
-        """All of them; what cannot be kept where some were let go."""
-        return tuple(self.increments) if self.left_bytes > 0 else _LET_GO
-
-
-_LET_GO = object()  # of a class that no cache keeps

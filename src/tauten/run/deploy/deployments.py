@@ -45,7 +45,7 @@ class Deployments:
         self._clock = clock
         self._held: dict[str, tuple[Deployment | SlotDeployment, int]] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self.caches = Caches()  # of the steps before them; held as they are
+        self.caches = Caches(clock=clock)  # of the steps before them; held as they are
         self._cold: list[Deployment] | None = None  # that were opened since the present warm-up began
 
     async def files(self, choice: ModelChoice) -> dict[str, Path]:
@@ -144,6 +144,7 @@ class Deployments:
 
     async def close(self) -> None:
         """Close all, whoever holds them."""
+        await self.caches.close()
         held, self._held = self._held, {}
         for deployment, _ in held.values():
             await deployment.close()

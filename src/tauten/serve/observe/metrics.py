@@ -300,6 +300,9 @@ _CACHED = {
     "misses": ("tauten_cache_misses", "Results that it had not."),
     "passed": ("tauten_cache_passed", "Results that have no name, draw by lot, or may not be kept."),
     "saved_s": ("tauten_cache_saved_seconds", "What the results that it gave had taken to compute."),
+    "saved_cents": ("tauten_cache_saved_cents", "What they had cost."),
+    "stale": ("tauten_cache_stale", "Results given beyond their time, and computed anew behind."),
+    "refreshed": ("tauten_cache_refreshed", "Results computed anew behind a request."),
 }
 _LET_GO = {
     "evictions": ("tauten_cache_evictions", "Results that went for others."),
@@ -326,6 +329,12 @@ def _of_caches(site: Site, page: Exposition) -> Iterator[str]:
         yield from page.counter(*words, labels, [(at, getattr(cache.holdings, key)) for at, cache in seen])
     for key, words in _HELD.items():
         yield from page.gauge(*words, labels, [(at, getattr(cache.holdings, key)) for at, cache in seen])
+    tiers = [((*at, name), tier) for at, cache in seen for name, tier in cache.tiers.items()]
+    hits = [(at, tier.hits) for at, tier in tiers]
+    yield from page.counter("tauten_cache_tier_hits", "Results that a tier gave.", (*labels, "tier"), hits)
+    events = [((*at, event), count) for at, tier in tiers for event, count in tier.events.items()]
+    named = (*labels, "tier", "event")
+    yield from page.counter("tauten_cache_tier_events", "What befell a tier.", named, events)
 
 
 def _labelled(site: Site, views: Callable[[Service], list[tuple[str, View]]]) -> list[tuple[Labels, View]]:

@@ -1,0 +1,251 @@
+"""An exact cache on a Redis or Valkey server, shared by machines, and never in the way.
+
+A look waits for as long as its budget says; past that it is a miss and the step works. A server that is down is a miss
+at once: after three failures nobody asks it but one probe at a time, behind the requests. Where the server is, the
+machine says (`$TAUTEN_REDIS`), never a plan; without that the tier is empty.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable
+from typing import Any, ClassVar
+
+import redis.asyncio as client
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from tauten.errors import MachineError
+from tauten.run.caching.breaker import Breaker
+from tauten.run.caching.encoding import Damaged, decoded, encoded, secret
+from tauten.run.caching.holding import NotKept
+from tauten.run.contracts import Holdings, Kept, Sought
+from tauten.run.workers import in_thread
+
+log = logging.getLogger("tauten.run.caches.redis")
+
+BUDGET_S = 0.005  # of a look: a server on this network answers in 0.2 to 1 ms; later than this it has trouble
+PATIENCE_S = 1.0  # of a connection, and of what goes on behind: longer is away
+CONNECTIONS = 32  # at once: more looks than that within a millisecond are misses
+VALUE_BYTES = 8_000_000  # of one entry: the server sends it whole, and all others wait so long
+LONG_BYTES = 1 << 18  # encoded in a thread: on the loop, that would hold others up for a millisecond
+LIVES_S = (
+    7 * 86_400.0
+)  # of what does not grow old: the server's own bound may be none, and nobody tidies up there
+AT_ONCE = 500  # keys of one command that deletes
+PREFIX = b"tauten:1:"  # the 1 is that of the format
+
+
+def address() -> str:
+    """Where the server of this machine is; empty where there is none."""
+    return os.environ.get("TAUTEN_REDIS", "")
+
+
+class Redis:
+    """A tier behind a network, of one event loop."""
+
+    name: ClassVar[str] = "redis"
+    exact: ClassVar[bool] = True
+
+    def __init__(self, size_bytes: int, where: str = "", budget_s: float = BUDGET_S) -> None:
+        self.where = where or address()
+        self.budget_s = budget_s
+        self.shared = ("redis", self.where)
+        self.events = {"late": 0, "failed": 0, "away": 0, "damaged": 0, "not_kept": 0}
+        self._refused = 0
+        self._secret = secret()
+        self._client: Any = _client(self.where) if self.where else None  # which connects when it is asked
+        self._breaker: Breaker | None = None
+        self._under_way: set[asyncio.Future[Any]] = set()
+        if not self.where:
+            log.warning("a plan wants the tier `redis`, and $TAUTEN_REDIS does not say where: it stays empty")
+
+    async def get(self, sought: Sought) -> Kept | None:
+        if not self._asks():
+            self.events["away"] += 1
+            return None
+        data = await self._within(self._client.get(PREFIX + sought.key))
+        return None if data is None else self._read(sought.key, data)
+
+    async def put(self, sought: Sought, kept: Kept) -> bool:
+        if not self._asks():
+            self.events["away"] += 1
+            return False
+        data = await self._encoded(sought.key, kept)
+        if data is None or len(data) > VALUE_BYTES:
+            self._refused += 1
+            return False
+        return await self._behind(self._write(sought.key, data, kept)) is not None
+
+    def resize(self, size_bytes: int) -> None:
+        """The server has a bound of its own (`maxmemory`)."""
+
+    def holdings(self) -> Holdings:
+        """What the server holds it says itself, to who asks it."""
+        return Holdings(0, 0, VALUE_BYTES, 0, self._refused)
+
+    async def clear(self) -> None:
+        if self._asks():
+            await self._behind(self._clear())
+
+    async def forget(self, label: str) -> int:
+        return (await self._behind(self._forget(label)) or 0) if self._asks() else 0
+
+    async def close(self) -> None:
+        """Close the connections; a call after that opens new ones."""
+        mine, self._client = self._client, None
+        for each in self._under_way:
+            each.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        if mine is not None:
+            await mine.aclose()
+
+    # -- asking -------------------------------------------------------------------------------------------
+
+    def _asks(self) -> bool:
+        """Whether the server may be asked now; a probe goes out where its pause is over."""
+        if not self.where:
+            return False
+        if self._client is None:
+            self._client = _client(self.where)  # closed before
+        if self._breaker is None:
+            self._breaker = Breaker(asyncio.get_running_loop().time)
+        if self._breaker.probes():
+            self._note(asyncio.ensure_future(self._behind(self._client.ping())))
+        return self._breaker.closed
+
+    async def _within(self, asked: Awaitable[Any]) -> Any:
+        """Its answer within the budget, or None. What is late goes on behind, so that its connection stays good."""
+        task = asyncio.ensure_future(asked)
+        self._note(task)
+        try:
+            done, _ = await asyncio.wait([task], timeout=self.budget_s)
+        except asyncio.CancelledError:
+            task.add_done_callback(_looked_at)
+            raise
+        if done:
+            return self._ended(task)
+        self.events["late"] += 1
+        self._failed()
+        task.add_done_callback(_looked_at)
+        return None
+
+    async def _behind(self, asked: Awaitable[Any]) -> Any:
+        """Its answer, or None where it fails."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                answer = await asked
+        except (client.RedisError, OSError, TimeoutError) as error:
+            self._fails(error)
+            return None
+        self._worked()
+        return answer
+
+    def _ended(self, task: asyncio.Future[Any]) -> Any:
+        """What a look gave; None where it failed."""
+        if task.cancelled():
+            return None
+        error = task.exception()
+        if error is None:
+            self._worked()
+            return task.result()
+        if not isinstance(error, client.RedisError | OSError | TimeoutError):
+            raise error
+        self._fails(error)
+        return None
+
+    def _fails(self, error: BaseException) -> None:
+        if not self.events["failed"]:
+            log.warning("the cache on the Redis server does not answer, results are computed: %s", error)
+        self.events["failed"] += 1
+        self._failed()
+
+    def _failed(self) -> None:
+        if self._breaker is not None:
+            self._breaker.failed()
+
+    def _worked(self) -> None:
+        if self._breaker is not None:
+            self._breaker.worked()
+
+    def _note(self, task: asyncio.Future[Any]) -> None:
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    # -- what is said to the server -----------------------------------------------------------------------
+
+    def _read(self, key: bytes, data: bytes) -> Kept | None:
+        try:
+            return decoded(key, data, self._secret)
+        except Damaged:
+            self.events["damaged"] += 1
+            return None
+
+    async def _encoded(self, key: bytes, kept: Kept) -> bytes | None:
+        try:
+            if kept.size_bytes > LONG_BYTES:
+                return await in_thread(encoded, key, kept, self._secret)
+            return encoded(key, kept, self._secret)
+        except NotKept:
+            self.events["not_kept"] += 1
+            return None
+
+    async def _write(self, key: bytes, data: bytes, kept: Kept) -> bool:
+        lives_ms = int(1e3 * (kept.lives_s or LIVES_S))
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.set(PREFIX + key, data, px=max(1, lives_ms))
+            for label in kept.labels:
+                pipe.sadd(_of(label), key)
+                pipe.pexpire(_of(label), int(1e3 * LIVES_S))
+            await pipe.execute()
+        return True
+
+    async def _forget(self, label: str) -> int:
+        keys = list(await self._client.smembers(_of(label)))
+        gone = 0
+        for start in range(0, len(keys), AT_ONCE):
+            gone += await self._client.unlink(*(PREFIX + key for key in keys[start : start + AT_ONCE]))
+        await self._client.unlink(_of(label))
+        return gone
+
+    async def _clear(self) -> int:
+        gone: list[bytes] = []
+        async for key in self._client.scan_iter(match=PREFIX + b"*", count=AT_ONCE):
+            gone.append(key)
+        for start in range(0, len(gone), AT_ONCE):
+            await self._client.unlink(*gone[start : start + AT_ONCE])
+        return len(gone)
+
+
+def _of(label: str) -> bytes:
+    """The set of the keys that carry a label."""
+    return PREFIX + b"label:" + label.encode("utf-8", "surrogatepass")
+
+
+def _looked_at(task: asyncio.Future[Any]) -> None:
+    """A late answer is not waited for; that it failed was counted when it was late."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _client(where: str) -> Any:
+    """Raises MachineError where the address is none."""
+    try:
+        return client.Redis.from_url(
+            where,
+            socket_timeout=PATIENCE_S,
+            socket_connect_timeout=PATIENCE_S,
+            max_connections=CONNECTIONS,
+            retry=Retry(NoBackoff(), 0),  # the step that works is the retry
+            protocol=2,
+        )
+    except ValueError:  # the address may hold a password: it is not repeated
+        raise MachineError(
+            "$TAUTEN_REDIS is no address of a Redis server",
+            help="write redis://HOST:6379/0, rediss://... for TLS, or unix:///PATH",
+            code="E304",
+        ) from None

@@ -1,0 +1,336 @@
+"""A keeper stands before a step: gives what was kept under the name of what is asked, else lets the step work.
+
+Kept are whole results only, and, where the plan says so, errors that are the input's fault; never what was cancelled.
+Requests that ask the same at the same time each compute; the first to end is kept. Tenants share nothing.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from tauten.clock import Clock
+from tauten.describe.payload import Media
+from tauten.plan.caching import draws
+from tauten.plan.plan import CachePlan
+from tauten.run.caching.ageing import age_of, lives_s
+from tauten.run.caching.holding import NotKept, handed, held
+from tauten.run.caching.modality import modality_of
+from tauten.run.caching.naming import Nameless, content_name
+from tauten.run.caching.place import Place
+from tauten.run.caching.refused import Refused
+from tauten.run.contracts import Cache, Kept, Sought
+from tauten.run.request import Request
+from tauten.run.trace import VISIT, as_shared
+from tauten.run.workers import in_thread
+
+LONG_BYTES = 1 << 18  # media hashed in a thread: on the loop, that would hold others up for a millisecond
+
+Since = float | None
+Spent = tuple[tuple[str, float], ...]
+Compute = Callable[[Since], Awaitable[Any]]
+Stream = Callable[[Since], AsyncGenerator[Any, None]]
+
+
+class Ask(Protocol):
+    """A step at work for a request: what a keeper needs of it. `name` is of this visit."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def request(self) -> Request: ...
+
+
+Anew = Callable[[], tuple[Ask, Callable[[Since], Any]]]
+"""The same work for nobody: a request of its own, behind the one that asked, and what computes for it."""
+
+Told = Callable[[Request], None]
+
+
+class _Found(NamedTuple):
+    """What a look gave: what is sought, and what was kept of it."""
+
+    sought: Sought | None
+    kept: Kept | None
+
+
+class Keeper:
+    """A cache before one step under one plan: `space` names what the step computes there, `params` included."""
+
+    __slots__ = ("labels", "params", "place", "rules", "space", "told")
+
+    def __init__(
+        self,
+        place: Place,
+        space: bytes,
+        params: Mapping[str, Any],
+        rules: CachePlan = CachePlan(),
+        labels: tuple[str, ...] = (),
+        told: Told | None = None,
+    ) -> None:
+        self.place = place
+        self.space = space
+        self.params = params
+        self.rules = rules
+        self.labels = labels
+        self.told = told  # of what was computed behind, when it is over: somebody pays for that, too
+
+    async def value(
+        self, ask: Ask, inputs: Mapping[str, Any], since: Since, compute: Compute, anew: Anew | None = None
+    ) -> Any:
+        """What the step gives for these inputs: kept, or computed and kept."""
+        clock = ask.request.clock
+        began = clock()
+        sought, kept = await self._look(ask, inputs, partial(self._value_anew, anew) if anew else None)
+        began = began if since is None else since
+        if kept is not None:
+            ask.request.trace.rows.append((ask.name, VISIT, began, clock()))
+            return _given(kept)
+        if sought is None:
+            return await compute(began)
+        return await self._computed(ask, sought, compute, began)
+
+    async def stream(
+        self, ask: Ask, inputs: Mapping[str, Any], since: Since, compute: Stream, anew: Anew | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """As `value`, of increments: what was not read to its end is not kept."""
+        clock = ask.request.clock
+        began = clock()
+        sought, kept = await self._look(ask, inputs, partial(self._stream_anew, anew) if anew else None)
+        began = began if since is None else since
+        if kept is not None:
+            try:
+                async for increment in self._replayed(ask, kept):
+                    yield increment
+            finally:
+                ask.request.trace.rows.append((ask.name, VISIT, began, clock()))
+            return
+        async with aclosing(self._taken(ask, sought, compute, began)) as increments:
+            async for increment in increments:
+                yield increment
+
+    # -- looking ------------------------------------------------------------------------------------------
+
+    async def _look(
+        self, ask: Ask, inputs: Mapping[str, Any], anew: Callable[[Sought], Awaitable[Any]] | None
+    ) -> _Found:
+        """What is sought and what was found; the time of it is the step's, as `lookup`."""
+        trace, clock = ask.request.trace, ask.request.clock
+        began = clock()
+        for value in inputs.values():
+            if isinstance(value, Media) and value.size_bytes > LONG_BYTES:
+                await in_thread(getattr, value, "hash")
+        sought = self._sought(ask.request, inputs)
+        if sought is None:
+            self.place.passed += 1
+            return _Found(None, None)
+        found = await self.place.find(sought, near=bool(ask.request.partition))
+        kept = self._fit(sought, found, anew) if found is not None else None
+        trace.rows.append((ask.name, "lookup", began, clock()))
+        if kept is None:
+            self.place.misses += 1
+        else:
+            _book(ask, kept)
+        return _Found(sought, kept)
+
+    def _sought(self, request: Request, inputs: Mapping[str, Any]) -> Sought | None:
+        """None for what cannot be named, and for what draws by lot."""
+        if draws({**self.params, **inputs}):
+            return None
+        try:
+            space = content_name(self.space, request.tenant, request.partition)
+            return Sought(content_name(space, dict(inputs)), space, inputs)
+        except Nameless:
+            return None
+
+    def _fit(
+        self, sought: Sought, found: tuple[Kept, Cache], anew: Callable[[Sought], Awaitable[Any]] | None
+    ) -> Kept | None:
+        """What was found, unless it is too old; computed anew behind where its time is over, or nearly."""
+        kept, tier = found
+        age = age_of(self.rules, kept, self.place.now(), self.place.draw)
+        if age == "over" or (age == "stale" and anew is None):
+            return None
+        if anew is not None and age in ("early", "stale"):
+            self.place.refreshed += self.place.behind.compute(sought.key, partial(anew, sought))
+        elif anew is not None and not tier.exact and tier.wants(sought):  # type: ignore[attr-defined]
+            self.place.behind.compute(sought.key, partial(self._verified, tier, sought, kept, anew))
+        self.place.hit(kept, stale=age == "stale")
+        return kept
+
+    # -- computing ----------------------------------------------------------------------------------------
+
+    async def _computed(self, ask: Ask, sought: Sought, compute: Compute, began: Since) -> Any:
+        """Let the step work, and keep what it gives."""
+        clock = ask.request.clock
+        started, booked = clock(), len(ask.request.trace.spent)
+        try:
+            value = await compute(began)
+        except Exception as error:
+            refused = Refused.of(error) if self.rules.negative_s else None
+            if refused is not None:
+                await self._keep(ask, sought, refused, clock() - started, booked)
+            raise
+        return await self._keep(ask, sought, value, clock() - started, booked)
+
+    async def _taken(
+        self, ask: Ask, sought: Sought | None, compute: Stream, began: Since
+    ) -> AsyncGenerator[Any, None]:
+        """As `_computed`, of increments on their way past."""
+        clock = ask.request.clock
+        started, booked = clock(), len(ask.request.trace.spent)
+        taken = Taken(self.place.bound_bytes if sought else 0, clock)
+        async with aclosing(compute(began)) as increments:
+            async for increment in increments:
+                yield taken.take(increment)
+        if sought is not None:
+            await self._keep(ask, sought, taken.whole(), clock() - started, booked, tuple(taken.times_s))
+
+    async def _keep(
+        self,
+        ask: Ask,
+        sought: Sought,
+        value: Any,
+        saved_s: float,
+        booked: int,
+        times_s: tuple[float, ...] = (),
+    ) -> Any:
+        """Keep a result and give it back as all others will get it: lists of his own, arrays that are read-only."""
+        try:
+            mine, size_bytes = held(value)
+        except NotKept:
+            self.place.passed += 1
+            return value
+        request = ask.request
+        kept = Kept(
+            mine,
+            size_bytes,
+            saved_s,
+            _spent(ask, booked),
+            _cents(ask, booked),
+            self.place.now(),
+            lives_s(self.rules, mine),
+            modality_of(mine),
+            (*self.labels, f"tenant:{request.tenant}"),
+            times_s,
+        )
+        await self.place.put(sought, kept, near=bool(request.partition))
+        return handed(mine)
+
+    async def _value_anew(self, anew: Anew, sought: Sought) -> Any:
+        ask, compute = anew()
+        try:
+            return await self._computed(ask, sought, compute, None)
+        finally:
+            if self.told is not None:
+                self.told(ask.request)
+
+    async def _stream_anew(self, anew: Anew, sought: Sought) -> Any:
+        ask, compute = anew()
+        try:
+            return tuple([each async for each in self._taken(ask, sought, compute, None)])
+        finally:
+            if self.told is not None:
+                self.told(ask.request)
+
+    async def _verified(
+        self, tier: Any, sought: Sought, kept: Kept, anew: Callable[[Sought], Awaitable[Any]]
+    ) -> None:
+        """Let the step work behind a hit of likeness, and tell the tier what it gave."""
+        await tier.verified(sought, kept.value, await anew(sought))
+
+    # -- replaying ----------------------------------------------------------------------------------------
+
+    async def _replayed(self, ask: Ask, kept: Kept) -> AsyncGenerator[Any, None]:
+        """The increments of a stream: at once, or as they came when it was made."""
+        given = _given(kept)
+        if self.rules.replay == "at once" or len(kept.times_s) != len(given):
+            for increment in given:
+                yield increment
+            return
+        clock, rows = ask.request.clock, ask.request.trace.rows
+        began = clock()
+        for due_s, increment in zip(kept.times_s, given, strict=True):
+            asked = clock()
+            if (wait_s := began + due_s - asked) > 0:
+                await asyncio.sleep(wait_s)
+                rows.append((ask.name, "lookup", asked, clock()))
+            yield increment
+
+
+def _given(kept: Kept) -> Any:
+    """What was kept, for one more reader; raises it where it is an error."""
+    if kept.value.__class__ is Refused:
+        raise kept.value.error()
+    return handed(kept.value)
+
+
+def _book(ask: Ask, kept: Kept) -> None:
+    """Note a hit with its request: what it saved, and what is booked as shared with it."""
+    spent = ask.request.trace.spent
+    spent.append((ask.name, "cache_hits", 1.0))
+    spent.append((ask.name, "saved_s", kept.saved_s))
+    if kept.saved_cents:
+        spent.append((ask.name, "saved_cents", kept.saved_cents))
+    spent.extend((ask.name, unit, amount) for unit, amount in kept.spent)
+
+
+def _own(ask: Ask, since: int) -> list[tuple[str, float]]:
+    """What a step booked, by itself and by the steps that it called."""
+    return [
+        (unit, amount)
+        for step, unit, amount in ask.request.trace.spent[since:]
+        if step == ask.name or step.startswith(f"{ask.name}/")
+    ]
+
+
+def _spent(ask: Ask, since: int) -> Spent:
+    """The same, as those book it who get its result later."""
+    return tuple((booked, amount) for unit, amount in _own(ask, since) if (booked := as_shared(unit)))
+
+
+def _cents(ask: Ask, since: int) -> float:
+    """What it cost, and what a hit of one of its steps saved: a hit of the whole saves that again."""
+    return sum(amount for unit, amount in _own(ask, since) if unit in ("cents", "saved_cents"))
+
+
+class Taken:
+    """Increments of a stream on their way past, as far as a cache could hold them, and when each came."""
+
+    __slots__ = ("_began", "_clock", "increments", "left_bytes", "times_s")
+
+    def __init__(self, bound_bytes: int, clock: Clock) -> None:
+        self.left_bytes = bound_bytes
+        self.increments: list[Any] = []
+        self.times_s: list[float] = []
+        self._clock = clock
+        self._began = clock()
+
+    def take(self, increment: Any) -> Any:
+        """Note one; gives it as it is handed on."""
+        if self.left_bytes <= 0:
+            return increment
+        try:
+            mine, size_bytes = held(increment)
+        except NotKept:
+            self.increments, self.left_bytes = [], 0
+            return increment
+        self.left_bytes -= size_bytes
+        if self.left_bytes <= 0:
+            self.increments = []
+            return increment
+        self.increments.append(mine)
+        self.times_s.append(self._clock() - self._began)
+        return handed(mine)
+
+    def whole(self) -> Any:
+        """All of them; what cannot be kept where some were let go."""
+        return tuple(self.increments) if self.left_bytes > 0 else _LET_GO
+
+
+_LET_GO = object()  # of a class that no cache keeps
