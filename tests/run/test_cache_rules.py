@@ -181,7 +181,11 @@ def test_an_early_refresh_spares_everybody_the_wait() -> None:
 def test_only_errors_of_the_input_are_kept_and_only_for_a_while() -> None:
     async def body(engine: Engine) -> None:
         await engine.open(plain, kept(plain, "slow", negative_s=5.0))
-        for words, error, times in (("damaged", InputError, 1), ("lost", NotFound, 2), ("bug", StageError, 2)):
+        for words, error, times in (
+            ("damaged", InputError, 1),
+            ("lost", NotFound, 2),
+            ("bug", StageError, 2),
+        ):
             CALLS.clear()
             for _ in range(2):
                 with pytest.raises(error) as raised:
