@@ -198,6 +198,7 @@ class Sought(NamedTuple):
     key: bytes
     space: bytes
     inputs: Mapping[str, Any]
+    tenant: str = ""  # who asks; in the names already
 
 
 class Kept(NamedTuple):

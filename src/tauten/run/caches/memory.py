@@ -52,10 +52,11 @@ class Memory:
             self._drop(known)
         queue = self._queues.get(kept.modality) or self._queues["other"]
         size = kept.size_bytes + ENTRY_BYTES
-        if size > self.bound_bytes or not self._make_room(queue, size, queue.worth(kept, size)):
+        worth = queue.worth(kept, size)
+        if size > self.bound_bytes or not self._make_room(queue, size, worth):
             self._refused += 1
             return False
-        entry = self._entries[sought.key] = Entry(queue, sought.key, kept, size)
+        entry = self._entries[sought.key] = Entry(queue, sought.key, kept, size, worth)
         queue.add(entry)
         self._used_bytes += size
         return True

@@ -144,7 +144,7 @@ class Keeper:
             return None
         try:
             space = content_name(self.space, request.tenant, request.partition)
-            return Sought(content_name(space, dict(inputs)), space, inputs)
+            return Sought(content_name(space, dict(inputs)), space, inputs, request.tenant)
         except Nameless:
             return None
 

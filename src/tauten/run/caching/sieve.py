@@ -27,12 +27,12 @@ class Entry:
 
     __slots__ = ("kept", "key", "newer", "older", "queue", "size_bytes", "visited", "worth")
 
-    def __init__(self, queue: Sieve, key: bytes, kept: Kept, size_bytes: int) -> None:
+    def __init__(self, queue: Sieve, key: bytes, kept: Kept, size_bytes: int, worth: float) -> None:
         self.queue = queue
         self.key = key
         self.kept = kept
         self.size_bytes = size_bytes
-        self.worth = queue.worth(kept, size_bytes)
+        self.worth = worth
         self.visited = False
         self.newer: Entry | None = None
         self.older: Entry | None = None

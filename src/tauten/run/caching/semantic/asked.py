@@ -20,11 +20,11 @@ _KINDS: Final = tuple(
         ("who", r"\bwhose?\b|\bwhom\b"),
         ("where", r"\bwhere\b"),
         ("when", rf"\bwhen (?:{_HELPERS})\b"),
+        ("what happens", r"\bwhat (?:happens|would happen|will happen)\b"),
         ("which", r"\bwhich\b"),
-        (
-            "open",
-            r"\bhow\b|\bwhat\b|\b(?:can|could|would|will) you (?:please )?(?:explain|tell|show|help|describe)\b",
-        ),
+        ("how", r"\bhow\b|\b(?:way|manner|difference)\b|\bwhat (?:do|can|must|should) i do\b"),
+        ("how", r"\b(?:can|could|would|will) you (?:please )?(?:explain|tell|show|help|describe)\b"),
+        ("what", r"\bwhat\b"),
     )
 )
 _REQUEST: Final = re.compile(r"^(?:please )?(?:explain|tell|show|describe|help)\b|\bhow\b")
@@ -52,7 +52,7 @@ def kind_of(question: Wording) -> Kind:
     text = " ".join(question.words)
     plain = _ASKS_LENGTH.sub("how", text)  # "how do I measure how long ..." asks how
     answer = next((kind for kind, pattern in _KINDS if pattern.search(plain)), "")
-    answer = answer or ("open" if _REQUEST.search(text) else "yes or no")
+    answer = answer or ("how" if _REQUEST.search(text) else "yes or no")
     timed = answer in ("yes or no", "when")
     return Kind(answer, _modal(text) if answer == "yes or no" else "", bool(timed and _PAST.search(text)))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from tauten.run.caching.semantic.lexicon import LIGHT
+from tauten.run.caching.semantic.quantity import WORDS
 from tauten.run.caching.semantic.wording import Wording
 
 _OTHERS: Final = frozenset(
@@ -36,6 +37,6 @@ def english(asked: Wording) -> bool:
     words = [word for word in asked.words if word[0].isalpha() and word not in asked.codes]
     if not words or not all(word.isascii() for word in words):
         return False
-    ours = sum(word in LIGHT for word in words)
+    ours = sum(word in LIGHT or word in WORDS for word in words)
     theirs = sum(word in _OTHERS for word in words)
     return ours > theirs and ours >= SURE * len(words)

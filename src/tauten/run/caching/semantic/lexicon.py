@@ -21,7 +21,8 @@ LIGHT: Final = frozenset(
     how what which way ways best means mean manner reason happen happens happening occur occurs
     get gets getting got make makes use uses used using go going gone come comes take takes taken
     just also too really actually exactly simply ever now currently own one ones
-    if when whether while where why who because python not no
+    if when whether while where why who because between among python not no
+    find finds found finding
     """.split()
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from tauten.run.caching.semantic.amounts import named
 from tauten.run.caching.semantic.lexicon import root
 from tauten.run.caching.semantic.names import PUNCTUATION, carries, content
 from tauten.run.caching.semantic.wording import Wording
@@ -63,7 +64,10 @@ def _goals(asked: Wording) -> list[tuple[str, tuple[str, ...]]]:
 def _object(asked: Wording, start: int) -> tuple[str, ...]:
     """The words of content up to the next preposition, or the end of the clause."""
     found: list[str] = []
-    for word in asked.words[start:]:
+    said = named(asked)[1]  # amounts are another check's, which knows how they may be written
+    for place, word in enumerate(asked.words[start:], start):
+        if place in said:
+            continue
         if word in MARKERS or word in _PREPOSITIONS or word in PUNCTUATION:
             break
         if carries(word, asked):
