@@ -1,4 +1,4 @@
-"""Operations: probes, metrics, the version, and plan swaps."""
+"""Operations: probes, metrics, the version, plan swaps, and caches."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import msgspec
 from tauten.errors import InputError, NotFound
 from tauten.plan.plan import parse_plan
 from tauten.serve import probes
+from tauten.serve.caching import Clear, cleared, shown
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply, failure
 from tauten.serve.routes import Route
@@ -43,6 +44,8 @@ class Api:
             Route("GET", "/metrics", self.metrics, failure, "metrics"),
             Route("GET", "/version", self.version, failure, "version"),
             Route("POST", "/v1/admin/swap", self.swap, failure, "swap"),
+            Route("GET", "/v1/admin/caches", self.caches, failure, "caches"),
+            Route("POST", "/v1/admin/caches/clear", self.clear, failure, "clear"),
         ]
 
     async def live(self, call: Call) -> Reply:
@@ -71,8 +74,7 @@ class Api:
 
     async def swap(self, call: Call) -> Reply:
         """Go over to another plan; answers when the plan before has drained."""
-        if not call.caller.admin:
-            raise Forbidden("this key may not swap plans", help="make one: tauten key new NAME --admin")
+        _operator(call, "swap plans")
         asked = await call.read(Swap)
         names = self.site.services.names
         if not asked.workflow and len(names) != 1:
@@ -81,6 +83,26 @@ class Api:
         before = service.plan_id
         after = await service.swap(parse_plan(asked.plan, where="plan"))
         return Reply.json({"workflow": service.name, "plan": after, "was": before})
+
+    async def caches(self, call: Call) -> Reply:
+        """What every cache did and holds."""
+        _operator(call, "see caches")
+        return Reply.json({"caches": shown(self.site)})
+
+    async def clear(self, call: Call) -> Reply:
+        """Forget results: all, of a workflow, of a tier, or those that carry a label."""
+        _operator(call, "clear caches")
+        asked = await call.read(Clear)
+        if asked.workflow and asked.workflow not in self.site.services.names:
+            raise NotFound(
+                f"no workflow {asked.workflow!r}", help=f"served: {', '.join(self.site.services.names)}"
+            )
+        return Reply.json({"forgotten": await cleared(self.site, asked)})
+
+
+def _operator(call: Call, what: str) -> None:
+    if not call.caller.admin:
+        raise Forbidden(f"this key may not {what}", help="make one: tauten key new NAME --admin")
 
 
 def _probe(word: str, reasons: list[str]) -> Reply:

@@ -1,0 +1,69 @@
+"""What an operator sees of a server's caches, and how they are emptied."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tauten.errors import InputError
+
+if TYPE_CHECKING:
+    from tauten.serve.app import Site
+
+
+class Clear(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to be forgotten: of every workflow, every tier and every result, where nothing is said."""
+
+    workflow: str = ""
+    tier: str = ""
+    label: str = ""  # as `step:ocr`, `model:NAME`, `tenant:NAME`, `tag:NAME`
+
+
+KINDS = ("step", "model", "tenant", "tag")
+
+
+def shown(site: Site) -> list[dict[str, Any]]:
+    """Each cache of each workflow, with its tiers."""
+    return [
+        {"workflow": service.name, "stage": stage, "holds": holds, **msgspec.to_builtins(_flat(seen))}
+        for service in site.services
+        for (stage, holds), seen in service.engine.deployments.caches.seen().items()
+    ]
+
+
+def _flat(seen: Any) -> dict[str, Any]:
+    """A named tuple as JSON names it."""
+    return {
+        key: _flat(value)
+        if hasattr(value, "_asdict")
+        else {name: _flat(each) for name, each in value.items()}
+        if key == "tiers"
+        else value
+        for key, value in seen._asdict().items()
+    }
+
+
+async def cleared(site: Site, asked: Clear) -> int:
+    """Forget it; says how many results a label had, summed over tiers, and 0 without one."""
+    check_label(asked.label)
+    forgotten = 0
+    for service in site.services:
+        if asked.workflow not in ("", service.name):
+            continue
+        caches = service.engine.deployments.caches
+        if asked.label:
+            forgotten += await caches.forget(asked.label, asked.tier)
+        else:
+            await caches.clear(asked.tier)
+    return forgotten
+
+
+def check_label(label: str) -> None:
+    """Raise InputError for a label that nothing carries."""
+    kind, _, name = label.partition(":")
+    if label and (kind not in KINDS or (not name and kind != "tenant")):
+        raise InputError(
+            f"label {label!r}", help=f"write KIND:NAME with KIND one of {', '.join(KINDS)}", code="E260"
+        )
