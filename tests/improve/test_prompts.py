@@ -16,6 +16,7 @@ from improve.kit_prompts import ASK, FIRST_MS, TOKEN_MS, WordReader, asked, item
 from tauten.clock import run_virtual
 from tauten.describe.template import parse
 from tauten.errors import InputError, PlanError, WorkflowError
+from tauten.improve.compress.forms import StoredForms
 from tauten.improve.prompts.comparison import Comparison, arm, document, figures, verdict
 from tauten.improve.prompts.difference import difference
 from tauten.improve.prompts.folder import in_folder, read
@@ -25,7 +26,11 @@ from tauten.improve.prompts.swap import with_template
 from tauten.improve.prompts.trial import Arm, Took, cents, trial
 from tauten.improve.prompts.values import asking, chosen, given, pick
 from tauten.improve.recording import Label
+from tauten.models.store import Store
+from tauten.plan.plan import ModelChoice
 from tauten.run.engine import Engine
+from tauten.run.reading import asked as wanted
+from tauten.run.reading import prompt_reader
 from tauten.run.trace import Trace
 
 GIVEN = {"passage": "A passage of five words", "question": "Why?"}
@@ -352,3 +357,31 @@ def test_items_without_a_label_are_run_and_not_scored() -> None:
 
     own, _ = run_virtual(main())
     assert [each.score for each in own] == [None, None]
+
+
+# -- the tokenizers of a store ---------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_not_here_counts_nothing(tmp_path: Path) -> None:
+    forms = StoredForms(Store(tmp_path))
+    assert forms.counted(ModelChoice(model="smollm2-135m-instruct", backend="llm"), "why?") is None
+    assert forms.counted(ModelChoice(model="told", backend="synthetic_slots"), "why?") is None
+
+
+@pytest.mark.models
+def test_a_model_that_is_here_counts_texts_and_messages_with_their_marks() -> None:
+    choice = ModelChoice(model="smollm2-135m-instruct", backend="llm")
+    forms, template = StoredForms(Store()), parse(SHOTS)
+    reader = prompt_reader(Store(), choice.backend, choice.model)
+    assert reader is not None
+    assert forms.counted(choice, "") == 0
+    assert forms.counted(choice, "why not?") == reader.count("why not?") > 1
+    whole, shorter = (
+        forms.counted(choice, each.fixed) for each in (template, template.choose(without=["loop"]))
+    )
+    assert whole == reader.read(wanted(template.fixed)).tokens
+    assert shorter is not None
+    assert whole is not None
+    loop = counted(template.fixed_spans, reader)[1].examples
+    assert loop is not None
+    assert whole - shorter > loop["loop"], "the marks of its two messages go with it"

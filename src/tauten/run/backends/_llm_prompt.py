@@ -15,7 +15,7 @@ from tauten.run.contracts import Prompted
 
 
 class GgufReader:
-    """Reads prompts as the worker's engine does. Takes 0.1 s from the converted form, 4 s from a GGUF file."""
+    """Reads prompts as the worker's engine does. Opens in 0.2 s from the converted form, in 2.5 s from a GGUF file."""
 
     def __init__(self, gguf: Path, converted: Path) -> None:
         try:
