@@ -12,6 +12,7 @@ from __future__ import annotations
 from tauten.statistics.bootstrap import block_bootstrap, mean, paired_bootstrap
 from tauten.statistics.conformal import conformal_bound, conformal_interval
 from tauten.statistics.histogram import Histogram
+from tauten.statistics.monitor import Watch
 from tauten.statistics.paired import items_needed, loss_interval, loss_p_value, smallest_provable_loss
 from tauten.statistics.percentiles import (
     median_interval,
@@ -31,23 +32,30 @@ from tauten.statistics.rates import (
     wilson,
 )
 from tauten.statistics.rounding import round_to_total
+from tauten.statistics.selective import Judged, Selected, grid, items_to_prove, needed_items, select
 from tauten.statistics.several import holm
 
 __all__ = [
     "Histogram",
     "Interval",
+    "Judged",
+    "Selected",
+    "Watch",
     "beta_cdf",
     "binomial_cdf",
     "block_bootstrap",
     "clopper_pearson",
     "conformal_bound",
     "conformal_interval",
+    "grid",
     "holm",
     "items_needed",
+    "items_to_prove",
     "loss_interval",
     "loss_p_value",
     "mean",
     "median_interval",
+    "needed_items",
     "normal_cdf",
     "normal_quantile",
     "paired_bootstrap",
@@ -57,6 +65,7 @@ __all__ = [
     "predicted_interval",
     "queries_needed",
     "round_to_total",
+    "select",
     "smallest_provable_loss",
     "wilson",
 ]
