@@ -1,7 +1,8 @@
-"""All that can be plugged in, on one page: BatchBackend, SlotBackend, Codec, Cache.
+"""All that can be plugged in, on one page: BatchBackend, SlotBackend, Codec, Cache, Router.
 
 A plug-in is one file on its shelf; the file's name is its name in a plan, and the class in it has the
-attribute `name`. Other packages add theirs by entry points (``tauten.backends``, ``tauten.codecs``, ``tauten.caches``).
+attribute `name`. Other packages add theirs by entry points (``tauten.backends``, ``tauten.codecs``, ``tauten.caches``,
+``tauten.routers``).
 Imported only when a plan names them, so heavy libraries may be imported at the top of `open`.
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -123,7 +125,7 @@ class SlotBackend(Protocol):
     `start` returns an iterator of Chunks, the last of them `done`. Closing the iterator (or cancelling
     the task in it) stops the work in the engine within one step, before any stream that is started
     later begins; it need not wait for that. A worker that dies raises BackendError in its open streams,
-    and the backend restarts it for the next call.
+    and the backend restarts it for the next call. One that asks another machine says `local = False`.
     """
 
     name: ClassVar[str]
@@ -277,6 +279,101 @@ class Likeness(Cache, Protocol):
 
     async def verified(self, sought: Sought, given: Any, computed: Any) -> None:
         """What was given from the cache, and what the step gives."""
+        ...
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One way that a request may go, as it is foreseen now. Seconds; a price that nobody knows is None, never 0."""
+
+    name: str
+    wait_s: float = 0.0  # until it begins there
+    first_s: float = 0.0  # from then to its first output
+    total_s: float = 0.0  # from then to its end
+    cost_per_token: float | None = None  # cents
+    load: float = 0.0  # requests that wait or run there, for each that can run at once
+    outstanding: int = 0  # requests that this choice has sent there and that have not ended
+    healthy: bool = True
+    local: bool = True
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What a router is told of a request."""
+
+    at: float = 0.0  # seconds on the line of the clock
+    key: str = ""  # what shall stay together: a session, a tenant
+    prefix: str = ""  # how its prompt begins
+    tenant: str = ""
+    category: str = ""
+    priority: int = 0
+    tokens: float = 0.0  # it will probably take; 0 where nobody knows
+    first_left_s: float = math.inf  # until its first output is due
+    left_s: float = math.inf  # until its end is due
+
+
+class Route(NamedTuple):
+    """Names of candidates in the order in which to try them, and why the first one is first."""
+
+    order: tuple[str, ...]
+    why: str
+
+
+class Evidence(NamedTuple):
+    """How sure a shortcut is of its answer: a score, and its lead over the next best where there is one."""
+
+    score: float
+    margin: float = math.inf
+
+
+class Stand(NamedTuple):
+    """Whether a shortcut's answer stands, and why or why not. One that does not `counts` was no candidate for the
+    gate, whatever its score: a rule of the router refused it before."""
+
+    stands: bool
+    why: str
+    counts: bool = True
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of asking a candidate."""
+
+    took_s: float
+    first_s: float = 0.0  # 0 where it gave its result at once
+    failed: bool = False
+    tokens: float = 0.0
+    score: float | None = None  # of a shortcut, and whether it was taken
+    accepted: bool | None = None
+
+
+Allows = Callable[[float, str, str], bool]
+"""Whether a gate lets a score pass, of a tenant and a category."""
+
+
+class Router(Protocol):
+    """Says which candidate a request goes to. Pure over what it is told, and the same again with the same seed.
+
+    One that `judges` asks its candidates one after another: each that answers before the last brings evidence, and
+    `accepts` says whether that answer stands; it must not where `allows` does not. Keep it short: it runs on the
+    event loop, once a request.
+    """
+
+    name: ClassVar[str]
+    option_keys: ClassVar[Mapping[str, type]]
+    judges: ClassVar[bool]
+
+    def __init__(
+        self, options: Mapping[str, Any], *, seed: int = 0, allows: Allows | None = None
+    ) -> None: ...
+
+    def route(self, ask: Ask, candidates: Sequence[Candidate]) -> Route:
+        """An order of one candidate or more, those that are not healthy last or not at all while others are."""
+        ...
+
+    def accepts(self, ask: Ask, evidence: Evidence) -> Stand:
+        """Whether a shortcut's answer stands. Asked only of those that judge."""
+        ...
+
+    def ended(self, ask: Ask, name: str, outcome: Outcome, at: float) -> None:
+        """A candidate that was asked has answered or failed."""
         ...
 
 
