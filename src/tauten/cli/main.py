@@ -24,6 +24,7 @@ GROUPS = {
     "Improve": {
         "optimize": "Tighten a plan until it holds an SLO, with the evidence",
         "label": "Which of two answers is better: blind, until the verdict stands",
+        "route": "record | replay | gates | certify",
     },
     "Run": {
         "run": "One request through a workflow",

@@ -128,7 +128,8 @@ def lint(target: Target, plan: PlanFile) -> None:
     if workflow.graph is not None:
         for step in lower(workflow.graph, chosen).steps:
             if step.kind is not None:
-                check_settings(step.name, step.kind, step.plan, step.models)
+                policy = str(step.params.get("policy") or "")
+                check_settings(step.name, step.kind, step.plan, step.models, policy)
                 _check_models(step.models)
     typer.echo(f"{plan.name}: fits {workflow.name}")
     if chosen.made_on and chosen.made_on != str(hardware()):

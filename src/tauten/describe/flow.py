@@ -15,6 +15,7 @@ import msgspec
 
 from tauten.describe.drawing import Drawing, stage_output
 from tauten.describe.graph import Source
+from tauten.describe.policy import policy_params, policy_sources
 from tauten.describe.port import Port
 from tauten.describe.ports import PortType
 from tauten.describe.stage import AMBIENT, StageKind, caller_place
@@ -26,10 +27,12 @@ Errors = Literal["raise", "drop", "keep"]
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One way that `choose` may go: a value, and the gate that must open for it."""
+    """One way that `choose` may go: a value, the gate that must open for it, and what a policy is told of it."""
 
     value: Any
     gate: Any = True
+    score: Any = None
+    cents_per_token: float | None = None
 
 
 def when(condition: Any, then: Any, otherwise: Any = None, *, name: str = "") -> Any:
@@ -41,14 +44,33 @@ def when(condition: Any, then: Any, otherwise: Any = None, *, name: str = "") ->
     return _control(drawing, "when", sources, {}, name, types, maybe=absent)
 
 
-def option(value: Any, gate: Any = True) -> Option:
+def option(
+    value: Any, gate: Any = True, *, score: Any = None, cents_per_token: float | None = None
+) -> Option:
     """An option of `choose`. The gate is a port (tried before the value's stages run) or a function of
-    the value (tried after); it opens when true."""
-    return Option(value, gate)
+    the value (tried after); it opens when true.
+
+    `score` says how sure a shortcut is of its value: a function of the value, or a port. It gives a number, or a
+    number and its lead over the next best. `cents_per_token` is the price of what runs there; left out, nobody knows.
+    """
+    return Option(value, gate, score, cents_per_token)
 
 
-def choose(*options: Any, name: str = "") -> Any:
-    """Give the value of the first option whose gate opens; a bare value always opens, so put one last."""
+def choose(
+    *options: Any,
+    name: str = "",
+    policy: str = "",
+    key: Any = None,
+    same: Callable[[Any, Any], bool] | None = None,
+    **settings: Any,
+) -> Any:
+    """Give the value of the first option whose gate opens; a bare value always opens, so put one last.
+
+    With a `policy` (`latency`, `cost`, `cascade` ...; see docs/routing.md) that chooses among the options whose gates
+    open, by what each is foreseen to take; `settings` are the policy's own. `key` is a port: what is equal in it stays
+    together, and prompts with equal beginnings. `same` says of two values whether the first would have done for the
+    second; policies with a gate verify their shortcuts by it. A plan may name the policy, too.
+    """
     drawing = _drawing("choose")
     listed = [each if isinstance(each, Option) else Option(each) for each in options]
     if not listed or listed[-1].gate is not True:
@@ -68,7 +90,9 @@ def choose(*options: Any, name: str = "") -> Any:
             gates[f"gate{index}"] = _gate(each.gate)
     types = _types(*(each.value for each in listed))
     maybe = any(_maybe(each.value) for each in listed)
-    return _control(drawing, "choose", sources, {"gates": gates}, name, types, maybe=maybe)
+    params = {"gates": gates, **policy_params(listed, policy, gates, same, settings)}
+    sources |= policy_sources(drawing, listed, key)
+    return _control(drawing, "choose", sources, params, name, types, maybe=maybe)
 
 
 def fallback(*alternatives: Any, name: str = "") -> Any:
@@ -247,4 +271,9 @@ def _kind(word: str) -> StageKind[..., Any]:
     return StageKind(body, name=word, effects="pure", inline=True)
 
 
-_KINDS = {word: _kind(word) for word in ("when", "choose", "fallback", "equals", "default")}
+def _choose(value: Any, *, policy: str = "") -> Any:
+    return value
+
+
+_KINDS = {word: _kind(word) for word in ("when", "fallback", "equals", "default")}
+_KINDS["choose"] = StageKind(_choose, name="choose", effects="pure", inline=True)  # a plan may say its policy

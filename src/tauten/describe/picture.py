@@ -30,7 +30,13 @@ def _inputs(graph: Graph, stage: Stage) -> str:
     for port, source in stage.inputs.items():
         streamed = isinstance(source, FromStage) and graph.stages[source.name].output.stream
         parts.append(f"{_show(source)} {'~>' if streamed else '->'} {port}")
-    return f"{stage.control or stage.kind.name}({', '.join(parts)})"
+    return f"{_word(stage)}({', '.join(parts)})"
+
+
+def _word(stage: Stage) -> str:
+    """What it does: its kind, and how it chooses where it says so."""
+    policy = stage.params.get("policy", "") if stage.control == "choose" else ""
+    return " ".join(filter(None, [stage.control or stage.kind.name, policy and f"by {policy}"]))
 
 
 def _show(source: Source) -> str:
@@ -53,10 +59,15 @@ def as_svg(name: str, graph: Graph | None) -> str:
     places = _places(nodes, depth)
     body = [_arrow(places[a], places[b], dashed) for a, b, dashed in _edges(graph)]
     body += [_box(*places[name], name, str(graph.inputs[name]), kind="input") for name in graph.inputs]
-    body += [_box(*places[stage.name], stage.name, str(stage.output)) for stage in graph.stages.values()]
+    body += [_box(*places[stage.name], stage.name, _note(stage)) for stage in graph.stages.values()]
     width = max(x for x, _ in places.values()) + _WIDTH + 8
     height = max(y for _, y in places.values()) + _HEIGHT + 8
     return _frame(width, height, "".join(body))
+
+
+def _note(stage: Stage) -> str:
+    chooses = stage.control == "choose" and stage.params.get("policy")
+    return _word(stage) if chooses else str(stage.output)
 
 
 def _edges(graph: Graph) -> list[tuple[str, str, bool]]:

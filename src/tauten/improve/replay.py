@@ -148,6 +148,7 @@ async def serve_one(
     before = core_seconds()
     request = engine.request()  # its clock starts here
     request.partition = partition
+    request.teaches = False
     try:
         async for value in engine.stream(inputs, plan=plan, request=request):
             values.append(value)

@@ -23,7 +23,7 @@ from tauten.plan.batches import in_force
 from tauten.plan.caching import check_drawn
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan, check_fit
 
-SIDE_PORTS = ("then", "otherwise", "value", "gate")
+SIDE_PORTS = ("then", "otherwise", "value", "gate", "score")
 """Inputs of control stages that are evaluated only when the word says so."""
 
 
@@ -318,11 +318,18 @@ def _asked_first(sides: set[str], steps: dict[str, Step]) -> str:
     control = controls.pop() if len(controls) == 1 else ""
     if not control or steps[control].control != "choose":
         return ""
-    asked = [f"{control}/{port}" for port in _asked(steps[control])]
-    first = min(sides, key=asked.index)
-    port = first.rpartition("/")[2]
-    sure = port.startswith("gate") or f"gate{port.removeprefix('value')}" not in steps[control].inputs
-    return first if sure else ""
+    ports = {side.rpartition("/")[2] for side in sides}
+    asked = [port for port in _asked(steps[control]) if port in ports]
+    if steps[control].params.get("policy"):  # all gates first; then nobody knows whose turn it is
+        gates = [port for port in asked if port.startswith("gate")]
+        places = {port.lstrip("scorevalu") for port in ports}
+        sure = gates or [f"value{place}" for place in places if len(places) == 1]
+        return f"{control}/{sure[0]}" if sure else ""
+    if not asked or ports - set(asked):  # nobody asks for scores
+        return ""
+    first = asked[0]
+    sure_first = first.startswith("gate") or f"gate{first.removeprefix('value')}" not in steps[control].inputs
+    return f"{control}/{first}" if sure_first else ""
 
 
 def _asked(choose: Step) -> list[str]:

@@ -6,27 +6,37 @@ A decider is given the run and a way to evaluate one of the step's ports; sides 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tauten.describe.payload import Text
-from tauten.errors import InputError, StageError, TautenError
+from tauten.describe.ports import PortType
+from tauten.errors import StageError, TautenError
 from tauten.plan.lower import Step
+from tauten.run.bound import BoundStep
+from tauten.run.routing.choosing import Choosing
+from tauten.run.routing.judging import Judging
+from tauten.run.routing.policy import opened
 from tauten.run.slots import Run, begun
 from tauten.run.staging import stage_error
+from tauten.run.values import truth
 
 Evaluate = Callable[[Run, str], Awaitable[Any]]
 Decide = Callable[[Run, Evaluate], Awaitable[Any]]
 
 
-def decider(step: Step) -> Decide:
-    """The decision of a control step."""
+def decider(step: Step, bound: Mapping[str, BoundStep], output: PortType) -> Decide:
+    """The decision of a control step, which gives `output`. A policy looks at what its options are bound to."""
+    if step.control == "choose" and step.params.get("policy"):
+        choosing = Choosing(step, bound, opened(step))
+        judges = choosing.policy.router.judges
+        return Judging(choosing, output).decide if judges else choosing.direct
     return _DECIDERS[step.control](step)
 
 
 def _when(step: Step) -> Decide:
     async def decide(run: Run, value: Evaluate) -> Any:
-        side = "then" if _truth(await value(run, "condition")) else "otherwise"
+        side = "then" if truth(await value(run, "condition")) else "otherwise"
         return await value(run, side)
 
     return decide
@@ -39,7 +49,7 @@ def _choose(step: Step) -> Decide:
     async def decide(run: Run, value: Evaluate) -> Any:
         for index in range(count):
             gate = f"gate{index}"
-            if gate in step.inputs and not _truth(await value(run, gate)):
+            if gate in step.inputs and not truth(await value(run, gate)):
                 continue
             chosen = await value(run, f"value{index}")
             if gate not in gates or _opens(gates[gate], chosen, step.name):
@@ -85,7 +95,7 @@ def _default(step: Step) -> Decide:
 
 def _opens(gate: Callable[[Any], Any], value: Any, step: str) -> bool:
     try:
-        return _truth(gate(value))
+        return truth(gate(value))
     except TautenError:
         raise
     except Exception as error:
@@ -94,19 +104,6 @@ def _opens(gate: Callable[[Any], Any], value: Any, step: str) -> bool:
 
 def _bare(value: Any) -> Any:
     return value.text if isinstance(value, Text) else value
-
-
-def _truth(value: Any) -> bool:
-    if isinstance(value, Text):
-        return bool(value.text.strip())
-    try:
-        return bool(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"a condition of type {value.__class__.__name__} is neither true nor false: {error}",
-            help="give a stage that returns a bool",
-            code="E206",
-        ) from error
 
 
 _DECIDERS: dict[str, Callable[[Step], Decide]] = {

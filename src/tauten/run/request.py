@@ -112,6 +112,7 @@ class Request:
         "start",
         "target",
         "task",
+        "teaches",
         "tenant",
         "trace",
         "unread",
@@ -151,6 +152,7 @@ class Request:
         if lag_s:
             self.trace.rows.append(("", "loop", self.start, self.came))
         self.plan = ""  # the one that runs it, once it runs
+        self.teaches = True  # gates may learn of it: it is traffic, and no replay of what they have seen
         self.cancelled = False
         self.failure: TautenError | None = None  # why it was stopped from our side
         self.task: asyncio.Task[object] | None = None  # that runs it now; None while its reader is slow

@@ -144,7 +144,7 @@ def as_stream(value: Any, consumer: str) -> Stream[Any] | None:
         return value
     if hasattr(value, "__aiter__"):
         return Stream(aiter(value))
-    return Stream(_whole(value if isinstance(value, list) else [value]))
+    return Stream(whole(value if isinstance(value, list) else [value]))
 
 
 def whole_streams(ports: Mapping[str, PortType], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -154,10 +154,11 @@ def whole_streams(ports: Mapping[str, PortType], inputs: Mapping[str, Any]) -> M
         for name, port in ports.items()
         if port.stream and isinstance(inputs.get(name), list)
     }
-    return {**inputs, **{name: Stream(_whole(values)) for name, values in given.items()}} if given else inputs
+    return {**inputs, **{name: Stream(whole(values)) for name, values in given.items()}} if given else inputs
 
 
-async def _whole(values: list[Any]) -> AsyncIterator[Any]:
+async def whole(values: list[Any]) -> AsyncIterator[Any]:
+    """What came whole, as increments."""
     for value in values:
         yield value
 
@@ -174,7 +175,7 @@ def as_wanted_stream(get: Getter, consumer: str, wanted: PortType) -> Getter:
     return read
 
 
-class _Around:
+class Around:
     """A stream seen through something; who reads it stays known, and leaving it leaves the stream."""
 
     __slots__ = ("_source", "_stream")
@@ -198,7 +199,7 @@ class _Around:
         await self._stream.aclose()
 
 
-class _Unwrapping(_Around):
+class _Unwrapping(Around):
     """A stream's increments with text as `wanted` spells it."""
 
     __slots__ = ("_wanted",)
@@ -219,11 +220,11 @@ async def begun(value: Any) -> Any:
     try:
         first = await anext(source)
     except StopAsyncIteration:
-        return Stream(_whole([]))
+        return Stream(whole([]))
     return Stream(_Rest(first, value, source))
 
 
-class _Rest(_Around):
+class _Rest(Around):
     """A stream after its first increment was looked at."""
 
     __slots__ = ("_held",)

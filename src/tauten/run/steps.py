@@ -24,6 +24,7 @@ from tauten.run.deploy.deployments import Deployments, check_engines
 from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.door.known_steps import Place
 from tauten.run.request import Request
+from tauten.run.routing.policy import setting_keys
 from tauten.run.workers import Workers
 
 FUNCTION_THREADS = 2  # one waits for a disk or a peer while the other computes; a plan may say more or less
@@ -95,7 +96,7 @@ class PlanSteps(Dynamic):
     async def bind(self, step: Step) -> BoundStep:
         """Open the models of a step that a drawing announced."""
         assert step.kind is not None  # decode steps have no models
-        check_settings(step.name, step.kind, step.plan, step.models)
+        check_settings(step.name, step.kind, step.plan, step.models, str(step.params.get("policy") or ""))
         return await self._open(step.name, step.kind, step.params, step.models, step.plan)
 
     async def _open(
@@ -156,13 +157,19 @@ def _body(kind: StageKind[..., Any], chosen: StagePlan, *, alone: bool) -> Model
 
 
 def check_settings(
-    name: str, kind: StageKind[..., Any], chosen: StagePlan, models: Mapping[str, ModelChoice]
+    name: str,
+    kind: StageKind[..., Any],
+    chosen: StagePlan,
+    models: Mapping[str, ModelChoice],
+    policy: str = "",
 ) -> None:
-    """The second phase of reading a plan: every key must be known to the stage kind or a backend."""
+    """The second phase of reading a plan: every key must be known to the stage kind, a backend or the policy."""
     options = {
         role: find("backends", choice.backend).option_keys if choice.backend else frozenset()
         for role, choice in models.items()
     }
+    if policy:
+        options["policy"] = setting_keys(policy)
     _check_keys(f"stage '{name}'", chosen.settings, frozenset(kind.params).union(*options.values()))
     for role, own in chosen.roles.items():
         _check_keys(f"stage '{name}', role '{role}'", own.options, options[role])

@@ -109,6 +109,7 @@ class Trace:
         "order",
         "outputs",
         "provider_calls",
+        "routes",
         "rows",
         "spent",
         "start",
@@ -126,6 +127,7 @@ class Trace:
         self.order: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps that the plan runs before it
         self.outputs: tuple[str, ...] = ()
         self.notes: dict[str, str] = {}
+        self.routes: tuple[Any, ...] = ()  # a `Decision` of each choice that a policy made
 
     def add(self, step: str, cause: str, start: float, end: float) -> None:
         """Record that `cause` had `step` from `start` to `end`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from tauten.describe.payload import Text
 from tauten.describe.ports import PortType
+from tauten.errors import InputError
 
 
 def join(values: list[Any], port: PortType | None = None) -> Any:
@@ -33,3 +34,17 @@ def unwrapped(value: Any, wanted: PortType) -> Any:
     if isinstance(value, list) and wanted.many:
         return [unwrapped(member, wanted) for member in value]
     return value
+
+
+def truth(value: Any) -> bool:
+    """Whether a condition's value is true: a text that says something, or what Python calls so."""
+    if isinstance(value, Text):
+        return bool(value.text.strip())
+    try:
+        return bool(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a condition of type {value.__class__.__name__} is neither true nor false: {error}",
+            help="give a stage that returns a bool",
+            code="E206",
+        ) from error

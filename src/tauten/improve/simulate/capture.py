@@ -94,6 +94,7 @@ async def _one(
     engine: KeepingEngine, plan: str, lowered: Lowered, id: str, inputs: Mapping[str, Any]
 ) -> Tape:
     request, virtual = engine.request(), isinstance(asyncio.get_running_loop(), VirtualLoop)
+    request.teaches = False
     began_s = _wanted_s()
     async for _ in engine.stream(inputs, plan=plan, request=request):
         pass

@@ -42,6 +42,7 @@ class Played(Request):
 
     def __init__(self, tape: Tape, machine: Machine, clock: Clock, **fields: Any) -> None:
         super().__init__(clock, **fields)
+        self.teaches = False
         self.tape = tape
         self.machine = machine
         self.carried_s = 0.0  # of its steps' own code, that is due: too short to be played by itself

@@ -106,6 +106,16 @@ class Deployment(Batching):
         """What is really in force (precision, threads, device)."""
         return self._replicas[0].backend.properties() if self._replicas else {}
 
+    @property
+    def capacity(self) -> int:
+        """Items that run at once when all replicas are full."""
+        return self._count * self.max_batch
+
+    @property
+    def at_work(self) -> int:
+        """Items in replicas."""
+        return sum(job.count for replica in self._replicas for batch in replica.held for job in batch)
+
     # -- a request's way -------------------------------------------------------------------------------------
 
     async def infer(self, request: Asked, step: str, item: Any, cause: str = "compute") -> Any:
@@ -323,10 +333,9 @@ class Deployment(Batching):
 
     def view(self) -> View:
         """What metrics show of it."""
-        running = sum(job.count for replica in self._replicas for batch in replica.held for job in batch)
         now = self.clock()
         return self._view(
-            running,
+            self.at_work,
             self._alive,
             len(self._idle),
             self.durations.quantiles_ms(),

@@ -35,6 +35,16 @@ class SlotDeployment(Queued):
         await self.backend.open()
 
     @property
+    def capacity(self) -> int:
+        """Streams that run at once."""
+        return self.backend.slots
+
+    @property
+    def at_work(self) -> int:
+        """Open streams."""
+        return len(self._open)
+
+    @property
     def properties(self) -> Mapping[str, str]:
         return self.backend.properties()
 

@@ -72,8 +72,11 @@ class WorkflowTarget:
 
     def _request(self, budget_s: float) -> Request:
         if budget_s < math.inf:
-            return self.engine.request(deadline_ms=budget_s * 1e3, aim=ANY_TIME)
-        return self.engine.request(deadline_ms=budget_of(self.slo) * 1e3, aim=aim_of(self.slo))
+            request = self.engine.request(deadline_ms=budget_s * 1e3, aim=ANY_TIME)
+        else:
+            request = self.engine.request(deadline_ms=budget_of(self.slo) * 1e3, aim=aim_of(self.slo))
+        request.teaches = False
+        return request
 
     async def _whole(self, prepared: Any, request: Request) -> Response:
         try:

@@ -1,0 +1,2 @@
+"""Where a request goes: what options would take, whom a policy asks, and what came of it."""
+# SPDX-License-Identifier: Apache-2.0

@@ -1,0 +1,254 @@
+"""One choice under a policy: what the options would take, whom the router sends it to, and what came of it."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from tauten.describe.graph import FromStage
+from tauten.describe.payload import Text
+from tauten.describe.ports import Stream
+from tauten.errors import StageError, TautenError
+from tauten.plan.lower import Step
+from tauten.run.bound import BoundStep
+from tauten.run.contracts import Ask, Candidate, Outcome, Route
+from tauten.run.request import Request
+from tauten.run.routing.decision import Decision
+from tauten.run.routing.outlook import Outlook, outlook_of
+from tauten.run.routing.policy import Opened
+from tauten.run.slots import Around, Run
+from tauten.run.values import join, truth
+
+Evaluate = Callable[[Run, str], Awaitable[Any]]
+
+TOKENS = ("input_tokens", "output_tokens")  # units of the books that a price is asked for
+
+
+class Choice:
+    """One request at a choice: what it asks, what there is, and what came of those that were asked."""
+
+    def __init__(self, run: Run, ask: Ask, candidates: Sequence[Candidate], route: Route) -> None:
+        self.run = run
+        self.ask = ask
+        self.candidates = tuple(candidates)
+        self.route = route
+        self.outcomes: dict[str, Outcome] = {}
+        self.chosen = ""
+
+
+class Choosing:
+    """The options of one choose step, for all requests of an opened plan."""
+
+    def __init__(self, step: Step, bound: Mapping[str, BoundStep], policy: Opened) -> None:
+        self.step = step
+        self.policy = policy
+        self.count = sum(1 for port in step.inputs if port.startswith("value"))
+        self._names = _names(step, self.count)
+        self.place = {name: at for at, name in enumerate(self._names)}
+        prices = step.params.get("prices", {})
+        self._outlooks = [
+            outlook_of(step, f"value{at}", name, bound, prices.get(str(at)))
+            for at, name in enumerate(self._names)
+        ]
+        self._sides = [_side(step, f"value{at}") for at in range(self.count)]
+
+    async def begin(self, run: Run, value: Evaluate) -> Choice:
+        """Ask the router; raises StageError E408 where no option's gate opens."""
+        able = []
+        for at in range(self.count):
+            gate = f"gate{at}"
+            if gate not in self.step.inputs or truth(await value(run, gate)):
+                able.append(self._outlooks[at])
+        if not able:
+            raise StageError(
+                f"'{self.step.name}': no option's gate opened",
+                help="end tt.choose with a bare value",
+                code="E408",
+            )
+        key = await _text(await value(run, "key")) if "key" in self.step.inputs else ""
+        ask = ask_of(run.request, key, self.policy.category)
+        candidates = [each.candidate(ask.priority, ask.tenant, ask.at) for each in able]
+        choice = Choice(run, ask, candidates, self.policy.router.route(ask, candidates))
+        self.note(choice, choice.route.order[0], choice.route.why)
+        return choice
+
+    def note(self, choice: Choice, name: str, why: str) -> None:
+        """Say in the trace who was chosen, and why."""
+        said = f"{self.policy.name}: option {self.place[name] + 1} of {self.count}, {why}"
+        choice.run.request.trace.notes[self.step.name] = said
+
+    async def direct(self, run: Run, value: Evaluate) -> Any:
+        """Run the option that the router chose, and no other."""
+        choice = await self.begin(run, value)
+        name = choice.route.order[0]
+        try:
+            given = await self.asked(choice, name, value, ends=True)
+        except BaseException:
+            self.end(choice, "")
+            raise
+        if not isinstance(given, Stream):
+            self.end(choice, name)
+        return given
+
+    async def asked(self, choice: Choice, name: str, value: Evaluate, *, ends: bool) -> Any:
+        """What an option gives. Of a stream the outcome is known at its end; with `ends` the choice is over then."""
+        request = choice.run.request
+        outlook, spent, started = self._outlook(name), len(request.trace.spent), request.clock()
+        outlook.outstanding += 1
+        try:
+            given = await value(choice.run, f"value{self.place[name]}")
+        except BaseException as error:
+            self.failed(choice, name, started, error)
+            raise
+        if isinstance(given, Stream):
+            return Stream(_Watched(given, self, choice, name, (started, spent), ends=ends))
+        self.did(choice, name, started, 0.0, spent)
+        return given
+
+    # -- what came of it -----------------------------------------------------------------------------------------
+
+    def did(self, choice: Choice, name: str, started: float, first_s: float, spent: int) -> None:
+        """An option answered."""
+        request = choice.run.request
+        now = request.clock()
+        tokens = _tokens(request, spent, self._sides[self.place[name]])
+        outlook = self._outlook(name)
+        outlook.outstanding -= 1
+        outlook.did(now - started, first_s, now)
+        self._learn(choice, name, Outcome(now - started, first_s, tokens=tokens), now)
+
+    def failed(self, choice: Choice, name: str, started: float, error: BaseException) -> None:
+        """It failed, or its request left."""
+        now = choice.run.request.clock()
+        outlook = self._outlook(name)
+        outlook.outstanding -= 1
+        if isinstance(error, TautenError):
+            outlook.failed(error, now)
+            self._learn(choice, name, Outcome(now - started, failed=True), now)
+
+    def left(self, name: str) -> None:
+        """The reader of its stream went away before the end: that says nothing of the option."""
+        self._outlook(name).outstanding -= 1
+
+    def _learn(self, choice: Choice, name: str, outcome: Outcome, now: float) -> None:
+        choice.outcomes[name] = outcome
+        self.policy.router.ended(choice.ask, name, outcome, now)
+
+    def end(self, choice: Choice, chosen: str) -> None:
+        """Write the decision down."""
+        trace = choice.run.request.trace
+        decision = Decision(
+            step=self.step.name,
+            policy=self.policy.name,
+            ask=choice.ask,
+            candidates=choice.candidates,
+            order=choice.route.order,
+            why=choice.route.why,
+            chosen=chosen,
+            outcomes=dict(choice.outcomes),
+        )
+        trace.routes = (*trace.routes, decision)
+
+    def _outlook(self, name: str) -> Outlook:
+        return self._outlooks[self.place[name]]
+
+
+class _Watched(Around):
+    """A stream whose first increment, end and failure are noted."""
+
+    __slots__ = ("_choice", "_choosing", "_ends", "_first_s", "_name", "_over", "_since")
+
+    def __init__(
+        self,
+        stream: Stream[Any],
+        choosing: Choosing,
+        choice: Choice,
+        name: str,
+        since: tuple[float, int],
+        *,
+        ends: bool,
+    ) -> None:
+        super().__init__(stream, aiter(stream))
+        self._choosing, self._choice, self._name = choosing, choice, name
+        self._since, self._first_s, self._ends, self._over = since, 0.0, ends, False
+
+    async def __anext__(self) -> Any:
+        started, spent = self._since
+        try:
+            value = await anext(self._source)
+        except StopAsyncIteration:
+            if self._close():
+                self._choosing.did(self._choice, self._name, started, self._first_s, spent)
+                self._told(self._name)
+            raise
+        except Exception as error:
+            if self._close():
+                self._choosing.failed(self._choice, self._name, started, error)
+                self._told("")
+            raise
+        self._first_s = self._first_s or self._choice.run.request.clock() - started
+        return value
+
+    async def aclose(self) -> None:
+        if self._close():
+            self._choosing.left(self._name)
+        await super().aclose()
+
+    def _close(self) -> bool:
+        """Whether it was open until now."""
+        was_open, self._over = not self._over, True
+        return was_open
+
+    def _told(self, chosen: str) -> None:
+        if self._ends:
+            self._choosing.end(self._choice, chosen)
+
+
+def ask_of(request: Request, key: str = "", category: str = "") -> Ask:
+    """What routers are told of a request."""
+    now = request.clock()
+    until = min(request.deadline, request.target, request.start + request.aim.end_s)
+    session = request.session.id if request.session is not None else ""
+    return Ask(
+        at=now,
+        key=key or session or request.tenant,
+        prefix=key,
+        tenant=request.tenant,
+        category=category,
+        priority=request.priority,
+        first_left_s=min(until, request.start + request.aim.first_s) - now,
+        left_s=until - now,
+    )
+
+
+async def _text(value: Any) -> str:
+    if isinstance(value, Stream):
+        value = join(await value.collect())
+    if isinstance(value, Text):
+        return value.text
+    return "" if value is None else str(value)
+
+
+def _names(step: Step, count: int) -> list[str]:
+    """What the options are called: the stages whose values they are, else by their places."""
+    found: list[str] = []
+    for at in range(count):
+        source = step.inputs[f"value{at}"]
+        name = source.name if isinstance(source, FromStage) else ""
+        found.append(name if name and name not in found else f"option {at + 1}")
+    return found
+
+
+def _side(step: Step, port: str) -> frozenset[str]:
+    side = step.sides.get(port)
+    return frozenset(each.name for each in side.steps()) if side is not None else frozenset()
+
+
+def _tokens(request: Request, since: int, steps: frozenset[str]) -> float:
+    """Tokens that the steps of an option have booked since it was asked."""
+    booked = request.trace.spent[since:]
+    return math.fsum(
+        amount for step, unit, amount in booked if unit in TOKENS and step.partition("[")[0] in steps
+    )
