@@ -80,9 +80,9 @@ def test_the_promise_is_broken_in_no_more_worlds_than_it_says(law: Law, n: int) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", [falling, hidden, flat])
-@pytest.mark.parametrize("n", [200, 1000, 5000])
+@pytest.mark.parametrize("n", [200, 3000])
 def test_the_promise_holds_in_many_worlds(law: Law, n: int) -> None:
-    worlds = 6000
+    worlds = 2000
     false, _ = broken(law, n, worlds, seed=12)
     assert false <= first_count(worlds, ETA, 0.9999)
 
