@@ -32,6 +32,7 @@ from tauten.run.engine import Engine
 from tauten.run.reading import asked as wanted
 from tauten.run.reading import prompt_reader
 from tauten.run.trace import Trace
+from tauten.run.usage.call import Call
 
 GIVEN = {"passage": "A passage of five words", "question": "Why?"}
 
@@ -266,21 +267,36 @@ def test_what_is_foretold_counts_for_the_requests_that_come_to_the_step() -> Non
     assert (tokens.what, tokens.foretold) == ("tokens in", -5.5)
 
 
-def test_a_price_makes_a_cost_and_one_that_is_not_known_makes_none() -> None:
-    def price(model: str, units: Any) -> float | None:
-        return 0.01 * units["input_tokens"] if model == "told" else None
+def called(model: str, **more: Any) -> Call:
+    content: dict[str, Any] = {"units": {"input_tokens": 5.0}, "outcome": "ok", **more}
+    return Call(step="generate", provider="far", model=model, started=0.0, ended=1.0, **content)
 
-    own, shorter = tried(count=3, price=price)
-    found = {each.what: each for each in figures(own, shorter)}
-    assert found["cost"].diff == pytest.approx(-0.11)
-    trace = Trace(0.0)
-    trace.spend("generate", "input_tokens", 5.0)
-    trace.spend("other", "input_tokens", 5.0)
-    assert cents(trace, {"generate": "told", "other": "far"}, price) is None
-    assert cents(trace, {"generate": "told", "other": "told"}, price) == pytest.approx(0.1)
-    assert cents(trace, {}, None) is None
-    trace.spend("other", "cents", 3.0)
-    assert cents(trace, {}, price) == 3.0, "what was booked needs no price"
+
+def test_a_cost_is_that_of_all_calls_or_not_known() -> None:
+    def price(call: Call) -> float | None:
+        return 0.01 * call.units["input_tokens"] if call.model == "told" else None
+
+    def cost(*calls: Call) -> float | None:
+        trace = Trace(0.0)
+        trace.provider_calls.extend(calls)
+        return cents(trace, price)
+
+    assert cost() is None, "nothing was bought"
+    assert cost(called("told"), called("told", why="retry")) == pytest.approx(0.1)
+    assert cost(called("told"), called("other")) is None
+    assert cost(called("told"), called("other", outcome="refused")) == pytest.approx(0.05)
+    assert cost(called("told"), called("told", counted="none")) is None
+    assert cost(called("told"), called("told", units={})) is None
+    assert cents(Trace(0.0), None) is None
+
+
+def test_a_cost_is_compared_where_it_is_known_of_every_request() -> None:
+    own, shorter = tried(count=3)
+    cheap = [msgspec.structs.replace(each, cents=0.1) for each in shorter]
+    dear = [msgspec.structs.replace(each, cents=0.3) for each in own]
+    found = {each.what: each for each in figures(dear, cheap)}
+    assert found["cost"].diff == pytest.approx(-0.2)
+    assert "cost" not in {each.what for each in figures([*own[:1], *dear[1:]], cheap)}
 
 
 def test_the_verdict_is_that_of_the_gate() -> None:
@@ -329,7 +345,7 @@ def comparison(**more: Any) -> Comparison:
 
 
 def test_a_comparison_on_the_screen_and_for_programs() -> None:
-    found = comparison(notes=["cost: no price is known of these models"])
+    found = comparison(notes=["cost: no price is known"])
     text = comparison_text(found)
     assert all(len(line) <= 96 for line in text.splitlines()), text
     assert "-11 (-11 to -11), foretold -11" in text

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,9 @@ from tauten.plan.hardware import hardware
 from tauten.plan.plan import ModelChoice, Plan, load_plan
 from tauten.run.ambient import run_async
 from tauten.run.engine import Engine
+from tauten.run.usage.call import Call
+from tauten.run.usage.cost import NANO
+from tauten.run.usage.prices import Prices
 
 app = typer.Typer(add_completion=False)
 
@@ -53,6 +57,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     margin: float | None
     seed: int
+    prices: list[Path]
 
 
 @app.command()
@@ -73,6 +78,7 @@ def bench_prompts(
         typer.Option(help="What the second may lose; else the workflow's, or 0.01.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same order.")] = 0,
+    prices: Annotated[list[Path] | None, typer.Option(help="A file of prices of your own.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> int:
     """Run the same recording under two templates in turns: tokens, latency, cost, score, and whether the second is worse.
@@ -102,6 +108,7 @@ def bench_prompts(
         rounds=rounds,
         margin=loss,
         seed=seed,
+        prices=prices or [],
     )
     found: Comparison = run_async(_compared(asked))
     typer.echo(comparison_text(found), nl=False)
@@ -110,7 +117,7 @@ def bench_prompts(
     return found.exit_code
 
 
-async def _compared(asked: Asked, price: Price | None = None) -> Comparison:
+async def _compared(asked: Asked) -> Comparison:
     workflow = load_workflow(asked.target)
     base = load_plan(asked.plan) if asked.plan is not None else Plan()
     step = pick(workflow, asked.stage, base)
@@ -127,7 +134,7 @@ async def _compared(asked: Asked, price: Price | None = None) -> Comparison:
             rounds=asked.rounds,
             seed=asked.seed,
             metric=metric,
-            price=price,
+            price=_price(Prices(asked.prices)),
             say=say,
         )
     say("")
@@ -146,6 +153,16 @@ async def _compared(asked: Asked, price: Price | None = None) -> Comparison:
         verdict=verdict(before, after, margin, clusters(items), asked.seed),
         notes=_notes((before, after), items, metric),
     )
+
+
+def _price(prices: Prices) -> Price:
+    """Cents of a call by one's own prices, else by those that come along."""
+
+    def cents(call: Call) -> float | None:
+        nano = prices.call(call.provider, call.model, call.units, datetime.now(UTC)).nano
+        return None if nano is None else nano * 100 / NANO
+
+    return cents
 
 
 def _templates(asked: Asked, step: Asking) -> list[Template]:
@@ -200,5 +217,7 @@ def _notes(took: Sequence[Sequence[Took]], items: Sequence[Item], metric: Metric
             f"{len(failed)} requests failed under one of the two, and are in no mean; a failed one scores 0"
         )
     if all(each.cents is None for side in took for each in side):
-        notes.append("cost: no price is known of these models")
+        notes.append(
+            "cost: no call to a provider has a known price; what this machine costs says `tauten usage`"
+        )
     return notes

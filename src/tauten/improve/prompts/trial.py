@@ -8,7 +8,7 @@ is drawn anew, so that a slow minute of the machine hits all of them. What load 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,13 +18,13 @@ from tauten.improve.labelled import score
 from tauten.improve.quality import Metric
 from tauten.improve.recording import Item, Label
 from tauten.improve.replay import Served, serve_one
-from tauten.plan.lower import lower
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
 from tauten.run.trace import Trace
+from tauten.run.usage.call import Call
 
-Price = Callable[[str, Mapping[str, float]], float | None]
-"""Cents of what one step spent, by model and units (`input_tokens`, ...); None: its price is not known."""
+Price = Callable[[Call], float | None]
+"""Cents of one call to a provider; None: its price is not known."""
 
 Say = Callable[[str], None]
 
@@ -67,7 +67,6 @@ async def trial(
 ) -> list[list[Took]]:
     """What every request took, a list an arm. Each arm's first request is run once before, and left out."""
     opened = [await engine.open(each.workflow, each.plan) for each in arms]
-    models = [_models(each) for each in arms]
     draw = random.Random(seed)
     found: list[list[Took]] = [[] for _ in arms]
     for place in range(len(arms)):
@@ -83,25 +82,12 @@ async def trial(
                 served = await serve_one(engine, opened[place], item.id, inputs, partition=whose)
                 judged = metric is not None and item.label != Label()
                 scored = score(metric, arm.workflow, served, item.label) if judged and metric else None
-                found[place].append(_took(served, arm.step, models[place], price, scored))
+                found[place].append(_took(served, arm.step, price, scored))
             item.forget()
     return found
 
 
-def _models(arm: Arm) -> dict[str, str]:
-    """The model of each step that has one."""
-    assert arm.workflow.graph is not None  # templates stand in drawn workflows
-    return {
-        step.name: choice.model
-        for step in lower(arm.workflow.graph, arm.plan).steps
-        for choice in step.models.values()
-        if choice.backend
-    }
-
-
-def _took(
-    served: Served, step: str, models: Mapping[str, str], price: Price | None, scored: float | None
-) -> Took:
+def _took(served: Served, step: str, price: Price | None, scored: float | None) -> Took:
     trace: Trace = served.trace
     return Took(
         item=served.id,
@@ -114,7 +100,7 @@ def _took(
         cut=_sum(trace, "cut_answers"),
         ms=served.wall_ms,
         first_ms=served.first_output_ms,
-        cents=cents(trace, models, price),
+        cents=cents(trace, price),
         score=scored,
         error="" if served.error is None else f"{served.error.code} {served.error.message}"[:120],
     )
@@ -124,17 +110,15 @@ def _sum(trace: Trace, unit: str) -> float:
     return sum(amount for _, booked, amount in trace.spent if booked == unit)
 
 
-def cents(trace: Trace, models: Mapping[str, str], price: Price | None) -> float | None:
-    """What a request cost: as it was booked, else by price; None where any part of it has no known price."""
-    if any(unit == "cents" for _, unit, _ in trace.spent):
-        return _sum(trace, "cents")
-    steps: dict[str, dict[str, float]] = {}
-    for step, unit, amount in trace.spent:
-        if unit.endswith("_tokens"):
-            units = steps.setdefault(step.partition("[")[0], {})
-            units[unit] = units.get(unit, 0.0) + amount
-    priced = [
-        price(models.get(step, ""), units) if price is not None else None for step, units in steps.items()
-    ]
+def cents(trace: Trace, price: Price | None) -> float | None:
+    """What a request's calls to providers cost, refused ones nothing; None without any, or where one has no price."""
+    if not trace.provider_calls or price is None:
+        return None
+    priced = [0.0 if call.outcome == "refused" else _cents(call, price) for call in trace.provider_calls]
     known = [each for each in priced if each is not None]
-    return sum(known) if known and len(known) == len(priced) else None
+    return sum(known) if len(known) == len(priced) else None
+
+
+def _cents(call: Call, price: Price) -> float | None:
+    """A call that nobody counted has no price."""
+    return price(call) if call.units and call.counted != "none" else None
