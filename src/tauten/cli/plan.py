@@ -139,10 +139,10 @@ def lint(target: Target, plan: PlanFile) -> None:
 
 
 def _check_models(models: Mapping[str, ModelChoice]) -> None:
-    """Raise for a model or variant that is not known, or was not built here; synthetic backends take any name."""
+    """Raise for a model or variant that is not known, or was not built here; those of backends that need no files may have any name."""
     store = Store()
     for choice in models.values():
-        if choice.backend and not choice.backend.startswith("synthetic"):
+        if choice.backend and getattr(find("backends", choice.backend), "needs_files", True):
             model, variant = store.find(choice.model, choice.variant or None)
             if is_built(variant):
                 store.variants.require(model, variant)

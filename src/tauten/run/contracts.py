@@ -126,6 +126,10 @@ class SlotBackend(Protocol):
     the task in it) stops the work in the engine within one step, before any stream that is started
     later begins; it need not wait for that. A worker that dies raises BackendError in its open streams,
     and the backend restarts it for the next call. One that asks another machine says `local = False`.
+
+    One that asks others over a network may have `start_for(request, step, item)`, which is then called in place of
+    `start`: it keeps to what the request has left, writes the rows of its own time (`remote`, `limit`), and books
+    each attempt in the request's trace. One whose models lie elsewhere says `needs_files = False`.
     """
 
     name: ClassVar[str]

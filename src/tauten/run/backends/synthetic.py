@@ -27,6 +27,7 @@ class SyntheticBackend:
     """
 
     name: ClassVar[str] = "synthetic"
+    needs_files: ClassVar[bool] = False
     option_keys: ClassVar[frozenset[str]] = frozenset(
         {"ms_per_item", "ms_per_batch", "sigma", "seed", "answer", "value", "table", "fail_every"}
     )

@@ -27,6 +27,7 @@ class SyntheticSlotsBackend:
     """
 
     name: ClassVar[str] = "synthetic_slots"
+    needs_files: ClassVar[bool] = False
     option_keys: ClassVar[frozenset[str]] = frozenset(
         {"prefill_ms", "ms_per_token", "tokens", "sigma", "slowdown", "slots", "seed"}
         | {"answer", "value", "table", "fail_every"}

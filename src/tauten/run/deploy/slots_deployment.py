@@ -57,18 +57,20 @@ class SlotDeployment(Queued):
         most = float(item.get("max_tokens") or math.inf)
         entry = await self._enter(request, step, prompt, most)
         rows = request.trace.rows
+        told = getattr(self.backend, "start_for", None)  # writes its own rows for the time between the chunks
         started = last = self.clock()
         rows.append((step, "queue", entry.queued, started))
         mark = self._cores.enter()
         first_s = tokens = cached = 0.0
         read = prompt
         first = True
-        chunks = self.backend.start(item)
+        chunks = self.backend.start(item) if told is None else told(request, step, item)
         try:
             async for chunk in chunks:
                 seen = self.clock()
                 made = min(max(chunk.at or seen, last), seen)
-                rows.append((step, "prefill" if first else "tokens", last, made))
+                if told is None:
+                    rows.append((step, "prefill" if first else "tokens", last, made))
                 rows.append((step, "loop", made, seen))
                 if first:
                     first_s, first = made - started, False
