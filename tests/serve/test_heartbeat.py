@@ -16,9 +16,9 @@ import pytest
 import tauten as tt
 from serve.kit_asgi import site
 from serve.kit_openai import Served, serving, talking
+from tauten.run.oip.messages import SERVICE, message
 from tauten.serve.app import App
 from tauten.serve.oip import grpc as oip_grpc
-from tauten.serve.oip.messages import SERVICE, message
 from tauten.serve.service import Service
 from tauten.serve.sse import BEAT
 

@@ -22,9 +22,9 @@ from tritonclient.utils import InferenceServerException
 
 from serve.kit_oip import BODY_BYTES, SAME, ZOMBIES, Running, served
 from tauten.errors import InputError, TautenError
+from tauten.run.oip.messages import SERVICE, message
 from tauten.serve import probes
 from tauten.serve.door import Caller, Door
-from tauten.serve.oip.messages import SERVICE, message
 
 WEIGHT = np.add.outer(np.arange(4), np.arange(3)).astype(np.float32)
 X = np.arange(8, dtype=np.float32).reshape(2, 4)

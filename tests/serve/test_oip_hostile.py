@@ -22,8 +22,8 @@ from serve.kit_asgi import Answered, ask, site
 from serve.kit_oip import BODY_BYTES, double, shout
 from serve.kit_onnx import identity, linear
 from tauten.errors import InputError
+from tauten.run.oip import tensors as oip_tensors
 from tauten.serve.door import Door
-from tauten.serve.oip import tensors as oip_tensors
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import tensor_model
 

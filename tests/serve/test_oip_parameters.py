@@ -23,10 +23,10 @@ from serve.kit_openai import synthetic
 from serve.kit_workflows import remember, shouted
 from tauten.describe.said import Said, TokenLogprob
 from tauten.describe.stages.generate import chat
+from tauten.run.oip.messages import SERVICE, message
 from tauten.serve.app import App, Site
 from tauten.serve.http.listener import serve
 from tauten.serve.oip.grpc import serve_grpc
-from tauten.serve.oip.messages import SERVICE, message
 from tauten.serve.service import Service
 
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tauten.run.oip.tensors import Array
 from tauten.run.opened import Answer
 from tauten.serve import probes
 from tauten.serve.door import Call
 from tauten.serve.oip.models import VERSION, Model, Models
 from tauten.serve.oip.parameters import NotOffered, Parameters, session_of
 from tauten.serve.oip.statistics import CODING_IN, CODING_OUT, Statistics
-from tauten.serve.oip.tensors import Array
 from tauten.version import __version__
 
 if TYPE_CHECKING:

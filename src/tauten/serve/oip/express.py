@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tauten.clock import real
 from tauten.errors import InputError, TautenError
+from tauten.run.oip.tensors import Buffer
 from tauten.run.request import Request
 from tauten.run.single import tell
 from tauten.run.trace import Trace
@@ -27,7 +28,6 @@ from tauten.serve.oip import rest
 from tauten.serve.oip.parameters import Parameters
 from tauten.serve.oip.ride import Line, Ride
 from tauten.serve.oip.statistics import CODING_IN, CODING_OUT
-from tauten.serve.oip.tensors import Buffer
 from tauten.serve.safety.discreet import told
 
 if TYPE_CHECKING:

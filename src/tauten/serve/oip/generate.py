@@ -11,6 +11,7 @@ import msgspec
 
 from tauten.describe.said import Said
 from tauten.errors import InputError, TautenError
+from tauten.run.oip.tensors import Array, strings
 from tauten.run.trace import SHARED
 from tauten.serve import sse
 from tauten.serve.door import Call
@@ -18,7 +19,6 @@ from tauten.serve.exchange import Reply
 from tauten.serve.oip import calls
 from tauten.serve.oip.models import VERSION, Flow, Model, as_bytes
 from tauten.serve.oip.parameters import Parameters, honour, parameters
-from tauten.serve.oip.tensors import Array, strings
 
 Failure = Callable[[TautenError], Reply]
 _LOGPROBS = "logprobs"  # the input by which a workflow is asked for the probabilities of its tokens

@@ -10,13 +10,13 @@ import grpc
 import grpc.aio
 
 from tauten.errors import MachineError
+from tauten.run.oip.messages import SERVICE, message, parse
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.oip.grpc_call import One, route_of
 from tauten.serve.oip.grpc_methods import Method, Methods
 from tauten.serve.oip.grpc_stream import Stream
-from tauten.serve.oip.messages import SERVICE, message, parse
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site

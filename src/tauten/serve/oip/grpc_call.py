@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from tauten.errors import Cancelled, InternalError, TautenError
+from tauten.run.oip.messages import SERVICE
 from tauten.serve.door import Call, refusal_headers, refusal_id
 from tauten.serve.exchange import Exchange, Reply
-from tauten.serve.oip.messages import SERVICE
 from tauten.serve.routes import Route
 from tauten.serve.safety.discreet import as_ours, told
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from tauten.run.oip.messages import DATA_TYPES, message
 from tauten.serve.door import Call
 from tauten.serve.oip import calls
 from tauten.serve.oip import grpc_tensors as tensors
-from tauten.serve.oip.messages import DATA_TYPES, message
 from tauten.serve.oip.models import Models
 from tauten.serve.oip.parameters import honour, of_message
 from tauten.serve.oip.rest import no_shared_memory

@@ -16,13 +16,13 @@ import grpc
 
 from tauten.clock import real
 from tauten.errors import InputError, TautenError
+from tauten.run.oip.messages import message, parse
 from tauten.run.siblings import cancel_all
 from tauten.serve.door import Call, draining, refusal_headers
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.oip import calls
 from tauten.serve.oip import grpc_tensors as tensors
 from tauten.serve.oip.grpc_call import One, in_words, route_of
-from tauten.serve.oip.messages import message, parse
 from tauten.serve.oip.models import Model, Models
 from tauten.serve.oip.parameters import Parameters, honour, of_message
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tauten.serve.oip.messages import message
+from tauten.run.oip.messages import message
+from tauten.run.oip.tensors import Array, count_of, datatype_of, from_raw, from_values, to_raw, wrong
 from tauten.serve.oip.models import VERSION, Model
 from tauten.serve.oip.parameters import no_classes
 from tauten.serve.oip.rest import check_output, no_shared_memory
-from tauten.serve.oip.tensors import Array, count_of, datatype_of, from_raw, from_values, to_raw, wrong
 
 ModelInferResponse = message("ModelInferResponse")
 

@@ -19,8 +19,8 @@ import numpy as np
 from tauten.describe.payload import Json, Media, Payload, Tensor, Text, sniff
 from tauten.describe.ports import PortType
 from tauten.errors import InputError, NotFound, suggest
+from tauten.run.oip.tensors import DATATYPES, Array, strings
 from tauten.run.signature import TensorInfo
-from tauten.serve.oip.tensors import DATATYPES, Array, strings
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import TensorService
 

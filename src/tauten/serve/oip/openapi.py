@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tauten.run.oip.tensors import KNOWN, MAX_AXES
 from tauten.serve.oip.models import VERSION
-from tauten.serve.oip.tensors import KNOWN, MAX_AXES
 
 Schema = dict[str, Any]
 

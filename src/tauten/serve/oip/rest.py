@@ -13,10 +13,7 @@ import msgspec
 import numpy as np
 
 from tauten.errors import InputError, suggest
-from tauten.serve.exchange import Reply, TooLarge
-from tauten.serve.oip.models import VERSION
-from tauten.serve.oip.parameters import parameters
-from tauten.serve.oip.tensors import (
+from tauten.run.oip.tensors import (
     DTYPES,
     Array,
     Buffer,
@@ -29,6 +26,9 @@ from tauten.serve.oip.tensors import (
     to_raw,
     wrong,
 )
+from tauten.serve.exchange import Reply, TooLarge
+from tauten.serve.oip.models import VERSION
+from tauten.serve.oip.parameters import parameters
 
 HEAD_LENGTH = "inference-header-content-length"
 RAW = "application/octet-stream"

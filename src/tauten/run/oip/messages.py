@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from tauten.serve.oip.tensors import wrong
+from tauten.run.oip.tensors import wrong
 
 PACKAGE = "inference"
 SERVICE = "inference.GRPCInferenceService"
