@@ -1,0 +1,89 @@
+"""Sound: a recording as a request and its words, or words as a request and their sound."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import ClassVar
+
+import msgspec
+
+from tauten.run.remote.failure import Failure
+from tauten.run.remote.line import Content, Reply
+from tauten.run.remote.providers import Provider
+from tauten.run.remote.question import Delta, Said, decoded, whole
+from tauten.run.remote.units import counted
+
+_ENDINGS = {"audio/mpeg": "mp3", "audio/mp4": "m4a", "audio/x-wav": "wav", "audio/wave": "wav"}
+
+
+class Transcription:
+    """The words of a recording, which comes as encoded bytes; one delta of text."""
+
+    path: ClassVar[str] = "/audio/transcriptions"
+    continues: ClassVar[bool] = False
+
+    def __init__(self, data: bytes, media_type: str, *, language: str = "", seconds: float = 0.0) -> None:
+        self._data = data
+        self._media_type = media_type
+        self._language = language
+        self._seconds = seconds
+
+    @property
+    def input_units(self) -> Mapping[str, float]:
+        return {"audio_seconds": self._seconds} if self._seconds else {"requests": 1.0}
+
+    @property
+    def tokens(self) -> float:
+        return 0.0  # such limits count seconds or requests
+
+    def content(self, provider: Provider, model: str, said: Said) -> Content:
+        ending = _ENDINGS.get(self._media_type, self._media_type.rpartition("/")[2])
+        fields = {"model": model, "response_format": "json"}
+        if self._language:
+            fields["language"] = self._language
+        return Content(form={**fields, "file": (f"sound.{ending}", self._data, self._media_type)})
+
+    async def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
+        answer = decoded(await whole(reply))
+        if not isinstance(answer.get("text"), str):
+            raise Failure("fault", "a transcription without its text")
+        usage = answer.get("usage")
+        units = counted(usage) if isinstance(usage, dict) else {}
+        yield Delta(text=answer["text"], finish="stop", units=units)
+
+
+class Speech:
+    """The sound of a text, as encoded bytes in deltas as they come."""
+
+    path: ClassVar[str] = "/audio/speech"
+    continues: ClassVar[bool] = False
+
+    def __init__(self, text: str, voice: str, form: str = "wav") -> None:
+        self._text = text
+        self._voice = voice
+        self._form = form
+
+    @property
+    def input_units(self) -> Mapping[str, float]:
+        return {"characters": float(len(self._text))}
+
+    @property
+    def tokens(self) -> float:
+        return 0.0
+
+    def content(self, provider: Provider, model: str, said: Said) -> Content:
+        body = {"model": model, "input": self._text, "voice": self._voice, "response_format": self._form}
+        return Content(msgspec.json.encode(body))
+
+    async def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
+        """It ends where its bytes end: HTTP itself tells a cut body from a whole one."""
+        some = False
+        async with aclosing(reply.pieces()) as pieces:
+            async for piece in pieces:
+                some = True
+                yield Delta(value=piece)
+        if not some:
+            raise Failure("fault", "an answer without sound")
+        yield Delta(finish="stop")

@@ -1,0 +1,67 @@
+"""What an answer took, in the units of the books: as the provider counts it, or as we must guess."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+CHARACTERS_A_TOKEN: Final = 4.0  # of English; other languages have fewer, so an estimate is called one
+MESSAGE_TOKENS: Final = 4.0  # a message's role and ends
+UNKNOWN_ANSWER_TOKENS: Final = 512.0  # of an answer whose bound nobody said: the default of `chat`
+
+_DETAILS: Final = {
+    ("prompt_tokens_details", "cached_tokens"): "cached_tokens",
+    ("prompt_tokens_details", "cache_write_tokens"): "cache_write_tokens",
+    ("prompt_tokens_details", "audio_tokens"): "input_audio_tokens",
+    ("completion_tokens_details", "reasoning_tokens"): "reasoning_tokens",
+    ("completion_tokens_details", "audio_tokens"): "output_audio_tokens",
+}
+
+
+def counted(usage: Mapping[str, Any]) -> dict[str, float]:
+    """The units in a provider's `usage`, whichever of the two spellings it has; what is zero is left out.
+
+    The prompt includes what was read from a cache, the answer includes what was thought: that is how this
+    protocol counts, and how the books do.
+    """
+    found: dict[str, float] = {}
+    for theirs, ours in (
+        ("prompt_tokens", "input_tokens"),
+        ("completion_tokens", "output_tokens"),
+        ("input_tokens", "input_tokens"),
+        ("output_tokens", "output_tokens"),
+        ("seconds", "audio_seconds"),
+    ):
+        _add(found, ours, usage.get(theirs))
+    for (group, theirs), ours in _DETAILS.items():
+        for name in (group, group.replace("prompt", "input").replace("completion", "output")):
+            details = usage.get(name)
+            _add(found, ours, details.get(theirs) if isinstance(details, Mapping) else None)
+    return found
+
+
+def _add(found: dict[str, float], unit: str, amount: Any) -> None:
+    if (
+        isinstance(amount, int | float)
+        and not isinstance(amount, bool)
+        and amount > 0
+        and math.isfinite(amount)
+    ):
+        found[unit] = float(amount)
+
+
+def text_tokens(text: str) -> float:
+    """About how many tokens a text has."""
+    return tokens_of(len(text))
+
+
+def tokens_of(characters: int) -> float:
+    """About how many tokens so many characters are."""
+    return float(math.ceil(characters / CHARACTERS_A_TOKEN))
+
+
+def prompt_tokens(messages: list[dict[str, str]]) -> float:
+    """About how many tokens a conversation has."""
+    return sum(MESSAGE_TOKENS + text_tokens(each.get("content", "")) for each in messages)
