@@ -17,6 +17,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from remote.kit_provider import providers_toml
+from remote.kit_tensors import tensors
 from tauten.describe.stage import stage
 from tauten.errors import BackendError, InputError, PlanError, StageError, StoreError
 from tauten.models import Store
@@ -139,6 +141,14 @@ SAMPLES = {
         bad={"precision": {"precision": "int3"}, "device": {"options": {"device": "abacus"}}},
         heavier=lambda: ({"samples": np.zeros(16_000)}, {"samples": np.zeros(160_000)}),
     ),
+    "oip_remote": Sample(
+        **{**TENSORS, "spec": lambda _: ModelSpec("tiny", options={"provider": "told"})},
+        bad={
+            "precision": {"precision": "f32"},
+            "provider": {"options": {}},
+            "timeout_ms": {"options": {"provider": "told", "timeout_ms": 0}},
+        },
+    ),
     "python": Sample(
         spec=lambda _: ModelSpec("shout", options={"kind": shout}),
         items=lambda: [(("one",), {}), (("two",), {"mark": "?"}), (("three",), {})],
@@ -166,9 +176,19 @@ BAD = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server of a tiny model, and the file that names it."""
+    path = tmp_path_factory.mktemp("providers") / "providers.toml"
+    with tensors() as url, pytest.MonkeyPatch.context() as patch:
+        path.write_text(providers_toml({"told": url}))
+        patch.setenv("TAUTEN_PROVIDERS", str(path))
+        yield
+
+
 @pytest.fixture(scope="module", params=ALL)
 def opened(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, told: None
 ) -> Iterator[tuple[Sample, BatchBackend]]:
     name = request.param
     backend = find("backends", name)(SAMPLES[name].spec(tmp_path_factory.mktemp(name)))
@@ -679,7 +699,7 @@ def test_whisper_does_a_suspicious_clip_again_in_the_whole_window(
 @pytest.mark.parametrize("name", SAMPLES)
 def test_who_can_be_stopped_is_told_where_a_run_begins(name: str) -> None:
     kind = find("backends", name)
-    assert hasattr(kind, "stop") == hasattr(kind, "begin") == (name in ("onnx", "whisper"))
+    assert hasattr(kind, "stop") == hasattr(kind, "begin") == (name in ("onnx", "oip_remote", "whisper"))
 
 
 @pytest.mark.parametrize("early", [False, True])

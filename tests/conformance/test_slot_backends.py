@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import msgspec
 import psutil
 import pytest
 
+from remote.kit_provider import StandIn, providers_toml, says
 from tauten.clock import run_virtual
 from tauten.errors import BackendError, InputError, PlanError, StoreError
 from tauten.models import Store
@@ -52,6 +54,15 @@ SAMPLES = {
             "cache_size_gb": {"options": {"cache_size_gb": 0}},
         },
     ),
+    "remote": Sample(
+        spec=lambda: ModelSpec("words", options={"provider": "told"}),
+        bad={
+            "provider": {"options": {}},
+            "slots": {"options": {"provider": "told", "slots": 0}},
+            "mirror_share": {"options": {"provider": "told", "mirror_share": 2}},
+            "precision": {"precision": "f32"},
+        },
+    ),
     "synthetic_slots": Sample(
         spec=lambda: ModelSpec("synthetic", options={"prefill_ms": 2, "ms_per_token": 1, "tokens": 20}),
         bad={"answer": {"options": {"answer": "wise"}}, "slots": {"options": {"slots": 0}}},
@@ -64,6 +75,31 @@ BAD = [
     for name, sample in SAMPLES.items()
     for key, change in sample.bad.items()
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A provider in a thread, and the file that names it."""
+    path = tmp_path_factory.mktemp("providers") / "providers.toml"
+    stand = StandIn(says(*(f"{index} " for index in range(1000)), gap_s=0.001))
+    loop, over = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with stand:
+            path.write_text(providers_toml({"told": stand.url}))
+            ready.set()
+            await over.wait()
+
+    ready = threading.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(LIMIT_S)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAUTEN_PROVIDERS", str(path))
+        yield
+    loop.call_soon_threadsafe(over.set)
+    thread.join()
+    loop.close()
 
 
 class Bench:
@@ -93,7 +129,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def benches() -> Iterator[dict[str, Bench]]:
+def benches(told: None) -> Iterator[dict[str, Bench]]:
     """Opened when first asked for; at the end each is closed twice and refuses work."""
     found: dict[str, Bench] = {}
     yield found
