@@ -28,7 +28,7 @@ from remote.kit_provider import (
     stops,
 )
 from tauten.clock import real
-from tauten.errors import BackendError, Overloaded, TautenError
+from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError
 from tauten.run.backends.remote import RemoteBackend
 from tauten.run.contracts import ModelSpec
 from tauten.run.remote.endpoint import Endpoints
@@ -265,7 +265,7 @@ def test_a_trickle_past_the_deadline_is_cut_by_it(wall: Make) -> None:
     async def scene() -> None:
         async with wall(says(*WORDS, *WORDS, gap_s=0.1)) as one:
             told = await one.ask(left_s=0.35)
-            assert told.error is not None
+            assert isinstance(told.error, DeadlineExceeded)
             assert not told.whole
             assert [outcome for _, _, outcome, *_ in told.calls] == ["cancelled"]
             words = sum(bool(chunk.text) for chunk in told.chunks)

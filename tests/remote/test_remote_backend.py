@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 import tauten as tt
-from remote.kit_provider import StandIn, cuts, gives, providers_toml, says, speaks, status
+from remote.kit_provider import StandIn, cuts, gives, providers_toml, says, speaks, status, stops
 from serve.kit_openai import serving, talking
 from tauten.clock import real
-from tauten.errors import BackendError, PlanError
+from tauten.errors import BackendError, DeadlineExceeded, PlanError
 from tauten.plan.plan import Plan, StagePlan
 from tauten.run.attribution import attribute
 from tauten.run.backends.remote import RemoteBackend
@@ -90,6 +90,19 @@ def test_a_cut_answer_fails_its_request(file: Path) -> None:
             file.write_text(providers_toml({"told": stand.url}))
             with pytest.raises(BackendError, match="E451"):
                 await answered(plan(provider="told"))
+
+    asyncio.run(scene())
+
+
+def test_the_requests_deadline_ends_a_hang_and_the_provider_sees_it(file: Path) -> None:
+    async def scene() -> None:
+        async with StandIn(stops("so ")) as stand, Engine() as engine:
+            file.write_text(providers_toml({"told": stand.url}))
+            await engine.open(tell, plan(provider="told"))
+            with pytest.raises(DeadlineExceeded):
+                await engine.run(tell.bind("hi"), deadline_ms=300)
+            async with asyncio.timeout(20):  # no figure is asserted: it must come to this at all
+                await stand.calls[0].closed.wait()
 
     asyncio.run(scene())
 

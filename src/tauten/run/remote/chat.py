@@ -21,7 +21,6 @@ class Chat:
     """`item` holds messages or a prompt and its settings, already checked."""
 
     path: ClassVar[str] = "/chat/completions"
-    continues: ClassVar[bool] = True
 
     def __init__(self, item: Mapping[str, Any]) -> None:
         self._item = item
@@ -38,7 +37,11 @@ class Chat:
     def tokens(self) -> float:
         return self._input + float(self._item.get("max_tokens") or UNKNOWN_ANSWER_TOKENS)
 
-    def left(self, said: Said) -> int | None:
+    def may_go_on(self, said: Said) -> bool:
+        left = self._left(said)
+        return left is None or left > 0
+
+    def _left(self, said: Said) -> int | None:
         """Tokens that the rest of an answer may have; None where nobody bounded it."""
         most = self._item.get("max_tokens")
         return None if most is None else int(most) - said.tokens
@@ -57,7 +60,7 @@ class Chat:
         if item.get("json_schema") is not None:
             schema = {"name": "answer", "schema": item["json_schema"], "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if (left := self.left(said)) is not None:
+        if (left := self._left(said)) is not None:
             body[provider.output_limit] = left
         if said.text:
             body["messages"] = [*self._messages, {"role": "assistant", "content": said.text}]

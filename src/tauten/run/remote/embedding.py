@@ -22,7 +22,6 @@ class Embedding:
     """The value is an array of float32, a row a text."""
 
     path: ClassVar[str] = "/embeddings"
-    continues: ClassVar[bool] = False
 
     def __init__(self, texts: Sequence[str], dimensions: int | None = None) -> None:
         self._texts = list(texts)
@@ -35,6 +34,9 @@ class Embedding:
     @property
     def tokens(self) -> float:
         return self.input_units["input_tokens"]
+
+    def may_go_on(self, said: Said) -> bool:
+        return False
 
     def content(self, provider: Provider, model: str, said: Said) -> Content:
         body: dict[str, Any] = {"model": model, "input": self._texts, "encoding_format": "base64"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Final
 
 from tauten.clock import in_ms
 from tauten.errors import BackendError, DeadlineExceeded, InputError, Overloaded, TautenError
@@ -23,6 +23,7 @@ from tauten.run.remote.route import Route
 from tauten.run.remote.trail import Trail
 
 _TOLD: Final = ("input_tokens", "cached_tokens", "output_tokens")  # to the step; the books have the rest
+_EARLY_S: Final = 0.002  # timers fire so much early: uvloop's are whole milliseconds
 _SHARE: Final = 0.5  # of the time left, for a first output, where others may still be asked after it
 Begun = tuple[Attempt, Delta]
 
@@ -185,10 +186,16 @@ class Errand:
     def _check_cut(self, attempt: Attempt, failure: Failure) -> None:
         """Raise where a cut answer cannot, or must not, be gone on with."""
         label = attempt.endpoint.label
+        if self._trail.left_s <= _EARLY_S:
+            raise DeadlineExceeded(
+                f"{label} had not ended its answer after {self._said.tokens} pieces: {failure.what}",
+                help="give the request more time, or ask for a shorter answer",
+                code="E401",
+            ) from failure
         self._failures.append((label, failure))
         self._shut.add(attempt.endpoint.named)
         others = [each for each in self._route.endpoints if each.named not in self._shut]
-        if self._route.continues and self._question.continues and others and self._may_go_on():
+        if self._route.continues and others and self._question.may_go_on(self._said):
             return
         why = "" if self._route.continues else "; `continue = true` lets another endpoint go on with it"
         raise BackendError(
@@ -196,10 +203,6 @@ class Errand:
             help=f"what came is not the whole answer: ask again{why}",
             code="E451",
         ) from failure
-
-    def _may_go_on(self) -> bool:
-        left: Any = getattr(self._question, "left", lambda _: None)(self._said)
-        return left is None or left > 0
 
     def _wrong(self, endpoint: Endpoint, failure: Failure) -> InputError:
         return InputError(
@@ -211,7 +214,7 @@ class Errand:
     def _error(self) -> TautenError:
         """Nobody answered: too late, too much, or broken."""
         left_s, seen = self._trail.left_s, self._seen()
-        if left_s <= 0:
+        if left_s <= _EARLY_S:
             return DeadlineExceeded(
                 f"no provider answered in time: {seen}", help="give the request more time", code="E401"
             )

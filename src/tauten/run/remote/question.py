@@ -40,7 +40,6 @@ class Question(Protocol):
     """One item in the words of the protocol."""
 
     path: ClassVar[str]
-    continues: ClassVar[bool]  # whether another endpoint can go on with half an answer
 
     @property
     def input_units(self) -> Mapping[str, float]:
@@ -50,6 +49,10 @@ class Question(Protocol):
     @property
     def tokens(self) -> float:
         """What it may take in all, for limits that are counted before it is answered."""
+        ...
+
+    def may_go_on(self, said: Said) -> bool:
+        """Whether another endpoint can go on with what is there of an answer."""
         ...
 
     def content(self, provider: Provider, model: str, said: Said) -> Content: ...

@@ -22,7 +22,6 @@ class Transcription:
     """The words of a recording, which comes as encoded bytes; one delta of text."""
 
     path: ClassVar[str] = "/audio/transcriptions"
-    continues: ClassVar[bool] = False
 
     def __init__(self, data: bytes, media_type: str, *, language: str = "", seconds: float = 0.0) -> None:
         self._data = data
@@ -37,6 +36,9 @@ class Transcription:
     @property
     def tokens(self) -> float:
         return 0.0  # such limits count seconds or requests
+
+    def may_go_on(self, said: Said) -> bool:
+        return False
 
     def content(self, provider: Provider, model: str, said: Said) -> Content:
         ending = _ENDINGS.get(self._media_type, self._media_type.rpartition("/")[2])
@@ -58,7 +60,6 @@ class Speech:
     """The sound of a text, as encoded bytes in deltas as they come."""
 
     path: ClassVar[str] = "/audio/speech"
-    continues: ClassVar[bool] = False
 
     def __init__(self, text: str, voice: str, form: str = "wav") -> None:
         self._text = text
@@ -72,6 +73,9 @@ class Speech:
     @property
     def tokens(self) -> float:
         return 0.0
+
+    def may_go_on(self, said: Said) -> bool:
+        return False
 
     def content(self, provider: Provider, model: str, said: Said) -> Content:
         body = {"model": model, "input": self._text, "voice": self._voice, "response_format": self._form}
