@@ -122,14 +122,14 @@ def test_what_the_server_refuses_is_the_callers_error(provider: str) -> None:
 
 
 def test_a_model_that_is_not_there(provider: str) -> None:
-    with pytest.raises(BackendError, match="E450"):
+    with pytest.raises(BackendError, match="E460"):
         opened("nothing")
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_a_server_that_is_not_there(file: Path, scheme: str) -> None:
     file.write_text(providers_toml({"ours": f"{scheme}://127.0.0.1:9"}))
-    with pytest.raises(BackendError, match="E450"):
+    with pytest.raises(BackendError, match="E460"):
         opened("linear", timeout_ms=5000)
 
 

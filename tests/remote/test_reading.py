@@ -8,6 +8,7 @@ import base64
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from tauten.run.remote.failure import Failure, of_status, retry_after_s
 from tauten.run.remote.providers import Provider, find_provider, providers_file, read_providers
 from tauten.run.remote.question import NOTHING, Delta
 from tauten.run.remote.sse import MOST_BYTES, Events
-from tauten.run.remote.units import counted, prompt_tokens
+from tauten.run.remote.units import counted, most_prompt_tokens, prompt_tokens
+from tauten.run.usage.prices import Prices
 
 # -- events --------------------------------------------------------------------------------------------------
 
@@ -388,6 +390,24 @@ def test_options_that_cannot_be_honoured_are_refused(options: dict[str, Any]) ->
     with pytest.raises(PlanError) as caught:
         RemoteBackend(ModelSpec("m", options=options))
     assert caught.value.code == "E122"
+
+
+def test_a_provider_is_priced_as_its_file_says(file: Path) -> None:
+    file.write_text('[mine]\nurl = "http://x"\npriced_as = "openai"\n')
+    units, now = {"input_tokens": 1000.0, "output_tokens": 10.0}, datetime(2026, 6, 1, tzinfo=UTC)
+    prices = Prices()
+    known = prices.call("openai", "gpt-4o-mini", units, now)
+    assert known.nano
+    assert prices.call("mine", "gpt-4o-mini", units, now) == known
+    assert prices.call("nobody", "gpt-4o-mini", units, now).nano is None
+
+
+@given(st.lists(st.text(max_size=50), min_size=1, max_size=4))
+def test_budgets_hold_more_than_any_prompt_can_have(texts: list[str]) -> None:
+    messages = [{"role": "user", "content": each} for each in texts]
+    assert question({"messages": messages, "max_tokens": 7}).most_units["output_tokens"] == 7.0
+    assert most_prompt_tokens(messages) >= sum(len(each.encode()) for each in texts) >= 0
+    assert most_prompt_tokens(messages) >= prompt_tokens(messages)
 
 
 def test_a_plan_of_an_unknown_provider_does_not_open(file: Path) -> None:

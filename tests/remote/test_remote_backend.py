@@ -88,7 +88,7 @@ def test_a_cut_answer_fails_its_request(file: Path) -> None:
     async def scene() -> None:
         async with StandIn(cuts("so ", "it ")) as stand:
             file.write_text(providers_toml({"told": stand.url}))
-            with pytest.raises(BackendError, match="E451"):
+            with pytest.raises(BackendError, match="E461"):
                 await answered(plan(provider="told"))
 
     asyncio.run(scene())
@@ -179,7 +179,7 @@ def test_the_sound_of_words(file: Path) -> None:
 
 
 def test_sound_that_is_cut_is_an_error(file: Path) -> None:
-    with pytest.raises(BackendError, match="E451"):
+    with pytest.raises(BackendError, match="E461"):
         asked(file, StandIn(speaks(b"RIFF", b"1234", cut=True)), {"speak": "so it is"})
 
 

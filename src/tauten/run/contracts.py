@@ -128,8 +128,8 @@ class SlotBackend(Protocol):
     and the backend restarts it for the next call. One that asks another machine says `local = False`.
 
     One that asks others over a network may have `start_for(request, step, item)`, which is then called in place of
-    `start`: it keeps to what the request has left, writes the rows of its own time (`remote`, `limit`), and books
-    each attempt in the request's trace. One whose models lie elsewhere says `needs_files = False`.
+    `start`: it keeps to what the request has left, writes the rows of its own time (`remote`, `limit`), asks
+    its purse before each attempt, and books it in the request's trace. One whose models lie elsewhere says `needs_files = False`.
     """
 
     name: ClassVar[str]

@@ -8,7 +8,7 @@ why. Nothing here reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from tauten.run.usage.call import Call
@@ -105,7 +105,6 @@ class Trace:
         "edges",
         "end",
         "first_output",
-        "late",
         "notes",
         "order",
         "outputs",
@@ -124,9 +123,6 @@ class Trace:
         self.spent: list[tuple[str, str, float]] = []  # (step, unit, amount)
         self.calls: list[tuple[Any, ...]] = []  # the fields of an `Invocation`, in the order they came back
         self.provider_calls: list[Call] = []  # every attempt at every provider, as it ended
-        self.late: Callable[[Call], None] | None = (
-            None  # told of those that end after the request: mirrored ones
-        )
         self.edges: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps whose results it uses
         self.order: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps that the plan runs before it
         self.outputs: tuple[str, ...] = ()
@@ -146,12 +142,6 @@ class Trace:
     def batches(self) -> list[tuple[str, int, str]]:
         """(step, items in its batch, why the batch left) of each item that was batched."""
         return [(each.step, each.size, each.reason) for each in self.invocations if each.reason]
-
-    def book(self, call: Call) -> None:
-        """Book an attempt at a provider."""
-        self.provider_calls.append(call)
-        if self.late is not None:
-            self.late(call)
 
     def spend(self, step: str, unit: str, amount: float) -> None:
         """Book a resource: core_seconds, bytes, input_tokens, cached_tokens, output_tokens, cents ..."""

@@ -40,6 +40,7 @@ class OipRemoteBackend:
 
     name: ClassVar[str] = "oip_remote"
     needs_files: ClassVar[bool] = False
+    local: ClassVar[bool] = False
     option_keys: ClassVar[frozenset[str]] = frozenset({"provider", "unbatched", "timeout_ms"})
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -55,7 +56,7 @@ class OipRemoteBackend:
         self._stopped = False
 
     def open(self) -> None:
-        """Ask the server what the model takes; raises PlanError, or BackendError E450 where it does not answer."""
+        """Ask the server what the model takes; raises PlanError, or BackendError E460 where it does not answer."""
         if self._runner is not None:
             return
         self._check()
@@ -95,7 +96,7 @@ class OipRemoteBackend:
             raise BackendError(
                 f"no provider answered: silent for {self._timeout_s * 1e3:.0f} ms",
                 help="check that the server runs, or raise timeout_ms",
-                code="E450",
+                code="E460",
             ) from error
 
     def signature(self) -> Signature:

@@ -46,6 +46,7 @@ class RemoteBackend:
 
     name: ClassVar[str] = "remote"
     needs_files: ClassVar[bool] = False
+    local: ClassVar[bool] = False
     option_keys: ClassVar[frozenset[str]] = frozenset(
         {"provider", "continue", "hedge", "mirror", "mirror_share", "patience_ms", "slots"}
     )
@@ -118,8 +119,8 @@ class RemoteBackend:
     async def start_for(
         self, request: Request, step: str, item: Mapping[str, Any]
     ) -> AsyncGenerator[Chunk, None]:
-        """Chunks of one answer. Raises InputError E244 for what a provider refuses, Overloaded E452 at its limit,
-        BackendError E450 where none answers and E451 for an answer that was cut."""
+        """Chunks of one answer. Raises InputError E230 for what a provider refuses, Overloaded E462 at its limit,
+        BackendError E460 where none answers and E461 for an answer that was cut."""
         if self._route is None:
             raise BackendError(
                 "remote: start() on a backend that is not open", help="call open() first", code="E406"

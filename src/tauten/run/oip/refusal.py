@@ -13,18 +13,18 @@ def refusal(kind: Kind, what: str, retry_after_s: float = 0.0) -> TautenError:
         return InputError(
             f"the server refuses the request: {what}",
             help="compare names, types and shapes with the model's metadata",
-            code="E244",
+            code="E230",
         )
     if kind == "limit":
         return Overloaded(
             f"the server's limit is reached: {what}",
             help="ask again later",
-            code="E452",
+            code="E462",
             retry_after_s=retry_after_s,
         )
     return BackendError(
         f"no provider answered: {what}",
         help="check that the server runs, and that it serves the model under this name",
-        code="E450",
+        code="E460",
         retry_after_s=retry_after_s,
     )

@@ -93,7 +93,7 @@ def question(inputs: Mapping[str, Array]) -> tuple[bytes, int]:
 
 
 def answer(body: bytes, head_length: str | None) -> dict[str, Array]:
-    """The outputs in an answer; raises BackendError E450 for bytes that are none."""
+    """The outputs in an answer; raises BackendError E460 for bytes that are none."""
     try:
         end = len(body) if head_length is None else int(head_length)
         head = msgspec.json.decode(body[:end], type=_Answer)
@@ -113,7 +113,7 @@ def answer(body: bytes, head_length: str | None) -> dict[str, Array]:
 
 
 def signature(data: bytes) -> Signature:
-    """A model's tensors in its metadata; raises BackendError E450."""
+    """A model's tensors in its metadata; raises BackendError E460."""
     try:
         read = msgspec.json.decode(data, type=_Metadata)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -144,7 +144,7 @@ def question_message(model: str, inputs: Mapping[str, Array]) -> Any:
 
 
 def answer_of_message(reply: Any) -> dict[str, Array]:
-    """The outputs of an answer, raw or typed; raises BackendError E450."""
+    """The outputs of an answer, raw or typed; raises BackendError E460."""
     raws = reply.raw_output_contents
     if raws and len(raws) != len(reply.outputs):
         raise garbled(f"{len(raws)} raw contents for {len(reply.outputs)} outputs")
@@ -177,5 +177,5 @@ def garbled(what: str) -> BackendError:
     return BackendError(
         f"no provider answered: an answer that is no inference: {what}",
         help="the server must speak the Open Inference Protocol v2; check its address",
-        code="E450",
+        code="E460",
     )

@@ -18,6 +18,7 @@ from tauten.run.remote.question import MOST_ERROR_BYTES, NOTHING, Delta, Questio
 from tauten.run.remote.room import Entry
 from tauten.run.remote.trail import Trail
 from tauten.run.remote.units import tokens_of
+from tauten.run.usage.budgets import Hold
 from tauten.run.usage.call import Call, Outcome
 
 
@@ -38,6 +39,7 @@ class Attempt:
         self._phases = Phases(trail.clock)
         self._pass: Pass | None = None
         self._entry: Entry | None = None
+        self._hold: Hold | None = None  # in the budgets of who pays
         self._reserved = 0.0
         self._reply: Reply | None = None
         self._deltas: AsyncGenerator[Delta, None] | None = None
@@ -89,7 +91,11 @@ class Attempt:
             if wait_s:
                 await asyncio.sleep(wait_s)
             self._entry = await self.endpoint.room.enter(self._reserved)
+            self._hold = await self._held()
         except BaseException:
+            if self._entry is not None:
+                self.endpoint.room.leave(self._entry)
+                self._entry = None
             self.endpoint.allowance.give_back(self._reserved)
             self._reserved = 0.0
             raise
@@ -97,6 +103,13 @@ class Attempt:
             self._last = self._trail.clock()
             self._trail.row("limit", asked, self._last)
         self.started = self._last
+
+    async def _held(self) -> Hold | None:
+        """Its way into the budgets, where there are any; raises what they say, and then it is not made."""
+        purse, named = self._trail.request.purse, self.endpoint.named
+        if purse is None:
+            return None
+        return await purse.reserve(named.provider, named.model, self.question.most_units)
 
     async def _next(self, patience_s: float) -> Delta:
         if self._deltas is None:
@@ -182,7 +195,10 @@ class Attempt:
         self._trail.note(
             self.endpoint.label, self.why, self._phases, how or ("" if outcome == "ok" else outcome)
         )
-        self._trail.book(self._call(now, outcome, counted))
+        call = self._call(now, outcome, counted)
+        self._trail.book(call)
+        if self._hold is not None:
+            self._hold.settle(call)
 
     def _drop(self, whole: bool) -> None:
         if self._reply is not None:
@@ -210,11 +226,18 @@ class Attempt:
     def _took_units(
         self, outcome: Outcome
     ) -> tuple[dict[str, float], Literal["provider", "estimate", "none"]]:
-        if outcome in ("failed", "refused") or not self._reached:
+        if outcome != "refused" and (not self._reached or self._turned_down):
+            return {"input_tokens": 0.0, "output_tokens": 0.0}, "estimate"  # else its price were unknown
+        if outcome in ("failed", "refused"):
             return {}, "none"
         if outcome == "ok" and self._counted:
             return dict(self._counted), "provider"
         return self._estimate(), "estimate"
+
+    @property
+    def _turned_down(self) -> bool:
+        """Whether the provider answered with an error, which nobody bills."""
+        return self._reply is not None and self._reply.status != 200
 
     @property
     def _reached(self) -> bool:

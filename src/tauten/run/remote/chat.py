@@ -14,7 +14,13 @@ from tauten.run.remote.line import Content, Reply
 from tauten.run.remote.providers import Provider
 from tauten.run.remote.question import Delta, Said, decoded
 from tauten.run.remote.sse import Events
-from tauten.run.remote.units import UNKNOWN_ANSWER_TOKENS, counted, prompt_tokens
+from tauten.run.remote.units import (
+    MOST_ANSWER_TOKENS,
+    UNKNOWN_ANSWER_TOKENS,
+    counted,
+    most_prompt_tokens,
+    prompt_tokens,
+)
 
 
 class Chat:
@@ -32,6 +38,11 @@ class Chat:
     @property
     def input_units(self) -> Mapping[str, float]:
         return {"input_tokens": self._input}
+
+    @property
+    def most_units(self) -> Mapping[str, float]:
+        most = float(self._item.get("max_tokens") or MOST_ANSWER_TOKENS)
+        return {"input_tokens": most_prompt_tokens(self._messages), "output_tokens": most, "requests": 1.0}
 
     @property
     def tokens(self) -> float:

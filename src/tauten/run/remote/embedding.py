@@ -32,6 +32,10 @@ class Embedding:
         return {"input_tokens": sum(map(text_tokens, self._texts))}
 
     @property
+    def most_units(self) -> Mapping[str, float]:
+        return {"input_tokens": float(sum(len(each.encode()) + 2 for each in self._texts)), "requests": 1.0}
+
+    @property
     def tokens(self) -> float:
         return self.input_units["input_tokens"]
 

@@ -201,14 +201,14 @@ class Errand:
         raise BackendError(
             f"{label} cut its answer after {self._said.tokens} pieces: {failure.what}",
             help=f"what came is not the whole answer: ask again{why}",
-            code="E451",
+            code="E461",
         ) from failure
 
     def _wrong(self, endpoint: Endpoint, failure: Failure) -> InputError:
         return InputError(
             f"{endpoint.label} refuses the request: {failure.what}",
             help="change what is asked, or give the stage another model",
-            code="E244",
+            code="E230",
         )
 
     def _error(self) -> TautenError:
@@ -223,13 +223,13 @@ class Errand:
             return Overloaded(
                 f"a provider's limit is reached: {seen}",
                 help=f"ask again in {in_ms(after_s)} ms, or raise the limit with the provider",
-                code="E452",
+                code="E462",
                 retry_after_s=after_s,
             )
         return BackendError(
             f"no provider answered: {seen}",
             help="ask again later, or name further endpoints in `provider`",
-            code="E450",
+            code="E460",
             retry_after_s=after_s,
         )
 
@@ -262,7 +262,7 @@ async def _first_of(running: dict[asyncio.Future[Delta], Attempt]) -> Begun:
             error = task.exception()
             if error is None:
                 return attempt, task.result()
-            if not left or not isinstance(error, Failure):
+            if not left:  # a hedge that no budget pays for leaves the first one running
                 raise error
 
 

@@ -47,6 +47,11 @@ class Question(Protocol):
         ...
 
     @property
+    def most_units(self) -> Mapping[str, float]:
+        """What it takes at most: budgets hold so much while it is on its way."""
+        ...
+
+    @property
     def tokens(self) -> float:
         """What it may take in all, for limits that are counted before it is answered."""
         ...

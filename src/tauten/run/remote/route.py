@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 
+from tauten.errors import TautenError
 from tauten.run.remote.attempt import Attempt
 from tauten.run.remote.endpoint import Endpoint
 from tauten.run.remote.failure import Failure
@@ -62,8 +63,8 @@ class Route:
             delta = await attempt.begin(self.patience_s)
             while not delta.finish:
                 delta = await attempt.more(self.patience_s)
-        except Failure:
-            pass  # booked by the attempt
+        except (Failure, TautenError):
+            pass  # booked by the attempt, or no budget pays for it
         finally:
             await attempt.leave()
 

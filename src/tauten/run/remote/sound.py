@@ -34,6 +34,10 @@ class Transcription:
         return {"audio_seconds": self._seconds} if self._seconds else {"requests": 1.0}
 
     @property
+    def most_units(self) -> Mapping[str, float]:
+        return {**self.input_units, "requests": 1.0}
+
+    @property
     def tokens(self) -> float:
         return 0.0  # such limits count seconds or requests
 
@@ -69,6 +73,10 @@ class Speech:
     @property
     def input_units(self) -> Mapping[str, float]:
         return {"characters": float(len(self._text))}
+
+    @property
+    def most_units(self) -> Mapping[str, float]:
+        return {**self.input_units, "requests": 1.0}
 
     @property
     def tokens(self) -> float:

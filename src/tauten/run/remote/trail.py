@@ -9,7 +9,7 @@ from tauten.run.usage.call import Call
 
 
 class Trail:
-    """One step of one request. What ends after the request did (a mirrored call) is told to `late` of its trace."""
+    """One step of one request. What ends after the request did (a mirrored call) comes to the same list."""
 
     def __init__(self, request: Request, step: str) -> None:
         self.request = request
@@ -38,4 +38,4 @@ class Trail:
         notes[key] = f"{notes[key]}; {words}" if key in notes else words
 
     def book(self, call: Call) -> None:
-        self.request.trace.book(call)
+        self.request.trace.provider_calls.append(call)

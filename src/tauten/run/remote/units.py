@@ -10,6 +10,8 @@ from typing import Any, Final
 CHARACTERS_A_TOKEN: Final = 4.0  # of English; other languages have fewer, so an estimate is called one
 MESSAGE_TOKENS: Final = 4.0  # a message's role and ends
 UNKNOWN_ANSWER_TOKENS: Final = 512.0  # of an answer whose bound nobody said: the default of `chat`
+MOST_ANSWER_TOKENS: Final = 16_384.0  # what most models say at most when nobody bounds them
+MOST_MESSAGE_TOKENS: Final = 16.0  # what a template puts around a message, with room
 
 _DETAILS: Final = {
     ("prompt_tokens_details", "cached_tokens"): "cached_tokens",
@@ -60,6 +62,11 @@ def text_tokens(text: str) -> float:
 def tokens_of(characters: int) -> float:
     """About how many tokens so many characters are."""
     return float(math.ceil(characters / CHARACTERS_A_TOKEN))
+
+
+def most_prompt_tokens(messages: list[dict[str, str]]) -> float:
+    """No conversation has more tokens: each holds a byte at least."""
+    return sum(MOST_MESSAGE_TOKENS + len(each.get("content", "").encode()) for each in messages)
 
 
 def prompt_tokens(messages: list[dict[str, str]]) -> float:

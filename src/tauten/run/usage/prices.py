@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tauten.errors import MachineError
+from tauten.run.remote.providers import read_providers
 from tauten.run.usage import price_data
 from tauten.run.usage.cost import nano_of
 from tauten.run.usage.own_prices import MILLION, OwnPrices, read_prices
@@ -94,7 +95,16 @@ class Prices:
         return UNKNOWN
 
     def _named(self, provider: str) -> str:
-        return next((own.alias[provider] for _, own in self._own if provider in own.alias), provider)
+        known = next((own.alias[provider] for _, own in self._own if provider in own.alias), None)
+        return known or self._remotes.get(provider) or provider
+
+    @functools.cached_property
+    def _remotes(self) -> dict[str, str]:
+        """Whose prices hold for the providers of `providers.toml`."""
+        try:
+            return {name: each.priced_as for name, each in read_providers().items() if each.priced_as}
+        except MachineError:  # said where a plan opens it; what was booked is still priced by its own name
+            return {}
 
     def _of_data(self, provider: str, model: str, units: Mapping[str, float], at: datetime) -> Price:
         if not self._bundled or self.problem:
