@@ -419,6 +419,19 @@ def test_no_hedge_beyond_its_share_of_the_cost() -> None:
     assert [why for _, why, *_ in virtually(scene).calls] == [""]
 
 
+def test_ordinary_calls_earn_what_a_hedge_costs() -> None:
+    async def scene() -> list[str]:
+        route = hedged(*[says("a ", "b", first_s=0.2, gap_s=0.3)] * 20, hangs())
+        route.hedging._share.left = 0.0
+        whys = []
+        for _ in range(21):
+            told = await ask(route, left_s=1.5)
+            whys += [why for _, why, *_ in told.calls]
+        return whys
+
+    assert virtually(scene) == [""] * 21 + ["hedge"]
+
+
 def test_the_first_may_still_win_and_the_hedge_is_booked() -> None:
     async def scene() -> Told:
         return await ask(hedged(says("slow", first_s=0.6)), left_s=1.5)

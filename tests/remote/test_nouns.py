@@ -112,12 +112,14 @@ def test_half_the_calls_must_fail_and_old_ones_do_not_count() -> None:
 def test_calls_from_before_it_opened_decide_nothing_after() -> None:
     now = Now()
     breaker = circuit(now)
-    early = breaker.enter()
-    assert early is not None
+    early = [breaker.enter() for _ in range(FAULTS)]
     fail(breaker, FAULTS)
     now.at += FIRST_OPEN_S
-    breaker.ended(early, False)
-    assert breaker.state == "half-open"
+    fail(breaker, 1, False)  # the probe: it is back
+    for each in early:
+        assert each is not None
+        breaker.ended(each, True)
+    assert breaker.state == "closed"
 
 
 def test_slow_is_relative_to_what_the_call_has() -> None:
@@ -303,6 +305,7 @@ def test_a_clock_that_jumps_gives_a_minutes_worth_at_most(jump_s: float) -> None
     for _ in range(60):
         allowance.take(0.0)
     now.at += jump_s
+    assert allowance.wait_s(0.0) <= 1.0  # a second brings the next, whatever the clock did
     free = sum(allowance.take(0.0) == 0.0 for _ in range(200))
     assert free == (0 if jump_s < 0 else 60)
 
