@@ -29,7 +29,7 @@ log = logging.getLogger("tauten.run.caches.redis")
 
 BUDGET_S = 0.005  # of a look: a server on this network answers in 0.2 to 1 ms; later than this it has trouble
 PATIENCE_S = 1.0  # of a connection, and of what goes on behind: longer is away
-CONNECTIONS = 32  # at once: more looks than that within a millisecond are misses
+CONNECTIONS = 32  # at once: further looks wait for one, as long as their budgets last
 VALUE_BYTES = 8_000_000  # of one entry: the server sends it whole, and all others wait so long
 LONG_BYTES = 1 << 18  # encoded in a thread: on the loop, that would hold others up for a millisecond
 LIVES_S = (
@@ -235,14 +235,16 @@ def _looked_at(task: asyncio.Future[Any]) -> None:
 def _client(where: str) -> Any:
     """Raises MachineError where the address is none."""
     try:
-        return client.Redis.from_url(
+        pool = client.BlockingConnectionPool.from_url(
             where,
+            timeout=PATIENCE_S,
             socket_timeout=PATIENCE_S,
             socket_connect_timeout=PATIENCE_S,
             max_connections=CONNECTIONS,
             retry=Retry(NoBackoff(), 0),  # the step that works is the retry
             protocol=2,
         )
+        return client.Redis.from_pool(pool)
     except ValueError:  # the address may hold a password: it is not repeated
         raise MachineError(
             "$TAUTEN_REDIS is no address of a Redis server",
