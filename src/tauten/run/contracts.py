@@ -255,7 +255,8 @@ class Cache(Protocol):
         ...
 
     def resize(self, size_bytes: int) -> None:
-        """Another bound from now on; what is beyond it goes at once."""
+        """Another bound from now on; what is beyond it goes at once. One that several share (`shared`) keeps the
+        largest that was named."""
         ...
 
     def holdings(self) -> Holdings: ...
