@@ -6,20 +6,27 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from tauten.errors import MachineError
 
 
 def replace(path: Path, data: bytes) -> None:
     """Put `data` in the file's place; a crash leaves the old one. Raises MachineError."""
+    written(path, lambda file: file.write(data))
+
+
+def written(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """As `replace`, of what `write` puts into an open file: for what is too long to be held at once."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -15,7 +15,7 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
@@ -23,6 +23,7 @@ from typing import IO, Final
 import msgspec
 
 from tauten.errors import InputError, MachineError
+from tauten.plan.files import written
 from tauten.run.retrieval import generations
 from tauten.run.usage import sqlite
 from tauten.version import __version__
@@ -86,7 +87,7 @@ def back_up(root: Path, target: Path, *, book: Path | None = None) -> Manifest:
             made_by=f"tauten {__version__}",
             members=members,
         )
-        _written(target, lambda file: _pack(file, folder, manifest))
+        written(target, lambda file: _pack(file, folder, manifest))
     return manifest
 
 
@@ -130,29 +131,6 @@ def _pack(file: IO[bytes], folder: Path, manifest: Manifest) -> None:
             info.size = member.size_bytes
             with (folder / member.path).open("rb") as source:
                 archive.addfile(info, source)
-
-
-def _written(target: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """A file in one move: whoever looks finds none, or all of it."""
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        temporary = None
-    except OSError as error:
-        raise MachineError(
-            f"cannot write {target}: {error.strerror}",
-            help="free disk space or choose another folder",
-            code="E302",
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 # -- restore -------------------------------------------------------------------------------------------------
