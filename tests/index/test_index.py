@@ -99,6 +99,18 @@ def test_only_what_changed_is_embedded() -> None:
     assert "different" in ask(Index.open("manuals"), "decorator", 1).passages[0].chunk.text
 
 
+def test_links_that_changed_are_written_without_embedding_anything() -> None:
+    embed = BagOfWords()
+    made(embed)
+    linked = [msgspec.structs.replace(each, url=f"https://example.org/{each.source}") for each in DOCUMENTS]
+    report = build("manuals", linked, embed)
+    assert (report.added, report.kept, report.removed) == (0, 7, 0)
+    assert len(embed.texts) == 7
+    index = Index.open("manuals")
+    assert {chunk.url.split("#")[0] for chunk in index} == {each.url for each in linked}
+    assert ask(index, "mapping key not found").passages[0].chunk.url.startswith("https://example.org/")
+
+
 def test_a_build_that_changes_nothing_makes_no_generation() -> None:
     before = made()._now.generation
     build("manuals", DOCUMENTS, BagOfWords())

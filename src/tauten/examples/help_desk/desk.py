@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator
 import msgspec
 
 import tauten as tt
+from tauten.examples.help_desk.manual import NAME, ensure_manual
 from tauten.examples.words import content_words
 
-manuals = tt.index("python-docs")
+ensure_manual()  # indexed once
+manuals = tt.index(NAME)
 ASSUMED = tt.Text("What does this error mean?")  # of a picture that comes without a question
 
 

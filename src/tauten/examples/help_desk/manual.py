@@ -67,7 +67,7 @@ def index_manual(folder: str, index: Any) -> IndexReport:
 
 
 def ensure_manual() -> None:
-    """Build the index unless it is there and whole."""
+    """Build the index unless it is there, whole and ours."""
     try:
         index = Index.open(NAME)
     except NotFound:
@@ -75,8 +75,14 @@ def ensure_manual() -> None:
     except MachineError:  # damaged: it is made of what lies here, so it is made again
         remove_index(NAME)
         index = Index.create(NAME)
-    if not len(index):
+    if not is_ours(index):
         run_async(build(index))
+
+
+def is_ours(index: Index) -> bool:
+    """Whether it was built here: another index of this name, say one without links, is brought up to date."""
+    first = next(iter(index), None)
+    return first is not None and first.url.startswith(URL)
 
 
 async def build(index: Index) -> IndexReport:

@@ -275,7 +275,8 @@ class Index:
     ) -> IndexReport:
         """Make `sources` (default: all sources of the index and of the chunks) hold just these chunks.
 
-        `vectors` has one row for each chunk, or one for each chunk that is `missing`.
+        `vectors` has one row for each chunk, or one for each chunk that is `missing`. A chunk that is held and
+        has another link now is written anew.
         """
         wanted = {chunk.id for chunk in chunks}
 
@@ -284,18 +285,22 @@ class Index:
             held = {key for source in named for key in catalogue.sources.get(source, ())}
             return held - {key for id, key in catalogue.keys.items() if id in wanted}
 
-        return self._commit(chunks, vectors, stale)
+        return self._commit(chunks, vectors, stale, renewed=chunks)
 
     def _commit(
-        self, chunks: Sequence[Chunk], vectors: NDArray[np.float32], stale: Callable[[Catalogue], set[int]]
+        self,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[np.float32],
+        stale: Callable[[Catalogue], set[int]],
+        renewed: Sequence[Chunk] = (),
     ) -> IndexReport:
         self.refresh()
         known = self._now.catalogue
-        if not stale(known) and not self.missing(chunks):
+        if not stale(known) and not self.missing(chunks) and not self._changed(renewed):
             return IndexReport(self.name, 0, len(self), 0, len(self))
         with generations.writing(self.root) as (_, fresh):
             self.refresh()  # nobody else writes now: this is what the new generation starts from
-            report = self._write_next(fresh, chunks, vectors, stale)
+            report = self._write_next(fresh, chunks, vectors, stale, self._changed(renewed))
         self.refresh()
         return report
 
@@ -305,6 +310,7 @@ class Index:
         chunks: Sequence[Chunk],
         vectors: NDArray[np.float32],
         stale: Callable[[Catalogue], set[int]],
+        changed: dict[int, bytes],
     ) -> IndexReport:
         now = self._now
         gone = stale(now.catalogue)
@@ -316,7 +322,11 @@ class Index:
         keyed = list(enumerate(added, first))
         for key, chunk in keyed:
             catalogue.add(key, chunk)
-        kept = [(int(key), now.chunks.raw(int(key))) for key in now.chunks.keys if int(key) not in gone]
+        kept = [
+            (key, changed.get(key) or now.chunks.raw(key))
+            for key in map(int, now.chunks.keys)
+            if key not in gone
+        ]
         records = kept + [(key, msgspec.msgpack.encode(chunk)) for key, chunk in keyed]
         _write(fresh, stored, catalogue, records)
         stays = np.isin(now.chunks.keys, np.array(sorted(gone), np.uint64), invert=True)
@@ -324,6 +334,13 @@ class Index:
         link_words(now.folder / _WORDS, fresh / _WORDS)
         write_words(fresh / _WORDS, keyed, gone)
         return IndexReport(self.name, len(added), len(kept), len(gone), len(records))
+
+    def _changed(self, chunks: Sequence[Chunk]) -> dict[int, bytes]:
+        """New records of chunks that are held otherwise: their name says the content, not the link."""
+        now = self._now
+        held = [(now.catalogue.keys[chunk.id], chunk) for chunk in chunks if chunk.id in now.catalogue.keys]
+        records = ((key, msgspec.msgpack.encode(chunk)) for key, chunk in held)
+        return {key: record for key, record in records if record != now.chunks.raw(key)}
 
     def _rows(
         self, chunks: Sequence[Chunk], added: Sequence[Chunk], vectors: NDArray[np.float32]
