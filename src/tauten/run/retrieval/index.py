@@ -14,7 +14,6 @@ from __future__ import annotations
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -25,22 +24,12 @@ from tauten.describe import passages
 from tauten.describe.passages import Chunk, Found, IndexReport, Passage
 from tauten.errors import InputError, MachineError, NotFound, suggest
 from tauten.run.retrieval import generations
-from tauten.run.retrieval.chunkfile import Catalogue, ChunkFile, write_chunks
-from tauten.run.retrieval.indexes import damaged, home, locate, unpack
-from tauten.run.retrieval.lexical import Lexical, link_words, words, write_words
+from tauten.run.retrieval.chunkfile import Catalogue
+from tauten.run.retrieval.indexes import home, locate, unpack
+from tauten.run.retrieval.lexical import link_words, words, write_words
 from tauten.run.retrieval.ranking import Candidate, IndexSettings, exception_names, fuse, is_generic, refusal
-from tauten.run.retrieval.vectors import Vectors, write_vectors
-
-FORMAT = "tauten.index/1"
-_CATALOGUE, _INFO, _WORDS = "catalogue.msgpack", "info.json", "words"
-
-
-class Stored(msgspec.Struct):
-    """The head of one generation."""
-
-    format: str = FORMAT
-    settings: IndexSettings = msgspec.field(default_factory=IndexSettings)
-    next_key: int = 0
+from tauten.run.retrieval.snapshot import WORDS, Stored, check_format, load_snapshot, write_generation
+from tauten.run.retrieval.vectors import write_vectors
 
 
 class IndexInfo(msgspec.Struct):
@@ -58,31 +47,12 @@ class IndexInfo(msgspec.Struct):
     problem: str = ""  # why it cannot be opened
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    generation: str
-    folder: Path
-    stored: Stored
-    catalogue: Catalogue
-    chunks: ChunkFile
-    vectors: Vectors
-    lexical: Lexical
-    known: dict[int, tuple[str, int, frozenset[str]]] = field(default_factory=dict)
-
-    def facts(self, key: int) -> tuple[str, int, frozenset[str]]:
-        """Source, part and stems of the title of a chunk; read once, as most searches meet the same."""
-        if key not in self.known:
-            chunk = self.chunks.get(key)
-            self.known[key] = (chunk.source, chunk.part, frozenset(words(chunk.title)))
-        return self.known[key]
-
-
 class Index:
     """One opened index. Searching is safe from several threads and blocks for about a millisecond."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._now = _load(root)
+        self._now = load_snapshot(root)
 
     @classmethod
     def create(cls, index: str | Path, settings: IndexSettings | None = None) -> Index:
@@ -97,9 +67,9 @@ class Index:
         with generations.writing(root) as (_, fresh):
             stored = Stored(settings=settings or IndexSettings())
             nothing = np.zeros((0, stored.settings.dim), np.float32)
-            _write(fresh, stored, Catalogue(), [])
+            write_generation(fresh, stored, Catalogue(), [])
             write_vectors(fresh, nothing, nothing)
-            write_words(fresh / _WORDS, [], [])
+            write_words(fresh / WORDS, [], [])
         return cls(root)
 
     @classmethod
@@ -153,7 +123,7 @@ class Index:
         """Move to the newest generation; tells whether there was a newer one."""
         if generations.current(self.root) == self._now.generation:
             return False
-        self._now = _load(self.root)
+        self._now = load_snapshot(self.root)
         return True
 
     def info(self) -> IndexInfo:
@@ -328,11 +298,11 @@ class Index:
             if key not in gone
         ]
         records = kept + [(key, msgspec.msgpack.encode(chunk)) for key, chunk in keyed]
-        _write(fresh, stored, catalogue, records)
+        write_generation(fresh, stored, catalogue, records)
         stays = np.isin(now.chunks.keys, np.array(sorted(gone), np.uint64), invert=True)
         write_vectors(fresh, now.vectors.rows[stays], rows)
-        link_words(now.folder / _WORDS, fresh / _WORDS)
-        write_words(fresh / _WORDS, keyed, gone)
+        link_words(now.folder / WORDS, fresh / WORDS)
+        write_words(fresh / WORDS, keyed, gone)
         return IndexReport(self.name, len(added), len(kept), len(gone), len(records))
 
     def _changed(self, chunks: Sequence[Chunk]) -> dict[int, bytes]:
@@ -386,7 +356,7 @@ class Index:
             with generations.writing(root) as (_, fresh), tarfile.open(path) as archive:
                 for member in archive.getmembers():
                     unpack(archive, member, fresh)
-                _check_format(fresh)
+                check_format(fresh)
         except (tarfile.TarError, OSError, ValueError) as error:
             raise InputError(
                 f"{Path(path).name!r} is not a backup of an index: {error}",
@@ -421,40 +391,6 @@ def remove_index(index: str | Path) -> None:
         Index.open(index)  # raises, with what there is
     with generations.writing_alone(root):
         shutil.rmtree(root)
-
-
-def _load(root: Path) -> _Snapshot:
-    for _ in range(5):  # a writer may sweep the generation between the two reads; it cannot do so often
-        name = generations.current(root)
-        try:
-            return _read(root / name, name)
-        except FileNotFoundError as error:
-            if generations.current(root) == name:
-                raise damaged(root, f"{Path(error.filename or '').name} is missing") from error
-        except (msgspec.MsgspecError, ValueError, RuntimeError) as error:
-            raise damaged(root, str(error)) from error
-    raise damaged(root, "its generations change faster than they can be read")
-
-
-def _read(folder: Path, name: str) -> _Snapshot:
-    stored = _check_format(folder)
-    catalogue = msgspec.msgpack.decode((folder / _CATALOGUE).read_bytes(), type=Catalogue)
-    chunks = ChunkFile(folder)
-    vectors = Vectors(folder, chunks.keys, stored.settings.dim)
-    return _Snapshot(name, folder, stored, catalogue, chunks, vectors, Lexical(folder / _WORDS))
-
-
-def _check_format(folder: Path) -> Stored:
-    stored = msgspec.json.decode((folder / _INFO).read_bytes(), type=Stored)
-    if stored.format != FORMAT:
-        raise ValueError(f"its format is {stored.format}, this version reads {FORMAT}")
-    return stored
-
-
-def _write(folder: Path, stored: Stored, catalogue: Catalogue, records: list[tuple[int, bytes]]) -> None:
-    write_chunks(folder, records)
-    (folder / _CATALOGUE).write_bytes(msgspec.msgpack.encode(catalogue))
-    (folder / _INFO).write_bytes(msgspec.json.format(msgspec.json.encode(stored)))
 
 
 def _no_locks(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
