@@ -215,6 +215,94 @@ def test_gates_are_kept_by_name(tmp_path: Path) -> None:
     assert not stricter.allows(0.95)  # what was proved was another promise
 
 
+def test_it_says_where_anything_passes_what_was_proved_and_what_was_taken() -> None:
+    gate = opened()
+    assert gate.opens()
+    assert not gate.opens("another")
+    assert 0.0 < gate.bound() <= 0.02
+    assert gate.bound("another") == 1.0
+    gate.took()
+    gate.took("another")
+    assert gate.taken == {"*": 1}
+    assert not gate.refresh(), "it is kept nowhere"
+    while gate.opens():
+        gate.observe(0.95, False)
+    assert gate.bound() <= 0.02, "what was proved then"
+
+
+def test_what_was_proved_of_other_scores_opens_nothing(tmp_path: Path) -> None:
+    gate = open_gate("desk", TERMS, about="cosines of one model", root=tmp_path)
+    gate.certify(clean(300), thresholds=LEVELS)
+    gate.flush()
+    path = gate_path("desk", tmp_path)
+    assert open_gate("desk", TERMS, about="cosines of one model", root=tmp_path) is gate
+    assert KeptGate(path, TERMS, "cosines of one model").opens()
+    assert KeptGate(path, None).opens(), "who asks for nothing looks at what is there"
+    assert not KeptGate(path, TERMS, "cosines of another model").opens()
+    assert not open_gate("desk", TERMS, about="cosines of another model", root=tmp_path).opens()
+
+
+def test_a_proof_of_another_process_is_heard_of_and_not_written_over(tmp_path: Path) -> None:
+    path = gate_path("desk", tmp_path)
+    ours = KeptGate(path, TERMS)
+    ours.flush()
+    theirs = KeptGate(path, TERMS)
+    theirs.certify(clean(300), thresholds=LEVELS)
+    theirs.flush()
+    for number in range(50):
+        ours.observe(0.9, number % 2 == 0)
+    ours.flush()
+    assert not ours.opens()
+    assert KeptGate(path, None).opens(), "what was proved is there still"
+    assert ours.refresh()
+    assert ours.opens()
+    assert not ours.refresh(), "there is no more news"
+    ours.observe(0.95, True)
+    ours.flush()
+    assert KeptGate(path, None).verdicts()[0].verified == 1, "from then on it is its own"
+
+
+def test_what_closes_by_itself_in_one_process_closes_in_the_others(tmp_path: Path) -> None:
+    path = gate_path("desk", tmp_path)
+    first = KeptGate(path, TERMS)
+    first.certify(clean(300), thresholds=LEVELS)
+    first.flush()
+    second = KeptGate(path, TERMS)
+    while first.opens():
+        first.observe(0.95, False)
+    first.flush()
+    for _ in range(40):
+        second.observe(0.95, True)
+    second.flush()
+    assert KeptGate(path, None).why().startswith("closed by itself"), "and is not written over"
+    assert second.opens(), "it has not heard of it"
+    assert second.refresh()
+    assert not second.opens()
+
+
+def test_what_another_process_merely_learned_is_no_news(tmp_path: Path) -> None:
+    path = gate_path("desk", tmp_path)
+    ours, theirs = KeptGate(path, TERMS), KeptGate(path, TERMS)
+    theirs.observe(0.9, True)
+    theirs.flush()
+    assert not ours.refresh()
+    assert ours.learned == 0
+    theirs.forget()
+    theirs.flush()
+    assert ours.refresh(), "that closes it everywhere"
+
+
+def test_a_file_that_cannot_be_read_any_more_is_said_and_changes_nothing(tmp_path: Path) -> None:
+    path = gate_path("desk", tmp_path)
+    gate = KeptGate(path, TERMS)
+    gate.certify(clean(300), thresholds=LEVELS)
+    gate.flush()
+    path.write_bytes(b"not JSON, and longer than nothing")
+    with pytest.raises(InputError, match="E292"):
+        gate.refresh()
+    assert gate.opens()
+
+
 def test_a_damaged_file_never_opens_a_gate(tmp_path: Path) -> None:
     path = gate_path("desk", tmp_path)
     path.parent.mkdir()

@@ -1,4 +1,4 @@
-"""What an operator sees of a server's caches, and how they are emptied."""
+"""What an operator sees of a server's caches and gates, and how caches are emptied."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tauten.errors import InputError
+from tauten.run.gating.gates import KeptGate
+from tauten.run.gating.scope import Verdict
 
 if TYPE_CHECKING:
     from tauten.serve.app import Site
@@ -43,6 +45,25 @@ def _flat(seen: Any) -> dict[str, Any]:
         else value
         for key, value in seen._asdict().items()
     }
+
+
+def gates_shown(gates: dict[str, KeptGate]) -> list[dict[str, object]]:
+    """How gates stand, as JSON shows it."""
+    return [
+        {
+            "gate": name,
+            "about": gate.about,
+            "learned": gate.learned,
+            "needed": gate.needed,
+            "problem": gate.problem,
+            "scopes": [{**_shown(each), "taken": gate.taken[each.scope]} for each in gate.verdicts()],
+        }
+        for name, gate in gates.items()
+    ]
+
+
+def _shown(verdict: Verdict) -> dict[str, object]:
+    return {name: getattr(verdict, name) for name in verdict.__struct_fields__}
 
 
 async def cleared(site: Site, asked: Clear) -> int:

@@ -9,7 +9,8 @@ the full path, too, and `observe` is told what came of that. See docs/selective_
 from __future__ import annotations
 
 import math
-from collections import deque
+import secrets
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -59,6 +60,10 @@ class State(msgspec.Struct, kw_only=True):
     scopes: list[Scope] = []
     tried: int = 0
     learned: list[Labelled] = []
+    about: str = ""  # what the scores are of: proofs of others say nothing here
+    claim: str = (
+        ""  # another one whenever it is certified, forgotten or closed: by it processes tell what is news
+    )
 
 
 class Gate:
@@ -70,18 +75,28 @@ class Gate:
         *,
         state: State | None = None,
         keep: Callable[[bytes], None] | None = None,
+        about: str = "",
     ) -> None:
         check_levels(terms.epsilon, terms.eta)
         Watch(terms.epsilon, terms.alpha, terms.floor)  # refuses what no scope could be watched by
-        self._state = state or State(terms=terms)
         self._keep = keep
-        self._learned = deque(self._state.learned, maxlen=LEARNED)
         self._unkept = 0
+        self.taken: Counter[str] = Counter()  # shortcuts by scope, since this process began
+        self._adopt(state or State(terms=terms, about=about))
+
+    def _adopt(self, state: State) -> None:
+        """Go by a state: the one that was kept, or a newer one."""
+        self._state = state
+        self._learned = deque(state.learned, maxlen=LEARNED)
         self._arrange()
 
     @property
     def terms(self) -> Terms:
         return self._state.terms
+
+    @property
+    def about(self) -> str:
+        return self._state.about
 
     def _arrange(self) -> None:
         """What the hot path reads: for each (tenant, category) its scope, and the score from which it passes."""
@@ -98,6 +113,21 @@ class Gate:
     def allows(self, score: float, tenant: str = "", category: str = "") -> bool:
         """Whether the shortcut may be taken. A tenant or category that was never labelled takes none."""
         return score >= self._least.get((tenant, category), math.inf)
+
+    def opens(self, tenant: str = "", category: str = "") -> bool:
+        """Whether any score passes there."""
+        return self._least.get((tenant, category), math.inf) < math.inf
+
+    def bound(self, tenant: str = "", category: str = "") -> float:
+        """Of the shortcuts taken there at most such a share is wrong, as far as the labelled items prove."""
+        scope = self._scopes.get((tenant, category))
+        return 1.0 if scope is None else scope.bound
+
+    def took(self, tenant: str = "", category: str = "") -> None:
+        """A shortcut was taken."""
+        scope = self._scopes.get((tenant, category))
+        if scope is not None:
+            self.taken[scope.name] += 1
 
     def shadows(self, score: float, tenant: str = "", category: str = "") -> float:
         """With what chance a shortcut that is taken now must be verified; 0 where none is taken."""
@@ -134,6 +164,7 @@ class Gate:
         if scope.observe(f"{tenant}/{category}", not correct, chance):
             self._arrange()
             self._state.tried = 0  # what it will be certified for is other traffic
+            self._state.claim = secrets.token_hex(8)  # news for every process that goes by it
             self.save()
         else:
             self._count()
@@ -176,6 +207,7 @@ class Gate:
             self._claim(name, members, given, thresholds, eta) for name, members in groups.items()
         ]
         self._state.tried += 1
+        self._state.claim = secrets.token_hex(8)
         self._learned.clear()
         self._arrange()
         self.save()
@@ -206,6 +238,7 @@ class Gate:
     def forget(self) -> None:
         """Close everywhere and begin anew, with all tries."""
         self._state.scopes, self._state.tried = [], 0
+        self._state.claim = secrets.token_hex(8)
         self._learned.clear()
         self._arrange()
         self.save()
@@ -234,6 +267,10 @@ class Gate:
         return scope.closed.get(f"{tenant}/{category}") or scope.verdict().why
 
     # -- keeping ----------------------------------------------------------------------------------------------
+
+    def refresh(self) -> bool:
+        """Go by what somebody else proved since; of a gate that is kept nowhere nobody else proves anything."""
+        return False
 
     def state(self) -> bytes:
         """All that it knows, as JSON."""

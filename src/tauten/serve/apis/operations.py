@@ -11,8 +11,9 @@ import msgspec
 
 from tauten.errors import InputError, NotFound
 from tauten.plan.plan import parse_plan
+from tauten.run.gating.gates import opened_gates
 from tauten.serve import probes
-from tauten.serve.caching import Clear, cleared, shown
+from tauten.serve.caching import Clear, cleared, gates_shown, shown
 from tauten.serve.door import Call
 from tauten.serve.exchange import Reply, failure
 from tauten.serve.routes import Route
@@ -85,9 +86,9 @@ class Api:
         return Reply.json({"workflow": service.name, "plan": after, "was": before})
 
     async def caches(self, call: Call) -> Reply:
-        """What every cache did and holds."""
+        """What every cache did and holds, and how the gates stand."""
         _operator(call, "see caches")
-        return Reply.json({"caches": shown(self.site)})
+        return Reply.json({"caches": shown(self.site), "gates": gates_shown(opened_gates())})
 
     async def clear(self, call: Call) -> Reply:
         """Forget results: all, of a workflow, of a tier, or those that carry a label."""

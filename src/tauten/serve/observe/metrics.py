@@ -25,6 +25,7 @@ from tauten.serve.exchange import Exchange
 from tauten.serve.kept.traces import trace_of
 from tauten.serve.observe.condensed import condensed
 from tauten.serve.observe.exposition import Exposition, Labels
+from tauten.serve.observe.gate_series import of_gates
 from tauten.serve.observe.histogram import SIZES, Counters, Histogram, Histograms
 from tauten.serve.observe.outcome import error_of, outcome_of, reason_of, status_of, went_well
 from tauten.serve.observe.usage_series import of_the_book
@@ -191,6 +192,7 @@ class Metrics:
         yield from _of_services(self.site, page)
         yield from _of_deployments(self.site, page)
         yield from _of_caches(self.site, page)
+        yield from of_gates(page)
         yield from of_the_book(self.site.book, page)
 
     def exposition(self) -> Scrape:
