@@ -9,34 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import tauten as tt
-from kit.virtual import virtual
-from tauten.describe.stage import stage
-from tauten.plan.plan import CachePlan, Plan, StagePlan
+from kit.likeness import ALIKE, ASKED, OTHER, THIRD, letters
+from tauten.clock import run_virtual
 from tauten.run.caching.naming import content_name
 from tauten.run.caching.refused import Refused
 from tauten.run.caching.semantic.index import Index, Question
-from tauten.run.caching.semantic.likeness import Semantic
+from tauten.run.caching.semantic.likeness import NEWS_S, PATIENCE_S, Semantic
 from tauten.run.caching.semantic.pays import EVERY, FIRST, Pays
 from tauten.run.contracts import Kept, Sought
-from tauten.run.engine import Engine
-
-ASKED = "How do I reset my password?"
-ALIKE = "How can I reset my password?"
-OTHER = "How do I reset my router?"
-
-
-async def embed(text: str) -> NDArray[Any]:
-    """Letters counted: texts that look alike lie close, traps too."""
-    counted = np.zeros(128, np.float32)
-    for letter in text.lower():
-        counted[ord(letter) % 128] += 1.0
-    length: NDArray[Any] = counted / np.linalg.norm(counted)
-    return length
 
 
 async def equal(one: Any, other: Any) -> bool:
@@ -46,19 +32,39 @@ async def equal(one: Any, other: Any) -> bool:
 class Threshold:
     """A gate with a fixed threshold, which writes down what it was told."""
 
-    def __init__(self, least: float = 0.0) -> None:
-        self.least = least
-        self.told: list[tuple[float, bool, str, str]] = []
+    def __init__(self, least: float = 0.0, *, shut: bool = False, chance: float = 0.0) -> None:
+        self.least, self.shut, self.chance = least, shut, chance
+        self.told: list[tuple[float, bool, str, str, float | None]] = []
+        self.given: list[tuple[str, str]] = []
+        self.asked_for_news = 0
+
+    def opens(self, tenant: str, category: str) -> bool:
+        return not self.shut
 
     def allows(self, score: float, tenant: str, category: str) -> bool:
-        return score >= self.least
+        return not self.shut and score >= self.least
 
-    def observe(self, score: float, correct: bool, tenant: str, category: str) -> None:
-        self.told.append((score, correct, tenant, category))
+    def shadows(self, score: float, tenant: str, category: str) -> float:
+        return self.chance
+
+    def observe(
+        self, score: float, correct: bool, tenant: str, category: str, *, chance: float | None = None
+    ) -> None:
+        self.told.append((score, correct, tenant, category, chance))
+
+    def took(self, tenant: str, category: str) -> None:
+        self.given.append((tenant, category))
+
+    def bound(self, tenant: str, category: str) -> float:
+        return 0.0189
+
+    def refresh(self) -> bool:
+        self.asked_for_news += 1
+        return False
 
 
 def tier(gate: Threshold | None = None, **how: Any) -> Semantic:
-    given: dict[str, Any] = {"embed": embed, "revision": "letters/1", "same": equal, **how}
+    given: dict[str, Any] = {"embed": letters, "revision": "letters/1", "same": equal, **how}
     return Semantic(1_000_000, gate=gate or Threshold(), **given)
 
 
@@ -106,19 +112,140 @@ def test_tenants_spaces_other_inputs_and_embedders_share_nothing() -> None:
     run(body)
 
 
-def test_what_the_gate_does_not_allow_is_computed_and_teaches_it() -> None:
+def test_where_the_gate_is_closed_nobody_waits_for_a_look_and_it_learns_behind() -> None:
+    async def body() -> None:
+        gate, embedded = Threshold(shut=True), list[str]()
+
+        async def counted(text: str) -> NDArray[Any]:
+            embedded.append(text)
+            return await letters(text)
+
+        cache = tier(gate, embed=counted, field="question", category="kind")
+        await cache.put(sought(ASKED, "one", kind="accounts"), kept("so"))
+        embedded.clear()
+        for text, answer, right in ((ALIKE, "so", True), (THIRD, "no", False)):
+            assert await cache.get(sought(text, "one", kind="accounts")) is None
+            assert text not in embedded, "nothing is embedded before the step has answered"
+            await cache.put(sought(text, "one", kind="accounts"), kept(answer))
+            score, *told = gate.told[-1]
+            assert told == [right, "one", "accounts", None]
+            assert 0.5 < score <= 1.0
+        assert embedded == [ALIKE, THIRD]
+        assert (cache.events["closed"], cache.events["learned"], cache.events["wrong"]) == (2, 2, 1)
+
+    run(body)
+
+
+def test_a_would_be_hit_that_is_drawn_is_answered_by_the_step_and_compared() -> None:
+    async def body() -> None:
+        gate, draws = Threshold(chance=0.25), iter([0.2, 0.3])
+        cache = tier(gate, draw=lambda: next(draws))
+        await cache.put(sought(ASKED), kept("so"))
+        assert await cache.get(sought(ALIKE)) is None, "0.2 is below a quarter"
+        assert cache.events["verified"] == 1
+        assert not gate.told, "nobody knows yet"
+        await cache.put(sought(ALIKE), kept("other"))
+        [(_, correct, _, _, chance)] = gate.told
+        assert (correct, chance) == (False, 0.25)
+        assert await cache.get(sought(THIRD)) is not None
+        assert (cache.hits, gate.given) == (1, [("", "")])
+
+    run(body)
+
+
+def test_an_answer_is_wrong_where_the_step_refuses_the_input() -> None:
+    async def body() -> None:
+        gate = Threshold(chance=1.0)
+        cache = tier(gate, draw=lambda: 0.0)
+        await cache.put(sought(ASKED), kept("so"))
+        assert await cache.get(sought(ALIKE)) is None
+        assert not await cache.put(sought(ALIKE), kept(Refused(False, "no", "", "E200", "")))
+        assert [told[1] for told in gate.told] == [False]
+
+    run(body)
+
+
+def test_what_the_gate_does_not_allow_is_a_miss() -> None:
     async def body() -> None:
         gate = Threshold(2.0)
-        cache = tier(gate, category=lambda text: "accounts" if "password" in text else "")
-        await cache.put(sought(ASKED, "one"), kept("so"))
-        for text, answer, right in ((ALIKE, "so", True), ("What do I do to reset my password?", "no", False)):
-            assert await cache.get(sought(text, "one")) is None
-            await cache.put(sought(text, "one"), kept(answer))
-            score, *told = gate.told[-1]
-            assert told == [right, "one", "accounts"]
-            assert 0.5 < score <= 1.0
-        assert cache.events["refused_by_gate"] == 2
-        assert cache.events["wrong"] == 1
+        cache = tier(gate)
+        await cache.put(sought(ASKED), kept("so"))
+        assert await cache.get(sought(ALIKE)) is None
+        assert cache.events["refused_by_gate"] == 1
+        await cache.put(sought(ALIKE), kept("so"))
+        assert not gate.told, "below the threshold of a gate that is open nothing is learned"
+
+    run(body)
+
+
+def test_what_is_too_old_is_not_given() -> None:
+    async def body() -> None:
+        now = [1000.0]
+        cache = tier(now=lambda: now[0])
+        await cache.put(sought(ASKED), kept("so")._replace(made_at=1000.0, lives_s=60.0))
+        now[0] = 1059.0
+        assert await cache.get(sought(ALIKE)) is not None
+        now[0] = 1060.0
+        assert await cache.get(sought(ALIKE)) is None
+
+    run(body)
+
+
+def test_a_question_is_embedded_in_time_or_the_step_begins() -> None:
+    async def slow(text: str) -> NDArray[Any]:
+        await asyncio.sleep(1.0)
+        return await letters(text)
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        cache = tier(embed=slow, clock=loop.time)
+        await cache.put(sought(ASKED), kept("so"))  # behind, where there is time
+        began = loop.time()
+        assert await cache.get(sought(ALIKE)) is None
+        assert loop.time() - began == pytest.approx(PATIENCE_S)
+        assert cache.events["late"] == 1
+
+    run_virtual(body())
+
+
+def test_the_gate_is_asked_for_news_now_and_then() -> None:
+    async def body() -> None:
+        gate, now = Threshold(), [0.0]
+        cache = tier(gate, clock=lambda: now[0])
+        for at in (1.0, NEWS_S, NEWS_S + 1.0, 3 * NEWS_S):
+            now[0] = at
+            await cache.put(sought(ASKED), kept("so"))
+        assert gate.asked_for_news == 2
+
+    run(body)
+
+
+def test_the_field_that_is_named_may_be_worded_otherwise_and_no_other() -> None:
+    async def body() -> None:
+        cache = tier(field="question")
+        await cache.put(sought(ASKED, style="short"), kept("so"))
+        assert await cache.get(sought(ALIKE, style="short")) is not None
+        assert await cache.get(sought(ALIKE, style="long")) is None
+
+    run(body)
+
+
+def test_the_last_message_of_a_conversation_may_be_worded_otherwise() -> None:
+    def said(text: Any, *before: str) -> Sought:
+        messages = [{"role": "user", "content": each} for each in (*before, text)]
+        every = {"messages": messages, "tools": ["search"]}
+        return Sought(content_name(every), b"space", every)
+
+    async def body() -> None:
+        cache = tier(field="messages")
+        await cache.put(said(ASKED, "Hello."), kept("so"))
+        assert await cache.get(said(ALIKE, "Hello.")) is not None
+        assert await cache.get(said(ALIKE, "Good morning.")) is None, "what was said before is the same"
+        assert await cache.get(said([{"type": "text", "text": ALIKE}], "Hello.")) is None, "in another form"
+        assert await cache.get(said([{"type": "image_url", "image_url": {}}])) is None
+        reply = said(ALIKE, "Hello.")
+        reply.inputs["messages"].append({"role": "assistant", "content": ASKED})
+        assert await cache.get(reply) is None
 
     run(body)
 
@@ -181,7 +308,7 @@ def test_a_space_that_never_hits_costs_no_embedding_any_more() -> None:
             nonlocal asked
             asked += 1
             now[0] += 0.01
-            return await embed(text)
+            return await letters(text)
 
         cache = tier(embed=counted, clock=lambda: now[0])
         for _ in range(FIRST + 10 * EVERY):
@@ -190,60 +317,6 @@ def test_a_space_that_never_hits_costs_no_embedding_any_more() -> None:
         assert cache.events["not_worth"] == 10 * EVERY - 10
 
     run(body)
-
-
-# -- in a plan --------------------------------------------------------------------------------------------
-
-CALLS: list[str] = []
-
-
-@stage(pure=True)
-async def reply(question: tt.Text) -> str:
-    CALLS.append(question.text)
-    await asyncio.sleep(1.0)
-    return "the same" if "password" in question.text else question.text
-
-
-@tt.workflow
-def help_desk(question: tt.Text) -> str:
-    return reply(question)
-
-
-def test_a_plan_uses_it_and_a_share_of_its_hits_is_verified_behind() -> None:
-    CALLS.clear()
-    gate = Threshold()
-    draws = iter([0.9, 0.0])
-
-    async def body(engine: Engine) -> None:
-        caches = engine.deployments.caches
-        loop = asyncio.get_running_loop()
-        caches.offer(
-            "semantic",
-            lambda size: tier(gate, verified=0.05, draw=lambda: next(draws), clock=loop.time),
-        )
-        assert help_desk.graph is not None
-        rules = StagePlan(cache=CachePlan(tiers=("memory", "semantic")))
-        await engine.open(help_desk, Plan(graph=help_desk.graph.hash, stages={"reply": rules}))
-
-        async def asks(text: str) -> tuple[Any, float]:
-            answer = await engine.run(help_desk.bind(text))
-            return answer.value, answer.trace.end - answer.trace.start
-
-        assert await asks(ASKED) == ("the same", 1.0)
-        await caches.behind.settled()
-        assert await asks(ALIKE) == ("the same", 0.0)
-        assert CALLS == [ASKED]
-        assert caches.seen()["reply", "results"].holdings.entries == 1, "likeness is not kept as equality"
-        assert await asks(ALIKE) == ("the same", 0.0)
-        await asyncio.sleep(2.0)
-        assert CALLS == [ASKED, ALIKE], "the second hit was verified, behind"
-        [(score, correct, tenant, _)] = gate.told
-        assert (correct, tenant) == (True, "")
-        assert score > 0.9
-        assert caches.seen()["reply", "results"].tiers["semantic"].hits == 2
-        assert await asks(OTHER) == (OTHER, 1.0)
-
-    virtual(body)
 
 
 # -- the index --------------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from tauten.cli.cache_prove import prove
 from tauten.errors import InputError, MachineError, TautenError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="What caches keep, here or in a server.")
+app.command()(prove)
 
 PATIENCE_S = 30.0  # for a server to forget: a walk through a large file on disk takes seconds
 Url = Annotated[
@@ -31,11 +33,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def stats(url: Url = "", as_json: AsJson = False) -> int:
     """What is kept: on this machine's disk, or in every tier of a running server."""
     if url:
-        caches = _asked(url, "/v1/admin/caches")["caches"]
-        _print({"schema": "tauten.cache/1", "caches": caches}) if as_json else _show_server(caches)
+        told = _asked(url, "/v1/admin/caches")
+        shown: dict[str, Any] = {"caches": told["caches"], "gates": told.get("gates", [])}
+    else:
+        shown = {"disk": _on_disk(), "gates": _kept_gates()}
+    if as_json:
+        _print({"schema": "tauten.cache/1", **shown})
         return 0
-    found = _on_disk()
-    _print({"schema": "tauten.cache/1", "disk": found}) if as_json else _show_disk(found)
+    _show_server(shown["caches"]) if url else _show_disk(shown["disk"])
+    _show_gates(shown["gates"])
     return 0
 
 
@@ -122,7 +128,7 @@ async def _warm(workflow: Any, plan: Any, kept: Any) -> tuple[int, int, int]:
                 failed += 1
                 print(f"{item.id}: {error.message}", file=sys.stderr)
             item.forget()
-            await caches.behind.settled()  # one at a time: nothing of it is left out
+            await caches.settled()  # one at a time: nothing of it is left out
         hits = sum(seen.hits for seen in caches.seen().values())
     return ran, failed, hits
 
@@ -132,6 +138,7 @@ async def _warm(workflow: Any, plan: Any, kept: Any) -> tuple[int, int, int]:
 
 def _on_disk() -> dict[str, Any]:
     from tauten.run.caching.encoding import Damaged, header
+    from tauten.run.caching.semantic.remembered import MARK
 
     where, file = _file()
     if file is None:
@@ -141,7 +148,7 @@ def _on_disk() -> dict[str, Any]:
     try:
         for _, content in file.walk():
             try:
-                labels.update(header(content).labels)
+                labels.update(label for label in header(content).labels if not label.startswith(MARK))
             except Damaged:
                 damaged += 1
         held = file.content()
@@ -205,6 +212,26 @@ def _show_disk(found: dict[str, Any]) -> None:
         print(f"  {count:>8}  {label}")
     if found["damaged"]:
         print(f"  {found['damaged']:>8}  damaged: each is a miss, and goes when it is looked for")
+
+
+def _kept_gates() -> list[dict[str, Any]]:
+    """The gates of this machine's store."""
+    from tauten.run.gating.gates import gate_names, open_gate
+    from tauten.serve.caching import gates_shown
+
+    return msgspec.to_builtins(gates_shown({name: open_gate(name) for name in gate_names()}))  # type: ignore[no-any-return]
+
+
+def _show_gates(gates: list[dict[str, Any]]) -> None:
+    for gate in gates:
+        for scope in gate["scopes"]:
+            seen = f"{scope['taken']} taken, " if scope["taken"] else ""
+            seen += f"{scope['verified']} verified, {scope['verified_wrong']} of them wrong"
+            print(f"gate {gate['gate']}  {scope['scope']}: {scope['why']}; {seen}")
+        if not gate["scopes"]:
+            print(
+                f"gate {gate['gate']}: closed: {gate['learned']} labelled items of {gate['needed']} or more"
+            )
 
 
 # -- a server ---------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ GROUPS = {
         "index": "build | query | list | rm",
         "usage": "What was taken of whom and what it cost; reconcile, budgets",
         "store": "backup | restore",
-        "cache": "stats | clear | warm",
+        "cache": "stats | clear | warm | prove",
     },
     "Help": {
         "doctor": "Is this machine ready?",

@@ -108,7 +108,9 @@ class StageKind(Generic[P, R]):
         options: Mapping[str, Any] | None = None,
         prepare: Prepare | None = None,
         turns: Sequence[Turn] = (),
+        same: Callable[[Any, Any], bool] | None = None,
     ) -> None:
+        self.same = same  # whether one of its results would have done for another
         self.prepare = prepare
         self.turns = tuple(turns)
         self.function = function
@@ -371,6 +373,7 @@ def stage(
     options: Mapping[str, Any] | None = None,
     prepare: Prepare | None = None,
     turns: Sequence[Turn] = (),
+    same: Callable[[Any, Any], bool] | None = None,
 ) -> Maker: ...
 def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, **settings: Any) -> Any:
     """Make a stage kind of a function, generator or class (loaded once per replica).
@@ -380,7 +383,8 @@ def stage(function: Callable[..., Any] | None = None, /, *, pure: bool = False, 
     hedge and cache. ``max_batch=n`` marks a function that takes and returns lists of equal length.
     ``inline=True`` runs a small synchronous function on the event loop instead of in a thread.
     ``prepare`` checks each call when it is written. A ``**fields`` parameter opens inputs of any name.
-    ``turns`` are settings that an optimizer may try.
+    ``turns`` are settings that an optimizer may try. ``same`` says whether one result would have done for another: a
+    cache that takes likeness for equality is judged by it.
     """
     if pure:
         settings["effects"] = "pure"

@@ -12,6 +12,8 @@ from tauten.explain.account import Estimate
 from tauten.explain.decided import decided_document, decided_html, decided_text
 from tauten.explain.sheet import cells, page, table, wide
 from tauten.explain.waterfall import STYLE
+from tauten.plan.caching import cache_rules
+from tauten.plan.likeness import likeness_rules, likeness_words
 from tauten.plan.lower import Lowered, Program, Step
 
 SCHEMA = "tauten.plan.explain/1"
@@ -77,6 +79,9 @@ def how(step: Step) -> str:
             precision = f" {choice.precision}" if choice.precision else ""
             variant = f":{choice.variant}" if choice.variant else ""
             parts.append(f"{choice.model}{variant} on {choice.backend}{precision}{threads}")
+    like = likeness_rules(cache_rules(step.plan.cache))
+    if like is not None:
+        parts.append(likeness_words(like))
     settings = [f"{key}={_short(value)}" for key, value in step.plan.settings.items()]
     return ", ".join(dict.fromkeys([*parts, *settings])) or "user code"
 

@@ -14,6 +14,7 @@ from tauten.explain.account import Account, Comparison, ComparisonRow, SloLine, 
 from tauten.explain.figures import add_up, digits_for, hidden_change, ms, spent
 from tauten.explain.lines import clip, wrapped
 from tauten.explain.waterfall import text_bar
+from tauten.run.trace import LIKENED
 from tauten.run.visits import UNATTRIBUTED
 
 WIDTH: Final = 96
@@ -63,7 +64,7 @@ def to_text(account: Account, *, width: int = WIDTH, all_rows: bool = False, bar
         _caption(account),
         _table(account, width, all_rows, bars),
     ]
-    parts += [_first_output(account), _path(account, width)]
+    parts += [_first_output(account), _likened(account), _path(account, width)]
     return "\n\n".join(wrapped(part, width) for part in parts if part) + "\n"
 
 
@@ -206,6 +207,12 @@ def _first_output(account: Account) -> str:
     words = {"io": "i/o"}
     parts = [f"{words.get(n, n)} {ms(f, digits)}" for n, f in zip(by_source, figures, strict=True) if f]
     return f" First output after {ms(total, digits)} ms:  " + "  ".join(parts)
+
+
+def _likened(account: Account) -> str:
+    """What became of looks for questions that mean the same: of each step that made one."""
+    said = {key.removesuffix(LIKENED): words for key, words in account.notes.items() if key.endswith(LIKENED)}
+    return "\n".join(f" Cache of {step}, by likeness:  {words}" for step, words in said.items())
 
 
 def _path(account: Account, width: int) -> str:

@@ -35,6 +35,7 @@ _TEXTURES: Final[dict[str, str]] = {
     "route": "",
     "assemble": "M0 3H6",
     "lookup": "",
+    "embed": "M0 6L6 0",
     "load": "M0 3H6",
     "turn": "M0 6L6 0",
     "client": "M0 0L6 6",

@@ -11,6 +11,7 @@ from typing import Any
 from tauten.describe.graph import FromInput, FromStage, Graph, Literal, Source, Stage
 from tauten.describe.stage import StageKind
 from tauten.errors import PlanError
+from tauten.plan.likeness import check_likeness, wrongs
 from tauten.plan.plan import CachePlan, StagePlan
 
 RESULTS_BYTES = 64_000_000  # of `cache = true`: some 30,000 embeddings or 10,000 written answers
@@ -61,6 +62,8 @@ def check_rules(said: bool | str | CachePlan, where: str = "") -> None:
     for wrong, why, help in _wrongs(rules):
         if wrong:
             raise PlanError(f"cache: {why}", help=help, where=where, code="E135")
+    for each in wrongs(rules):
+        raise PlanError(f"cache: {each.why}", help=each.help, where=where, code="E135")
 
 
 def _wrongs(rules: CachePlan) -> list[tuple[bool, str, str]]:
@@ -112,6 +115,7 @@ def check_caches(
     ):
         why, help = reason
         raise PlanError(f"stage '{name}' cannot be cached: {why}", help=help, code="E133")
+    check_likeness(where, kind, cache_rules(chosen.cache))
 
 
 def uncached(

@@ -56,6 +56,24 @@ class ModelChoice(Choices, frozen=True, omit_defaults=True):
     options: dict[str, Any] = {}
 
 
+class SemanticPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the tier `semantic` takes likeness for equality: what may be worded otherwise, what embeds it, and what is
+    promised of its hits. Another promise is another gate's: what was proved for one says nothing of the other."""
+
+    field: str = ""  # the input that may be worded otherwise; empty: the only text among them
+    model: str = "minilm-l6-v2"  # that embeds it
+    variant: str = ""
+    backend: str = "onnx"
+    precision: str = ""
+    threads: int = 0
+    epsilon: float = 0.02  # of the hits at most so many are wrong,
+    confidence: float = 0.95  # with so much confidence
+    shadow: float = 0.02  # of the would-be hits so many, at least, are answered by the step and compared
+    agree: float = 1.0  # of their words that two answers share to be as good; 1 is all, in their order
+    category: str = ""  # the input that says what kind of question it is; each kind is proved by itself
+    gate: str = ""  # whose evidence opens it; empty: one of the workflow and the stage
+
+
 class CachePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a stage's results are kept: where, how long, and what is done when they grow old.
 
@@ -72,6 +90,7 @@ class CachePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     negative_s: float = 0.0  # that an error is kept which is the input's fault
     replay: Literal["at once", "as made"] = "at once"  # of streams
     tags: tuple[str, ...] = ()  # by which results are forgotten, beside stage, model and tenant
+    semantic: SemanticPlan | None = None  # of the tier of that name; None is the usual one
 
 
 class StagePlan(Choices, frozen=True, omit_defaults=True):
@@ -302,15 +321,20 @@ def _table(values: dict[str, Any]) -> Any:
 
     table = tomlkit.table()
     for key, value in values.items():
-        if isinstance(value, dict):
-            inline = tomlkit.inline_table()
-            inline.update(
-                {name: list(each) if isinstance(each, tuple) else each for name, each in value.items()}
-            )
-            table[key] = inline
-        else:
-            table[key] = list(value) if isinstance(value, tuple) else value
+        table[key] = _inline(value)
     return table
+
+
+def _inline(value: Any) -> Any:
+    """A value of a table: a dict, and what it holds, as inline tables; tuples as lists."""
+    import tomlkit
+
+    if not isinstance(value, dict):
+        return list(value) if isinstance(value, tuple) else value
+    inline = tomlkit.inline_table()
+    for name, each in value.items():
+        inline[name] = _inline(each)
+    return inline
 
 
 def staged(name: str, keys: dict[str, Any]) -> StagePlan:

@@ -193,6 +193,16 @@ class Codec(Protocol):
         ...
 
 
+class Asker(Protocol):
+    """Who looks into a cache: a step at work for a request. What a tier has computed for it is booked there."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def request(self) -> Any: ...
+
+
 class Sought(NamedTuple):
     """What is looked for in a cache.
 
@@ -205,6 +215,7 @@ class Sought(NamedTuple):
     space: bytes
     inputs: Mapping[str, Any]
     tenant: str = ""  # who asks; in the names already
+    ask: Asker | None = None  # for whom; None where nobody's time is counted
 
 
 class Kept(NamedTuple):
@@ -275,16 +286,11 @@ class Cache(Protocol):
 
 
 class Likeness(Cache, Protocol):
-    """A cache that takes likeness for equality, and has some of its hits verified behind: the step works all the
-    same, and the tier is told what that gave."""
+    """A cache that takes likeness for equality (`exact = False`). It is asked where nothing equal was kept, gives nothing
+    that is too old, and is told every result, of the requests too that it gave nothing: by those it learns."""
 
-    def wants(self, sought: Sought) -> bool:
-        """Whether the hit that was just given for this is to be verified."""
-        ...
-
-    async def verified(self, sought: Sought, given: Any, computed: Any) -> None:
-        """What was given from the cache, and what the step gives."""
-        ...
+    hits: int
+    events: dict[str, int]
 
 
 class Candidate(msgspec.Struct, frozen=True):

@@ -110,7 +110,8 @@ class Engine:
         return True
 
     def _plan_steps(self, opened: Opened) -> PlanSteps:
-        return PlanSteps(opened.plan, opened.keys, self.deployments, self.workers, self.decoders)
+        name = opened.workflow.name
+        return PlanSteps(opened.plan, opened.keys, self.deployments, self.workers, self.decoders, name)
 
     async def _bind(self, opened: Opened, lowered: Lowered, steps: PlanSteps) -> None:
         for step in lowered.steps:

@@ -172,7 +172,7 @@ class Request:
     def behind(self) -> Request:
         """A request of the same tenant that nobody waits for: it goes last, and has no deadline."""
         behind = Request(self.clock, tenant=self.tenant, priority=LOWEST)
-        behind.partition, behind.plan = self.partition, self.plan
+        behind.partition, behind.plan, behind.teaches = self.partition, self.plan, self.teaches
         return behind
 
     def family(self, step: str) -> Family:

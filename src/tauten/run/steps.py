@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from msgspec.structs import replace
 from tauten.describe.stage import StageKind
 from tauten.errors import PlanError, suggest
 from tauten.plan.caching import RESULTS_BYTES, VIEWS_BYTES, cache_bytes, cache_rules, check_caches
+from tauten.plan.likeness import likeness_rules
 from tauten.plan.lower import Step, model_choices, step_params
 from tauten.plan.plan import Batch, CachePlan, ModelChoice, Plan, StagePlan
 from tauten.run.bound import BoundStep, Dynamic
 from tauten.run.caching.keeper import Keeper
+from tauten.run.caching.likes import Liked
+from tauten.run.caching.place import Place as CachePlace
 from tauten.run.caching.spaces import VIEWS, space_of
 from tauten.run.contracts import find
 from tauten.run.decode.decoders import Decoders
@@ -40,8 +44,10 @@ class PlanSteps(Dynamic):
         deployments: Deployments,
         workers: Workers,
         decoders: Decoders,
+        workflow: str = "",
     ) -> None:
         self.decoders = decoders
+        self._workflow = workflow  # whose steps they are: evidence is kept by that name
         self._plan = plan
         self._keys = keys
         self._deployments = deployments
@@ -122,20 +128,38 @@ class PlanSteps(Dynamic):
             self._bindings.add(binding)
             self.places(name).append([*taken.values()])
         bound = BoundStep(name, kind, params, self._workers, taken, files)
-        self._give_caches(bound, chosen, models)
+        await self._give_caches(bound, chosen, models)
         return bound
 
-    def _give_caches(self, bound: BoundStep, chosen: StagePlan, models: Mapping[str, ModelChoice]) -> None:
+    async def _give_caches(
+        self, bound: BoundStep, chosen: StagePlan, models: Mapping[str, ModelChoice]
+    ) -> None:
         """Put in front of a step the caches that the plan gives it."""
         name, caches = bound.name, self._deployments.caches
         size, rules = cache_bytes(chosen.cache, RESULTS_BYTES), cache_rules(chosen.cache)
         if size and (place := caches.take(self._keys, name, "results", size, rules)):
             space = space_of(name, bound.kind, bound.params, models, bound.files)
             labels = labels_of(name, rules, models)
-            bound.results = Keeper(place, space, bound.params, rules, labels, caches.told_behind)
+            liked = await self._liked(bound, rules, size, place, space)
+            bound.results = Keeper(place, space, bound.params, rules, labels, caches.told_behind, liked)
         size = cache_bytes(chosen.cache_view, VIEWS_BYTES)
         if size and (place := caches.take(self._keys, name, "views", size)):
             bound.views = Keeper(place, VIEWS, {})
+
+    async def _liked(
+        self, bound: BoundStep, rules: CachePlan, size_bytes: int, place: CachePlace, space: bytes
+    ) -> Liked | None:
+        """The tier that takes likeness for equality, where the plan asks for one: its model opened, its gate read."""
+        like, caches = likeness_rules(rules), self._deployments.caches
+        if like is None or not caches.likens():
+            return None
+        from tauten.run.caching.semantic import opening  # NumPy, for those who ask for it
+        from tauten.run.caching.semantic.remembered import mark_of
+
+        gate = opening.gate_of(self._workflow, bound.name, like)
+        maker = await opening.opened(self._deployments, self._keys, bound.kind, like, gate)
+        make = partial(maker, size_bytes, place.tiers)
+        return caches.likes.take(self._keys, bound.name, like, make, size_bytes, mark_of(space))
 
 
 def labels_of(step: str, rules: CachePlan, models: Mapping[str, ModelChoice]) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ CAUSES: Final = [
     "decode",
     "transfer",
     "lookup",
+    "embed",
     "load",
     "route",
     "remote",
@@ -65,7 +66,7 @@ CAUSES: Final = [
 ]
 
 SOURCES: Final[dict[str, str]] = {
-    **dict.fromkeys(("compute", "prefill", "tokens"), "model"),
+    **dict.fromkeys(("compute", "prefill", "tokens", "embed"), "model"),
     **dict.fromkeys(("decode", "user"), "preparation"),
     **dict.fromkeys(("transfer", "remote", "limit"), "network"),
     **dict.fromkeys(("admission", "queue", "batch_wait", "loop", "route", "assemble"), "contention"),
@@ -80,6 +81,9 @@ WAITING: Final = frozenset(
 )
 """Causes in which nothing works for the request; working rows own an instant before these do."""
 
+
+LIKENED: Final = ":likeness"
+"""Behind a step's name, in notes: what became of looking for a question that means the same."""
 
 SHARED: Final = "shared_"
 """Before a unit: spent on an earlier or another request whose computation was shared, not by this one."""

@@ -18,6 +18,7 @@ from tauten.serve.http.cycle import Express
 from tauten.serve.http.known import VARYING
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
 from tauten.serve.kept.idempotency import Idempotency
+from tauten.serve.kept.likened import likened
 from tauten.serve.kept.traces import Traces, server_timing
 from tauten.serve.routes import Handler, Route, Router
 from tauten.serve.safety.discreet import told
@@ -163,6 +164,8 @@ class App:
             failed = route.failed
             call = self.site.door.enter(exchange, route, params)
             reply = await self._handled(call)
+            if call.request is not None and call.request.trace.notes:
+                exchange.extra += likened(call.request.trace)
             if call.caller.timing:
                 self._time(call, reply)
             await exchange.reply(reply)

@@ -18,6 +18,10 @@ class Outliving(Caches):
         for place in self._places.values():
             place.holders.clear()
 
+    def likens(self) -> bool:
+        """What is measured gives what it gives: no other question's answer."""
+        return False
+
 
 def aside(graph: Graph, plan: Plan, wanted: Collection[str] = (), *, streams: bool = False) -> Plan:
     """The plan with a cache before each stage but the wanted ones, where equal inputs give equal results.

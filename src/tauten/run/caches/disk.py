@@ -80,6 +80,10 @@ class Disk:
     async def forget(self, label: str) -> int:
         return await self._off(self._forget, 0, label)
 
+    async def labelled(self, label: str) -> list[Kept]:
+        """Every result that carries a label: a walk through the whole file, for when a process begins."""
+        return await self._off(self._labelled, [], label)
+
     async def close(self) -> None:
         """Close the file; a call after that opens it anew."""
         threads, self._threads = self._threads, None
@@ -153,6 +157,17 @@ class Disk:
         file = self._open()
         found = file.remove_where(lambda data: label in labels_of(data))
         self._look(file)
+        return found
+
+    def _labelled(self, label: str) -> list[Kept]:
+        found = []
+        for key, data in self._open().walk():
+            if label not in labels_of(data):
+                continue
+            try:
+                found.append(decoded(key, data, self._secret))
+            except Damaged:
+                self.events["damaged"] += 1
         return found
 
     def _look(self, file: KeptFile) -> None:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from tauten.clock import Clock, real
 from tauten.errors import MachineError, PlanError
 from tauten.plan.caching import DISK_BYTES, cache_bytes
+from tauten.plan.likeness import LIKENESS
 from tauten.plan.plan import CachePlan
 from tauten.run.caching.behind import Behind
 from tauten.run.caching.keeper import Told
+from tauten.run.caching.likes import Likes
 from tauten.run.caching.place import Place, Seen
 from tauten.run.contracts import Cache, find, names
 from tauten.run.request import Request
@@ -38,6 +40,7 @@ class Caches:
         self._offered: dict[str, Make] = {}
         self._places: dict[tuple[str, str], Place] = {}
         self.behind = Behind()
+        self.likes = Likes()
         self.told: Told | None = None  # of requests that were made behind others, when they are over
 
     def now(self) -> float:
@@ -52,6 +55,11 @@ class Caches:
     def offer(self, tier: str, make: Make) -> None:
         """A tier that needs more than a size: plans may name it from now on."""
         self._offered[tier] = make
+
+    def likens(self) -> bool:
+        """Whether plans get a tier that takes likeness for equality: simulations know the names of questions, not their
+        words, and where one was offered, that is it."""
+        return self._make is None and LIKENESS not in self._offered
 
     def take(
         self, holder: list[str], step: str, holds: str, size_bytes: int, rules: CachePlan | None = None
@@ -77,7 +85,9 @@ class Caches:
         if self._make is not None:
             make = self._make
             return {NEAR: lambda: make(size_bytes)}
-        return {name: self._maker(name, self._size(name, rules, size_bytes)) for name in rules.tiers}
+        ours = LIKENESS not in self._offered  # then it is taken from `likes`
+        exact = [name for name in rules.tiers if name != LIKENESS or not ours]
+        return {name: self._maker(name, self._size(name, rules, size_bytes)) for name in exact}
 
     def _maker(self, name: str, size_bytes: int) -> Callable[[], Cache]:
         if name in self._offered:
@@ -86,8 +96,7 @@ class Caches:
         if name not in names("caches"):
             raise PlanError(
                 f"no tier of a cache is called {name!r} here",
-                help=f"known: {', '.join([*names('caches'), *self._offered])}; one that takes likeness for "
-                "equality needs a gate, and is offered by who has one",
+                help=f"known: {', '.join([*names('caches'), LIKENESS, *self._offered])}",
                 code="E135",
             )
         made = _found(name)
@@ -104,6 +113,7 @@ class Caches:
             if not place.holders:
                 del self._places[name]
                 self._let_go(place.tiers)
+        self.likes.release(holder)
 
     def _let_go(self, tiers: Mapping[str, Cache]) -> None:
         """Close far tiers, after what waits to be put into them."""
@@ -113,7 +123,18 @@ class Caches:
 
     def seen(self) -> dict[tuple[str, str], Seen]:
         """What metrics show of each."""
-        return {name: place.seen() for name, place in self._places.items()}
+        return {name: self._seen(name, place) for name, place in self._places.items()}
+
+    def _seen(self, name: tuple[str, str], place: Place) -> Seen:
+        step, holds = name
+        seen = place.seen()
+        likes = self.likes.seen(step) if holds == "results" else {}
+        return seen._replace(tiers={**seen.tiers, **likes}) if likes else seen
+
+    async def settled(self) -> None:
+        """Wait until nothing goes on behind."""
+        await self.likes.behind.settled()
+        await self.behind.settled()
 
     async def clear(self, tier: str = "") -> None:
         """Forget every result, of one tier or of all."""
@@ -132,10 +153,11 @@ class Caches:
             for name, each in place.tiers.items()
             if tier in ("", name)
         }
-        return list(found.values())
+        return [*found.values(), *(self.likes.every() if tier in ("", LIKENESS) else ())]
 
     async def close(self) -> None:
         """End what goes on behind, and let go of files and connections."""
+        await self.likes.close()
         await self.behind.close()
         for place in self._places.values():
             for tier in place.tiers.values():
@@ -157,6 +179,9 @@ def _found(name: str) -> Make:
 
 class NoCaches(Caches):
     """For engines whose work itself is looked at: plans may ask for caches, nothing has one."""
+
+    def likens(self) -> bool:
+        return False
 
     def take(
         self, holder: list[str], step: str, holds: str, size_bytes: int, rules: CachePlan | None = None

@@ -8,6 +8,7 @@ Requests that ask the same at the same time each compute; the first to end is ke
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -17,8 +18,9 @@ from tauten.clock import Clock
 from tauten.describe.payload import Media
 from tauten.plan.caching import draws
 from tauten.plan.plan import CachePlan
-from tauten.run.caching.ageing import age_of, lives_s
+from tauten.run.caching.ageing import age_of, lives_s, ttl_s
 from tauten.run.caching.holding import NotKept, handed, held
+from tauten.run.caching.likes import Liked
 from tauten.run.caching.modality import modality_of
 from tauten.run.caching.naming import Nameless, content_name
 from tauten.run.caching.place import Place
@@ -52,6 +54,13 @@ Anew = Callable[[], tuple[Ask, Callable[[Since], Any]]]
 Told = Callable[[Request], None]
 
 
+class Aside(NamedTuple):
+    """A step at work behind a request, for nobody."""
+
+    name: str
+    request: Request
+
+
 class _Found(NamedTuple):
     """What a look gave: what is sought, and what was kept of it."""
 
@@ -62,7 +71,7 @@ class _Found(NamedTuple):
 class Keeper:
     """A cache before one step under one plan: `space` names what the step computes there, `params` included."""
 
-    __slots__ = ("labels", "params", "place", "rules", "space", "told")
+    __slots__ = ("labels", "liked", "params", "place", "rules", "space", "told")
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class Keeper:
         rules: CachePlan = CachePlan(),
         labels: tuple[str, ...] = (),
         told: Told | None = None,
+        liked: Liked | None = None,
     ) -> None:
         self.place = place
         self.space = space
@@ -79,6 +89,7 @@ class Keeper:
         self.rules = rules
         self.labels = labels
         self.told = told  # of what was computed behind, when it is over: somebody pays for that, too
+        self.liked = liked  # where likeness may be taken for equality
 
     async def value(
         self, ask: Ask, inputs: Mapping[str, Any], since: Since, compute: Compute, anew: Anew | None = None
@@ -125,41 +136,50 @@ class Keeper:
         for value in inputs.values():
             if isinstance(value, Media) and value.size_bytes > LONG_BYTES:
                 await in_thread(getattr, value, "hash")
-        sought = self._sought(ask.request, inputs)
+        sought = self._sought(ask, inputs)
         if sought is None:
             self.place.passed += 1
             return _Found(None, None)
         found = await self.place.find(sought, near=bool(ask.request.partition))
         kept = self._fit(sought, found, anew) if found is not None else None
         trace.rows.append((ask.name, "lookup", began, clock()))
+        if kept is None and self.liked is not None and not ask.request.partition:
+            kept = await self._alike(ask, self.liked, sought)
         if kept is None:
             self.place.misses += 1
         else:
             _book(ask, kept)
         return _Found(sought, kept)
 
-    def _sought(self, request: Request, inputs: Mapping[str, Any]) -> Sought | None:
+    def _sought(self, ask: Ask, inputs: Mapping[str, Any]) -> Sought | None:
         """None for what cannot be named, and for what draws by lot."""
+        request = ask.request
         if draws({**self.params, **inputs}):
             return None
         try:
             space = content_name(self.space, request.tenant, request.partition)
-            return Sought(content_name(space, dict(inputs)), space, inputs, request.tenant)
+            return Sought(content_name(space, dict(inputs)), space, inputs, request.tenant, ask)
         except Nameless:
             return None
+
+    async def _alike(self, ask: Ask, liked: Liked, sought: Sought) -> Kept | None:
+        """What was kept of a question that means the same."""
+        kept = await liked.tier.get(sought)
+        if kept is not None:
+            self.place.hit(kept, stale=False)
+            ask.request.trace.spent.append((ask.name, "semantic_hits", 1.0))
+        return kept
 
     def _fit(
         self, sought: Sought, found: tuple[Kept, Cache], anew: Callable[[Sought], Awaitable[Any]] | None
     ) -> Kept | None:
         """What was found, unless it is too old; computed anew behind where its time is over, or nearly."""
-        kept, tier = found
+        kept, _ = found
         age = age_of(self.rules, kept, self.place.now(), self.place.draw)
         if age == "over" or (age == "stale" and anew is None):
             return None
         if anew is not None and age in ("early", "stale"):
             self.place.refreshed += self.place.behind.compute(sought.key, partial(anew, sought))
-        elif anew is not None and not tier.exact and tier.wants(sought):  # type: ignore[attr-defined]
-            self.place.behind.compute(sought.key, partial(self._verified, tier, sought, kept, anew))
         self.place.hit(kept, stale=age == "stale")
         return kept
 
@@ -220,7 +240,25 @@ class Keeper:
             times_s,
         )
         await self.place.put(sought, kept, near=bool(request.partition))
+        if self.liked is not None and not request.partition:
+            self._liken(ask, self.liked, sought, kept)
         return handed(mine)
+
+    def _liken(self, ask: Ask, liked: Liked, sought: Sought, kept: Kept) -> None:
+        """Have the tier of likeness learn of it, behind: of an answer that is given as long as it is fresh, no longer."""
+        fresh_s = ttl_s(self.rules, kept.value)
+        labels = (*kept.labels, liked.mark)
+        kept = kept._replace(lives_s=0.0 if fresh_s == math.inf else fresh_s, labels=labels)
+        liked.behind.put(partial(self._likened, Aside(ask.name, ask.request.behind()), liked, sought, kept))
+
+    async def _likened(self, aside: Aside, liked: Liked, sought: Sought, kept: Kept) -> None:
+        trace = aside.request.trace
+        try:
+            await liked.tier.put(sought._replace(ask=aside), kept)
+        finally:
+            trace.end = aside.request.clock()
+            if self.told is not None and trace.spent:  # a question was embedded, which somebody pays for
+                self.told(aside.request)
 
     async def _value_anew(self, anew: Anew, sought: Sought) -> Any:
         ask, compute = anew()
@@ -237,12 +275,6 @@ class Keeper:
         finally:
             if self.told is not None:
                 self.told(ask.request)
-
-    async def _verified(
-        self, tier: Any, sought: Sought, kept: Kept, anew: Callable[[Sought], Awaitable[Any]]
-    ) -> None:
-        """Let the step work behind a hit of likeness, and tell the tier what it gave."""
-        await tier.verified(sought, kept.value, await anew(sought))
 
     # -- replaying ----------------------------------------------------------------------------------------
 

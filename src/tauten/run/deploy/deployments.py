@@ -48,6 +48,11 @@ class Deployments:
         self.caches = Caches(clock=clock)  # of the steps before them; held as they are
         self._cold: list[Deployment] | None = None  # that were opened since the present warm-up began
 
+    @property
+    def clock(self) -> Clock:
+        """What all times of it are read from."""
+        return self._clock
+
     async def files(self, choice: ModelChoice) -> dict[str, Path]:
         """A model's files; the first time they may have to be pulled, which takes seconds to minutes."""
         if choice.backend and not getattr(find("backends", choice.backend), "needs_files", True):

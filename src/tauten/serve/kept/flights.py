@@ -20,7 +20,7 @@ from tauten.errors import Cancelled, InputError
 from tauten.run.deadline import arm, disarm, stoppable
 from tauten.run.opened import Answer
 from tauten.run.request import Request
-from tauten.run.trace import Trace, as_shared
+from tauten.run.trace import LIKENED, Trace, as_shared
 from tauten.serve.kept.alike import fingerprint, same
 from tauten.serve.kept.chance import chance_of
 from tauten.serve.kept.news import News
@@ -325,6 +325,9 @@ def _book_shared(mine: Request, theirs: Trace) -> None:
     for step, unit, amount in theirs.spent:
         if booked := as_shared(unit):
             mine.trace.spent.append((step, booked, amount))
+    for step, words in theirs.notes.items():
+        if step.endswith(LIKENED):
+            mine.trace.notes[step] = words
 
 
 # -- failing --------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 _QUEUE, _INPUT, _INFER, _OUTPUT, _NO_PART = range(5)
 _PART = {
     **dict.fromkeys(("admission", "queue", "batch_wait", "limit"), _QUEUE),
-    **dict.fromkeys(("decode", "transfer", "lookup", "load"), _INPUT),
+    **dict.fromkeys(("decode", "transfer", "lookup", "embed", "load"), _INPUT),
     **dict.fromkeys(("compute", "prefill", "tokens", "remote", "user"), _INFER),
 }
 CODING_IN, CODING_OUT = "input_seconds", "output_seconds"  # what a trace's `spent` says of its tensors

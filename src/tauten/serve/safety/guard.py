@@ -31,6 +31,7 @@ EXPOSED = ", ".join(  # of a reply, what a page may read beside what every page 
         "x-request-id",
         "x-tauten-session",
         "x-tauten-shared",
+        "x-tauten-cache",
         "x-tauten-ignored",
         "x-tauten-error",
         "idempotent-replayed",

@@ -16,6 +16,8 @@ from tauten.run.contracts import Kept
 
 ROWS = 16  # of a space that has its first question; twice as many whenever they are full
 
+DIGITS = 6  # of a score: what lies below is the order in which a product of 32-bit numbers was summed
+
 
 class Question(NamedTuple):
     """A question whose answer is kept."""
@@ -61,6 +63,9 @@ class Index:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
     def add(self, question: Question, vector: NDArray[Any]) -> bool:
         """Keep a question, in place of an older one of its key; says whether there is room."""
         size = question.kept.size_bytes + 2 * len(question.text) + 4 * len(vector)
@@ -98,7 +103,7 @@ class Index:
             return []
         scores = found.rows[: len(found.questions)] @ np.asarray(vector, np.float32)
         best = np.argsort(-scores, kind="stable")[:count]
-        return [(float(scores[place]), found.questions[place]) for place in best]
+        return [(round(float(scores[place]), DIGITS), found.questions[place]) for place in best]
 
     def labelled(self, label: str) -> list[bytes]:
         """The keys of what carries a label."""
