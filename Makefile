@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup
 
-.PHONY: setup models browser servers demo test test-slow test-gpu check bench bench-desk bench-serve docs clean
+.PHONY: setup models browser servers demo test coverage test-slow test-gpu check bench bench-desk bench-serve docs clean
 
 setup: $(STAMP)
 
@@ -43,8 +43,13 @@ servers:
 	else echo "no$$want, and nobody here may install it: tests with a real server are skipped"; fi
 
 # Two files at a time: most tests keep one core busy at most, and what loads a model does so once a file.
+RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu'
 test: models browser servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu' --cov --cov-report=term:skip-covered
+	$(RUN_TESTS)
+
+# The same tests, with the lines that none of them runs: that takes three times as long, so it is no part of `test`.
+coverage: models browser servers
+	$(RUN_TESTS) --cov --cov-report=term:skip-covered
 
 test-slow: models
 	$(BIN)/python -m pytest -m slow

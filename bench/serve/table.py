@@ -10,7 +10,7 @@ from typing import Any
 from bench.serve import figures
 
 OURS = "tauten"
-REFERENCES = {"diy"}  # rows that are no product: shown, not ranked
+REFERENCES = {"diy", "floor"}  # rows that are no product: shown, not ranked
 ROUNDS = 5  # at least: the median of fewer moves with each one
 Round = Mapping[str, Any]  # one start of one server: cold_start_s, pss_mb, points, bare
 

@@ -180,6 +180,7 @@ def test_the_settings_give_a_row_per_variant_and_model() -> None:
     assert {row.server for row in rows} >= {
         "tauten",
         "diy",
+        "floor",
         "mosec",
         "litserve",
         "bentoml",
