@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup
 
-.PHONY: setup models browser servers demo test coverage test-slow test-gpu check bench bench-desk bench-serve docs clean
+.PHONY: setup models browser servers demo test coverage test-slow test-gpu check bench bench-desk bench-serve bench-shortcuts docs clean
 
 setup: $(STAMP)
 
@@ -82,6 +82,10 @@ bench-serve: models
 	$(BIN)/python -m bench.serve.run $(ARGS) || status=$$?; \
 	$(BIN)/python -m bench.serve.scenarios.run_scenarios $(SCENARIOS) || status=$$?; \
 	exit $$status
+
+# ARGS="--quick --only exact_hit" is a look of a minute; `python -m bench.shortcuts.page` draws the page again.
+bench-shortcuts: models servers
+	$(BIN)/python -m bench.shortcuts.run $(ARGS)
 
 docs: setup
 	$(BIN)/python -m pytest -q tests/docs

@@ -26,7 +26,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Line:
-    """Points of a curve, each (across, up); the words of both axes are those of the plot."""
+    """Points of a curve, each (across, up), with the units of both; "share" is shown in percent."""
 
     name: str
     points: Sequence[tuple[float, float]]
+    across: str = "/s"
+    up: str = "ms"

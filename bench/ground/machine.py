@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+CORES = 2  # of every comparison: threads of a model in all, or two processes of one thread each
+ROOT = Path(__file__).parents[2]
 NOT_VISIBLE = "not visible"  # most virtual machines hide clocks, governor and heat
 VERSIONS = ("tauten", "onnxruntime", "numpy", "uvloop")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -54,6 +55,18 @@ def cpu_s(pids: list[int]) -> dict[int, float]:
             fields = _stat(pid)
             found[pid] = (int(fields[11]) + int(fields[12])) * TICK_S
     return found
+
+
+def own_cpu_s() -> float:
+    """CPU seconds of this process and of all that it started and that has ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime + time.process_time()
+
+
+def tree_cpu_s() -> float:
+    """The same with all that it started and that still lives."""
+    living = [pid for pid in parent_tree(os.getpid()) if pid != os.getpid()]
+    return own_cpu_s() + sum(cpu_s(living).values())
 
 
 def pss_mb(pids: list[int]) -> float:

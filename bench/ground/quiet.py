@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 DISTURBED_SHARE = 0.05  # of the cores; what is below it is left to the medians of the rounds
@@ -21,8 +21,24 @@ def quietest(measure: Callable[[], dict[str, Any]], tries: int = TRIES) -> dict[
     It is chosen by the disturbance alone, never by what it says.
     """
     taken: list[dict[str, Any]] = []
-    while len(taken) < tries:
+    while len(taken) < tries and not _quiet(taken):
         taken.append(measure())
-        if disturbed_share(taken[-1]) <= DISTURBED_SHARE:
-            break
+    return _least(taken)
+
+
+async def quietest_async(
+    measure: Callable[[], Awaitable[dict[str, Any]]], tries: int = TRIES
+) -> dict[str, Any]:
+    """The same for a measurement on a loop."""
+    taken: list[dict[str, Any]] = []
+    while len(taken) < tries and not _quiet(taken):
+        taken.append(await measure())
+    return _least(taken)
+
+
+def _quiet(taken: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(taken) and disturbed_share(taken[-1]) <= DISTURBED_SHARE
+
+
+def _least(taken: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**min(taken, key=disturbed_share), "tries": len(taken)}

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench.serve import processes
+from bench.ground import processes
+from bench.ground.machine import CORES, ROOT
+from bench.ground.quiet import quietest
 from bench.serve.models import INPUT, SHAPES
-from bench.serve.quiet import quietest
 
 BATCHES = (1, 8, 32)
-CORES = 2  # of the comparison: threads of a model in all, here two threads against two processes
 WARM_RUNS = 5
-ROOT = Path(__file__).parents[2]
 
 
 def loop(model: Path, threads: int, batch: int, seconds: float) -> dict[str, Any]:

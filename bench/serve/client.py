@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.serve import figures
+from bench.ground import figures
 
 READ_BYTES = 1 << 16  # an answer is far smaller
 SEND_BUFFER_BYTES = 1 << 20  # a body of 100 KB leaves in one call

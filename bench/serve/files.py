@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.ground import drawing
+from bench.ground.missed import table
 from bench.serve import missed, report
 from bench.serve.scenarios import section
 
@@ -57,10 +59,10 @@ def draw(file: Path) -> Path:
 
 def whole(document: Mapping[str, Any], reasons: missed.Reasons) -> str:
     """Both halves, or the one that is there, below the figures that were missed."""
-    head = report.missed_table(missed.missed(document, reasons))
+    head = table(missed.missed(document, reasons))
     comparison = report.comparison(document) if "rows" in document else ""
     stress = section.section(document[STRESS]) if STRESS in document else ""
-    return report.page(f"{head}{comparison}{stress}")
+    return drawing.page("make bench-serve", f"{head}{comparison}{stress}")
 
 
 def main() -> int:

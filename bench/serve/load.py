@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.serve import figures, processes
-from bench.serve.bare import CORES, ROOT
+from bench.ground import figures, processes
+from bench.ground.machine import CORES, ROOT
 from bench.serve.peers import Server
 
 OPEN_CLIENTS = 256  # connections of the open loop: above them an arrival waits, which its latency shows
@@ -74,19 +73,13 @@ def parse(output: str) -> dict[str, Any]:
     raise LoadFailed(f"the client printed no figures: {output[-200:]!r}")
 
 
-def own_cpu_s() -> float:
-    """CPU seconds of this process and of all that it started and that has ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime + time.process_time()
-
-
 def run(server: Server, point: Point, client: str, seed: int) -> dict[str, Any]:
     """The client's figures, with throughput, CPU per request of the server and CPU of everybody else."""
     which = "own" if point.rate is not None else client
     with tempfile.TemporaryDirectory(prefix="tb-load-") as name:
         folder = Path(name)
         command = _wrk(server, point, folder) if which == "wrk" else _own(server, point, folder, seed)
-        client_s = -own_cpu_s()
+        client_s = -processes.own_cpu_s()
         with processes.watch(server.pids()) as usage:
             try:
                 done = subprocess.run(
@@ -94,7 +87,7 @@ def run(server: Server, point: Point, client: str, seed: int) -> dict[str, Any]:
                 )
             except subprocess.TimeoutExpired as error:
                 raise LoadFailed(f"no end after {error.timeout:.0f} s") from error
-        client_s += own_cpu_s()
+        client_s += processes.own_cpu_s()
     if done.returncode:
         raise LoadFailed(f"the client ended with {done.returncode}: {done.stderr[-200:].strip()}")
     return summarize(parse(done.stdout), usage, client_s, point, which)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench.serve import environments, models, processes, wire
-from bench.serve.bare import CORES, ROOT
+from bench.ground import environments, processes
+from bench.ground.machine import CORES, ROOT
+from bench.serve import models, wire
 
 PROGRAMS = Path(__file__).parent / "programs"
 PLANS = Path(__file__).parent / "plans"  # MODEL.toml, MODEL-WORKERS.toml: how our own server is to run it

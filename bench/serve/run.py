@@ -15,18 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.ground import environments, figures, machine, processes, quiet
+from bench.ground.missed import text as missed_text
 from bench.serve import (
     bare,
-    environments,
-    figures,
     files,
     load,
-    machine,
     missed,
     models,
     peers,
-    processes,
-    quiet,
     report,
     table,
 )
@@ -226,9 +223,9 @@ def main() -> int:
     if asked.install_only:
         return 0
     compileall.compile_dir(
-        bare.ROOT / "src", quiet=1
+        machine.ROOT / "src", quiet=1
     )  # as whoever installs a package does: peers start from bytecode
-    processes.pin(bare.CORES)
+    processes.pin(machine.CORES)
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # also then servers are stopped and the page written
@@ -244,7 +241,7 @@ def main() -> int:
     run.write()
     document = run.document()
     print(report.text(document))
-    print(report.missed_text(missed.missed(document, missed.read_reasons())))
+    print(missed_text(missed.missed(document, missed.read_reasons())))
     return status
 
 

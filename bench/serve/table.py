@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.serve import figures
+from bench.ground import figures
 
 OURS = "tauten"
 REFERENCES = {"diy", "floor"}  # rows that are no product: shown, not ranked

@@ -27,8 +27,6 @@ from bench.ground import machine, missed, processes
 from bench.shortcuts import page, rounds
 from bench.shortcuts.section import Result, Settings
 
-OUT = Path("out/bench-shortcuts.json")
-FORMAT = "tauten-bench-shortcuts/1"
 FOLDER = Path(__file__).parent / "sections"
 RECORD = Settings()
 
@@ -44,7 +42,7 @@ class Run:
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out = settings, beside(out) if settings != RECORD else out
         self.results: list[Result] = []
-        self.earlier = read(self.out)
+        self.earlier = page.read(self.out)
         self.began = time.time()
         self.machine = machine.facts()
 
@@ -73,7 +71,7 @@ class Run:
     def document(self) -> dict[str, Any]:
         sections = [*self._kept(), *(each.document() for each in self.results)]
         return {
-            "format": FORMAT,
+            "format": page.FORMAT,
             "began": _stamp(self.began),
             "minutes": round((time.time() - self.began) / 60, 1),
             "machine": {**self.machine, "at_end": machine.state()},
@@ -104,12 +102,6 @@ async def opened_and_measured(module: Any, settings: Settings) -> Result:
         return await rounds.measured(section, settings)
 
 
-def read(file: Path) -> dict[str, Any]:
-    """What was written before; nothing where there is no file, or one of another format."""
-    found = json.loads(file.read_text()) if file.exists() else {}
-    return dict(found) if found.get("format") == FORMAT else {}
-
-
 def beside(out: Path) -> Path:
     """Where a run that is not one of record is written: not over figures of record."""
     return out.with_stem(f"{out.stem}-quick")
@@ -134,7 +126,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=None, help=f"({RECORD.rounds}; 1 with --quick)")
     parser.add_argument("--seed", type=int, default=RECORD.seed)
-    parser.add_argument("--out", type=Path, default=OUT, help="the page lies beside it")
+    parser.add_argument("--out", type=Path, default=page.OUT, help="the page lies beside it")
     return parser.parse_args(words)
 
 

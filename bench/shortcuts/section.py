@@ -22,7 +22,9 @@ from typing import Any, TypeVar
 from bench.ground.check import Check, Line
 
 T = TypeVar("T")
-Value = float | int | bool | str | None  # numbers become medians, True is counted, words are shown as they are
+Value = (
+    float | int | bool | str | None
+)  # numbers become medians, True is counted, words are shown as they are
 Measure = Callable[[int], Awaitable[Mapping[str, Value]]]  # is told the number of the round, from 0
 
 
@@ -67,7 +69,9 @@ class Row:
     ours: bool = False
     note: str = ""
     reason: str = ""  # why it has no figures: could not run, or failed in every round
-    figures: dict[str, Any] = field(default_factory=dict)  # key -> median, low, high, rounds; or a count; or words
+    figures: dict[str, Any] = field(
+        default_factory=dict
+    )  # key -> median, low, high, rounds; or a count; or words
     rounds: list[dict[str, Any]] = field(default_factory=list)  # as measured, each with its disturbance
 
     def get(self, key: str) -> float | None:
@@ -108,7 +112,9 @@ class Section:
     subjects: Sequence[Subject]
     judge: Callable[[Rows], Sequence[Check]]
     curves: Callable[[Rows], Mapping[str, Sequence[Line]]] = _no_curves  # title of the plot -> its lines
-    conditions: dict[str, Any] = field(default_factory=dict)  # what the figures depend on: sizes, seeds, versions
+    conditions: dict[str, Any] = field(
+        default_factory=dict
+    )  # what the figures depend on: sizes, seeds, versions
     notes: list[str] = field(default_factory=list)  # what a reader must know beside the table
 
 

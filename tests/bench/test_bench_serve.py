@@ -21,29 +21,15 @@ from tauten.plan.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
-NAMES = (
-    "client",
-    "environments",
-    "figures",
-    "files",
-    "load",
-    "machine",
-    "missed",
-    "models",
-    "peers",
-    "processes",
-    "quiet",
-    "report",
-    "run",
-    "table",
-    "wire",
+GROUND = ("environments", "figures", "machine", "processes", "quiet")
+NAMES = ("client", "files", "load", "missed", "models", "peers", "report", "run", "table", "wire")
+environments, figures, machine, processes, quiet = (
+    importlib.import_module(f"bench.ground.{name}") for name in GROUND
 )
-client, environments, figures, files, load, machine, missed, models = (
-    importlib.import_module(f"bench.serve.{name}") for name in NAMES[:8]
+client, files, load, missed, models, peers, report, run, table, wire = (
+    importlib.import_module(f"bench.serve.{name}") for name in NAMES
 )
-peers, processes, quiet, report, run, table, wire = (
-    importlib.import_module(f"bench.serve.{name}") for name in NAMES[8:]
-)
+ground_missed = importlib.import_module("bench.ground.missed")
 
 
 # figures
@@ -518,7 +504,7 @@ def test_what_is_missed_is_on_top_of_the_page_with_its_reason(document: dict[str
     assert page.index("two &lt;cores&gt;") < page.index("Model servers side by side")
     assert missed.UNSTATED not in page
     assert missed.UNSTATED in files.whole(document, {})
-    assert f"{name}: 0.851, ≥ 0.900: two <cores>" in report.missed_text(
+    assert f"{name}: 0.851, ≥ 0.900: two <cores>" in ground_missed.text(
         missed.missed(document, {"comparison": {name: "two <cores>"}})
     )
     assert "None." in files.whole({}, {})

@@ -11,9 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.serve import bare, environments, figures, load, models, peers, processes
+from bench.ground import environments, figures, processes
+from bench.ground.check import Line
+from bench.ground.machine import CORES
+from bench.serve import bare, load, models, peers
 from bench.serve.peers import Row
-from bench.serve.scenarios.outcome import Line, Result
+from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.settings import Settings
 
 MODELS = ("small", "heavy")
@@ -53,7 +56,7 @@ def measure(settings: Settings) -> Iterator[Result]:
 
 def plan(model: str, wait: str) -> str:
     """The plan of one variant; threads as in the comparison of servers."""
-    threads = bare.CORES if model == "heavy" else 1
+    threads = CORES if model == "heavy" else 1
     return f'tauten = "plan/1"\n[stage.model]\nthreads = {threads}\nbatch = {WAITS[wait]}\n'
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
+from bench.ground.check import Line
 from bench.serve.scenarios.drive import admitted, goodput, p_ms, run, said, summary
-from bench.serve.scenarios.outcome import Line, Result
+from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.settings import Settings
 
 from tauten.describe.slo import Slo

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import numpy as np
-from bench.serve import figures
+from bench.ground import figures
 from bench.serve.models import INPUT, SHAPES
 from bench.serve.scenarios.light import LightTarget
 

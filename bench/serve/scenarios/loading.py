@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from bench.serve import environments, models
+from bench.ground import environments
+from bench.serve import models
 from bench.serve.scenarios.drive import driver, model_target, p_ms, rows, run, summary, texts, workflow_target
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.serving import FLOWS, serving

@@ -4,34 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Check:
-    """One number against its bound; `met` is None where there is no number."""
-
-    name: str
-    seen: float | None
-    bound: float
-    unit: str = ""
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool | None:
-        if self.seen is None:
-            return None
-        return self.seen >= self.bound if self.at_least else self.seen <= self.bound
-
-
-@dataclass(frozen=True)
-class Line:
-    """Points of a curve: (requests a second, milliseconds)."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
+from bench.ground.check import Check, Line
 
 
 @dataclass

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.serve.bare import ROOT
+from bench.ground.machine import ROOT
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.settings import Settings
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import aiohttp
-from bench.serve import environments, figures, models
+from bench.ground import environments, figures
+from bench.serve import models
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import (
     Driver,

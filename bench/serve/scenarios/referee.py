@@ -7,7 +7,8 @@ import asyncio
 import itertools
 from typing import Any
 
-from bench.serve import environments, models
+from bench.ground import environments
+from bench.serve import models
 from bench.serve.scenarios.drive import driver, model_target, rows, run
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.overload import CALIBRATE_CLIENTS, SUBJECTS

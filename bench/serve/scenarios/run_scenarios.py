@@ -22,7 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.serve import bare, files, load, machine, missed, processes, report
+from bench.ground import machine, processes
+from bench.ground.missed import text as missed_text
+from bench.serve import files, missed
 from bench.serve.scenarios import section
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.settings import QUICK, Settings
@@ -46,15 +48,15 @@ class Run:
     def scenario(self, name: str) -> None:
         """One scenario; what goes wrong in it is its result, and the others still run."""
         print(name, file=sys.stderr, flush=True)
-        began, own_s = _stamp(time.time()), -load.own_cpu_s()
+        began, own_s = _stamp(time.time()), -processes.own_cpu_s()
         with processes.watch([]) as usage:
             found = self._measured(name)
-        own_s += load.own_cpu_s()  # with the servers, which have ended
+        own_s += processes.own_cpu_s()  # with the servers, which have ended
         for each in found:
             each.scenario, each.began, each.commit = name, began, self.machine["commit"]
             each.took_s = usage.wall_s / len(found)
-            each.foreign_share = usage.foreign_share(own_s, bare.CORES)
-            each.steal_share = usage.steal_share(bare.CORES)
+            each.foreign_share = usage.foreign_share(own_s, machine.CORES)
+            each.steal_share = usage.steal_share(machine.CORES)
         self.results += found
         self.write()
 
@@ -157,7 +159,7 @@ def main() -> int:
             f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}", file=sys.stderr
         )
         return 2
-    processes.pin(bare.CORES)
+    processes.pin(machine.CORES)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then as well
     run = Run(chosen(asked), asked.out)
     try:
@@ -166,7 +168,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     print(text(run.results))
-    print(report.missed_text(missed.missed({files.STRESS: run.document()}, missed.read_reasons())))
+    print(missed_text(missed.missed({files.STRESS: run.document()}, missed.read_reasons())))
     passed = all(each.passed for each in run.results)
     return 0 if passed and {each.scenario for each in run.results} >= set(asked.only) else 1
 

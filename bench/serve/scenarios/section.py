@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from bench.serve import machine, report
+from bench.ground import drawing, machine
+from bench.ground.check import Line
 
 WORDS = {True: "met", False: "missed", None: "no figure"}
 LINES = {
-    "slack": "tauten",
-    "no batches": "mosec",
+    "slack": "ours",
+    "no batches": "best",
 }  # the pair that the curves are about, in the page's colours
 
 
@@ -31,7 +32,7 @@ def section(document: Mapping[str, Any]) -> str:
 def _overview(scenarios: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
         f"<tr><td>{escape(one['title'])}</td><td>{_verdict(one)}</td>"
-        f"<td>{report.number(one['foreign_share'], 'share')}</td><td>{report.number(one['steal_share'], 'share')}</td>"
+        f"<td>{drawing.number(one['foreign_share'], 'share')}</td><td>{drawing.number(one['steal_share'], 'share')}</td>"
         f"<td>{escape(one['began'])}</td><td>{escape(one['commit'])}</td></tr>"
         for one in scenarios
     )
@@ -50,9 +51,9 @@ def _verdict(one: Mapping[str, Any]) -> str:
 def _scenario(one: Mapping[str, Any]) -> str:
     error = f'<p class="reason">did not run: {escape(one["error"])}</p>' if one["error"] else ""
     plots = "".join(
-        report.curves(
+        drawing.curves(
             f"{key} over offered rate",
-            [(each["name"], LINES.get(each["name"], ""), each["points"]) for each in lines],
+            [(each["name"], LINES.get(each["name"], ""), Line(**each)) for each in lines],
         )
         for key, lines in one["curves"].items()
     )
@@ -65,8 +66,8 @@ def _scenario(one: Mapping[str, Any]) -> str:
 
 def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(each['name'])}</td><td>{report.value(each['seen'], each['unit'])}</td>"
-        f"<td>{'≥' if each['at_least'] else '≤'} {report.value(each['bound'], each['unit'])}</td><td>{WORDS[each['met']]}</td></tr>"
+        f"<tr><td>{escape(each['name'])}</td><td>{drawing.value(each['seen'], each['unit'])}</td>"
+        f"<td>{'≥' if each['at_least'] else '≤'} {drawing.value(each['bound'], each['unit'])}</td><td>{WORDS[each['met']]}</td></tr>"
         for each in checks
     )
     return f"<table><tr><th></th><th>seen</th><th>bound</th><th></th></tr>{rows}</table>" if rows else ""
@@ -97,4 +98,4 @@ def flat(figures: Any, name: str = "") -> list[tuple[str, Any]]:
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_plain(each) for each in value)
-    return report.number(value) if isinstance(value, float) else str(value)
+    return drawing.number(value) if isinstance(value, float) else str(value)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.serve import processes
+from bench.ground import processes
 
 FLOWS = Path(__file__).parent / "served.py"
 START_S = 90.0  # a language model on a busy machine

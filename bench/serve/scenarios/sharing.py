@@ -8,7 +8,7 @@ import statistics
 from typing import Any
 
 import aiohttp
-from bench.serve import figures
+from bench.ground import figures
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import driver, p_ms, run, summary, workflow_target
 from bench.serve.scenarios.outcome import Result

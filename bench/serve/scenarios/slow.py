@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from bench.serve import processes
+from bench.ground import processes
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import driver, p_ms, run, summary, texts, workflow_target
 from bench.serve.scenarios.outcome import Result
