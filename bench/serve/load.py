@@ -49,7 +49,7 @@ def tool(asked: str) -> str:
 def _own(server: Server, point: Point, folder: Path, seed: int) -> list[str]:
     file = folder / "request.bin"
     file.write_bytes(server.request.bytes())
-    command = [sys.executable, "-m", "bench.serve.client", "closed" if point.rate is None else "open"]
+    command = [sys.executable, "-m", "bench.ground.client", "closed" if point.rate is None else "open"]
     command += ["--port", str(server.port), "--request", str(file), "--clients", str(point.clients)]
     command += ["--seconds", str(point.seconds), "--seed", str(seed)]
     return command if point.rate is None else [*command, "--rate", str(point.rate)]

@@ -21,12 +21,12 @@ from tauten.plan.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
-GROUND = ("environments", "figures", "machine", "processes", "quiet")
-NAMES = ("client", "files", "load", "missed", "models", "peers", "report", "run", "table", "wire")
-environments, figures, machine, processes, quiet = (
+GROUND = ("client", "environments", "figures", "machine", "processes", "quiet")
+NAMES = ("files", "load", "missed", "models", "peers", "report", "run", "table", "wire")
+client, environments, figures, machine, processes, quiet = (
     importlib.import_module(f"bench.ground.{name}") for name in GROUND
 )
-client, files, load, missed, models, peers, report, run, table, wire = (
+files, load, missed, models, peers, report, run, table, wire = (
     importlib.import_module(f"bench.serve.{name}") for name in NAMES
 )
 ground_missed = importlib.import_module("bench.ground.missed")

@@ -13,12 +13,12 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from bench.ground.serving import Served, serving
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import driver, p_ms, run, summary, texts, workflow_target
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.served import CHILD_NAME, CHILD_S
-from bench.serve.scenarios.serving import FLOWS, Served, serving
-from bench.serve.scenarios.settings import Settings
+from bench.serve.scenarios.settings import FLOWS, Settings
 
 from tauten.improve.load.http import HttpClient, Prepared
 from tauten.improve.load.target import Response

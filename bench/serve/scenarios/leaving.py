@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from bench.ground.serving import Served, asked, serving
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import run
 from bench.serve.scenarios.outcome import Result
-from bench.serve.scenarios.serving import FLOWS, Served, asked, serving
-from bench.serve.scenarios.settings import Settings
+from bench.serve.scenarios.settings import FLOWS, Settings
 
 STOP_MS = 100.0  # from the departure to the end of the work, in every stage
 IDLE_S = 0.1  # CPU time that the server may use in the second after that; a model that runs on takes two

@@ -12,11 +12,11 @@ from typing import Any
 
 import aiohttp
 from bench.ground import environments
+from bench.ground.serving import serving
 from bench.serve import models
 from bench.serve.scenarios.drive import driver, model_target, p_ms, rows, run, summary, texts, workflow_target
 from bench.serve.scenarios.outcome import Result
-from bench.serve.scenarios.serving import FLOWS, serving
-from bench.serve.scenarios.settings import Settings
+from bench.serve.scenarios.settings import FLOWS, Settings
 
 LOADED = "heavy"  # 60 MB
 WORSE = 0.10  # of the quiet p99

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 from bench.ground import environments, figures
+from bench.ground.serving import Served, serving
 from bench.serve import models
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import (
@@ -29,8 +30,7 @@ from bench.serve.scenarios.drive import (
 )
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.served import MOST
-from bench.serve.scenarios.serving import FLOWS, Served, serving
-from bench.serve.scenarios.settings import Settings
+from bench.serve.scenarios.settings import FLOWS, Settings
 
 from tauten.improve.load.samples import Samples
 from tauten.improve.load.target import Target

@@ -8,11 +8,11 @@ import itertools
 from typing import Any
 
 from bench.ground import environments
+from bench.ground.serving import serving
 from bench.serve import models
 from bench.serve.scenarios.drive import driver, model_target, rows, run
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.overload import CALIBRATE_CLIENTS, SUBJECTS
-from bench.serve.scenarios.serving import serving
 from bench.serve.scenarios.settings import Settings
 
 from bench import loadgen

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+FLOWS = Path(__file__).parent / "served.py"  # the workflows that are served
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 
 import aiohttp
 from bench.ground import figures
+from bench.ground.serving import serving
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import driver, p_ms, run, summary, workflow_target
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.served import BATCH_S, ITEM_S, MOST
-from bench.serve.scenarios.serving import FLOWS, serving
-from bench.serve.scenarios.settings import Settings
+from bench.serve.scenarios.settings import FLOWS, Settings
 
 from tauten.describe.payload import Text
 

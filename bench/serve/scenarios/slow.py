@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from bench.ground import processes
+from bench.ground.serving import Served, asked, serving
 from bench.serve.scenarios import books
 from bench.serve.scenarios.drive import driver, p_ms, run, summary, texts, workflow_target
 from bench.serve.scenarios.outcome import Result
-from bench.serve.scenarios.serving import FLOWS, Served, asked, serving
-from bench.serve.scenarios.settings import Settings
+from bench.serve.scenarios.settings import FLOWS, Settings
 
 READERS = 8
 PART_BYTES, PARTS = 65_536, 64  # 4 MB a reader: far beyond what sockets hold

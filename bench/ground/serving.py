@@ -1,4 +1,4 @@
-"""Our server as a process on loopback, for the length of a scenario."""
+"""Our server as a process on loopback, for the length of a block."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 from bench.ground import processes
 
-FLOWS = Path(__file__).parent / "served.py"
 START_S = 90.0  # a language model on a busy machine
 END_S = 20.0
 
@@ -54,9 +53,12 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    targets: Sequence[str], plans: Mapping[str, str] | None = None, words: Sequence[str] = ()
+    targets: Sequence[str],
+    plans: Mapping[str, str] | None = None,
+    words: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Served]:
-    """`tauten serve` with plans given as text by name; gone afterwards, whatever happens."""
+    """`tauten serve` with plans given as text by name, and more environment; gone afterwards, whatever happens."""
     scratch = Path(tempfile.mkdtemp(prefix="tb-"))
     given = []
     for name, text in (plans or {}).items():
@@ -69,7 +71,7 @@ async def serving(
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tauten", "serve", *targets, *fixed, *given, *words),
             cwd=scratch,
-            env={**os.environ, processes.TAG: scratch.name},
+            env={**os.environ, **(env or {}), processes.TAG: scratch.name},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=err,
