@@ -32,3 +32,4 @@ class Line:
     points: Sequence[tuple[float, float]]
     across: str = "/s"
     up: str = "ms"
+    ours: bool = False  # drawn in our colour

@@ -134,18 +134,27 @@ def _cell(found: Any, unit: str) -> str:
     if isinstance(found, str):
         return f'<td class="reason">{escape(found)}</td>'
     if not isinstance(found, Mapping):
-        return f"<td>{drawing.number(found, unit)}</td>"
-    low, middle, high = (drawing.number(found[key], unit) for key in ("low", "median", "high"))
+        return f"<td>{_figure(found, unit)}</td>"
+    low, middle, high = (_figure(found[key], unit) for key in ("low", "median", "high"))
     return (
         f"<td>{middle}{f'<small>{low} … {high}</small>' if found['rounds'] > 1 and low != high else ''}</td>"
     )
+
+
+def _figure(value: float | None, unit: str) -> str:
+    """Counts are shown whole; the unit stands in the head of the column."""
+    return drawing.value(value, "share" if unit == "share" else "")
 
 
 def _plots(one: Mapping[str, Any]) -> str:
     ours = {row["name"] for row in one["rows"] if row["ours"]}
     curves = [
         drawing.curves(
-            title, [(each["name"], OURS if each["name"] in ours else "", Line(**each)) for each in lines]
+            title,
+            [
+                (each["name"], OURS if each.get("ours") or each["name"] in ours else "", Line(**each))
+                for each in lines
+            ],
         )
         for title, lines in one["curves"].items()
     ]

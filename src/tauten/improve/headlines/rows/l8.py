@@ -40,16 +40,9 @@ SHOWN = {
 
 async def measure(how: How) -> Row:
     """Three engines open side by side, asked in turn; each round has a prefix of its own."""
-    prefix = how.inputs.manual[: PREFIX_CHARACTERS // (4 if how.quick else 1)]
     read: list[int] = []
     async with AsyncExitStack() as opened:
-        trials: dict[str, Trial] = {}
-        properties: Mapping[str, str] = {}
-        for name, options in SETTINGS.items():
-            how.say(f"L8: open {MODEL}, {name}")
-            speaker = await opened.enter_async_context(how.speak(language_model(how.store, **options)))
-            await speaker.ask({"prompt": "Hello", "max_tokens": 2})
-            trials[name], properties = _trial(how, speaker, prefix, read), speaker.properties()
+        trials, properties = await opened_trials(how, opened, read)
         rounds = await how.interleaved(trials, "L8")
     return Row(
         id="L8",
@@ -71,6 +64,22 @@ async def measure(how: How) -> Row:
         others=rounds.typical,
         worst=rounds.worst,
     )
+
+
+async def opened_trials(
+    how: How, opened: AsyncExitStack, read: list[int]
+) -> tuple[dict[str, Trial], Mapping[str, str]]:
+    """An engine for each setting, open until `opened` closes, and what is in force there; `read` gets the lengths of
+    the prompts."""
+    prefix = how.inputs.manual[: PREFIX_CHARACTERS // (4 if how.quick else 1)]
+    trials: dict[str, Trial] = {}
+    properties: Mapping[str, str] = {}
+    for name, options in SETTINGS.items():
+        how.say(f"L8: open {MODEL}, {name}")
+        speaker = await opened.enter_async_context(how.speak(language_model(how.store, **options)))
+        await speaker.ask({"prompt": "Hello", "max_tokens": 2})
+        trials[name], properties = _trial(how, speaker, prefix, read), speaker.properties()
+    return trials, properties
 
 
 def _count(how: How) -> int:
