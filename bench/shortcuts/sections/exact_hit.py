@@ -274,7 +274,7 @@ def judged(backend_s: float, rows: Rows) -> list[Check]:
         Check("lookups in memory that missed", rows.get_figure(near, "missed"), 0),
     ]
     others = [PLAIN_NEAR, *(name for name in rows if name.endswith("hit, called"))]
-    for other in (each for each in others if rows[each].get("p50_us") is not None):
+    for other in (each for each in others if rows.get_figure(each, "p50_us") is not None):
         beside = figures.ratio(rows.get_figure(near, "p50_us"), rows.get_figure(other, "p50_us"))
         checks.append(Check(f"our hit in process over: {other}", beside, 1.0, "×"))
     return checks
