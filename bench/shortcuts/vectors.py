@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from tauten.run.caching.semantic.embedding import Embedding
 from tauten.run.engine import Engine
+
+Vectors = Mapping[str, NDArray[Any]]
 
 
 @contextlib.asynccontextmanager
@@ -24,7 +26,7 @@ async def embedding() -> AsyncIterator[Embedding]:
             await found.close()
 
 
-async def vectors(texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+async def vectors(texts: Sequence[str]) -> Vectors:
     """A vector of length one for each text."""
     async with embedding() as embed:
         return {text: await embed(text) for text in dict.fromkeys(texts)}

@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from bench.ground.redis_server import NoServer, redis_server
 from bench.ground.serving import asked, serving
 from bench.shortcuts import lookups, peers
 from bench.shortcuts.section import Column, Measure, Rows, Section, Settings, Subject, Value
+from bench.shortcuts.vectors import Vectors, vectors
 
 FLOWS = Path(__file__).parents[1] / "served.py"
 PLAIN = Path(__file__).parents[1] / "programs" / "plain_redis.py"
@@ -50,7 +51,7 @@ class Parts:
 
     peer: Callable[[str], contextlib.AbstractAsyncContextManager[Any]] = peers.started
     peers: tuple[str, ...] = ("gptcache", "redisvl")
-    vectors: Callable[[Sequence[str]], Any] | None = None  # of texts; the model's own where there is none
+    vectors: Callable[[Sequence[str]], Awaitable[Vectors]] = vectors
     backend_s: float = BACKEND_S
 
 
@@ -237,12 +238,7 @@ async def _made_by_others(
 
 async def _known(parts: Parts) -> dict[str, list[float]]:
     """A vector for each question."""
-    if parts.vectors is not None:
-        return dict(parts.vectors(lookups.QUESTIONS))
-    from bench.shortcuts.vectors import vectors
-
-    found = await vectors(lookups.QUESTIONS)
-    return {text: vector.tolist() for text, vector in found.items()}
+    return {text: vector.tolist() for text, vector in (await parts.vectors(lookups.QUESTIONS)).items()}
 
 
 def _called(peer: Any, count: int) -> Measure:

@@ -17,6 +17,8 @@ from bench.ground.check import Check, Line
 from bench.shortcuts import peers
 from bench.shortcuts.judging import EPSILON, ETA, Judge
 from bench.shortcuts.section import Column, Measure, Rows, Section, Settings, Subject, Value
+from bench.shortcuts.vectors import Vectors
+from bench.shortcuts.vectors import vectors as embedded
 from numpy.typing import NDArray
 
 import tauten as tt
@@ -44,15 +46,6 @@ COLUMNS = [
     Column("wrong_ones", "wrong hits"),
 ]
 
-Vectors = Mapping[str, NDArray[Any]]
-Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
-
-
-async def _embedded(texts: Sequence[str]) -> Vectors:
-    from bench.shortcuts.vectors import vectors
-
-    return await vectors(texts)
-
 
 @dataclass(frozen=True)
 class Parts:
@@ -60,7 +53,7 @@ class Parts:
 
     held_out: Callable[[], Sequence[Pair]] = lambda: pairs("held_out")
     dev: Callable[[], Sequence[Pair]] = lambda: pairs("dev")
-    embed: Embed = _embedded
+    embed: Callable[[Sequence[str]], Awaitable[Vectors]] = embedded
     peer: Callable[[str], contextlib.AbstractAsyncContextManager[Any]] = peers.started
     peers: tuple[str, ...] = ("gptcache", "redisvl")
 
