@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -12,6 +12,7 @@ from bench.ground.check import Line
 
 BAR_HEIGHT, LABEL_WIDTH, BARS_WIDTH = 20, 210, 260
 PLOT_WIDTH, PLOT_HEIGHT, MARGIN = 620, 300, 54
+LETTER_WIDTH = 6.5  # of a label, about
 COLOURS = ("ours", "best")  # the rows that a page is about; all others are grey
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#5d6670;--line:#d9dde2;--ground:#fff;--grey:#aab2bb;
@@ -59,21 +60,27 @@ def _colour(name: str) -> str:
     return name if name in COLOURS else "grey"
 
 
+def _width(labels: Iterable[str], least: float) -> float:
+    """Room for the longest of some labels."""
+    return max([least, *(LETTER_WIDTH * len(label) + 8 for label in labels)])
+
+
 def bars(title: str, values: Sequence[tuple[str, str, float]], unit: str) -> str:
     """Horizontal bars from zero, in the order given: (label, colour, value)."""
     if not values:
         return ""
     top = max(value for *_, value in values)
+    left = _width((label for label, *_ in values), LABEL_WIDTH)
     lines = []
     for index, (label, colour, value) in enumerate(values):
         y = index * BAR_HEIGHT
         width = max(1.0, BARS_WIDTH * value / top) if top > 0 else 1.0
         lines.append(
-            f'<text x="{LABEL_WIDTH - 8}" y="{y + 14}" text-anchor="end">{escape(label)}</text>'
-            f'<rect class="{_colour(colour)}" x="{LABEL_WIDTH}" y="{y + 3}" width="{width:.1f}" height="13"/>'
-            f'<text x="{LABEL_WIDTH + width + 6:.1f}" y="{y + 14}">{number(value, unit)}</text>'
+            f'<text x="{left - 8:g}" y="{y + 14}" text-anchor="end">{escape(label)}</text>'
+            f'<rect class="{_colour(colour)}" x="{left:g}" y="{y + 3}" width="{width:.1f}" height="13"/>'
+            f'<text x="{left + width + 6:.1f}" y="{y + 14}">{number(value, unit)}</text>'
         )
-    size = f"{LABEL_WIDTH + BARS_WIDTH + 60} {len(values) * BAR_HEIGHT + 4}"
+    size = f"{left + BARS_WIDTH + 60:g} {len(values) * BAR_HEIGHT + 4}"
     head = (
         f"<figure><figcaption>{escape(title)} <small>{'' if unit == 'share' else unit}</small></figcaption>"
     )
@@ -99,11 +106,12 @@ def curves(title: str, lines: Sequence[tuple[str, str, Line]]) -> str:
             f'<g class="{_colour(colour)}"><polyline points="{path}"/>{dots}</g>'
             f'<text x="{x + 7:.1f}" y="{y + 4:.1f}">{escape(label)}</text>'
         )
-    size = f"0 -10 {PLOT_WIDTH + 200} {PLOT_HEIGHT + 50}"
+    whole = PLOT_WIDTH + _width((label for label, *_ in drawn), 200)
+    size = f"0 -10 {whole:g} {PLOT_HEIGHT + 50}"
     said = "logarithmic" if scale.logarithmic else ""
     return (
         f'<figure class="curves"><figcaption>{escape(title)} <small>{said}</small></figcaption>'
-        f'<svg viewBox="{size}" width="{PLOT_WIDTH + 200}" role="img">{"".join(parts)}</svg></figure>'
+        f'<svg viewBox="{size}" width="{whole:g}" role="img">{"".join(parts)}</svg></figure>'
     )
 
 

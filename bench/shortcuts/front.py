@@ -48,9 +48,13 @@ class _Ask(NamedTuple):
 
 
 class Passing:
-    """A gate that lets pass what the checks let pass: what that is worth is counted by labels."""
+    """A gate that lets pass what the checks let pass, and notes the last score: what that is worth is counted by labels."""
+
+    def __init__(self) -> None:
+        self.score = 0.0
 
     def allows(self, score: float, tenant: str, category: str) -> bool:
+        self.score = score
         return True
 
     def observe(self, score: float, correct: bool, tenant: str, category: str) -> None:
@@ -67,7 +71,7 @@ class Front:
     given: list[Given] = field(default_factory=list)
 
     async def answer(self, question: str) -> Given:
-        """The answer, and a note of it. One that another made at the same time counts as its own."""
+        """The answer, and a note of it."""
         began, ask = time.perf_counter(), _Ask("answer", Request())
         made: list[bool] = []
 

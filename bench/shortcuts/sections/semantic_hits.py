@@ -15,6 +15,7 @@ import numpy as np
 from bench.ground import figures
 from bench.ground.check import Check, Line
 from bench.shortcuts import peers
+from bench.shortcuts.front import Passing
 from bench.shortcuts.judging import EPSILON, ETA, Judge
 from bench.shortcuts.section import Column, Measure, Rows, Section, Settings, Subject, Value
 from bench.shortcuts.vectors import Vectors
@@ -99,23 +100,9 @@ async def opened(settings: Settings, parts: Parts = Parts()) -> AsyncIterator[Se
 # -- ours -------------------------------------------------------------------------------------------------
 
 
-class Open:
-    """A gate that lets everything pass, and notes the last score: what the checks alone do."""
-
-    def __init__(self) -> None:
-        self.score = 0.0
-
-    def allows(self, score: float, tenant: str, category: str) -> bool:
-        self.score = score
-        return True
-
-    def observe(self, score: float, correct: bool, tenant: str, category: str) -> None:
-        """It learns nothing."""
-
-
 async def _ours(settings: Settings, held_out: Judge, dev: Judge, vectors: Vectors) -> list[Subject]:
     evidence = await labelled(dev, vectors, settings.seed)
-    found = [Subject(OURS, _asked_of(held_out, vectors, Open()), ours=True)]
+    found = [Subject(OURS, _asked_of(held_out, vectors, Passing()), ours=True)]
     for epsilon in GATED:
         gate = Gate(Terms(epsilon=epsilon, eta=ETA))
         if evidence:
@@ -128,7 +115,7 @@ async def _ours(settings: Settings, held_out: Judge, dev: Judge, vectors: Vector
 
 async def labelled(judge: Judge, vectors: Vectors, seed: int) -> list[Labelled]:
     """The hits of one half with their scores, as the first traffic of a service would label them, in a random order."""
-    gate, found = Open(), []
+    gate, found = Passing(), []
     tier = await _filled(judge, vectors, gate)
     for asked in judge.asked:
         kept = await tier.get(_sought(asked))
