@@ -107,7 +107,7 @@ def test_a_redis_server_answers_and_is_gone_afterwards() -> None:
 
     port, answered = asyncio.run(run())
     assert answered
-    with pytest.raises(OSError, match="refused|Connect"):
+    with pytest.raises(OSError, match=r"refused|Connect"):
         asyncio.run(asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 5))
 
 

@@ -176,8 +176,13 @@ def test_a_gate_without_evidence_lets_nothing_pass() -> None:
 
 def test_the_tuned_threshold_is_the_least_that_keeps_the_error() -> None:
     module = section("semantic_hits")
-    judge = judging.Judge(PAIRS)
-    texts = {text: vector(text) for each in PAIRS for text in (each.kept, each.asked)}
+    kept = "now open the file please"
+    few = [
+        pair("paraphrase", kept, "please open the file now"),
+        pair("negation", kept, "please close the file now"),
+    ]
+    judge = judging.Judge(few)
+    texts = {text: vector(text) for each in few for text in (each.kept, each.asked)}
     chosen = module.tuned(judge, texts)
     cache = module.Cosine(judge, texts)
     above = [(cache.nearest(asked), asked) for asked in judge.asked]
