@@ -57,8 +57,27 @@ class Passing:
         self.score = score
         return True
 
-    def observe(self, score: float, correct: bool, tenant: str, category: str) -> None:
+    def opens(self, tenant: str, category: str) -> bool:
+        return True
+
+    def shadows(self, score: float, tenant: str, category: str) -> float:
+        """No hit is verified."""
+        return 0.0
+
+    def observe(
+        self, score: float, correct: bool, tenant: str, category: str, *, chance: float | None = None
+    ) -> None:
         """It learns nothing."""
+
+    def took(self, tenant: str, category: str) -> None:
+        """Hits are counted elsewhere."""
+
+    def bound(self, tenant: str, category: str) -> float:
+        """Nothing was proved."""
+        return 1.0
+
+    def refresh(self) -> bool:
+        return False
 
 
 @dataclass
@@ -118,7 +137,7 @@ async def front(layers: str, full: Full, embed: Embed, revision: str) -> AsyncIt
     caches = Caches()
     caches.offer(
         "semantic",
-        lambda size: Semantic(size, embed=embed, revision=revision, gate=Passing(), same=same, verified=0.0),
+        lambda size: Semantic(size, embed=embed, revision=revision, gate=Passing(), same=same),
     )
     place = caches.take([], "answer", "results", SIZE_BYTES, CachePlan(tiers=tiers))
     assert place is not None

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.ground import drawing, machine, missed
 from bench.ground.check import Line
-from bench.shortcuts.section import Result
+from bench.shortcuts.section import FAILED, Result
 
 OUT = Path("out/bench-shortcuts.json")
 FORMAT = "tauten-bench-shortcuts/1"
@@ -125,7 +125,7 @@ def _row(row: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> str:
     else:
         share = _cell(row["figures"].get("foreign_share"), "share")
         cells = share + "".join(_cell(row["figures"].get(each["key"]), each["unit"]) for each in columns)
-    failed = sum("error" in each for each in row["rounds"])
+    failed = sum(FAILED in each for each in row["rounds"])
     lost = f"<small>{failed} rounds failed</small>" if failed and not row["reason"] else ""
     return f"<tr{ours}><td>{escape(row['name'])}{note}{lost}</td>{cells}</tr>"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.ground import figures, processes, quiet
 from bench.ground.machine import CORES
-from bench.shortcuts.section import Result, Row, Rows, Section, Settings, Subject
+from bench.shortcuts.section import FAILED, Result, Row, Rows, Section, Settings, Subject
 
 DEFECTIVE_ROUNDS = 2  # a row that failed this often is not tried again
 DISTURBANCE = ("foreign_share", "steal_share")
@@ -41,7 +41,7 @@ async def _round(section: Section, rows: Rows, settings: Settings, number: int) 
     able = [each for each in section.subjects if each.measure is not None]
     for subject in figures.order(able, settings.seed, number):
         row = rows[subject.name]
-        if sum("error" in one for one in row.rounds) < DEFECTIVE_ROUNDS:
+        if sum(FAILED in one for one in row.rounds) < DEFECTIVE_ROUNDS:
             print(f"  {number + 1}: {section.name}: {subject.name}", file=sys.stderr, flush=True)
             row.rounds.append({"round": number, **await _once(subject, number)})
 
@@ -62,16 +62,16 @@ async def _once(subject: Subject, number: int) -> dict[str, Any]:
         return await quiet.quietest_async(watched)
     except Exception as error:  # noqa: BLE001  # told in the row, with the others
         traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}"[:400]}
+        return {FAILED: f"{type(error).__name__}: {error}"[:400]}
 
 
 def _close(row: Row) -> None:
     """Medians of the rounds that have figures; a row that has none says why."""
-    good = [one for one in row.rounds if "error" not in one]
+    good = [one for one in row.rounds if FAILED not in one]
     plain = [{key: value for key, value in one.items() if key != "round"} for one in good]
     row.figures = {**figures.merge(plain), **_words(plain)}
     if row.rounds and not good:
-        row.reason = row.rounds[-1]["error"]
+        row.reason = row.rounds[-1][FAILED]
 
 
 def _words(rounds: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from bench.ground.check import Check, Line
 
 T = TypeVar("T")
+FAILED = "did not run"  # the key of a round that has no figures, and why; no column is called so
 Value = (
     float | int | bool | str | None
 )  # numbers become medians, True is counted, words are shown as they are
@@ -83,7 +84,7 @@ class Row:
 
     def last(self, key: str) -> Any:
         """A value as the last good round gave it: for words, and for counts that rounds only repeat."""
-        good = [one for one in self.rounds if "error" not in one]
+        good = [one for one in self.rounds if FAILED not in one]
         return good[-1].get(key) if good else None
 
 

@@ -133,11 +133,12 @@ async def _at_the_api(
         rows.append(Subject(title, measure, ours=True, reason="" if measure else reason))
     if not port:
         return [*rows, Subject(PLAIN_API, reason=reason)]
-    plain = await stack.enter_async_context(_plain_server(port, parts.backend_s))
-    return [
-        *rows,
-        Subject(PLAIN_API, _api(plain, "in_memory", seconds), note="uvicorn, redis-py, MessagePack"),
-    ]
+    try:
+        plain = await stack.enter_async_context(_plain_server(port, parts.backend_s))
+    except asking.NoFigures as error:
+        return [*rows, Subject(PLAIN_API, reason=str(error))]
+    measure = _api(plain, "in_memory", seconds, parts.backend_s)
+    return [*rows, Subject(PLAIN_API, measure, note="uvicorn, redis-py, MessagePack")]
 
 
 def _api(port: int, name: str, seconds: float, backend_s: float) -> Measure:

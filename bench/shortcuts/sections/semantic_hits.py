@@ -134,7 +134,7 @@ async def _filled(judge: Judge, vectors: Vectors, gate: Any) -> Semantic:
     async def same(given: Any, computed: Any) -> bool:
         return judge.right(given, computed)
 
-    tier = Semantic(SIZE_BYTES, embed=embed, revision="given", gate=gate, same=same, verified=0.0)
+    tier = Semantic(SIZE_BYTES, embed=embed, revision="given", gate=gate, same=same, draw=lambda: 1.0)
     for question in judge.kept:
         await tier.put(_sought(question), Kept(question, len(question), SAVED_S))
     return tier
