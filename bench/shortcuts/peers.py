@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import tomllib
@@ -20,6 +21,7 @@ from bench.ground.redis_server import NoServer, redis_server
 PROGRAMS = Path(__file__).parent / "programs"
 SETTINGS = Path(__file__).parent / "peers.toml"
 PATIENCE_S = 300.0  # of one answer: opening imports much, on a busy machine
+BROUGHT = re.compile(r"^(lib\w+)-[0-9a-f]{8}(\.so.*)$")  # how wheels name a library that they bring
 LINE_BYTES = 1 << 26  # of one answer or question: a thousand vectors as JSON are 8 MB
 
 
@@ -124,23 +126,36 @@ def candidates(programs: list[str], environment: Path) -> list[Searching]:
     """Servers that may know how to search: those on the path, then what the peer's environment brought."""
     found = [Searching(path) for each in programs if (path := shutil.which(each))]
     modules = sorted(environment.glob("**/redisearch.so"))
-    libraries = sorted(environment.glob("lib/python*/site-packages/*.libs"))
-    env = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries))}
-    for program in sorted(environment.glob("**/redis-server")):
+    env = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(map(str, _libraries(environment)))}
+    for program in sorted(environment.glob("lib/**/redis-server")):
         words = tuple(word for module in modules[:1] for word in ("--loadmodule", str(module)))
         found.append(Searching(str(program), words, env))
     return found
 
 
+def _libraries(environment: Path) -> list[Path]:
+    """Where the libraries lie that wheels bring, once more under the names that a program from elsewhere asks for."""
+    brought = sorted(environment.glob("lib/python*/site-packages/*.libs"))
+    if not brought:
+        return []
+    plain = environment / "libraries"
+    plain.mkdir(exist_ok=True)
+    for file in (file for folder in brought for file in folder.iterdir()):
+        link = plain / BROUGHT.sub(r"\1\2", file.name)
+        if not link.is_symlink():
+            link.symlink_to(file)
+    return [plain, *brought]
+
+
 @contextlib.asynccontextmanager
 async def searching(programs: list[str], environment: Path) -> AsyncIterator[int]:
     """The port of the first that searches; raises NoServer with what each one said."""
-    found = await _first(candidates(programs, environment))
+    found = await _first(candidates(programs, environment), environment)
     async with redis_server(found.program, found.words, found.env) as port:
         yield port
 
 
-async def _first(tried: list[Searching]) -> Searching:
+async def _first(tried: list[Searching], environment: Path) -> Searching:
     said = []
     for each in tried:
         name = Path(each.program).name
@@ -150,7 +165,7 @@ async def _first(tried: list[Searching]) -> Searching:
                     return each
             said.append(f"{name} knows no FT.SEARCH")
         except (NoServer, OSError) as error:
-            said.append(f"{name}: {error}")
+            said.append(f"{name}: {error}".replace(str(environment), "…"))
     raise NoServer(f"no Redis server that searches: {'; '.join(said) or 'none is installed'}"[:400])
 
 

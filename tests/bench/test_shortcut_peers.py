@@ -95,6 +95,17 @@ def test_a_server_that_does_not_search_is_none(tmp_path: Path) -> None:
         asyncio.run(found(["false"]))
 
 
+def test_libraries_of_wheels_are_found_under_their_plain_names(tmp_path: Path) -> None:
+    brought = tmp_path / "lib" / "python3.11" / "site-packages" / "some.libs"
+    brought.mkdir(parents=True)
+    (brought / "libssl-0331cfe8.so.1.1").write_text("ssl")
+    for _ in range(2):
+        plain, *rest = peers._libraries(tmp_path)
+    assert (plain / "libssl.so.1.1").read_text() == "ssl"
+    assert rest == [brought]
+    assert peers._libraries(tmp_path / "lib") == []
+
+
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 def test_a_redis_server_answers_and_is_gone_afterwards() -> None:
     async def run() -> tuple[int, bool]:
