@@ -69,6 +69,8 @@ def _shown(verdict: Verdict) -> dict[str, object]:
 async def cleared(site: Site, asked: Clear) -> int:
     """Forget it; says how many results a label had, summed over tiers, and 0 without one."""
     check_label(asked.label)
+    if site.door.flights is not None:
+        site.door.flights.part()
     forgotten = 0
     for service in site.services:
         if asked.workflow not in ("", service.name):

@@ -69,6 +69,11 @@ class Behind:
                 self.failed += 1
                 log.info("a result could not be put into a tier: %s", error)
 
+    async def written(self) -> None:
+        """Wait until what waits to be put is; not for long, where ever more comes or a tier hangs."""
+        if self._writer is not None and not self._writer.done():
+            await asyncio.wait([self._writer], timeout=FLUSH_S)
+
     async def settled(self) -> None:
         """Wait until nothing is under way."""
         while tasks := self._under_way():

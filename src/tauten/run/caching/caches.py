@@ -138,12 +138,21 @@ class Caches:
 
     async def clear(self, tier: str = "") -> None:
         """Forget every result, of one tier or of all."""
+        await self._part()
         for each in self._every(tier):
             await each.clear()
 
     async def forget(self, label: str, tier: str = "") -> int:
         """Forget what carries a label (`step:ocr`, `model:...`, `tenant:...`, `tag:...`); says how many that were."""
+        await self._part()
         return sum([await each.forget(label) for each in self._every(tier)])
+
+    async def _part(self) -> None:
+        """From what was asked for before now: it may have seen the world as it was, and is not kept any more."""
+        for place in self._places.values():
+            place.forgotten += 1
+        await self.behind.written()
+        await self.likes.behind.written()
 
     def _every(self, tier: str) -> list[Cache]:
         """All tiers, those that places share once."""

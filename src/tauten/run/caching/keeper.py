@@ -68,6 +68,14 @@ class _Found(NamedTuple):
     kept: Kept | None
 
 
+class _Before(NamedTuple):
+    """As it was when a step began to work."""
+
+    at: float  # by the clock of its request
+    booked: int  # rows that the request had spent
+    forgotten: int  # how often something had been
+
+
 class Keeper:
     """A cache before one step under one plan: `space` names what the step computes there, `params` included."""
 
@@ -187,71 +195,79 @@ class Keeper:
 
     async def _computed(self, ask: Ask, sought: Sought, compute: Compute, began: Since) -> Any:
         """Let the step work, and keep what it gives."""
-        clock = ask.request.clock
-        started, booked = clock(), len(ask.request.trace.spent)
+        before = self._before(ask)
         try:
             value = await compute(began)
         except Exception as error:
             refused = Refused.of(error) if self.rules.negative_s else None
             if refused is not None:
-                await self._keep(ask, sought, refused, clock() - started, booked)
+                await self._keep(ask, sought, refused, before)
             raise
-        return await self._keep(ask, sought, value, clock() - started, booked)
+        return await self._keep(ask, sought, value, before)
 
     async def _taken(
         self, ask: Ask, sought: Sought | None, compute: Stream, began: Since
     ) -> AsyncGenerator[Any, None]:
         """As `_computed`, of increments on their way past."""
-        clock = ask.request.clock
-        started, booked = clock(), len(ask.request.trace.spent)
-        taken = Taken(self.place.bound_bytes if sought else 0, clock)
+        before = self._before(ask)
+        taken = Taken(self.place.bound_bytes if sought else 0, ask.request.clock)
         async with aclosing(compute(began)) as increments:
             async for increment in increments:
                 yield taken.take(increment)
         if sought is not None:
-            await self._keep(ask, sought, taken.whole(), clock() - started, booked, tuple(taken.times_s))
+            await self._keep(ask, sought, taken.whole(), before, tuple(taken.times_s))
+
+    def _before(self, ask: Ask) -> _Before:
+        return _Before(ask.request.clock(), len(ask.request.trace.spent), self.place.forgotten)
 
     async def _keep(
         self,
         ask: Ask,
         sought: Sought,
         value: Any,
-        saved_s: float,
-        booked: int,
+        before: _Before,
         times_s: tuple[float, ...] = (),
     ) -> Any:
-        """Keep a result and give it back as all others will get it: lists of his own, arrays that are read-only."""
+        """Keep a result and give it back as all others will get it: lists of his own, arrays that are read-only.
+
+        Its age counts from when the step began: nobody knows when in its work it looked at the world.
+        """
+        request = ask.request
+        saved_s = request.clock() - before.at
         try:
             mine, size_bytes = held(value)
         except NotKept:
             self.place.passed += 1
             return value
-        request = ask.request
         kept = Kept(
             mine,
             size_bytes,
             saved_s,
-            _spent(ask, booked),
-            _cents(ask, booked),
-            self.place.now(),
+            _spent(ask, before.booked),
+            _cents(ask, before.booked),
+            self.place.now() - saved_s,
             lives_s(self.rules, mine),
             modality_of(mine),
             (*self.labels, f"tenant:{request.tenant}"),
             times_s,
         )
-        await self.place.put(sought, kept, near=bool(request.partition))
+        await self.place.put(sought, kept, before.forgotten, near=bool(request.partition))
         if self.liked is not None and not request.partition:
-            self._liken(ask, self.liked, sought, kept)
+            self._liken(ask, self.liked, sought, kept, before.forgotten)
         return handed(mine)
 
-    def _liken(self, ask: Ask, liked: Liked, sought: Sought, kept: Kept) -> None:
+    def _liken(self, ask: Ask, liked: Liked, sought: Sought, kept: Kept, before: int) -> None:
         """Have the tier of likeness learn of it, behind: of an answer that is given as long as it is fresh, no longer."""
         fresh_s = ttl_s(self.rules, kept.value)
         labels = (*kept.labels, liked.mark)
         kept = kept._replace(lives_s=0.0 if fresh_s == math.inf else fresh_s, labels=labels)
-        liked.behind.put(partial(self._likened, Aside(ask.name, ask.request.behind()), liked, sought, kept))
+        aside = Aside(ask.name, ask.request.behind())
+        liked.behind.put(partial(self._likened, aside, liked, sought, kept, before))
 
-    async def _likened(self, aside: Aside, liked: Liked, sought: Sought, kept: Kept) -> None:
+    async def _likened(self, aside: Aside, liked: Liked, sought: Sought, kept: Kept, before: int) -> None:
+        """When its turn comes; unless something was forgotten since the step began."""
+        if before != self.place.forgotten:
+            return
         trace = aside.request.trace
         try:
             await liked.tier.put(sought._replace(ask=aside), kept)

@@ -49,6 +49,7 @@ class Place:
         self.draw = draw
         self.holders: list[list[str]] = []
         self.hits = self.misses = self.passed = self.stale = self.refreshed = 0
+        self.forgotten = 0  # how often something was: what was asked for before that is not kept after it
         self.saved_s = self.saved_cents = 0.0
         self.tier_hits: dict[str, int] = {}
 
@@ -68,11 +69,12 @@ class Place:
         `near` asks the first one only.
         """
         passed: list[Cache] = []
+        before = self.forgotten
         for tier in self.tiers.values():
             kept = await tier.get(sought)
             if kept is not None:
                 self.tier_hits[tier.name] = self.tier_hits.get(tier.name, 0) + 1
-                if passed and tier.exact:
+                if passed and tier.exact and before == self.forgotten:
                     await self._fill(passed, sought, kept)
                 return kept, tier
             if near:
@@ -85,15 +87,25 @@ class Place:
         near, *far = passed
         await near.put(sought, kept)
         for tier in far:
-            self.behind.put(partial(tier.put, sought, kept))
+            self.behind.put(partial(self._put_far, tier, sought, kept, self.forgotten))
 
-    async def put(self, sought: Sought, kept: Kept, *, near: bool = False) -> None:
-        """Keep it: in the first tier now, in the others behind."""
+    async def put(self, sought: Sought, kept: Kept, before: int, *, near: bool = False) -> None:
+        """Keep it: in the first tier now, in the others behind.
+
+        `before` is what `forgotten` was when the work began: what was forgotten meanwhile was forgotten for a reason.
+        """
+        if before != self.forgotten:
+            return
         first, *far = self.tiers.values()
         await first.put(sought, kept)
         if not near:
             for tier in far:
-                self.behind.put(partial(tier.put, sought, kept))
+                self.behind.put(partial(self._put_far, tier, sought, kept, before))
+
+    async def _put_far(self, tier: Cache, sought: Sought, kept: Kept, before: int) -> None:
+        """When its turn comes; unless something was forgotten while it waited."""
+        if before == self.forgotten:
+            await tier.put(sought, kept)
 
     def hit(self, kept: Kept, *, stale: bool) -> None:
         self.hits += 1

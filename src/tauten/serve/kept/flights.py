@@ -105,6 +105,12 @@ class Flights:
     def __len__(self) -> int:
         return sum(len(flights) for flights in self._open.values())
 
+    def part(self) -> None:
+        """Let those who come from now on share nothing that runs: it may have seen the world as it was before."""
+        for flights in self._open.values():
+            for flight in flights:
+                flight.joinable = False
+
     def worth(self, service: str) -> bool:
         """Whether requests of a service take so long that sharing pays; unknown ones may."""
         return self._mean_s.get(service, self.worth_s) >= self.worth_s
