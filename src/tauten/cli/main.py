@@ -30,7 +30,7 @@ GROUPS = {
         "run": "One request through a workflow",
         "bench": "Open-loop load on a workflow or any URL",
         "serve": "Workflows and models behind standard APIs",
-        "demo": "The help desk on real models: two plans, side by side",
+        "demo": "The help desk on real models: two plans, side by side; assistant: caches, layer by layer",
     },
     "Keep": {
         "plan": "show | diff | lint | rebase",
@@ -48,6 +48,8 @@ GROUPS = {
 }
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 WORDS = {  # second words, and flags, with a file of their own, and its name
+    ("demo", "assistant"): "demo_assistant",
+    ("demo", "help-desk"): "demo",
     ("bench", "headlines"): "headlines",
     ("bench", "--stages"): "stages",
     ("bench", "--prompt"): "bench_prompts",
