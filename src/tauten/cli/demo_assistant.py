@@ -59,7 +59,7 @@ def demo(
     return 0
 
 
-_NEVER_OLD = {"ttl_s": 0.0, "refresh": 0.0, "stale_s": 0.0}
+_NEVER_OLD: dict[str, Any] = {"ttl_s": 0.0, "refresh": 0.0, "stale_s": 0.0}
 
 
 def _prepare(say: Any) -> None:

@@ -67,7 +67,7 @@ def _order(number: str, status: int, body: bytes) -> Order | None:
             return None
         if status == 200:
             return msgspec.json.decode(body, type=Order)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise away(f"an answer that cannot be read ({error})") from error
     raise away(f"status {status}")
 
@@ -140,13 +140,13 @@ def application(orders: Orders) -> web.Application:
         try:
             asked = msgspec.json.decode(await request.read(), type=Change)
             return _json(orders.change(request.match_info["number"], asked.state))
-        except (msgspec.MsgspecError, InputError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, InputError) as error:
             return _json({"error": str(error)}, 400)
 
     async def fail(request: web.Request) -> web.Response:
         try:
             orders.down = msgspec.json.decode(await request.read(), type=Fail).down
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _json({"error": str(error)}, 400)
         return _json({"down": orders.down})
 

@@ -230,7 +230,7 @@ class _Guide:
             self.orders.change(order.number, "sent back" if order.state != "sent back" else "packed")
             time.sleep(SOON_S)
             note("too old, given while it is looked up", server.ask(question))
-            time.sleep(2 * self.orders.wait_s)
+            time.sleep(3 * self.orders.wait_s)
             note("a moment later", server.ask(question))
 
     def _along(self, server: Server) -> None:
@@ -292,8 +292,9 @@ class _Guide:
 
     def _neighbour(self) -> None:
         self.say("two servers with one Redis")
-        numbers = self._some(2)
+        numbers, first = self._some(2), _where(self.numbers[-6])
         with self.serving(plans.layered()) as one, self.serving(plans.layered()) as other:
+            other.ask(first)  # its connection is made: a look that waits for that would be given up
             for number in numbers:
                 one.ask(_where(number))
             self._layer("redis, from a neighbour", (other.ask(_where(number)) for number in numbers))
