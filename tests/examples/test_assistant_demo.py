@@ -77,6 +77,7 @@ def test_what_was_left_out_is_said(shown: dict[str, Any]) -> None:
         "embedding, search, quotation and sentence",
         "disk",
         "redis",
+        "likeness",
     ]
 
 

@@ -89,9 +89,8 @@ def _print(found: Tour, swept: dict[str, list[Swept]]) -> None:
 
 
 def _layer(layer: Layer) -> str:
-    lookups = "-" if layer.lookups is None else f"{layer.lookups}"
     times = "".join(f"{value:>10.2f}" for value in (layer.p50_ms, layer.p99_ms, layer.worst_ms))
-    return f" {layer.name:<38} {layer.asked:>5} {lookups:>8}{times}"
+    return f" {layer.name:<38} {layer.asked:>5} {layer.lookups:>8}{times}"
 
 
 def _moment(moment: Moment) -> str:
