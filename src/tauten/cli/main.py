@@ -30,7 +30,7 @@ GROUPS = {
         "run": "One request through a workflow",
         "bench": "Open-loop load on a workflow or any URL",
         "serve": "Workflows and models behind standard APIs",
-        "demo": "The help desk on real models: two plans, side by side; assistant: caches, layer by layer",
+        "demo": "The help desk: two plans, side by side; or assistant: caches, layer by layer",
     },
     "Keep": {
         "plan": "show | diff | lint | rebase",
