@@ -24,6 +24,7 @@ from tauten.improve.labelled import answer_of, metric_of, scores
 from tauten.improve.recording import Document, Label
 from tauten.improve.replay import replay
 from tauten.plan.lower import lower
+from tauten.plan.plan import SemanticPlan
 from tauten.run.engine import Engine
 from tauten.run.retrieval.building import KnownVectors
 
@@ -164,6 +165,15 @@ def test_the_desk_takes_the_same_rules() -> None:
     quick = plans.ruled(plans.of_orders(plans.layered()), ttl_s=1.0)
     rules = plans.cache_rules(quick.stages["order_status"].cache)
     assert (rules.ttl_s, rules.stale_s) == (1.0, 40.0)
+
+
+def test_likeness_may_be_put_before_the_model() -> None:
+    graph = assistant.graph
+    assert graph is not None
+    rules = SemanticPlan(field="question", agree=0.8)
+    liked = plans.ruled(plans.layered(), "generate", tiers=("memory", "disk", "semantic"), semantic=rules)
+    [step] = [step for step in lower(graph, liked).steps if step.name == "generate"]
+    assert plans.cache_rules(step.plan.cache).semantic == rules
 
 
 # -- the pages -----------------------------------------------------------------------------------------------
