@@ -173,7 +173,9 @@ def _scale(lines: Sequence[Line]) -> Scale:
 def _mark(mark: float, unit: str) -> str:
     if unit == "share":
         return f"{mark:.0%}"
-    return f"{mark:,.0f}{unit}" if unit.startswith("/") else f"{mark:.3g} {unit}".strip()
+    if unit.startswith("/"):
+        return f"{mark:,.0f}{unit}"
+    return (f"{mark:,.0f} {unit}" if mark >= 1000 else f"{mark:.3g} {unit}").strip()
 
 
 def page(title: str, body: str) -> str:

@@ -162,13 +162,14 @@ def _plots(one: Mapping[str, Any]) -> str:
 
 
 def _bars(rows: Sequence[Mapping[str, Any]], column: Mapping[str, Any]) -> str:
-    """A column as bars, where at least two rows have a figure in it."""
+    """A column as bars, where at least two rows have a figure in it, and not all of them nothing."""
     found = [
         (row["name"], OURS if row["ours"] else "", row["figures"][column["key"]]["median"])
         for row in rows
         if isinstance(row["figures"].get(column["key"]), Mapping)
     ]
-    return drawing.bars(column["title"], found, column["unit"]) if len(found) > 1 else ""
+    drawn = len(found) > 1 and any(value for *_, value in found)
+    return drawing.bars(column["title"], found, column["unit"]) if drawn else ""
 
 
 def _conditions(one: Mapping[str, Any]) -> str:

@@ -273,6 +273,13 @@ def test_the_form_is_plain_data() -> None:
     assert document["rows"][0]["rounds"] == [{"round": 0, "ms": 1.0}]
 
 
+def test_a_column_of_nothing_has_no_bars() -> None:
+    rows = [{"name": name, "ours": False, "figures": {"ms": {"median": 0.0}}} for name in "ab"]
+    assert page._bars(rows, {"key": "ms", "title": "time", "unit": "ms"}) == ""
+    rows[1]["figures"]["ms"]["median"] = 2.0
+    assert "<rect" in page._bars(rows, {"key": "ms", "title": "time", "unit": "ms"})
+
+
 def test_lines_are_drawn_with_their_units() -> None:
     drawing = importlib.import_module("bench.ground.drawing")
     log = drawing.curves("a", [("x", "ours", check.Line("x", [(1, 1), (2, 100)]))])
@@ -282,4 +289,6 @@ def test_lines_are_drawn_with_their_units() -> None:
     share = drawing.curves("b", [("x", "", check.Line("x", [(0.0, 0.0), (0.5, 0.5)], "share", "share"))])
     assert "logarithmic" not in share
     assert "0%</text>" in share
+    large = drawing.curves("d", [("x", "", check.Line("x", [(1024, 0.5), (2048, 0.7)], "MB", "share"))])
+    assert "2,150 MB</text>" in large
     assert drawing.curves("c", [("x", "", check.Line("x", []))]) == ""
