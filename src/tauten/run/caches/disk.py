@@ -23,6 +23,7 @@ from tauten.clock import VirtualLoop
 from tauten.run.caching.encoding import Damaged, decoded, encoded, header, secret
 from tauten.run.caching.holding import NotKept
 from tauten.run.caching.kept_file import KeptFile, opened, released
+from tauten.run.caching.sieve import saving_s
 from tauten.run.contracts import Holdings, Kept, Sought
 
 log = logging.getLogger("tauten.run.caches.disk")
@@ -140,7 +141,7 @@ class Disk:
     def _put(self, key: bytes, kept: Kept) -> bool:
         file = self._open()
         try:
-            done = file.put(key, encoded(key, kept, self._secret))
+            done = file.put(key, encoded(key, kept, self._secret), saving_s(kept))
         except NotKept:
             self.events["not_kept"] += 1
             return False

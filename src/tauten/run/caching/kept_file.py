@@ -1,13 +1,16 @@
 """A file of named records on disk, bounded in bytes, for several threads and processes at once (LMDB).
 
-Three tables: the records; their order, by a number that rises; and what is known of the whole. A commit is whole or not
-there. When there is no room, the oldest record goes first; one that this process has read since it came goes to the
-end of the order once more, instead (a clock, as SIEVE's hand, in the only order that a file keeps cheaply).
+Three tables: the records; their order, by rank; and what is known of the whole. A commit is whole or not there. A
+record's rank is its worth, and among equals its age. Its worth is what a byte of it saves, on top of a clock that
+rises to the worth of what goes (GreedyDual-Size: Cao and Irani, USITS 1997), so that what saved much and is asked for
+no more goes in the end. When there is no room, the lowest rank goes first; one that this process has read since it
+came is ranked anew, once, instead. A newcomer that is worth less than all others does not stay.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +29,12 @@ SPARE = 2  # times the bound have room in it: pages are freed late, and long rec
 TURNS = 32  # records that are sent to the end of the order for one place: more is a walk through the file
 READ_KEYS = 100_000  # that were read are remembered: a few MB, and more than goes between two evictions
 PAGE = 512  # records looked at in one transaction of a walk: others write meanwhile
+LONGEST_S = 1e7  # that a record may claim to save: four months; beyond it is a clock that jumped
+FORMAT = 2  # of the tables: what another version kept under its own order is let go
 _NUMBER = struct.Struct(">Q")  # big-endian: numbers sort as bytes
+_RANK = struct.Struct(">dQ")  # worth, in seconds a byte, then age: floats of 0 and more sort as bytes, too
+_WORTH = struct.Struct(">d")
+_HEAD = struct.Struct(">dQd")  # of a record: its rank, and the seconds that it saves
 
 
 class Content(NamedTuple):
@@ -60,6 +68,8 @@ class KeptFile:
             self._records, self._order, self._facts = (
                 self._env.open_db(name, txn=txn) for name in (b"records", b"order", b"facts")
             )
+            if self._fact(txn, b"format") != FORMAT:
+                self._empty(txn)
 
     def grow(self, bound_bytes: int) -> None:
         """A larger bound, as far as the file was opened for one."""
@@ -73,20 +83,22 @@ class KeptFile:
         if len(self._read) >= READ_KEYS:
             self._read.clear()
         self._read.add(key)
-        return bytes(record[_NUMBER.size :])
+        return bytes(record[_HEAD.size :])
 
-    def put(self, key: bytes, content: bytes) -> bool:
-        """Keep a record; says whether there is room for it."""
+    def put(self, key: bytes, content: bytes, saves_s: float = 0.0) -> bool:
+        """Keep a record that saves so much each time it is read; says whether it stays."""
         if _cost(content) > self.bound_bytes:
             return False
         try:
             with self._begin(write=True) as txn:
                 self._take_out(txn, key)
-                self._make_room(txn, _cost(content))
-                number = self._fact(txn, b"number") + 1
-                txn.put(key, _NUMBER.pack(number) + content, db=self._records)
-                txn.put(_NUMBER.pack(number), key, db=self._order)
-                self._know(txn, number=number, used=self._fact(txn, b"used") + _cost(content))
+                saves_s = min(max(0.0, saves_s), LONGEST_S)
+                worth = self._clock(txn) + saves_s / _cost(content)
+                if not self._make_room(txn, _cost(content), worth):
+                    self._tick(txn, worth)  # what is worth more fades, and goes in the end
+                    return False
+                self._add(txn, key, content, saves_s)
+                self._know(txn, used=self._fact(txn, b"used") + _cost(content))
         except lmdb.MapFullError:  # pages that old readers still hold: less is kept until they end
             self._shrink()
             return False
@@ -102,8 +114,7 @@ class KeptFile:
 
     def clear(self) -> None:
         with self._begin(write=True) as txn:
-            for table in (self._records, self._order, self._facts):
-                txn.drop(table, delete=False)
+            self._empty(txn)
         self._read.clear()
 
     def remove_where(self, wanted: Callable[[bytes], bool]) -> int:
@@ -133,7 +144,7 @@ class KeptFile:
         with self._begin() as txn, txn.cursor(db=self._records) as cursor:
             there = cursor.set_range(after + b"\0") if after else cursor.first()
             while there and len(found) < PAGE:
-                found.append((cursor.key(), cursor.value()[_NUMBER.size :]))
+                found.append((cursor.key(), cursor.value()[_HEAD.size :]))
                 there = cursor.next()
         return found
 
@@ -141,44 +152,67 @@ class KeptFile:
         record = txn.get(key, db=self._records)
         if record is None:
             return
-        txn.delete(record[: _NUMBER.size], db=self._order)
+        txn.delete(record[: _RANK.size], db=self._order)
         txn.delete(key, db=self._records)
-        self._know(txn, used=self._fact(txn, b"used") - _cost(record[_NUMBER.size :]))
+        self._know(txn, used=self._fact(txn, b"used") - _cost(record[_HEAD.size :]))
 
-    def _make_room(self, txn: Any, size_bytes: int) -> None:
-        """Let the oldest go until so much is free."""
+    def _add(self, txn: Any, key: bytes, content: bytes, saves_s: float) -> None:
+        """Rank it by its worth as of now, behind its equals."""
+        number = self._fact(txn, b"number") + 1
+        worth = self._clock(txn) + saves_s / _cost(content)
+        txn.put(key, _HEAD.pack(worth, number, saves_s) + content, db=self._records)
+        txn.put(_RANK.pack(worth, number), key, db=self._order)
+        self._know(txn, number=number)
+
+    def _make_room(self, txn: Any, size_bytes: int, worth: float = math.inf) -> bool:
+        """Let the lowest go until so much is free; False where what is left is worth more than what comes."""
         turns = TURNS
         while self._fact(txn, b"used") + size_bytes > self.bound_bytes:
-            oldest = self._oldest(txn)
-            if oldest is None:
+            lowest = self._lowest(txn)
+            if lowest is None:
                 self._know(txn, used=0)
-                return
-            number, key = oldest
+                return True
+            least, key = lowest
             if turns and key in self._read:
                 turns -= 1
                 self._read.discard(key)
-                self._send_back(txn, number, key)
+                self._rank_anew(txn, key)
+            elif least > worth:
+                return False
             else:
+                self._tick(txn, least)
                 self._take_out(txn, key)
                 self.evictions += 1
+        return True
 
-    def _oldest(self, txn: Any) -> tuple[bytes, bytes] | None:
+    def _lowest(self, txn: Any) -> tuple[float, bytes] | None:
         with txn.cursor(db=self._order) as cursor:
-            return (cursor.key(), cursor.value()) if cursor.first() else None
+            return (_RANK.unpack(cursor.key())[0], cursor.value()) if cursor.first() else None
 
-    def _send_back(self, txn: Any, number: bytes, key: bytes) -> None:
-        """To the end of the order."""
-        latest = self._fact(txn, b"number") + 1
+    def _rank_anew(self, txn: Any, key: bytes) -> None:
+        """It was asked for: it is worth as much as if it came now."""
         record = txn.get(key, db=self._records)
-        txn.delete(number, db=self._order)
-        txn.put(_NUMBER.pack(latest), key, db=self._order)
-        txn.put(key, _NUMBER.pack(latest) + record[_NUMBER.size :], db=self._records)
-        self._know(txn, number=latest)
+        txn.delete(record[: _RANK.size], db=self._order)
+        self._add(txn, key, record[_HEAD.size :], _HEAD.unpack_from(record)[2])
 
     def _shrink(self) -> None:
         """Let an eighth go."""
         with self._begin(write=True) as txn:
             self._make_room(txn, self.bound_bytes - self._fact(txn, b"used") * 7 // 8)
+
+    def _empty(self, txn: Any) -> None:
+        for table in (self._records, self._order, self._facts):
+            txn.drop(table, delete=False)
+        self._know(txn, format=FORMAT)
+
+    def _clock(self, txn: Any) -> float:
+        """The worth of the dearest that went."""
+        found = txn.get(b"clock", db=self._facts)
+        return _WORTH.unpack(found)[0] if found else 0.0
+
+    def _tick(self, txn: Any, worth: float) -> None:
+        if worth > self._clock(txn):
+            txn.put(b"clock", _WORTH.pack(worth), db=self._facts)
 
     def _fact(self, txn: Any, name: bytes) -> int:
         found = txn.get(name, db=self._facts)
