@@ -17,6 +17,7 @@ from tauten.describe.stage import StageKind
 from tauten.errors import PlanError
 from tauten.plan.plan import ModelChoice
 from tauten.run.caching.naming import Nameless, content_name
+from tauten.run.caching.revisions import revision
 from tauten.version import __version__
 
 VIEWS = content_name("view", __version__)  # codecs are ours, and deterministic: payload and view say the rest
@@ -31,7 +32,10 @@ def space_of(
     models: Mapping[str, ModelChoice],
     files: Files,
 ) -> bytes:
-    """The name of what a step computes; raises PlanError E133 where one of its settings has no name."""
+    """The name of what a step computes; raises PlanError E133 where one of its settings has no name.
+
+    Reads files whose content is not known yet: call it in a thread.
+    """
     try:
         return content_name(
             __version__, kind.name, _code_of(kind), dict(params), _models(models), _states(files)
@@ -52,13 +56,8 @@ def _models(models: Mapping[str, ModelChoice]) -> dict[str, Any]:
 
 
 def _states(files: Files) -> dict[str, Any]:
-    """The revision of each file: weights that were pulled or built anew are other weights."""
-    return {role: {name: _state(path) for name, path in each.items()} for role, each in files.items()}
-
-
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    """The content of each file, whatever machine it lies on: other weights are another model."""
+    return {role: {name: revision(path) for name, path in each.items()} for role, each in files.items()}
 
 
 def _code_of(kind: StageKind[..., Any]) -> tuple[Any, ...]:
