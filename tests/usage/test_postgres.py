@@ -133,6 +133,21 @@ def test_a_server_that_is_away_is_tried_again(url: str) -> None:
     assert book.failures == 1
 
 
+def test_a_book_of_an_earlier_version_has_its_new_columns_when_it_is_opened(url: str) -> None:
+    new = ("kind", "sent_bytes", "received_bytes")
+    before = Postgres(url)
+    before.fetch("SELECT 1")
+    before.alone(lambda do: [do(f"ALTER TABLE usage DROP COLUMN {name}", ()) for name in new])
+    before.close()
+    book = Book(url)
+    book.start()
+    turn_away(book, 2)
+    book.end()
+    again = Postgres(url)
+    assert [(line.kind, line.units) for line in stored(again)] == [("", {})] * 2
+    again.close()
+
+
 def test_a_password_is_in_no_message() -> None:
     away = Postgres("postgresql://me:secret@127.0.0.1:1/books", wait_s=1.0)
     with pytest.raises(DatabaseBusy) as raised:

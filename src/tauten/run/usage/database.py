@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from tauten.errors import MachineError
@@ -67,6 +67,18 @@ def schema() -> list[str]:
         "CREATE INDEX IF NOT EXISTS hold_of ON hold (name, whose, period)",
         f"INSERT INTO about (name, value) VALUES ('format', '{FORMAT}') ON CONFLICT DO NOTHING",
     ]
+
+
+def additions(there: Collection[str]) -> list[str]:
+    """The statements that add the columns which the tables of an earlier version lack."""
+    return [
+        f"ALTER TABLE usage ADD COLUMN {name} {_type(name)}{_EMPTY if name in _TEXT else ''}"
+        for name in COLUMNS
+        if name not in there
+    ]
+
+
+_EMPTY: Final = " DEFAULT ''"  # of lines that were written before
 
 
 def _type(name: str) -> str:

@@ -11,12 +11,17 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from tauten.errors import MachineError
-from tauten.run.usage.database import INSERT, DatabaseBusy, Do, check_format, schema
+from tauten.run.usage.database import INSERT, DatabaseBusy, Do, additions, check_format, schema
 
 T = TypeVar("T")
 
 WAIT_S: Final = 5.0  # for a connection or a statement: a server that is there answers in milliseconds
 _LOCK: Final = 7_203_581  # any number that nobody else takes: advisory locks are one namespace a database
+
+_COLUMNS: Final = (
+    "SELECT column_name FROM information_schema.columns "
+    "WHERE table_name = 'usage' AND table_schema = current_schema()"
+)
 
 
 class Postgres:
@@ -87,6 +92,8 @@ class Postgres:
             "SELECT pg_advisory_xact_lock(?)", (_LOCK,)
         )  # two that make a table at once trip over each other
         for statement in schema():
+            self._await(self._connection.execute(statement))
+        for statement in additions([name for (name,) in self._do(_COLUMNS, ())]):
             self._await(self._connection.execute(statement))
         self._await(transaction.commit())
         [(found,)] = self._do("SELECT value FROM about WHERE name = 'format'", ())

@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from tauten.clock import Clock, real
 from tauten.errors import MachineError
-from tauten.run.usage.database import INSERT, DatabaseBusy, Do, check_format, schema
+from tauten.run.usage.database import INSERT, DatabaseBusy, Do, additions, check_format, schema
 
 T = TypeVar("T")
 
 WAIT_S: Final = (
     2.0  # for a lock: a write of another process takes milliseconds; longer is a case for trying again
 )
+COPY_WAIT_S: Final = (
+    20.0  # for a book that others open, close or check: each takes milliseconds, of a large one seconds
+)
+COPY_PAUSE_S: Final = 0.05  # between looks: as long as an opening takes
 
 
 class Sqlite:
@@ -26,6 +32,7 @@ class Sqlite:
         self.path = Path(path)
         self._wait_s = wait_s
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # which one the connection is of
 
     def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -60,6 +67,8 @@ class Sqlite:
             raise DatabaseBusy(f"{self.path}: {error}") from error
 
     def _opened(self) -> sqlite3.Connection:
+        if self._connection is not None and self._file != _file(self.path):
+            self.close()  # another file stands there, as after a restore: lines belong into that one
         if self._connection is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +80,7 @@ class Sqlite:
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, self._file = connection, _file(self.path)
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -84,6 +93,11 @@ class Sqlite:
             connection.execute("COMMIT")
         [[found]] = connection.execute("SELECT value FROM about WHERE name = 'format'").fetchall()
         check_format(found, str(self.path))
+        if additions(_columns(connection)):
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in additions(_columns(connection)):  # none, where another process was first
+                connection.execute(statement)
+            connection.execute("COMMIT")
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -91,17 +105,82 @@ class Sqlite:
             connection.close()
 
 
-def copy(source: Path, target: Path) -> None:
-    """A whole and consistent copy of a file that others may be writing; raises MachineError E361."""
+def _columns(connection: sqlite3.Connection) -> list[str]:
+    return [name for _, name, *_ in connection.execute("PRAGMA table_info(usage)")]
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file stands at a path; None where there is none."""
     try:
-        place = f"{source.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(place, uri=True)) as old, closing(sqlite3.connect(target)) as new:
-            old.backup(new)
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+# -- copying -------------------------------------------------------------------------------------------------
+
+
+def copy(
+    source: Path,
+    target: Path,
+    *,
+    wait_s: float = COPY_WAIT_S,
+    clock: Clock = real,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """A whole and consistent copy of a book that others may write, open, close or make meanwhile.
+
+    What stands in the way is waited for, at most `wait_s`; then, and for a file that is no book, MachineError E361.
+    """
+    until = clock() + wait_s
+    while True:
+        problem, passing = _copied(source, target, lambda: clock() >= until)
+        if not problem:
+            return
+        target.unlink(missing_ok=True)
+        if not passing or clock() >= until:
+            raise MachineError(
+                f"the book {source} cannot be copied: {problem}",
+                help="check that it is a book, that no process holds it locked, and the disk; then try again",
+                code="E361",
+            )
+        sleep(COPY_PAUSE_S)
+
+
+def _copied(source: Path, target: Path, late: Callable[[], bool]) -> tuple[str, bool]:
+    """Copy it; what went wrong, and whether that may pass."""
+
+    def look(status: int, remaining: int, total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and late():
+            raise sqlite3.OperationalError("it stayed locked")  # it would be waited for without end
+
+    place = f"{source.absolute().as_uri()}?mode=rw"  # the log of a process that was killed is read, too
+    try:
+        with (
+            closing(sqlite3.connect(place, uri=True, timeout=WAIT_S)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(
+                new, progress=look, sleep=COPY_PAUSE_S
+            )  # all pages in one step, so that they are of one moment
             new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
     except sqlite3.Error as error:
-        raise MachineError(
-            f"the book {source} cannot be copied: {error}", help="check the disk, then try again", code="E361"
-        ) from error
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
+        return str(error), code & 0xFF in _PASSING
+    return ("", True) if is_whole(target) else ("it is no book, or not one yet", True)
+
+
+_PASSING: Final = frozenset(  # what is seen while another process opens or closes it
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_SCHEMA,
+    }
+)
 
 
 def is_whole(path: Path) -> bool:
