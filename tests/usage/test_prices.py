@@ -85,6 +85,7 @@ def test_a_provider_is_known_by_its_address_and_a_date_without_dashes() -> None:
     named = Prices().call("openai", "gpt-4o-2024-08-06", units, MARCH)
     assert named.nano
     assert Prices().call("https://api.openai.com/v1", "gpt-4o-20240806", units, MARCH) == named
+    assert Prices().call("api.openai.com", "gpt-4o-20240806", units, MARCH) == named
 
 
 @pytest.mark.parametrize("units", [{}, {"output_audio_tokens": 3}, {"audio_seconds": 3}])

@@ -20,6 +20,7 @@ from tauten.run.usage.payer import Payer
 
 if TYPE_CHECKING:
     from tauten.run.usage.budgets import Purse
+    from tauten.run.usage.call import Call
 
 LOWEST, HIGHEST = -8, 8  # priorities: sixteen to the eighth still counts exactly in fair shares
 _PREFIX = os.urandom(4).hex()
@@ -78,6 +79,8 @@ class Asked(Protocol):
 
     def fail(self, error: TautenError, /) -> None: ...
 
+    def took(self, call: Call, /) -> None: ...
+
 
 class Request:
     """What is handed down with every piece of work. `deadline` is absolute, on `clock`'s line: work stops there.
@@ -102,6 +105,7 @@ class Request:
         "failure",
         "families",
         "id",
+        "kind",
         "lag_s",
         "partition",
         "payer",
@@ -142,6 +146,7 @@ class Request:
         self.partition = ""  # of caches, inside its tenant's: results of another are not for it
         self.payer: Payer = NO_PAYER  # on whose account it goes, beside its tenant
         self.purse: Purse | None = None  # its way to budgets, where there are any
+        self.kind = ""  # of work behind another request: refresh, stale, verify
         self.priority = clipped(priority)
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
         self.came = clock() - read_s  # when somebody did
@@ -170,9 +175,10 @@ class Request:
         self.came = now
 
     def behind(self) -> Request:
-        """A request of the same tenant that nobody waits for: it goes last, and has no deadline."""
-        behind = Request(self.clock, tenant=self.tenant, priority=LOWEST)
+        """The same request's work that nobody waits for: it goes last, has no deadline, and is on the same account."""
+        behind = Request(self.clock, id=self.id, tenant=self.tenant, priority=LOWEST)
         behind.partition, behind.plan, behind.teaches = self.partition, self.plan, self.teaches
+        behind.payer, behind.purse = self.payer, self.purse
         return behind
 
     def family(self, step: str) -> Family:
@@ -180,6 +186,10 @@ class Request:
         if not self.families:
             self.families = {}
         return self.families.setdefault(step, Family())
+
+    def took(self, call: Call) -> None:
+        """A call to a provider that was made for it is over; it may have left by then."""
+        self.trace.provider_calls.append(call)
 
     def left(self) -> float:
         """Seconds until the deadline; negative when it has passed, infinity without one."""

@@ -99,6 +99,7 @@ def as_shared(unit: str) -> str:
 
 
 _NONE: Final[Mapping[str, tuple[str, ...]]] = {}  # one for all traces without a graph; nobody writes to it
+_NO_KINDS: Final[Mapping[str, str]] = {}  # likewise
 
 
 class Trace:
@@ -109,6 +110,7 @@ class Trace:
         "edges",
         "end",
         "first_output",
+        "kinds",
         "notes",
         "order",
         "outputs",
@@ -131,7 +133,15 @@ class Trace:
         self.order: Mapping[str, tuple[str, ...]] = _NONE  # step -> steps that the plan runs before it
         self.outputs: tuple[str, ...] = ()
         self.notes: dict[str, str] = {}
+        self.kinds: Mapping[str, str] = (
+            _NO_KINDS  # of steps that worked for nothing but to verify: for the books
+        )
         self.routes: tuple[Any, ...] = ()  # a `Decision` of each choice that a policy made
+
+    @property
+    def booked(self) -> bool:
+        """Whether its request is in the books already: calls that end from now on are booked one by one."""
+        return self.provider_calls.__class__ is not list
 
     def add(self, step: str, cause: str, start: float, end: float) -> None:
         """Record that `cause` had `step` from `start` to `end`."""

@@ -1,8 +1,8 @@
 """The book of usage: every request that ended, whatever way, as lines in a database, written behind its back.
 
 `ended` costs a request a few microseconds and never waits. A thread makes lines of what came, prices them and writes
-them in batches. While the database is locked, full or away they are kept, up to a bound, and tried again; at the
-end of the process what could not be written is put in a file beside the book, which the next one takes in.
+them in batches. While the database is locked, full or away they are kept and tried again; beyond a bound, and at the
+end of the process, they are put in files beside the book, which are taken in when it can be written again.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,13 +25,13 @@ from tauten.errors import Cancelled, DeadlineExceeded, MachineError, Overloaded,
 from tauten.plan import files
 from tauten.run.usage.budgets import Budgets, Purse
 from tauten.run.usage.call import Call
-from tauten.run.usage.cost import Cost
 from tauten.run.usage.database import Database, DatabaseBusy, open_database
 from tauten.run.usage.energy import Meter
 from tauten.run.usage.entry import Entry, Lines, Models, late_call, no_models
 from tauten.run.usage.payer import Payer
 from tauten.run.usage.prices import Prices
 from tauten.run.usage.row import UsageRow
+from tauten.run.usage.totals import Totals
 
 if TYPE_CHECKING:
     from tauten.run.opened import Opened
@@ -49,25 +49,8 @@ EVERY_S: Final = 0.2  # how much a killed process may lose
 PAUSE_S: Final = 5.0  # at most, between tries of a database that cannot take anything
 END_S: Final = 5.0  # what is still to be written when the process ends gets this long
 LEFT: Final = "unwritten-*.jsonl"
-
-Series = tuple[str, str, str, str]
-"""(workflow, provider, model, outcome) of calls and steps: closed lists, so that metrics may carry them."""
-
-
-class Totals:
-    """What was booked since the process began, for metrics; written in one thread, read in any."""
-
-    def __init__(self) -> None:
-        self.lines: Counter[Series] = Counter()
-        self.units: dict[tuple[str, str, str, str], float] = {}  # (workflow, provider, model, unit)
-        self.cost: dict[tuple[str, str, str], Cost] = {}  # (workflow, provider, model)
-
-    def add(self, row: UsageRow) -> None:
-        of = (row.workflow, row.provider, row.model)
-        self.lines[(*of, row.outcome)] += 1
-        for unit, amount in row.units.items():
-            self.units[(*of, unit)] = self.units.get((*of, unit), 0.0) + amount
-        self.cost[of] = self.cost.get(of, Cost()).plus(row.nano)
+ASIDE: Final = 16  # such files at most, of all processes: some 2 GB, and days of a busy gateway
+BACK_S: Final = 1.0  # that a wall clock goes back at once: time servers correct less than that by slowing it
 
 
 class Book:
@@ -97,7 +80,10 @@ class Book:
         self.written = 0  # lines in the database
         self.dropped = 0  # requests and late calls that nobody has a line of
         self.failures = 0  # tries that the database did not take
+        self.aside = 0  # lines that were put in files
+        self.set_back = 0  # times that the machine's clock was
         self.problem = ""  # why the last one was not taken
+        self._aside_problem = ""  # why lines could not be put in a file
         self._say, self._wall, self._clock = say, wall, clock
         self._most_entries, self._most_lines = entries, lines
         self._spare = spare
@@ -109,15 +95,28 @@ class Book:
         self._wake = threading.Event()
         self._ending = False
         self._until = 0.0
+        self._adopted = False  # what lies in files
+        self._instant: tuple[float, float] | None = None  # wall and steady clock, when looked at last
         self._thread: threading.Thread | None = None
 
     # -- where requests end -------------------------------------------------------------------------------
 
     def ended(self, opened: Opened, request: Request, *, whole: bool, error: object = None) -> None:
         """A request is over; what its calls add to its trace from now on is booked as it comes."""
-        trace = request.trace
+        self._follow(request, self._of(opened, request, whole=whole, error=error))
+
+    def behind(self, opened: Opened, request: Request, error: object = None) -> None:
+        """Work is over that a request caused and did not wait for: on its account, and no request of its own."""
+        entry = self._of(opened, request, whole=error is None, error=error)
+        self._follow(request, entry._replace(asked=0, kind=request.kind))
+
+    def _of(self, opened: Opened, request: Request, *, whole: bool, error: object) -> Entry:
         models = no_models if opened.steps is None else opened.steps.models_of
-        entry = self._entry(opened.workflow.name, request, models, whole=whole, error=error)
+        return self._entry(opened.workflow.name, request, models, whole=whole, error=error)
+
+    def _follow(self, request: Request, entry: Entry) -> None:
+        """Book it, and from now on each of its calls that is still to end."""
+        trace = request.trace
         trace.provider_calls = Afterwards(self, entry, trace.provider_calls)
         self._take(entry)
 
@@ -136,7 +135,8 @@ class Book:
         trace = request.trace
         ended = "ok" if whole else outcome_of(request, error)
         about = (self._wall(), ended, request.id, request.tenant, request.payer, workflow, request.plan)
-        return Entry(*about, trace.provider_calls, trace.spent, trace.calls, models)
+        lists = trace.provider_calls, trace.spent, trace.calls
+        return Entry(*about, *lists, models, kinds=trace.kinds)
 
     def purse(self, opened: Opened, request: Request) -> Purse | None:
         """A request's way to the budgets; None where there are none."""
@@ -144,15 +144,24 @@ class Book:
             return None
         return Purse(self.budgets, request.tenant, request.payer, opened.workflow.name)
 
-    def ended_together(self, single: Single, payer: Payer, count: int, *, error: object = None) -> None:
-        """Requests of one payer that were one item of one model are over: one line for all of them."""
+    def ended_together(
+        self,
+        single: Single,
+        payer: Payer,
+        count: int,
+        *,
+        error: object = None,
+        calls: Sequence[Call] = (),
+    ) -> None:
+        """Requests of one payer that were one item of one model are over: one line for all of them, and one for
+        each call that was made elsewhere."""
         opened, job = single.station.opened, single.job
         seconds = job.seconds * count / single.count if job is not None else 0.0
         spent = ((single.station.step, "replica_seconds", seconds),) if seconds else ()
         models = no_models if opened.steps is None else opened.steps.models_of
         ended = "ok" if error is None else outcome_of(single, error)
         about = (self._wall(), ended, "", single.tenant, payer, opened.workflow.name, opened.id)
-        self._take(Entry(*about, (), spent, (), models, asked=count))
+        self._take(Entry(*about, calls, spent, (), models, asked=count))
 
     def late(self, entry: Entry, call: Call) -> None:
         """A call of a request that is booked already: a mirrored one, or one that was given up slowly."""
@@ -205,17 +214,15 @@ class Book:
     def _run(self) -> None:
         database: Database | None = None
         pause_s = EVERY_S
-        adopted = False
         while True:
             self._wake.wait(pause_s)
             self._wake.clear()
             try:
                 self.note()
-                if database is None and (self._unwritten or not adopted):
+                if database is None and (self._unwritten or not self._adopted):
                     database = self._make()
-                if database is not None and not adopted:
+                if database is not None and not self._adopted:
                     self._adopt(database)
-                    adopted = True
                 if database is not None:
                     self.write(database)
                 pause_s = EVERY_S
@@ -224,7 +231,7 @@ class Book:
                 pause_s = min(pause_s * 2, PAUSE_S)
             if self._ending and self._may_end(pause_s):
                 break
-        self._put_aside()
+        self._leave()
         if database is not None:
             database.close()
 
@@ -235,15 +242,30 @@ class Book:
     def note(self) -> None:
         """Make lines of what has ended."""
         self._meter.look()
+        self._look_at_clock()
+        room = True
         while self._entries:
             entry = self._entries.popleft()
             rows = self._lines.of(entry)
             if len(self._unwritten) + len(rows) > self._most_lines:
-                self._drop(1, f"the book cannot be written ({self.problem})")
-                continue
+                room = room and self._put_aside()  # a disk that is full is asked once a turn
+                if not room:
+                    self._drop(1, f"the book cannot be written ({self._problems})")
+                    continue
             for row in rows:
                 self.totals.add(row)
             self._unwritten.extend(rows)
+
+    def _look_at_clock(self) -> None:
+        """A wall clock that was set back is said and counted: lines have the earlier time from then on, and no sum changes."""
+        wall, steady = self._wall(), self._clock()
+        before, self._instant = self._instant, (wall, steady)
+        if before is None:
+            return
+        back_s = (before[0] + steady - before[1]) - wall
+        if back_s > BACK_S:
+            self.set_back += 1
+            self._say(f"usage: the clock was set back by {back_s:,.0f} s; lines from now on have that time")
 
     def write(self, database: Database) -> None:
         """Write all lines, some at a time; raises DatabaseBusy with those that are left kept."""
@@ -265,37 +287,54 @@ class Book:
 
     # -- what could not be written ------------------------------------------------------------------------
 
-    def _put_aside(self) -> None:
+    def _leave(self) -> None:
+        """The process ends: what is not written is put aside, or lost and said."""
         self.note()
+        if self._unwritten and not self._put_aside():
+            count = len(self._unwritten)
+            self._drop(count, f"the process ends and the book cannot be written ({self._problems})")
+
+    def _put_aside(self) -> bool:
+        """Put all lines that wait into a file, until the book can be written; says whether that worked."""
         rows = list(self._unwritten)
-        if not rows:
-            return
-        if self._spare is None:
-            self._drop(len(rows), f"the process ends and the book cannot be written ({self.problem})")
-            return
+        if not rows or self._spare is None or len(self._left()) >= ASIDE:
+            return False
         path = self._spare / LEFT.replace("*", rows[0].id)
         try:
             files.replace(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         except MachineError as error:
-            self._drop(
-                len(rows), f"the process ends, and neither the book nor {path.name} can be written: {error}"
-            )
-            return
+            self._aside_problem = f"neither can {path.name}: {error}"
+            return False
         self._unwritten.clear()
+        self.aside += len(rows)
+        self._adopted = False
         self._say(f"usage: {len(rows)} lines lie in {path} until the book can be written ({self.problem})")
+        return True
+
+    @property
+    def _problems(self) -> str:
+        return "; ".join(each for each in (self.problem, self._aside_problem) if each)
+
+    def _left(self) -> list[Path]:
+        """What this and other processes put aside, the oldest first."""
+        return sorted(self._spare.glob(LEFT)) if self._spare is not None else []
 
     def _adopt(self, database: Database) -> None:
-        """Take in what earlier processes put aside: lines have ids, so twice is once."""
-        for path in sorted(self._spare.glob(LEFT)) if self._spare is not None else ():
+        """Take in what was put aside: lines have ids, so twice is once."""
+        for path in self._left():
             try:
                 rows = _read(path.read_bytes().splitlines())
+            except FileNotFoundError:
+                continue  # another process has taken it in
             except (OSError, msgspec.MsgspecError) as error:
                 self._say(f"usage: {path} cannot be read: {error}")
                 continue
-            database.write([row.values() for row in rows])
+            for start in range(0, len(rows), AT_ONCE):
+                database.write([row.values() for row in rows[start : start + AT_ONCE]])
             path.unlink(missing_ok=True)
             self.written += len(rows)
-            self._say(f"usage: {len(rows)} lines of an earlier process were taken in")
+            self._say(f"usage: {len(rows)} lines that lay in {path.name} were taken in")
+        self._adopted = True
 
 
 class Afterwards(list[Call]):

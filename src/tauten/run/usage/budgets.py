@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -109,6 +109,10 @@ class Purse(NamedTuple):
         """
         return await self.budgets.reserve(self, provider, model, units)
 
+    def reserve_now(self, provider: str, model: str, units: Mapping[str, float]) -> Hold:
+        """As `reserve`, for who calls by blocking: it blocks as well."""
+        return self.budgets.reserve_now(self, provider, model, units)
+
 
 class Budgets:
     """The budgets of a file. `database` is opened and used in one thread of its own."""
@@ -127,6 +131,7 @@ class Budgets:
         self._prices = prices
         self._make = database
         self._wall = wall
+        self._latest = 0.0  # the latest instant that was seen
         self._database: Database | None = None
         self._swept = False
         self._unsettled: deque[tuple[str, Mapping[str, int]]] = deque()
@@ -137,22 +142,38 @@ class Budgets:
 
     async def reserve(self, purse: Purse, provider: str, model: str, units: Mapping[str, float]) -> Hold:
         """See `Purse.reserve`."""
-        at = datetime.fromtimestamp(self._wall(), UTC)
-        limits = [
-            (name, limit, whose)
-            for name, limit in self.limits.items()
-            for whose in limit.whose(purse.tenant, purse.payer, purse.workflow)
-        ]
-        id = f"{_PREFIX}{next(_count):x}"
-        if not limits:
+        at, id = self._now(), f"{_PREFIX}{next(_count):x}"
+        held = self._asked(purse, (provider, model, units), id, at)
+        if held is None:
             return Hold(self, id, (), at)
-        held = self._thread.submit(self._reserve, id, limits, (provider, model, units), at)
         try:
             claims = await asyncio.shield(asyncio.wrap_future(held))
         except asyncio.CancelledError:
             held.add_done_callback(lambda done: self._give_back(id, done))  # who asked is gone
             raise
         return Hold(self, id, claims, at)
+
+    def reserve_now(self, purse: Purse, provider: str, model: str, units: Mapping[str, float]) -> Hold:
+        """See `Purse.reserve_now`."""
+        at, id = self._now(), f"{_PREFIX}{next(_count):x}"
+        held = self._asked(purse, (provider, model, units), id, at)
+        return Hold(self, id, () if held is None else held.result(), at)
+
+    def _asked(
+        self, purse: Purse, asked: tuple[str, str, Mapping[str, float]], id: str, at: datetime
+    ) -> Future[Sequence[Claim]] | None:
+        """Let the thread hold it; None where no budget is on it."""
+        limits = [
+            (name, limit, whose)
+            for name, limit in self.limits.items()
+            for whose in limit.whose(purse.tenant, purse.payer, purse.workflow)
+        ]
+        return self._thread.submit(self._reserve, id, limits, asked, at) if limits else None
+
+    def _now(self) -> datetime:
+        """Never earlier than before: a clock that is set back opens no period that is over."""
+        self._latest = max(self._latest, self._wall())
+        return datetime.fromtimestamp(self._latest, UTC)
 
     def _give_back(self, id: str, done: Any) -> None:
         if not done.cancelled() and done.exception() is None:
@@ -277,7 +298,7 @@ class Budgets:
         return self._thread.submit(self._states).result()
 
     def _states(self) -> list[State]:
-        at = datetime.fromtimestamp(self._wall(), UTC)
+        at = self._now()
         found = []
         for name, limit in self.limits.items():
             period = period_at(limit.period, at)

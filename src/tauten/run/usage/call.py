@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 Outcome = Literal["ok", "cancelled", "cut", "failed", "refused"]
 """Whole; ended by us; ended by them in mid-stream; an error; not taken on (429, or no room): the last costs nothing."""
@@ -23,6 +24,8 @@ UNITS: Final = (
     "audio_seconds",
     "characters",
     "requests",
+    "sent_bytes",  # of calls that nobody bills by tokens
+    "received_bytes",
 )
 """What a provider may count; the closed list."""
 
@@ -39,6 +42,25 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     ended: float
     outcome: Outcome
     units: Mapping[str, float] = {}  # by the names of `UNITS`
-    counted: Literal["provider", "estimate", "none"] = "provider"  # who says so
+    counted: Literal["provider", "estimate", "measured", "none"] = "provider"  # who says so
     request_id: str = ""  # as the provider calls it
     why: str = ""  # it was made: "", retry, hedge, fallback, continue, mirror
+
+
+def divided(call: Call, weights: Sequence[int]) -> list[Call]:
+    """A call that several share as a line for each, by weight: what is whole stays whole, and sums are those of the call."""
+    whole, low, parts = sum(weights), 0, []
+    span_s = call.ended - call.started
+    for weight in weights:
+        high = low + weight
+        units = {unit: _part(amount, low, high, whole) for unit, amount in call.units.items()}
+        started, ended = call.started + span_s * low / whole, call.started + span_s * high / whole
+        parts.append(replace(call, units=units, started=started, ended=ended))
+        low = high
+    return parts
+
+
+def _part(amount: float, low: int, high: int, whole: int) -> float:
+    if not float(amount).is_integer():
+        return amount * (high - low) / whole
+    return float(int(amount) * high // whole - int(amount) * low // whole)

@@ -26,6 +26,7 @@ _count = itertools.count(1)
 ELSEWHERE: Final = (
     "elsewhere"  # the provider of what a workflow's own client asked (`tauten.wrap`): nobody said whom
 )
+MIRROR: Final = "mirror"  # why a call was made for nothing but the books
 _NONE: Final[Sequence[Any]] = ()
 _OWN: Final = frozenset(COUNTED_UNITS) | {"replica_seconds"}
 
@@ -46,6 +47,8 @@ class Entry(NamedTuple):
     models: Models
     asked: int = 1
     why: str = ""
+    kind: str = ""
+    kinds: Mapping[str, str] = {}  # of single steps
 
 
 def no_models(_: str) -> Mapping[str, ModelChoice]:
@@ -58,6 +61,15 @@ def late_call(entry: Entry, call: Call) -> Entry:
     return entry._replace(calls=(call,), spent=_NONE, streams=_NONE, asked=0)
 
 
+def took(entry: Entry) -> bool:
+    """Whether it took anything of a provider or of a model here; the time of a user's own code is nobody's bill."""
+    return (
+        bool(entry.calls)
+        or any(unit in COUNTED_UNITS or entry.models(_stage(step)) for step, unit, _ in entry.spent)
+        or any(len(each) > _CORE_S and each[_CORE_S] for each in entry.streams)
+    )
+
+
 class Lines:
     """Makes lines of entries, with prices. In the writer's thread."""
 
@@ -67,12 +79,13 @@ class Lines:
         self._cores = cores
 
     def of(self, entry: Entry) -> list[UsageRow]:
-        """At least one; the first one counts the request."""
+        """At least one; the first one that is of the request itself counts it."""
         rows = [*self._calls(entry), *self._steps(entry)]
         if not rows and entry.asked:
             rows.append(self._line(entry, FREE, outcome=entry.ended))
         if rows and entry.asked:
-            rows[0] = replace(rows[0], asked=entry.asked)
+            first = next((at for at, row in enumerate(rows) if not row.kind), 0)
+            rows[first] = replace(rows[first], asked=entry.asked)
         return rows
 
     def _calls(self, entry: Entry) -> Iterator[UsageRow]:
@@ -83,6 +96,7 @@ class Lines:
                 self._price(call, at),
                 step=call.step,
                 why=call.why,
+                kind=_kind(entry, _stage(call.step), MIRROR if call.why == MIRROR else ""),
                 provider=call.provider,
                 model=call.model,
                 region=call.region,
@@ -141,6 +155,7 @@ class Lines:
             entry,
             (self.prices.local(units, at) if here else UNKNOWN) if computed else FREE,
             step=step,
+            kind=_kind(entry, step),
             why=entry.why or ("" if computed else "shared"),
             provider=LOCAL if here else ELSEWHERE,
             model="" if choice is None else _model(choice),
@@ -163,6 +178,7 @@ class Lines:
             "workflow": entry.workflow,
             "plan": entry.plan,
             "why": entry.why,
+            "kind": entry.kind,
             "ended": entry.ended,
         }
         id = f"{_PREFIX}{next(_count):010x}"  # in order of their making
@@ -176,6 +192,11 @@ class Lines:
 _MOST: Final = 1e15  # of a unit: beyond it, and below zero, a provider's number is a mistake and no count
 _LONGEST: Final = 256  # characters of what others call something
 _CORE_S: Final = 13  # where an invocation says what of the processor it took
+
+
+def _kind(entry: Entry, step: str, own: str = "") -> str:
+    """What a step, or one that it called, worked for: the whole request's kind, its own, or that of the step."""
+    return entry.kind or own or entry.kinds.get(step.partition("/")[0], "")
 
 
 def _stage(step: str) -> str:

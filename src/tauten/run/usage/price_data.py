@@ -146,7 +146,8 @@ def _provider(providers: Sequence[Record], name: str) -> Record | None:
     wanted = name.lower().strip()
     exact = next((each for each in providers if each.id == wanted), None)
     matches = (each for each in providers if each.provider_match is not None)
-    return exact or next((each for each in matches if fits(each.provider_match, wanted)), None)
+    called = exact or next((each for each in matches if fits(each.provider_match, wanted)), None)
+    return called or (_provider(providers, f"https://{wanted}/") if "." in wanted else None)  # a host
 
 
 def _model(providers: Sequence[Record], provider: Record, name: str) -> Record | None:

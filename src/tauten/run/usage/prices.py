@@ -33,6 +33,8 @@ _THEIRS: Final[Mapping[str, tuple[str, ...]]] = {
     "audio_seconds": ("audio_seconds", "input_audio_seconds", "output_audio_seconds"),
     "characters": ("input_characters",),
     "requests": ("requests",),
+    "sent_bytes": (),  # price lists have none; a file of one's own may
+    "received_bytes": (),
 }
 """Our units by the names that the data have; the first that is priced counts."""
 

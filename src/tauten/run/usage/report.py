@@ -23,11 +23,14 @@ BY: Final[Mapping[str, str]] = {
         for name in ("provider", "model", "region", "credential", "tenant", "workflow", "plan", "step", "key")
     },
     "tag": "tags",
-    **{name: name for name in ("client", "day", "why", "outcome", "ended")},
+    **{name: name for name in ("client", "day", "why", "kind", "outcome", "ended")},
 }
 """What can be added up by, and its column."""
 
-_CALLS: Final = f"SUM(CASE WHEN provider IN ('', '{LOCAL}', '{ELSEWHERE}') THEN 0 ELSE 1 END)"
+_CALLS: Final = (
+    f"SUM(CASE WHEN provider IN ('', '{LOCAL}', '{ELSEWHERE}') THEN 0 ELSE COALESCE(requests, 1) END)"
+)
+"""A call that carried items of several requests has a line for each of these, and counts on one."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
