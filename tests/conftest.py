@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tauten.examples.help_desk.manual import ensure_manual
+
+os.environ.setdefault("TAUTEN_USAGE", "off")  # what tests call by hand is nobody's bill
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

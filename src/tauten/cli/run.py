@@ -55,9 +55,10 @@ def run(
 
 def _book(place: str, prices: list[Path]) -> Book | None:
     """The book, and whoever writes it."""
+    place = place or default_place()
     if place == "off":
         return None
-    book = new_book(place or default_place(), Prices(prices), say=lambda said: print(said, file=sys.stderr))
+    book = new_book(place, Prices(prices), say=lambda said: print(said, file=sys.stderr))
     book.start()
     return book
 

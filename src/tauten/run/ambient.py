@@ -24,6 +24,7 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import Cancelled, WorkflowError
 from tauten.plan.plan import Plan, load_plan
 from tauten.run.engine import Engine
+from tauten.run.usage.by_hand import ByHand
 
 _AHEAD = 64  # increments that a blocking reader may lie behind, as a streamed edge's default
 
@@ -32,6 +33,8 @@ class Ambient:
     """The process's own runner. `engines` are per event loop and workflow."""
 
     def __init__(self) -> None:
+        self._by_hand = ByHand()
+        atexit.register(self._by_hand.end)  # the first to be registered: it comes after all else has ended
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Engines] = (
@@ -152,7 +155,7 @@ class Ambient:
     async def _opened(self, engines: _Engines, workflow: Workflow[..., Any] | None) -> Engine:
         key = id(workflow) if workflow is not None else 0  # the engine keeps its workflow, and so its id
         if key not in engines.table:
-            engine = Engine()
+            engine = Engine(book=self._by_hand.book())
             try:
                 if workflow is not None:
                     await engine.open(workflow, self._plan(workflow))

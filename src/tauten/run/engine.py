@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import InternalError, PlanError, Unavailable, suggest
 from tauten.plan.lower import Lowered, lower
 from tauten.plan.plan import Plan
+from tauten.run.beside import ALONE, ROOT, behind, by_hand
 from tauten.run.binding import Binder
 from tauten.run.bound import BoundStep
 from tauten.run.context import Running, StepContext, within
@@ -62,7 +63,7 @@ class Engine:
         self.plans: dict[str, Opened] = {}
         self.door = Door(clock, book)
         self._random = random.Random(seed)
-        self._alone = Opened(Plan(), _NO_WORKFLOW, None)  # holds the models of stages that are called alone
+        self._alone = Opened(Plan(), ALONE, None)  # holds the models of stages that are called alone
         self._alone.steps = self._plan_steps(self._alone)
         self._closed = False
 
@@ -110,8 +111,8 @@ class Engine:
         return True
 
     def _plan_steps(self, opened: Opened) -> PlanSteps:
-        name = opened.workflow.name
-        return PlanSteps(opened.plan, opened.keys, self.deployments, self.workers, self.decoders, name)
+        name, told = opened.workflow.name, partial(behind, self.door, opened)
+        return PlanSteps(opened.plan, opened.keys, self.deployments, self.workers, self.decoders, name, told)
 
     async def _bind(self, opened: Opened, lowered: Lowered, steps: PlanSteps) -> None:
         for step in lowered.steps:
@@ -325,7 +326,7 @@ class Engine:
         if workflow.session:
             request.session = request.session or inputs.get(workflow.session) or Session()
             arguments = {**arguments, workflow.session: request.session}
-        root = BoundStep("", _ROOT, {}, self.workers)
+        root = BoundStep("", ROOT, {}, self.workers)
         context = StepContext(root, request, opened.steps, {})
         request.trace.rows.append(("", "admission", request.came, self.clock()))
         returned = workflow.function(**arguments)
@@ -347,14 +348,7 @@ class Engine:
         self, kind: StageKind[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run one stage alone, as calling it outside a workflow does."""
-        inputs, params = kind.bind(args, kwargs)
-        if kind.prepare is not None:
-            inputs, params = kind.prepare(inputs, params, Path.cwd())
-        request = self.request(session=Session() if kind.session_param else None)
-        steps = self._alone.steps
-        assert steps is not None  # set when the engine was made
-        root = StepContext(BoundStep("", _ROOT, {}, self.workers), request, steps, {})
-        return await Running(root, kind, kind.name, 0, inputs, params)
+        return await by_hand(self.door, self._alone, self.workers, kind, args, kwargs)
 
     # -- the table --------------------------------------------------------------------------------------------
 
@@ -440,11 +434,5 @@ class Engine:
         await self.close()
 
 
-async def _nothing() -> None:
-    """The body of a workflow's root step; never called."""
-
-
 _END: Any = object()
 _STOPPING = 100  # looks, 10 ms apart, at whether stopped requests have ended: their clean-up is theirs
-_ROOT: StageKind[..., Any] = StageKind(_nothing, name="")
-_NO_WORKFLOW: Workflow[..., Any] = Workflow(_nothing, name="alone")

@@ -17,7 +17,7 @@ from tauten.plan.likeness import likeness_rules
 from tauten.plan.lower import Step, model_choices, step_params
 from tauten.plan.plan import Batch, CachePlan, ModelChoice, Plan, StagePlan
 from tauten.run.bound import BoundStep, Dynamic
-from tauten.run.caching.keeper import Keeper
+from tauten.run.caching.keeper import Keeper, Told
 from tauten.run.caching.likes import Liked
 from tauten.run.caching.place import Place as CachePlace
 from tauten.run.caching.spaces import VIEWS, space_of
@@ -29,7 +29,7 @@ from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.door.known_steps import Place
 from tauten.run.request import Request
 from tauten.run.routing.policy import setting_keys
-from tauten.run.workers import Workers
+from tauten.run.workers import Workers, in_thread
 
 FUNCTION_THREADS = 2  # one waits for a disk or a peer while the other computes; a plan may say more or less
 
@@ -45,8 +45,10 @@ class PlanSteps(Dynamic):
         workers: Workers,
         decoders: Decoders,
         workflow: str = "",
+        told: Told | None = None,
     ) -> None:
         self.decoders = decoders
+        self._told = told  # of what was computed behind requests
         self._workflow = workflow  # whose steps they are: evidence is kept by that name
         self._plan = plan
         self._keys = keys
@@ -138,13 +140,20 @@ class PlanSteps(Dynamic):
         name, caches = bound.name, self._deployments.caches
         size, rules = cache_bytes(chosen.cache, RESULTS_BYTES), cache_rules(chosen.cache)
         if size and (place := caches.take(self._keys, name, "results", size, rules)):
-            space = space_of(name, bound.kind, bound.params, models, bound.files)
+            # files that nobody has hashed yet are read whole
+            space = await in_thread(space_of, name, bound.kind, bound.params, models, bound.files)
             labels = labels_of(name, rules, models)
             liked = await self._liked(bound, rules, size, place, space)
-            bound.results = Keeper(place, space, bound.params, rules, labels, caches.told_behind, liked)
+            bound.results = Keeper(place, space, bound.params, rules, labels, self._over, liked)
         size = cache_bytes(chosen.cache_view, VIEWS_BYTES)
         if size and (place := caches.take(self._keys, name, "views", size)):
             bound.views = Keeper(place, VIEWS, {})
+
+    def _over(self, request: Request, error: BaseException | None) -> None:
+        """What a cache had computed behind a request is over: the books hear of it, and whoever else wants to."""
+        if self._told is not None:
+            self._told(request, error)
+        self._deployments.caches.told_behind(request)
 
     async def _liked(
         self, bound: BoundStep, rules: CachePlan, size_bytes: int, place: CachePlace, space: bytes

@@ -16,7 +16,6 @@ from tauten.plan.caching import DISK_BYTES, cache_bytes
 from tauten.plan.likeness import LIKENESS
 from tauten.plan.plan import CachePlan
 from tauten.run.caching.behind import Behind
-from tauten.run.caching.keeper import Told
 from tauten.run.caching.likes import Likes
 from tauten.run.caching.place import Place, Seen
 from tauten.run.contracts import Cache, find, names
@@ -41,14 +40,14 @@ class Caches:
         self._places: dict[tuple[str, str], Place] = {}
         self.behind = Behind()
         self.likes = Likes()
-        self.told: Told | None = None  # of requests that were made behind others, when they are over
+        self.told: Callable[[Request], None] | None = None  # of requests behind others, when they are over
 
     def now(self) -> float:
         """Seconds since 1970: what is kept is read by other processes, and tomorrow."""
         return self._clock() + self._ahead_s
 
     def told_behind(self, request: Request) -> None:
-        """A request that was made behind others is over."""
+        """A request that was made behind others is over; the books have heard of it."""
         if self.told is not None:
             self.told(request)
 

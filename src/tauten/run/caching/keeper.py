@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -51,7 +51,11 @@ class Ask(Protocol):
 Anew = Callable[[], tuple[Ask, Callable[[Since], Any]]]
 """The same work for nobody: a request of its own, behind the one that asked, and what computes for it."""
 
-Told = Callable[[Request], None]
+Told = Callable[[Request, BaseException | None], None]
+"""Hears of a request that was made behind another when it is over, and what it failed with."""
+
+Behind = Callable[[Sought, str], Awaitable[Any]]
+"""Computes anew what is sought, for a reason: refresh, stale."""
 
 
 class Aside(NamedTuple):
@@ -135,9 +139,7 @@ class Keeper:
 
     # -- looking ------------------------------------------------------------------------------------------
 
-    async def _look(
-        self, ask: Ask, inputs: Mapping[str, Any], anew: Callable[[Sought], Awaitable[Any]] | None
-    ) -> _Found:
+    async def _look(self, ask: Ask, inputs: Mapping[str, Any], anew: Behind | None) -> _Found:
         """What is sought and what was found; the time of it is the step's, as `lookup`."""
         trace, clock = ask.request.trace, ask.request.clock
         began = clock()
@@ -178,16 +180,15 @@ class Keeper:
             ask.request.trace.spent.append((ask.name, "semantic_hits", 1.0))
         return kept
 
-    def _fit(
-        self, sought: Sought, found: tuple[Kept, Cache], anew: Callable[[Sought], Awaitable[Any]] | None
-    ) -> Kept | None:
+    def _fit(self, sought: Sought, found: tuple[Kept, Cache], anew: Behind | None) -> Kept | None:
         """What was found, unless it is too old; computed anew behind where its time is over, or nearly."""
         kept, _ = found
         age = age_of(self.rules, kept, self.place.now(), self.place.draw)
         if age == "over" or (age == "stale" and anew is None):
             return None
         if anew is not None and age in ("early", "stale"):
-            self.place.refreshed += self.place.behind.compute(sought.key, partial(anew, sought))
+            why = "refresh" if age == "early" else "stale"
+            self.place.refreshed += self.place.behind.compute(sought.key, partial(anew, sought, why))
         self.place.hit(kept, stale=age == "stale")
         return kept
 
@@ -268,29 +269,34 @@ class Keeper:
         """When its turn comes; unless something was forgotten since the step began."""
         if before != self.place.forgotten:
             return
-        trace = aside.request.trace
-        try:
+        with self._telling(aside.request, "learn"):  # a question was embedded, which somebody pays for
             await liked.tier.put(sought._replace(ask=aside), kept)
-        finally:
-            trace.end = aside.request.clock()
-            if self.told is not None and trace.spent:  # a question was embedded, which somebody pays for
-                self.told(aside.request)
 
-    async def _value_anew(self, anew: Anew, sought: Sought) -> Any:
+    async def _value_anew(self, anew: Anew, sought: Sought, why: str) -> Any:
         ask, compute = anew()
-        try:
+        with self._telling(ask.request, why):
             return await self._computed(ask, sought, compute, None)
-        finally:
-            if self.told is not None:
-                self.told(ask.request)
 
-    async def _stream_anew(self, anew: Anew, sought: Sought) -> Any:
+    async def _stream_anew(self, anew: Anew, sought: Sought, why: str) -> Any:
         ask, compute = anew()
-        try:
+        with self._telling(ask.request, why):
             return tuple([each async for each in self._taken(ask, sought, compute, None)])
+
+    @contextmanager
+    def _telling(self, request: Request, why: str) -> Iterator[None]:
+        """Whoever keeps books hears of it, however it ends, where it took anything."""
+        request.kind = why
+        trace = request.trace
+        failed: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            failed = error
+            raise
         finally:
-            if self.told is not None:
-                self.told(ask.request)
+            trace.end = request.clock()
+            if self.told is not None and (why != "learn" or trace.spent or trace.provider_calls):
+                self.told(request, failed)
 
     # -- replaying ----------------------------------------------------------------------------------------
 

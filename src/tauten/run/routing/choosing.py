@@ -107,6 +107,10 @@ class Choosing:
         self.did(choice, name, started, 0.0, spent)
         return given
 
+    def steps_of(self, name: str) -> frozenset[str]:
+        """The steps that run for an option and for nothing else."""
+        return self._sides[self.place[name]]
+
     # -- what came of it -----------------------------------------------------------------------------------------
 
     def did(self, choice: Choice, name: str, started: float, first_s: float, spent: int) -> None:

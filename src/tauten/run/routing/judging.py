@@ -86,6 +86,9 @@ class Judging:
         """The last option's answer, by which the others are judged. Where it fails, one that stands is given."""
         choosing = self._choosing
         choosing.note(choice, name, _why(choice, held))
+        if held and held[-1].stand.stands:  # its answer would have done: what follows is work to verify it
+            trace = choice.run.request.trace
+            trace.kinds = {**trace.kinds, **dict.fromkeys(choosing.steps_of(name), "verify")}
         try:
             given = await choosing.asked(choice, name, value, ends=True)
         except TautenError:
