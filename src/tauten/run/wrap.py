@@ -1,4 +1,4 @@
-"""Wraps a client that you already have, so that its calls have spans, the deadline and their tokens booked.
+"""Wraps a client that you already have, so that its calls have spans, the deadline, their tokens and their price booked.
 
     client = tt.wrap(AsyncOpenAI())      # used as before; inside a request its calls are seen
 
@@ -11,33 +11,36 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from tauten.describe.stage import AMBIENT
 from tauten.run.context import StepContext
+from tauten.run.wrapped.attempt import Attempt
+from tauten.run.wrapped.client import Client
 
 C = TypeVar("C")
-
-_USAGE = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
-"""What OpenAI-style answers call their counts, and what the books call them."""
+_PLAIN = frozenset({"builtins", "types"})  # modules whose classes are no clients, and common as results
 
 
 def wrap(client: C) -> C:
     """The same client to its users: same methods, same signatures, same results.
 
-    Inside a request each call is a `remote` row of the step that makes it, its token counts are booked,
-    and a call that takes a `timeout` and was given none gets the time that the request has left.
-    Cancelling the request cancels an awaited call.
+    Inside a request each call is a `remote` row of the step that makes it. One that names a model, or whose answer
+    counts tokens, is booked as a call to its provider, however it ends; budgets are asked before it, and a model that
+    keeps failing is left alone for a while. A call that takes a `timeout` and was given none gets the time that
+    the request has left. Cancelling the request cancels an awaited call. Retries are the client's own.
     """
-    return cast(C, _Wrapped(client))
+    return cast(C, _Wrapped(client, Client(client)))
 
 
 class _Wrapped:
     """A client or one of its parts (``client.chat.completions``)."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: Any, client: Client) -> None:
         object.__setattr__(self, "_target", target)
+        object.__setattr__(self, "_client", client)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(object.__getattribute__(self, "_target"), name)
@@ -45,9 +48,10 @@ class _Wrapped:
             value, str | bytes | int | float | bool | dict | list | type(None)
         ):
             return value
+        client = object.__getattribute__(self, "_client")
         if inspect.isroutine(value):
-            return _watched(value)
-        return _Wrapped(value)
+            return _watched(client, value)
+        return _Wrapped(value, client)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(object.__getattribute__(self, "_target"), name, value)
@@ -56,22 +60,66 @@ class _Wrapped:
         return f"<wrapped {object.__getattribute__(self, '_target')!r}>"
 
 
-def _watched(call: Callable[..., Any]) -> Callable[..., Any]:
+class _Watch:
+    """One call inside a request: whose it is, and what becomes of it."""
+
+    def __init__(self, client: Client, context: StepContext, attempt: Attempt) -> None:
+        self.client = client
+        self.context = context
+        self.attempt = attempt
+        self.entered = False  # it was let through
+        self.begun = False  # pieces of an answer came
+
+    async def let_in(self) -> None:
+        """Before it is made: raise where its model is left alone, or no budget pays for it."""
+        if not self.entered:
+            self.entered = True
+            self.attempt.enter()
+            await self.attempt.hold()
+
+    def now(self) -> float:
+        return self.context.request.clock()
+
+    def record(self, started: float) -> None:
+        self.context.request.trace.rows.append((self.context.name, "remote", started, self.now()))
+
+
+def _watched(client: Client, call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def watched(*args: Any, **kwargs: Any) -> Any:
         context = AMBIENT.get()
         if not isinstance(context, StepContext):
-            return call(*args, **kwargs)
-        started = context.request.clock()
-        result: Any = None
-        try:
-            result = call(*args, **_within_deadline(call, kwargs, context))
-        finally:
-            if not inspect.isawaitable(result):
-                _record(context, started)
-        return _seen(context, result, started)
+            return _again(client, call(*args, **kwargs))
+        watch = _Watch(client, context, Attempt(client, context, kwargs))
+        if not _awaits(client, call):  # it is made at once
+            watch.attempt.enter()
+            watch.attempt.hold_now()
+            watch.entered = True
+        return _made(watch, call, args, kwargs)
 
     return watched
+
+
+def _made(watch: _Watch, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    started = watch.now()
+    result: Any = None
+    try:
+        result = call(*args, **_within_deadline(call, kwargs, watch.context))
+    except BaseException as error:
+        watch.attempt.ended(error)
+        raise
+    finally:
+        if not inspect.isawaitable(result):
+            watch.record(started)
+    return _seen(watch, result)
+
+
+def _awaits(client: Client, call: Callable[..., Any]) -> bool:
+    """Whether it is made when it is awaited, and not when it is called."""
+    body = inspect.unwrap(call)
+    if inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body):
+        return True
+    return "Async" in type(client.root).__name__
 
 
 def _within_deadline(
@@ -90,81 +138,182 @@ def _takes_timeout(call: Callable[..., Any]) -> bool:
         return False
 
 
-def _seen(context: StepContext, result: Any, started: float) -> Any:
-    """The call's result; what is awaited or iterated is watched to its end."""
+def _seen(watch: _Watch, result: Any) -> Any:
+    """The call's result; what is awaited, iterated or entered is watched to its end."""
     if inspect.isawaitable(result):
-        return _awaited(context, result, started)
+        return _awaited(watch, result)
+    if _made_by(watch.client, result):
+        watch.attempt.ended()
+        return _again(watch.client, result)
     if hasattr(result, "__aiter__"):
-        return _Chunks(context, result)
+        return _Chunks(watch, result)
     if isinstance(result, Iterator):
-        return _iterated(context, result)
-    _book(context, result)
+        return _Pieces(watch, result)
+    if hasattr(result, "__aenter__") or hasattr(result, "__enter__"):
+        return _Opening(watch, result)
+    watch.attempt.answer.add(result)
+    watch.attempt.ended()
     return result
 
 
-async def _awaited(context: StepContext, work: Awaitable[Any], started: float) -> Any:
+def _again(client: Client, result: Any) -> Any:
+    """A client that was made from this one (``client.with_options()``) is wrapped as well."""
+    return _Wrapped(result, Client(result)) if _made_by(client, result) else result
+
+
+def _made_by(client: Client, result: Any) -> bool:
+    """Whether a result is a client like this one."""
+    kind = type(client.root)
+    return kind.__module__ not in _PLAIN and isinstance(result, kind)
+
+
+async def _awaited(watch: _Watch, work: Awaitable[Any]) -> Any:
+    try:
+        await watch.let_in()
+    except BaseException:
+        getattr(work, "close", lambda: None)()  # a coroutine that nobody awaits
+        raise
+    started = watch.now()
     try:
         result = await work
+    except BaseException as error:
+        watch.attempt.ended(error)
+        raise
     finally:
-        _record(context, started)
-    return _seen(context, result, started)
+        watch.record(started)
+    return _seen(watch, result)
 
 
-class _Chunks:
-    """An asynchronous stream of a client: iterated as before, closed as before."""
+class _Watched:
+    """A stream of a client on its way; one that nobody reads to its end is booked when it is let go."""
 
-    def __init__(self, context: StepContext, stream: Any) -> None:
-        self._context = context
+    def __init__(self, watch: _Watch, stream: Any) -> None:
+        self._watch = watch
         self._stream = stream
+        weakref.finalize(self, watch.attempt.ended, whole=False).atexit = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+    def _came(self, piece: Any) -> Any:
+        self._watch.begun = True
+        self._watch.attempt.answer.add(piece)
+        return piece
+
+    def _failed(self, error: BaseException | None) -> None:
+        self._watch.attempt.ended(error, begun=self._watch.begun)
+
+    def _left(self, error: BaseException | None) -> None:
+        """Its block was left; where others read it, by ways of their own, nobody here knows how far."""
+        begun = self._watch.begun
+        self._watch.attempt.ended(error, whole=not begun, begun=begun)
+
+
+class _Chunks(_Watched):
+    """An asynchronous stream: iterated as before, closed as before."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._chunks()
 
     async def __aenter__(self) -> _Chunks:
-        await self._stream.__aenter__()
+        await self._watch.let_in()
+        if hasattr(self._stream, "__aenter__"):
+            await self._stream.__aenter__()
         return self
 
     async def __aexit__(self, *why: Any) -> Any:
-        return await self._stream.__aexit__(*why)
+        try:
+            return await self._stream.__aexit__(*why)
+        finally:
+            self._left(why[1])
 
     async def _chunks(self) -> AsyncIterator[Any]:
+        await self._watch.let_in()
         source = aiter(self._stream)
-        while True:
-            started = self._context.request.clock()
-            try:
-                chunk = await anext(source)
-            except StopAsyncIteration:
-                return
-            finally:
-                _record(self._context, started)
-            _book(self._context, chunk)
-            yield chunk
-
-
-def _iterated(context: StepContext, stream: Iterator[Any]) -> Iterator[Any]:
-    while True:
-        started = context.request.clock()
         try:
-            chunk = next(stream)
+            while True:
+                started = self._watch.now()
+                try:
+                    chunk = await anext(source)
+                except StopAsyncIteration:
+                    self._watch.attempt.ended()
+                    return
+                finally:
+                    self._watch.record(started)
+                yield self._came(chunk)
+        except BaseException as error:
+            self._failed(error)
+            raise
+
+
+class _Pieces(_Watched):
+    """A stream that blocks."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        started = self._watch.now()
+        try:
+            piece = next(self._stream)
         except StopIteration:
-            return
+            self._watch.attempt.ended()
+            raise
+        except BaseException as error:
+            self._failed(error)
+            raise
         finally:
-            _record(context, started)
-        _book(context, chunk)
-        yield chunk
+            self._watch.record(started)
+        return self._came(piece)
+
+    def __enter__(self) -> _Pieces:
+        if hasattr(self._stream, "__enter__"):
+            self._stream.__enter__()
+        return self
+
+    def __exit__(self, *why: Any) -> Any:
+        try:
+            return self._stream.__exit__(*why) if hasattr(self._stream, "__exit__") else None
+        finally:
+            self._left(why[1])
 
 
-def _record(context: StepContext, started: float) -> None:
-    context.request.trace.rows.append((context.name, "remote", started, context.request.clock()))
+class _Opening(_Watched):
+    """What opens a stream when its block is entered."""
 
+    async def __aenter__(self) -> Any:
+        await self._watch.let_in()
+        return _seen(self._watch, await self._opened(self._stream.__aenter__()))
 
-def _book(context: StepContext, answer: Any) -> None:
-    """Book an answer's own token counts; one that says nothing books nothing."""
-    usage = getattr(answer, "usage", None)
-    for theirs, ours in _USAGE.items():
-        amount = getattr(usage, theirs, None)
-        if isinstance(amount, int | float) and amount:
-            context.spend(ours, float(amount))
+    async def _opened(self, work: Awaitable[Any]) -> Any:
+        started = self._watch.now()
+        try:
+            return await work
+        except BaseException as error:
+            self._failed(error)
+            raise
+        finally:
+            self._watch.record(started)
+
+    async def __aexit__(self, *why: Any) -> Any:
+        try:
+            return await self._stream.__aexit__(*why)
+        finally:
+            self._left(why[1])
+
+    def __enter__(self) -> Any:
+        started = self._watch.now()
+        try:
+            entered = self._stream.__enter__()
+        except BaseException as error:
+            self._failed(error)
+            raise
+        finally:
+            self._watch.record(started)
+        return _seen(self._watch, entered)
+
+    def __exit__(self, *why: Any) -> Any:
+        try:
+            return self._stream.__exit__(*why)
+        finally:
+            self._left(why[1])

@@ -1,0 +1,2 @@
+"""A client of one's own, wrapped."""
+# SPDX-License-Identifier: Apache-2.0
