@@ -17,7 +17,7 @@ from tauten.run.remote.phases import Phases
 from tauten.run.remote.question import MOST_ERROR_BYTES, NOTHING, Delta, Question, Said, whole
 from tauten.run.remote.room import Entry
 from tauten.run.remote.trail import Trail
-from tauten.run.remote.units import tokens_of
+from tauten.run.remote.units import MESSAGE_TOKENS, MOST_MESSAGE_TOKENS, text_tokens, tokens_of
 from tauten.run.usage.budgets import Hold
 from tauten.run.usage.call import Call, Outcome
 
@@ -109,7 +109,10 @@ class Attempt:
         purse, named = self._trail.request.purse, self.endpoint.named
         if purse is None:
             return None
-        return await purse.reserve(named.provider, named.model, self.question.most_units)
+        most = with_said(
+            self.question.most_units, MOST_MESSAGE_TOKENS + len(self._said.text.encode()), self._said
+        )
+        return await purse.reserve(named.provider, named.model, most)
 
     async def _next(self, patience_s: float) -> Delta:
         if self._deltas is None:
@@ -248,7 +251,8 @@ class Attempt:
         """The tokens so far: as counted while it ran, as pieces came, or as long as they are; whichever is most."""
         so_far = self._counted.get("output_tokens", 0.0)
         made = max(so_far, float(self._pieces), tokens_of(self._characters))
-        return {**self.question.input_units, **self._counted, **({"output_tokens": made} if made else {})}
+        read = with_said(self.question.input_units, MESSAGE_TOKENS + text_tokens(self._said.text), self._said)
+        return {**read, **self._counted, **({"output_tokens": made} if made else {})}
 
     def _call(self, now: float, outcome: Outcome, counted: Literal["provider", "estimate", "none"]) -> Call:
         named, reply = self.endpoint.named, self._reply
@@ -266,3 +270,10 @@ class Attempt:
             request_id=reply.headers.get("x-request-id", "") if reply is not None else "",
             why=self.why,
         )
+
+
+def with_said(units: Mapping[str, float], tokens: float, said: Said) -> dict[str, float]:
+    """Units of a prompt that has so many more tokens where it goes on with what was said."""
+    if not said.text:
+        return dict(units)
+    return {**units, "input_tokens": units.get("input_tokens", 0.0) + tokens}
