@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 _WEIGHTS = np.random.default_rng(7).normal(size=(4, 3)).astype(np.float32)
+CARRIED: list[tuple[int, int]] = []
+"""Of each inference: bytes of the question and of the answer, as the server counts them."""
+
 _METADATA = {
     "name": "tiny",
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
@@ -31,6 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
+        self.asked_bytes = len(body)
         end = int(self.headers["inference-header-content-length"])
         [tensor] = json.loads(body[:end])["inputs"]
         x = np.frombuffer(body, "<f4", offset=end).reshape(tensor["shape"])
@@ -50,6 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, b"".join((head, *parts)), {"Inference-Header-Content-Length": str(len(head))})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        if (asked := getattr(self, "asked_bytes", 0)) and self.command == "POST":
+            CARRIED.append((asked, len(body)))
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -63,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def tensors() -> Iterator[str]:
     """Serve until the block ends."""
+    CARRIED.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)

@@ -160,6 +160,9 @@ def test_a_run_that_is_stopped_ends_and_the_next_knows_nothing(running: Running,
         thread.join(20)
         assert not thread.is_alive()
         assert isinstance(found[0], BackendError)
+        [[call]] = backend.account()
+        assert (call.outcome, call.units["requests"]) == ("cancelled", 1.0)
+        assert call.units["sent_bytes"] > 0
         while ZOMBIES.running:  # the server saw the connection close
             time.sleep(0.002)
         backend.begin()

@@ -64,6 +64,10 @@ class BatchBackend(Protocol):
     for. `weight` is then how many places an item takes; batches are padded up or trimmed down to a size by
     what that costs, and are never larger than the largest.
 
+    One that asks another machine says `local = False`: the time of its runs is then `remote`. It may have
+    `account()`, which is asked after each run, in its thread: for each item of that run the calls (`Call`) that were
+    made for it, by which it is booked.
+
     One that can do nothing more until it is opened anew says so in one of two ways: by `dead = True` on the
     BackendError that `run` raises or gives in a member's place, or by `alive()`, which is asked, in the thread
     of the run, after one in which something failed, and then answers False: all that failed in it is lost. It

@@ -13,9 +13,9 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tauten.errors import DeadlineExceeded, TautenError
+from tauten.errors import Cancelled, DeadlineExceeded, TautenError
 from tauten.run.deadline import arm, disarm, late
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.job import Job
@@ -24,8 +24,12 @@ from tauten.run.opened import Opened
 from tauten.run.request import ANY_TIME, NOBODY, NOTHING, NOWHERE, Aim, clipped
 from tauten.run.siblings import Family
 from tauten.run.trace import VISIT, Trace
+from tauten.run.usage.call import Call, divided
 from tauten.run.usage.payer import NOBODY as NO_PAYER
 from tauten.run.usage.payer import Payer
+
+if TYPE_CHECKING:
+    from tauten.run.usage.book import Book
 
 
 class Station:
@@ -89,6 +93,7 @@ class Single(ABC):
     told = False  # by its deployment
     answered = False  # it came to its end as it should
     job: Job | None = None
+    calls: tuple[Call, ...] = ()  # that were made elsewhere for it
 
     def __init__(
         self,
@@ -180,9 +185,29 @@ class Single(ABC):
 
     def _book(self, error: BaseException | None) -> None:
         book = self.station.door.book
-        if book is not None:
-            for payer, count in self.payers():
-                book.ended_together(self, payer, count, error=error)
+        if book is None:
+            return
+        if self.calls:
+            self._book_calls(book, error)
+            return
+        for payer, count in self.payers():
+            book.ended_together(self, payer, count, error=error)
+
+    def _book_calls(self, book: Book, error: BaseException | None) -> None:
+        """With what was asked elsewhere for all of them: each pays for his part."""
+        payers = list(self.payers())
+        parts = zip(*[divided(call, [count for _, count in payers]) for call in self.calls], strict=True)
+        for (payer, count), calls in zip(payers, parts, strict=True):
+            book.ended_together(self, payer, count, error=error, calls=calls)
+
+    def took(self, call: Call) -> None:
+        """A call to a provider that was made for it is over, maybe after it left."""
+        book = self.station.door.book
+        if not self.over:
+            self.calls = (*self.calls, call)
+        elif book is not None:
+            payer = next((payer for payer, _ in self.payers()), NO_PAYER)
+            book.ended_together(self, payer, 0, error=self.failure or _GONE, calls=(call,))
 
     # -- as its deployment sees it -------------------------------------------------------------------------
 
@@ -267,12 +292,15 @@ class Single(ABC):
         trace.spent.append((step, "rows", self.rows / self.count))
         job = self.job
         if job is not None and self.told:
-            job.write(trace, step, self.station.deployment.label, "compute", end)
+            job.write(trace, step, self.station.deployment.label, self.station.deployment.cause, end)
         trace.rows.append((step, "user", self.began, end))
         trace.rows.append((step, VISIT, self.began, end))
         trace.end = end
         if self.answered:
             trace.first_output = end
+
+
+_GONE = Cancelled("who waited left", help="send the request again")
 
 
 def tell(mistake: Exception) -> None:

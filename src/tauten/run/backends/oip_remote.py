@@ -8,14 +8,17 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Protocol
 from urllib.parse import urlsplit
 
-from tauten.errors import BackendError, MachineError, PlanError, TautenError
+from tauten.clock import real
+from tauten.errors import BackendError, MachineError, Overloaded, PlanError, TautenError
 from tauten.run.backends import _arrays, _parts
 from tauten.run.backends._parts import Part
 from tauten.run.contracts import ModelSpec
 from tauten.run.oip.rest_client import RestClient
+from tauten.run.oip.traffic import Traffic
 from tauten.run.oip.wire import plain
 from tauten.run.remote.providers import Provider, find_provider
 from tauten.run.signature import Signature
+from tauten.run.usage.call import Call, Outcome, divided
 
 TIMEOUT_MS: Final = (
     30_000  # as long as a remote language model may be silent; a tensor model is done long before
@@ -25,7 +28,7 @@ TIMEOUT_MS: Final = (
 class _Client(Protocol):
     async def signature(self, model: str) -> Signature: ...
 
-    async def infer(self, model: str, inputs: Mapping[str, Any]) -> dict[str, Any]: ...
+    async def infer(self, model: str, inputs: Mapping[str, Any], traffic: Traffic) -> dict[str, Any]: ...
 
     async def close(self) -> None: ...
 
@@ -33,6 +36,8 @@ class _Client(Protocol):
 class OipRemoteBackend:
     """Items are dicts of arrays without the batch axis; so are the results. Items of equal shapes travel as one call,
     calls of one batch at the same time.
+
+    Each call is booked with its bytes and its time; of one that carried items of several requests each has its part.
 
     Options: `provider` names a table of `providers.toml`, whose url is ``http://`` (raw tensors behind a JSON head)
     or ``grpc://``; `unbatched` sends the arrays as they are, an item a call; `timeout_ms` ends a call (30,000).
@@ -54,6 +59,7 @@ class OipRemoteBackend:
         self._signature = Signature((), ())
         self._working: asyncio.Task[Any] | None = None
         self._stopped = False
+        self._calls: list[tuple[Call, ...]] = []  # of the present run, by its items
 
     def open(self) -> None:
         """Ask the server what the model takes; raises PlanError, or BackendError E460 where it does not answer."""
@@ -125,8 +131,14 @@ class OipRemoteBackend:
             raise BackendError(
                 "oip_remote: run() on a backend that is not open", help="call open() first", code="E406"
             )
+        self._calls = [()] * len(items)
         parts = _arrays.stacked(items, most=self._most)
         return self._runner.run(self._all(parts, len(items)))
+
+    def account(self) -> list[tuple[Call, ...]]:
+        """What calls the last run made for each of its items."""
+        calls, self._calls = self._calls, []
+        return calls
 
     async def _all(self, parts: Sequence[Part], count: int) -> list[Any]:
         """Every part at the same time; answers (or errors) in the items' order."""
@@ -147,13 +159,31 @@ class OipRemoteBackend:
 
     async def _found(self, part: Part) -> list[Any]:
         """One part's answers; what its call fails with is each member's."""
-        assert self._client is not None  # run() looked
         try:
             _parts.check_names(part.inputs, frozenset(each.name for each in self._signature.inputs))
             inputs = {name: plain(array) for name, array in part.inputs.items()}
-            return part.split(await self._within(self._client.infer(self._model, inputs)))
+            return part.split(await self._booked(part, inputs))
         except TautenError as error:
             return [error.with_traceback(None)] * len(part.members)
+
+    async def _booked(self, part: Part, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of one call, which is booked with its members however it ends."""
+        client, provider = self._client, self._provider
+        assert client is not None  # run() looked
+        assert provider is not None
+        traffic, started = Traffic(), real()
+        outcome: Outcome = "cancelled"
+        try:
+            outputs: dict[str, Any] = await self._within(client.infer(self._model, inputs, traffic))
+            outcome = "ok"
+            return outputs
+        except TautenError as error:
+            outcome = "refused" if isinstance(error, Overloaded) else "failed"
+            raise
+        finally:
+            call = traffic.call(provider, self._model, started, real(), outcome)
+            for index, share in zip(part.members, divided(call, [1] * len(part.members)), strict=True):
+                self._calls[index] += (share,)
 
     def properties(self) -> Mapping[str, str]:
         if self._runner is None or self._provider is None:

@@ -35,6 +35,9 @@ class Deployment(Batching):
     replica held is run once more. `cpus` gives each replica its processors.
     """
 
+    cause = "compute"  # of the time that a run takes
+    _accounts = False  # its backend says what calls a run made elsewhere
+
     async def open(self) -> None:
         """Load every replica; raises what the backend raises, and leaves nothing half open."""
         cpus = self._cpus
@@ -52,6 +55,9 @@ class Deployment(Batching):
             raise
         first = self._replicas[0]
         self._backend = first.backend
+        self._accounts = first.accounts
+        if not getattr(first.backend, "local", True):
+            self.cause = "remote"
         self._run_only(getattr(first.backend, "sizes", ()))
         self._prepares = self.max_batch > 1 and first.prepares
 
@@ -91,6 +97,13 @@ class Deployment(Batching):
         if rehearsal is not None:
             await rehearsal.perform(all=all)
 
+    def finished(self, replica: Replica, batch: list[Job]) -> None:
+        """As of all that batch; first those that waited are told what calls were made for them."""
+        if self._accounts:
+            for job in batch:
+                job.tell()
+        super().finished(replica, batch)
+
     def _joins(self, replica: Replica) -> None:
         """A replica was rehearsed."""
         replica.kept, replica.until = False, self.clock()
@@ -118,8 +131,8 @@ class Deployment(Batching):
 
     # -- a request's way -------------------------------------------------------------------------------------
 
-    async def infer(self, request: Asked, step: str, item: Any, cause: str = "compute") -> Any:
-        """Run one item; records queue, batch_wait, `cause` and loop rows.
+    async def infer(self, request: Asked, step: str, item: Any, cause: str = "") -> Any:
+        """Run one item; records queue, batch_wait, `cause` (or the deployment's own) and loop rows.
 
         Raises Overloaded when the queue is full or the deadline could not be met, and what the backend
         raises.
@@ -153,6 +166,8 @@ class Deployment(Batching):
         if not self._alive or self.closed:
             raise self._not_there()
         now = job.queued
+        if self._accounts:
+            job.account = (request, step)
         if request.deadline != _NEVER:  # before somebody gives up a place for it
             self._check_deadline(request, step, job, now)
         if self.queue.live + job.count > self.bound:  # those that leave at the end of this turn hold no place
@@ -175,9 +190,9 @@ class Deployment(Batching):
             raise self._not_there()
         return backend.weight(item), backend.group(item)
 
-    def result(self, trace: Trace, step: str, job: Job, cause: str = "compute") -> Any:
+    def result(self, trace: Trace, step: str, job: Job, cause: str = "") -> Any:
         """What an item gave, its rows written; raises what it failed with."""
-        job.write(trace, step, self.label, cause, self.clock())
+        job.write(trace, step, self.label, cause or self.cause, self.clock())
         return self.outcome(job)
 
     def outcome(self, job: Job) -> Any:

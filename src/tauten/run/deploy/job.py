@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from tauten.errors import Cancelled
 from tauten.run.deploy.fair_queue import Waiter
 from tauten.run.deploy.queueing import Entry
 from tauten.run.request import Asked
 from tauten.run.siblings import Family
 from tauten.run.trace import Trace
+from tauten.run.usage.call import Call
 
 
 class Crowd:
@@ -44,7 +47,9 @@ class Job(Entry):
     """One item on its way through a batch deployment, of one request or of several that came as one."""
 
     __slots__ = (
+        "account",
         "busy_s",
+        "calls",
         "family",
         "given",
         "group",
@@ -74,6 +79,8 @@ class Job(Entry):
         self.family: Family | None = None
         self.given = queued  # to a replica
         self.busy_s = 0.0  # of the processor, where it ran alone and that was looked at
+        self.calls: tuple[Call, ...] = ()  # that its backend made elsewhere for it
+        self.account: tuple[Asked, str] | None = None  # whose they are: a request, and its step
         self.parted: tuple[float, ...] = ()  # when some of its requests ended while this ran for the others
 
     def split(self, count: int, kept: Any, rest: Any) -> Job:
@@ -102,8 +109,16 @@ class Job(Entry):
 
     def forget(self) -> None:
         """It is over and read: what it was about goes, when and with whom it ran stays."""
-        self.item = self.result = self.error = None
+        self.item = self.result = self.error = self.account = None
         self.waiter = NOBODY
+
+    def tell(self) -> None:
+        """Let its request know of the calls that were made for it, also one that has left."""
+        calls, self.calls = self.calls, ()
+        if self.account is not None:
+            request, step = self.account
+            for call in calls:
+                request.took(replace(call, step=step))
 
     def write(self, trace: Trace, step: str, place: str, cause: str, back: float) -> None:
         """Where its time went, as rows, and what was asked of which place; `back` is when its request had it."""
@@ -130,6 +145,7 @@ def extent(batch: Sequence[Job]) -> tuple[int, float]:
 
 
 _SHARED = (
+    "account",
     "after",
     "due",
     "family",

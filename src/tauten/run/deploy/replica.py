@@ -54,6 +54,7 @@ class Replica:
         self.backend: BatchBackend = owner.make()
         self.prepares = hasattr(self.backend, "prepare") and hasattr(self.backend, "run_prepared")
         self.stops = hasattr(self.backend, "stop")
+        self.accounts = hasattr(self.backend, "account")
         # one bound to processors runs there only
         self.inline = getattr(self.backend, "inline", False) and not cpus
         self.loop = asyncio.get_running_loop()
@@ -218,6 +219,9 @@ class Replica:
         except BaseException as error:  # noqa: BLE001  # each member's task raises it
             return members, error
         finally:
+            if self.accounts:
+                for job, calls in zip(members, backend.account(), strict=False):  # none, if it did not begin
+                    job.calls += calls
             with self._turn:
                 self._running = []
 

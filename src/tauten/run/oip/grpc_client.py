@@ -13,6 +13,7 @@ from tauten.run.oip import wire
 from tauten.run.oip.messages import SERVICE, message
 from tauten.run.oip.refusal import refusal
 from tauten.run.oip.tensors import Array
+from tauten.run.oip.traffic import Traffic
 from tauten.run.remote.failure import Kind
 from tauten.run.signature import Signature
 
@@ -37,17 +38,26 @@ class GrpcClient:
         self._metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
 
     async def signature(self, model: str) -> Signature:
-        reply = await self._ask("ModelMetadata", message("ModelMetadataRequest")(name=model))
+        request = message("ModelMetadataRequest")(name=model)
+        reply = await self._ask("ModelMetadata", request, Traffic())
         return wire.signature_of_message(reply)
 
-    async def infer(self, model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return wire.answer_of_message(await self._ask("ModelInfer", wire.question_message(model, inputs)))
+    async def infer(self, model: str, inputs: Mapping[str, Array], traffic: Traffic) -> dict[str, Array]:
+        request = wire.question_message(model, inputs)
+        traffic.sent_bytes = request.ByteSize()
+        return wire.answer_of_message(await self._ask("ModelInfer", request, traffic))
 
-    async def _ask(self, method: str, request: Any) -> Any:
+    async def _ask(self, method: str, request: Any, traffic: Traffic) -> Any:
+        read = message(f"{method}Response").FromString
+
+        def received(data: bytes) -> Any:
+            traffic.received_bytes = len(data)
+            return read(data)
+
         call = self._channel.unary_unary(
             f"/{SERVICE}/{method}",
             request_serializer=lambda each: each.SerializeToString(),
-            response_deserializer=message(f"{method}Response").FromString,
+            response_deserializer=received,
         )
         try:
             return await call(request, metadata=self._metadata)
