@@ -349,6 +349,7 @@ def test_a_share_of_would_be_hits_is_answered_by_the_step_and_compared() -> None
         full = await asks(engine, ALIKE)
         assert took(full) == 1.0
         assert "drawn to be verified" in full.trace.notes["reply:likeness"]
+        assert full.trace.kinds == {"reply": "verify"}, "for the books"
         [verdict] = gate.verdicts()
         assert (verdict.verified, verdict.verified_wrong) == (1, 0)
         assert not gate.taken

@@ -7,7 +7,7 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,6 @@ from kit.virtual import virtual
 from tauten.describe.stage import Context, stage
 from tauten.errors import StageError
 from tauten.plan.plan import CachePlan, Plan, StagePlan
-from tauten.run.contracts import Holdings, Kept, Sought
 from tauten.run.engine import Engine
 from tauten.run.gating import gates
 from tauten.run.gating.gate import Labelled, Terms
@@ -128,62 +127,6 @@ def test_a_result_that_is_computed_early_is_booked_as_refreshed(tmp_path: Path) 
 
     lines = booked(tmp_path, body)
     assert [line.kind for line in lines] == ["", "", "refresh"]
-    assert summed(lines) == dict(PROVIDER.counted)
-
-
-class Like:
-    """Takes everything of a space for equal, and has all of it verified."""
-
-    name: ClassVar[str] = "like"
-    exact: ClassVar[bool] = False
-
-    def __init__(self, size_bytes: int) -> None:
-        self.held: dict[bytes, Kept] = {}
-        self.seen: list[tuple[Any, Any]] = []
-
-    async def get(self, sought: Sought) -> Kept | None:
-        return self.held.get(sought.space)
-
-    async def put(self, sought: Sought, kept: Kept) -> bool:
-        self.held[sought.space] = kept
-        return True
-
-    def wants(self, sought: Sought) -> bool:
-        return True
-
-    async def verified(self, sought: Sought, given: Any, computed: Any) -> None:
-        self.seen.append((given, computed))
-
-    def resize(self, size_bytes: int) -> None:
-        return
-
-    def holdings(self) -> Holdings:
-        return Holdings(0, 0, 1 << 30, 0, 0)
-
-    async def clear(self) -> None:
-        self.held.clear()
-
-    async def forget(self, label: str) -> int:
-        return 0
-
-    async def close(self) -> None:
-        return
-
-
-def test_what_verifies_a_hit_of_likeness_is_booked_as_that(tmp_path: Path) -> None:
-    tier = Like(0)
-
-    async def body(engine: Engine) -> None:
-        engine.deployments.caches.offer("like", lambda size: tier)
-        await engine.open(answering, plan(tiers=("memory", "like")))
-        await asked(engine, "a")
-        await asyncio.sleep(1.0)
-        await asked(engine, "b")
-        await asyncio.sleep(5.0)
-
-    lines = booked(tmp_path, body)
-    assert [line.kind for line in lines] == ["", "", "verify"]
-    assert tier.seen == [("a", "b")]
     assert summed(lines) == dict(PROVIDER.counted)
 
 

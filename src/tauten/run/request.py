@@ -146,7 +146,7 @@ class Request:
         self.partition = ""  # of caches, inside its tenant's: results of another are not for it
         self.payer: Payer = NO_PAYER  # on whose account it goes, beside its tenant
         self.purse: Purse | None = None  # its way to budgets, where there are any
-        self.kind = ""  # of work behind another request: refresh, stale, verify
+        self.kind = ""  # of work behind another request: refresh, stale, learn
         self.priority = clipped(priority)
         self.lag_s = lag_s  # that it waited for the event loop, before anybody looked at it
         self.came = clock() - read_s  # when somebody did

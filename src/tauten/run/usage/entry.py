@@ -196,7 +196,9 @@ _CORE_S: Final = 13  # where an invocation says what of the processor it took
 
 def _kind(entry: Entry, step: str, own: str = "") -> str:
     """What a step, or one that it called, worked for: the whole request's kind, its own, or that of the step."""
-    return entry.kind or own or entry.kinds.get(step.partition("/")[0], "")
+    if entry.kind or own or not entry.kinds:
+        return entry.kind or own
+    return entry.kinds.get(step) or entry.kinds.get(step.partition("/")[0], "")
 
 
 def _stage(step: str) -> str:

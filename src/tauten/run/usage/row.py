@@ -37,7 +37,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     step: str = ""
     why: str = ""  # a call was made: "", retry, hedge ...; shared: another request computed it
     kind: str = (
-        ""  # work that nobody waited for: refresh, stale, verify, mirror; empty: of the request itself
+        ""  # work that nobody waited for: refresh, stale, learn, verify, mirror; empty: of the request itself
     )
     provider: str = ""  # local: this machine; empty where nothing was taken of anybody
     model: str = ""

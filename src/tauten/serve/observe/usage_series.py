@@ -26,7 +26,9 @@ _MODELS: Final = _Way("tauten_usage", ("workflow", "provider", "model"), "calls 
 _STAGES: Final = _Way("tauten_usage_stage", ("workflow", "stage"), "stages")
 _PAYERS: Final = _Way("tauten_usage_payer", ("tenant", "key"), "tenants and their keys")
 _KINDS: Final = _Way(
-    "tauten_usage_behind", ("workflow", "kind"), "work that nobody waited for: refresh, stale, verify, mirror"
+    "tauten_usage_behind",
+    ("workflow", "kind"),
+    "work that nobody waited for: refresh, stale, learn, verify, mirror",
 )
 
 
@@ -57,7 +59,10 @@ def _summed(way: _Way, sums: Sums, page: Exposition) -> Iterator[str]:
     """What they took, what that cost, and of how many nobody knows it."""
     units, cost = sums.units.copy(), sums.cost.copy()
     yield from page.counter(
-        f"{way.prefix}_units", f"What was taken, by unit, of {way.whose}.", (*way.labels, "unit"), units.items()
+        f"{way.prefix}_units",
+        f"What was taken, by unit, of {way.whose}.",
+        (*way.labels, "unit"),
+        units.items(),
     )
     yield from page.counter(
         f"{way.prefix}_dollars",

@@ -150,6 +150,7 @@ class Semantic:
         if self._draw() < chance:
             _bounded(self._drawn, sought.key, found._replace(chance=chance))
             self._none(sought, "verified", f"score={found.score:.3f} would be a hit: drawn to be verified")
+            _kind(sought, "verify")
             return None
         self.hits += 1
         self._gate.took(*cell)
@@ -311,6 +312,13 @@ def _note(sought: Sought, words: str) -> None:
     """Say in the trace what became of the look."""
     if sought.ask is not None:
         sought.ask.request.trace.notes[f"{sought.ask.name}{LIKENED}"] = words
+
+
+def _kind(sought: Sought, kind: str) -> None:
+    """Say for the books what its step works for, now that it does."""
+    if sought.ask is not None:
+        trace = sought.ask.request.trace
+        trace.kinds = {**trace.kinds, sought.ask.name.partition("[")[0]: kind}
 
 
 def _bounded(table: dict[bytes, Any], key: bytes, value: Any) -> None:
