@@ -221,7 +221,7 @@ def _of_workflow(
     found = given(samples, workflow, name, alone=alone) if samples is not None else []
     if found:
         return Service(workflow, plan, name=name, slo=slo, samples=found)
-    guesses, why = made_up(workflow)
+    guesses, why = made_up(workflow, plan)
     said = "made-up samples" if guesses else f"nothing, for {why}"
     print(f"{name} warms up on {said}; --samples gives real ones", file=sys.stderr, flush=True)
     return Service(workflow, plan, name=name, slo=slo, made_up=guesses)

@@ -15,6 +15,8 @@ from tauten.describe.payload import Audio, Image, Json, Text
 from tauten.describe.ports import PortType
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError
+from tauten.plan.plan import Plan
+from tauten.run.contracts import find
 from tauten.run.signature import TensorInfo
 
 MOST = 8  # samples of a workflow: each kind of input a few times; a warm-up should take seconds
@@ -71,14 +73,17 @@ def _value(value: Any, folder: Path) -> Any:
     return folder / value[1:] if isinstance(value, str) and value.startswith("@") else value
 
 
-def made_up(workflow: Workflow[..., Any]) -> tuple[list[Sample], str]:
+def made_up(workflow: Workflow[..., Any], plan: Plan | None = None) -> tuple[list[Sample], str]:
     """Samples out of nothing, or none and why there are none.
 
     An input of several kinds has one of each in turn: a typed question does not warm what hears a spoken one.
-    Stages that may not run twice (``effects="once"``) do not run for a warm-up that nobody asked for.
+    Stages that may not run twice (``effects="once"``) do not run for a warm-up that nobody asked for, and nobody
+    is paid for one.
     """
     if workflow.graph is None:
         return [], "its graph is only known when it runs"
+    if stage := asks_elsewhere(plan):
+        return [], f"stage '{stage}' asks a provider, which costs money"
     effective = [stage.kind.name for stage in workflow.graph.stages.values() if not stage.kind.pure]
     if effective:
         return [], f"stage '{effective[0]}' may have effects (pure=True says that it has none)"
@@ -90,6 +95,15 @@ def made_up(workflow: Workflow[..., Any]) -> tuple[list[Sample], str]:
             return [], f"no value of {port} can be made up for `{name}`"
     count = min(MOST, max(map(len, made.values()), default=1))
     return [{name: values[n % len(values)] for name, values in made.items()} for n in range(count)], ""
+
+
+def asks_elsewhere(plan: Plan | None) -> str:
+    """The first stage of a plan whose model runs on somebody else's machine; empty where all run here."""
+    for name, stage in (plan.stages if plan is not None else {}).items():
+        backends = (stage.backend, *(role.backend for role in stage.roles.values()))
+        if any(each and not getattr(find("backends", each), "local", True) for each in backends):
+            return name
+    return ""
 
 
 def _made(port: PortType) -> list[Any]:

@@ -16,6 +16,7 @@ from tauten.run.engine import Engine
 from tauten.run.request import Aim
 from tauten.serve.kept.chance import Chance, chance_of
 from tauten.serve.kept.flights import shareable
+from tauten.serve.samples import asks_elsewhere
 
 ROOM_S = 60.0  # that a sample waits for room among requests: a new plan is worth that, an operator's patience not more
 LOOK_S = 0.05  # between looks, where nobody says when there will be room
@@ -86,10 +87,13 @@ class Service:
             raise
 
     async def _warm_up(self, plan: str = "") -> None:
-        """Run what warms a plan up. A made-up input may fail: no stage has promised to take it."""
+        """Run what warms a plan up. A made-up input may fail: no stage has promised to take it; and where a plan asks
+        a provider nobody pays for one."""
         for sample in self.samples:
             await self._rehearse(sample, plan)
         self.unfit = ""
+        if asks_elsewhere(self.engine.plans[plan or self.plan_id].plan):
+            return
         for sample in self.made_up:
             try:
                 await self._rehearse(sample, plan)
