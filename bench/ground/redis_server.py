@@ -29,12 +29,13 @@ def binary() -> str:
 
 @contextlib.asynccontextmanager
 async def redis_server(
-    program: str = "", words: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+    program: str = "", words: tuple[str, ...] = (), env: Mapping[str, str] | None = None, port: int = 0
 ) -> AsyncIterator[int]:
-    """Its port on 127.0.0.1; raises NoServer where it cannot be started."""
+    """Its port on 127.0.0.1, a free one unless it is said; raises NoServer where it cannot be started."""
     command = program or binary()
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
         port = int(probe.getsockname()[1])
     with tempfile.TemporaryDirectory(prefix="tb-") as folder:
         log = Path(folder) / "log.txt"

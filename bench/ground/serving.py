@@ -57,8 +57,12 @@ async def serving(
     plans: Mapping[str, str] | None = None,
     words: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
 ) -> AsyncIterator[Served]:
-    """`tauten serve` with plans given as text by name, and more environment; gone afterwards, whatever happens."""
+    """`tauten serve` with plans given as text by name, and more environment; gone afterwards, whatever happens.
+
+    `before` are words before the command, of a program that becomes it.
+    """
     scratch = Path(tempfile.mkdtemp(prefix="tb-"))
     given = []
     for name, text in (plans or {}).items():
@@ -69,7 +73,7 @@ async def serving(
     log = scratch / "log.txt"
     with log.open("wb") as err:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tauten", "serve", *targets, *fixed, *given, *words),
+            *(*before, sys.executable, "-m", "tauten", "serve", *targets, *fixed, *given, *words),
             cwd=scratch,
             env={**os.environ, **(env or {}), processes.TAG: scratch.name},
             stdin=asyncio.subprocess.DEVNULL,
