@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from bench.ground import figures
 from bench.ground.check import Check
@@ -17,21 +15,10 @@ from bench.shortcuts.section import Column, Measure, Rows, Section, Settings, Su
 
 import tauten as tt
 from tauten.improve.labelled import TOPIC
-from tauten.improve.recording import Inputs, Item
+from tauten.improve.recording import Item
 
 REQUESTS = 120  # of the held-out half, in their order: about a third asks what was asked
 QUICK_REQUESTS, QUICK_TOPICS = 9, 3
-REWORDED, QUICK_REWORDED = (
-    20,
-    3,
-)  # more, at the end: without them the recording has a semantic hit in a hundred
-OTHER_WORDS = (  # that mean the same, by rule: what is timed is a hit, how often one comes is not asked here
-    (r"^how do I (.+?)\??$", r"How can I \1?"),
-    (r"^What does (.+) do\?$", r"What will \1 do?"),
-    (r"^What is (.+) for\?$", r"What's \1 for?"),
-    (r"^Explain (.+)\.$", r"Please explain \1."),
-    (r"^When is (.+) raised\?$", r"When will \1 be raised?"),
-)
 SEMANTIC_RATIO, EXACT_RATIO = 3.4, 123.0  # that are published
 QUALITY_LOSS = 0.02  # of right answers, that the workflow itself allows
 COLUMNS = [
@@ -101,7 +88,6 @@ class Parts:
 async def opened(settings: Settings, parts: Parts = Parts()) -> AsyncIterator[Section]:
     items = list(parts.items())
     items = _again(items)[:QUICK_REQUESTS] if settings.quick else items[:REQUESTS]
-    items += reworded(items)[: settings.pick(REWORDED, QUICK_REWORDED)]
     async with parts.chat() as chat:
         await chat.full(_question(items[0]))  # models are open and warm: not counted
         await chat.embed(_question(items[0]))
@@ -124,8 +110,6 @@ async def opened(settings: Settings, parts: Parts = Parts()) -> AsyncIterator[Se
                 "embedding": chat.revision,
             },
             notes=[
-                "The recording's own other wordings are mostly other questions about the same; so some of its questions come once more at the end, "
-                "reworded by rule. Their number is chosen: it says what a semantic hit takes, and not how often one comes.",
                 "The cache is before the whole workflow. The semantic tier has its checks and no gate here: what its hits are worth is counted "
                 "by the labels of the recording, and proved in the section on paraphrases. No hit is verified behind.",
             ],
@@ -137,35 +121,6 @@ def _again(items: Sequence[Item]) -> list[Item]:
     topics = Counter(_topic(each) for each in items)
     chosen = [topic for topic, count in topics.items() if count > 1][:QUICK_TOPICS]
     return [each for each in items if _topic(each) in chosen]
-
-
-def reworded(items: Sequence[Item]) -> list[Item]:
-    """The questions of these that a rule knows to say otherwise, once more in those words."""
-    asked = {_question(each): each for each in items}
-    found = []
-    for question, item in asked.items():
-        words = other_words(question)
-        if words and words not in asked:
-            render = partial(_inputs, words)
-            tags = (item.tags[0], "reworded", _topic(item))
-            found.append(Item(id=f"{item.id}/reworded", render=render, label=item.label, tags=tags))
-    return found
-
-
-def other_words(question: str) -> str:
-    """The same question in other words; empty where no rule fits.
-
-    >>> other_words("how do I use functools.reduce")
-    'How can I use functools.reduce?'
-    """
-    for pattern, other in OTHER_WORDS:
-        if re.match(pattern, question, re.IGNORECASE):
-            return re.sub(pattern, other, question, flags=re.IGNORECASE)
-    return ""
-
-
-def _inputs(question: str) -> Inputs:
-    return {"question": tt.Text(question)}
 
 
 def _question(item: Item) -> str:
