@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from time import monotonic
@@ -92,6 +92,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.now = 0.0
         super().__init__(selectors.DefaultSelector())
+        # what `get_map` looks into: asked each turn, its two calls would be a twentieth of a simulation's
+        self._files: Sized = getattr(self._selector, "_fd_to_key", None) or self._selector.get_map()
         self._timers: list[tuple[float, int, _Later]] = []
         self._set = 0  # timers, ever
         self._dead = 0  # of those in the heap, cancelled ones
@@ -134,7 +136,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def skips(self, seconds: float) -> bool:
         """Let time pass at once, where nothing is ready or due before its end; false where something is."""
         until = self.now + seconds
-        if self._ready or self._stopping or len(self._selector.get_map()) > 1:
+        if self._ready or self._stopping or len(self._files) > 1:
             return False
         if self._timers and self._timers[0][0] <= until + _SAME_S:
             return False
@@ -155,7 +157,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         while True:
             self._turns = turns = self._turns + 1
             # a loop that has no file but its own waker is asked now and then: the kernel costs as much as a hop
-            if turns % ASKED == 0 or len(self._selector.get_map()) > 1:
+            if turns % ASKED == 0 or len(self._files) > 1:
                 self._ask()
             if not ready and not self._stopping:
                 self._skip()
@@ -202,9 +204,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self._ready.append(timer)
 
 
-def run_virtual(main: Any) -> Any:
+def run_virtual(main: Any, loop: Callable[[], VirtualLoop] = VirtualLoop) -> Any:
     """Run the coroutine `main` on a fresh virtual loop and return its result."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=loop) as runner:
         return runner.run(main)
 
 

@@ -11,11 +11,20 @@ import pytest
 from measuring.kit_told import Told, World
 from tauten.errors import BackendError, InputError
 from tauten.improve.measuring.bench import Ran
-from tauten.improve.measuring.runs import How, measured_runs, measured_streams, slowed
+from tauten.improve.measuring.profile import Opening, Profile
+from tauten.improve.measuring.runs import (
+    How,
+    held_of,
+    measured_memory,
+    measured_runs,
+    measured_streams,
+    slowed,
+)
 from tauten.improve.simulate.costs import fitted
 from tauten.plan.hardware import Hardware
 from tauten.plan.measurements import COMPUTE, TOKENS_OUT, Measurements
 from tauten.plan.plan import ModelChoice
+from tauten.run.contracts import ModelSpec
 
 CHOICE = ModelChoice(model="tiny", variant="int8", backend="onnx", threads=2)
 TALKER = ModelChoice(model="talker", backend="llm", threads=2)
@@ -124,3 +133,28 @@ def test_streams_that_say_nothing_tell_nothing() -> None:
 
 def test_noise_makes_no_token_faster_among_more() -> None:
     assert slowed({1: 60.0, 2: 66.0, 4: 30.0, 8: 33.0}) == ((1, 1.0), (2, 1.0), (4, 2.0), (8, 2.0))
+
+
+# -- memory -----------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_told_by_batch() -> None:
+    world = World()
+    seen: list[Profile] = []
+    asyncio.run(measured_runs(CHOICE, {}, [3, 4], batches=(1, 4), how=how(world, seen=seen.append)))
+    [profile] = seen
+    assert held_of(profile) == ((1, 2100), (4, 2400))
+
+
+def test_a_model_can_be_opened_for_its_memory_alone() -> None:
+    world = World()
+    held = asyncio.run(measured_memory(CHOICE, {}, [3, 4, 5], how=how(world)))
+    assert held == ((1, 2100),)
+    assert {len(members) for _, members in world.log} == {1}
+    assert world.alive == 0
+
+
+def test_what_opening_took_stands_for_runs_that_tell_nothing() -> None:
+    profile = Profile("onnx", ModelSpec("tiny"), openings=[Opening(2, 0.5, 1000)])
+    assert held_of(profile) == ((1, 1000),)
+    assert held_of(Profile("onnx", ModelSpec("tiny"), openings=[Opening(2, reason="E325")])) == ()

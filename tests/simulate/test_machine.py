@@ -9,7 +9,7 @@ import random
 import pytest
 
 from tauten.clock import run_virtual
-from tauten.improve.simulate.machine import Machine, Shared, shared_of
+from tauten.improve.simulate.machine import Machine, Shared, filled, shared_of
 from tauten.plan.hardware import Hardware
 from tauten.plan.peaks import CoRun, Peaks
 
@@ -66,6 +66,80 @@ def test_memory_is_shared_by_those_who_wait_for_it() -> None:
     assert times(shared, (0.0, 0.5, 1, 1.0), (0.0, 0.5, 1, 0.0)) == pytest.approx([0.5, 0.5])
     half = times(shared, (0.0, 0.5, 1, 0.75), (0.0, 0.5, 1, 0.75))
     assert half[0] == pytest.approx(0.5 * (0.25 + 0.75 * 1.4))
+
+
+def test_a_job_whose_own_threads_crowded_one_another_was_measured_so() -> None:
+    """Two threads that both live from memory took what they took: another that computes beside them adds nothing to that
+    but its part of the cores."""
+    shared = Shared(cores=3, crowded=1.8)
+    assert times(shared, (0.0, 0.5, 2, 1.0), (0.0, 0.5, 1, 0.0)) == pytest.approx([0.5, 0.5])
+    both = times(shared, (0.0, 0.5, 2, 1.0), (0.0, 0.5, 1, 1.0))
+    assert both[0] == pytest.approx(0.5 * 2.6 / 1.8), "three that wait instead of two"
+
+
+# -- runs that are bound to processors -------------------------------------------------------------------------
+
+
+def bound(shared: Shared, *jobs: tuple[float, int, frozenset[int]]) -> list[float]:
+    """When each of (seconds, threads, processors) ends; all begin at once."""
+
+    async def main() -> list[float]:
+        machine, loop = Machine(shared), asyncio.get_running_loop()
+        ends: dict[int, float] = {}
+        for place, (seconds, threads, on) in enumerate(jobs):
+            machine.begin(
+                seconds, lambda place=place: ends.setdefault(place, loop.time()), threads, 0.0, None, on
+            )
+        while machine.busy:
+            await asyncio.sleep(0.01)
+        spent = sum(seconds * threads for seconds, threads, _ in jobs) * shared.interrupted
+        assert machine.core_seconds == pytest.approx(spent)
+        return [ends[place] for place in range(len(jobs))]
+
+    found: list[float] = run_virtual(main())
+    return found
+
+
+FIRST, SECOND, BOTH = frozenset({4}), frozenset({6}), frozenset({4, 6})
+
+
+def test_runs_on_processors_of_their_own_do_not_meet() -> None:
+    assert bound(TWO, (0.5, 1, FIRST), (0.5, 1, SECOND)) == pytest.approx([0.5, 0.5])
+    assert bound(TWO, (0.5, 1, FIRST), (0.5, 1, FIRST)) == pytest.approx([1.0, 1.0])
+
+
+def test_what_is_not_bound_goes_where_there_is_room() -> None:
+    assert bound(TWO, (0.5, 1, FIRST), (0.5, 1, frozenset())) == pytest.approx([0.5, 0.5])
+    assert bound(Shared(cores=4), (0.5, 2, BOTH), (0.5, 2, frozenset())) == pytest.approx([0.5, 0.5])
+    # three threads on two: everybody has two thirds
+    assert bound(TWO, (0.5, 1, FIRST), (0.5, 2, frozenset())) == pytest.approx([0.75, 0.75])
+
+
+def test_bound_runs_are_as_slow_as_their_fullest_processor() -> None:
+    found = bound(TWO, (0.5, 1, FIRST), (0.5, 2, BOTH))
+    assert found == pytest.approx([1.0, 1.0]), "the second waits for its thread on the shared one, too"
+
+
+def test_interruptions_cost_bound_runs_as_they_cost_others() -> None:
+    shared = Shared(cores=2, interrupted=1.5)
+    assert bound(shared, (0.5, 2, BOTH), (0.5, 2, BOTH)) == pytest.approx([1.5, 1.5])
+
+
+def test_fewer_processors_than_threads_take_longer() -> None:
+    async def main() -> float:
+        machine, loop = Machine(TWO), asyncio.get_running_loop()
+        machine.begin(0.5, lambda: None, 2, 0.0, None, FIRST)
+        while machine.busy:
+            await asyncio.sleep(0.001)
+        return loop.time()
+
+    assert run_virtual(main()) == pytest.approx(1.0, abs=0.002)
+
+
+def test_processors_are_filled_evenly_from_the_emptiest_on() -> None:
+    assert filled([0.0, 0.0, 2.0], 1.0) == 0.5
+    assert filled([0.0, 0.0, 2.0], 7.0) == pytest.approx(3.0)
+    assert filled([1.0, 1.0], 0.0) == 0.0
 
 
 def test_one_that_is_stopped_gives_its_part_back() -> None:

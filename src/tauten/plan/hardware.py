@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,41 @@ class Hardware(msgspec.Struct, frozen=True, omit_defaults=True):
 def hardware() -> Hardware:
     """The fingerprint of this machine, as far as affinity and container limits let this process see it."""
     return Hardware(_cores(), simd_flags(_cpu_flags()), _memory_gib(), _gpu())
+
+
+def processors() -> tuple[int, ...]:
+    """Those that this process may use, by the kernel's numbers."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def processors_of(text: str) -> set[int]:
+    """A list as the kernel writes it; raises ValueError for another text.
+
+    >>> sorted(processors_of("0-2,8"))
+    [0, 1, 2, 8]
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def spelled(numbers: Iterable[int]) -> str:
+    """Processors as the kernel writes them.
+
+    >>> spelled([0, 1, 2, 8])
+    '0-2,8'
+    """
+    parts: list[list[int]] = []
+    for each in sorted(numbers):
+        if parts and each == parts[-1][-1] + 1:
+            parts[-1].append(each)
+        else:
+            parts.append([each])
+    return ",".join(f"{each[0]}-{each[-1]}" if len(each) > 1 else str(each[0]) for each in parts)
 
 
 def simd_flags(flags: frozenset[str]) -> tuple[str, ...]:

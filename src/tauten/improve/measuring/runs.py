@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ Runs = list[tuple[float, float]]
 """(weight of the batch, as its deployment weighs it; seconds)."""
 Together = tuple[tuple[int, float], ...]
 """(streams at a time, times as long a token takes then), ascending; the first is (1, 1.0)."""
+Held = tuple[tuple[int, int], ...]
+"""(items in a batch, or streams at a time; bytes that the model holds by then), ascending; empty off Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class How:
     start: Start = started
     share: Callable[[], float] | None = None
     progress: Callable[[str], None] | None = None
+    seen: Callable[[Profile], None] | None = None  # told all that was measured, whatever of it was asked for
 
 
 HOW = How()
@@ -95,6 +98,25 @@ async def measured_streams(
     return slowed(rates)
 
 
+async def measured_memory(
+    choice: ModelChoice, files: Mapping[str, Path], items: Sequence[Any], *, how: How = HOW
+) -> Held:
+    """What a model holds once it has run one item, in a process of its own. Raises as `measured_runs`."""
+    once = replace(how, repeats=1)
+    return held_of(await _measured(choice, files, items[:1], (1,), once, warm=1, warm_s=how.budget_s))
+
+
+def held_of(profile: Profile) -> Held:
+    """By batch, or number of streams, the most that its process held once those had run; of a model that nobody
+    could run what opening it took."""
+    found: dict[int, int] = {}
+    for row in profile.rows:
+        if row.memory_bytes is not None:
+            found[row.key.batch] = max(found.get(row.key.batch, 0), row.memory_bytes)
+    opened = [each.memory_bytes for each in profile.openings if each.memory_bytes is not None]
+    return tuple(sorted(found.items())) or tuple((1, each) for each in opened[:1])
+
+
 def slowed(rates: Mapping[int, float]) -> Together:
     """Tokens a second of one stream among so many, as times that a token takes longer: they never fall, whatever
     the noise.
@@ -139,6 +161,8 @@ async def _measured(
         share=how.share,
         progress=how.progress,
     )
+    if how.seen is not None:
+        how.seen(profile)
     if not any(row.runs for row in profile.rows):
         said = [each.reason for each in profile.openings] + [each.reason for each in profile.rows]
         raise BackendError(

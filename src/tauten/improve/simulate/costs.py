@@ -9,11 +9,33 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
 KEPT = 101  # quantiles of a spread: a p99 of one model's runs still has a place of its own
 _LEAST_S = 1e-9
+
+
+class Moving(NamedTuple):
+    """Seconds in which one run moves its bytes at the best rate of the machine: weights, and what operators hand on.
+
+    Of an item of the usual `weight`; of a stream for each token, which reads all weights.
+    """
+
+    weight: float
+    seconds: float
+
+    def share_of(self, seconds: float) -> float:
+        """The share of a run of so many seconds, 0 to 1: what neighbours slow down that move bytes, too.
+
+        >>> Moving(1.0, 0.002).share_of(0.008)
+        0.25
+        """
+        return min(1.0, self.seconds / seconds) if seconds > 0.0 else 0.0
+
+
+STILL: Final = Moving(0.0, 0.0)
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -43,6 +65,7 @@ class StreamCost(msgspec.Struct, frozen=True):
     # (streams at a time, times as long a token takes then), ascending, the first is (1, 1.0)
     together: tuple[tuple[int, float], ...] = ((1, 1.0),)
     slots: int = 1
+    memory: float = 0.0  # share of a token's time in which it waits for memory
 
     def slowed(self, streams: int) -> float:
         """Times longer a token takes among so many streams: between what was measured on straight lines."""

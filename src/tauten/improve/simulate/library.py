@@ -16,7 +16,7 @@ import msgspec
 from tauten.errors import PlanError, suggest
 from tauten.improve.replay import step_key
 from tauten.improve.simulate.capture import Captured
-from tauten.improve.simulate.costs import Cost, StreamCost, fitted, thinned
+from tauten.improve.simulate.costs import STILL, Cost, Moving, StreamCost, fitted, thinned
 from tauten.improve.simulate.tape import BODY, CREW, Event, Level, Tape, Visit
 from tauten.plan.lower import Lowered, Step
 from tauten.plan.plan import ModelChoice
@@ -26,6 +26,8 @@ from tauten.statistics import percentile
 
 Visits = dict[str, Visit]  # of one request to one step, by their names
 Runs = list[tuple[float, float]]  # (weight, seconds)
+Held = tuple[tuple[int, int], ...]
+"""(items in a batch, or streams at a time; bytes that a model holds by then), ascending; empty: nobody knows."""
 EVERY = 1 << 10  # threads: an engine that is told no number takes every core there is
 
 
@@ -69,6 +71,8 @@ class Library:
         self._together: dict[str, tuple[tuple[int, float], ...]] = {}
         self._slots: dict[str, int] = {}
         self._alone: set[str] = set()  # costs of which runs of several sizes are known
+        self._moving: dict[str, Moving] = {}
+        self._held: dict[str, Held] = {}  # of a form's key
 
     # -- learning -----------------------------------------------------------------------------------------
 
@@ -110,6 +114,16 @@ class Library:
         """Take how many times longer a token takes among so many streams: (streams, times), the first is (1, 1.0)."""
         self._together[cost_key(choice)] = together
         self._fit()
+
+    def add_moving(self, choice: ModelChoice, moving: Moving) -> None:
+        """Take in how much of its time a model moves bytes: with what was measured that is the share which neighbours
+        slow down."""
+        self._moving[cost_key(choice)] = moving
+        self._fit()
+
+    def add_held(self, choice: ModelChoice, held: Held) -> None:
+        """Take the memory that a form of a model holds."""
+        self._held[form_key(choice)] = held
 
     def _median(self, step: Step, visits: list[Visit]) -> Visit:
         """One visit with the median times of alike ones; how they differ is the machine's noise."""
@@ -153,7 +167,9 @@ class Library:
     def _fit(self) -> None:
         self._as_wanted.clear()
         for key, runs in self._runs.items():
-            self.costs[key] = fitted(runs, threads=self._threads[key], noise=self._noise.get(key, ()))
+            cost = fitted(runs, threads=self._threads[key], noise=self._noise.get(key, ()))
+            share = _moves(self._moving.get(key, STILL), cost, runs)
+            self.costs[key] = msgspec.structs.replace(cost, memory=share) if share else cost
         for key, streams in self._streams.items():
             self.costs[key] = self._stream_cost(key, streams)
 
@@ -164,8 +180,16 @@ class Library:
         )
         token_s = percentile(each_s, 0.5) if each_s else 0.0
         ratios = thinned([value / token_s for value in each_s]) if token_s > 0.0 else (1.0,)
+        moving = self._moving.get(key, STILL)
+        read = percentile([each.fresh for each in streams], 0.5)
+        first = msgspec.structs.replace(first, memory=moving.share_of(first.line(read)))
         return StreamCost(
-            first, token_s, ratios, self._together.get(key, ((1, 1.0),)), self._slots.get(key, 1)
+            first,
+            token_s,
+            ratios,
+            self._together.get(key, ((1, 1.0),)),
+            self._slots.get(key, 1),
+            moving.share_of(token_s),
         )
 
     # -- telling ------------------------------------------------------------------------------------------
@@ -191,6 +215,15 @@ class Library:
             for role, choice in step.models.items():
                 if choice.backend and self.asked(lowered, step, role) and cost_key(choice) not in self.costs:
                     yield Unknown(step, role)
+
+    def held(self, choice: ModelChoice) -> int | None:
+        """Bytes that a model holds as a choice runs it, all its replicas together; None where nobody measured it."""
+        known = self._held.get(form_key(choice), ())
+        enough = [held for batch, held in known if batch >= choice.batch.max]
+        if not known:
+            return None
+        one = known[-1][1] if batches_itself(choice.backend) or not enough else enough[0]
+        return one * choice.replicas
 
     def wants_streams(self, choice: ModelChoice) -> bool:
         """Whether nobody knows how streams of an engine slow one another."""
@@ -305,6 +338,19 @@ def cost_key(choice: ModelChoice) -> str:
     }
     parts = [choice.model, choice.variant, choice.backend, choice.precision, choice.threads, options]
     return msgspec.json.encode(parts, order="deterministic").decode()
+
+
+def _moves(moving: Moving, cost: Cost, runs: Runs) -> float:
+    """The share of a run of one item in which bytes move; where a deployment weighs items otherwise than they were
+    counted, the lightest run is taken for that of one."""
+    weights = [weight for weight, _ in runs]
+    counted = 0.0 < moving.weight <= max(weights)
+    return moving.share_of(cost.line(moving.weight if counted else min(weights)))
+
+
+def form_key(choice: ModelChoice) -> str:
+    """What decides how much memory a model holds: its form, its engine and its options; threads hardly do."""
+    return cost_key(msgspec.structs.replace(choice, threads=0))
 
 
 def _choice(step: Step, role: str) -> ModelChoice:

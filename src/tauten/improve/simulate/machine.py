@@ -2,7 +2,8 @@
 
 A run that was measured alone takes longer beside others. Threads beyond the cores get equal parts of them
 (processor sharing, Kleinrock 1967); a run that waits for its own threads at each layer loses more than its part
-where those are interrupted; and what moves memory slows down once all together ask for more than there is.
+where those are interrupted; and what moves memory slows down once all together ask for more than there is. Runs that are bound to processors share
+only those; the others go where there is more room.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -52,17 +53,28 @@ def shared_of(peaks: Peaks) -> Shared:
 class Engine:
     """One that batches what it is given by itself: its jobs share its threads, and slow one another."""
 
-    __slots__ = ("running", "slowed")
+    __slots__ = ("_known", "_slowed", "running")
 
     def __init__(self, slowed: Callable[[int], float]) -> None:
-        self.slowed = slowed  # times longer each of so many takes
+        self._slowed = slowed  # times longer each of so many takes
+        self._known: dict[int, float] = {}
         self.running = 0
+
+    def slowed(self) -> float:
+        """Times longer each of those that run takes."""
+        found = self._known.get(self.running)
+        if found is None:
+            found = self._known[self.running] = self._slowed(self.running)
+        return found
+
+
+ANYWHERE: frozenset[int] = frozenset()  # bound to no processor
 
 
 class Job:
     """Something that occupies a part of the machine until it is over."""
 
-    __slots__ = ("engine", "left", "memory", "over", "speed", "threads")
+    __slots__ = ("engine", "left", "memory", "on", "over", "speed", "threads")
 
     def __init__(
         self,
@@ -71,8 +83,10 @@ class Job:
         memory: float,
         engine: Engine | None,
         over: Callable[[], object],
+        on: frozenset[int] = ANYWHERE,
     ) -> None:
         self.engine = engine
+        self.on = on  # the processors that it is bound to
         self.left = left  # seconds, if it were alone
         self.threads = threads
         self.memory = memory
@@ -89,6 +103,7 @@ class Machine:
         self.core_seconds = 0.0  # in which cores were busy
         self._used = 0.0  # cores, since `_at`
         self._jobs: list[Job] = []
+        self._bound = 0  # of them
         self._at = 0.0  # when `left` was true
         self._timer: asyncio.TimerHandle | None = None
         self._ending = False  # jobs: who hears of it may begin others
@@ -101,12 +116,17 @@ class Machine:
         threads: int = 1,
         memory: float = 0.0,
         engine: Engine | None = None,
+        on: frozenset[int] = ANYWHERE,
     ) -> Job:
         """Occupy `threads` cores for what takes so many seconds alone, and call back; `memory` is the share of them
         in which it waits for memory and not for arithmetic (0 to 1). Jobs of one `engine` occupy its threads
-        together."""
+        together; one that is bound goes `on` some processors only, and takes longer where those are fewer."""
         loop = asyncio.get_running_loop()
-        job = Job(seconds, min(threads, self.shared.cores), memory, engine, over)
+        threads = min(threads, self.shared.cores)
+        if on and len(on) < threads:
+            seconds, threads = seconds * threads / len(on), len(on)
+        job = Job(seconds, threads, memory, engine, over, on)
+        self._bound += bool(on)
         self._advance(loop.time())
         self._jobs.append(job)
         if engine is not None:
@@ -120,16 +140,14 @@ class Machine:
         if job in self._jobs:
             loop = asyncio.get_running_loop()
             self._advance(loop.time())
-            self._jobs.remove(job)
-            if job.engine is not None:
-                job.engine.running -= 1
+            self._leaves(job)
             self._retime(loop)
 
     async def work(
         self, seconds: float, threads: int = 1, memory: float = 0.0, engine: Engine | None = None
     ) -> None:
         """As `begin`, awaited."""
-        if seconds <= 0.0 or self._passed(seconds, threads, memory, engine):
+        if seconds <= 0.0 or self.passes(seconds, threads, memory, engine):
             return
         done = asyncio.get_running_loop().create_future()
         job = self.begin(seconds, partial(_settle, done), threads, memory, engine)
@@ -139,7 +157,9 @@ class Machine:
             self.stop(job)
             raise
 
-    def _passed(self, seconds: float, threads: int, memory: float, engine: Engine | None) -> bool:
+    def passes(
+        self, seconds: float, threads: int = 1, memory: float = 0.0, engine: Engine | None = None
+    ) -> bool:
         """Let the time of a job that meets nobody pass at once, where nothing else can happen before its end."""
         loop = asyncio.get_running_loop()
         meets = self._jobs and (memory > 0.0 or engine or self._used + threads > self.shared.cores)
@@ -182,7 +202,16 @@ class Machine:
             timer.cancel()
         self._timer = loop.call_at(due, self._end, loop)
 
+    def _leaves(self, job: Job) -> None:
+        self._jobs.remove(job)
+        self._bound -= bool(job.on)
+        if job.engine is not None:
+            job.engine.running -= 1
+
     def _share(self) -> None:
+        if self._bound:
+            self._share_bound()
+            return
         jobs, shared = self._jobs, self.shared
         threads, wanted = 0.0, 0.0
         for job in jobs:
@@ -193,12 +222,43 @@ class Machine:
         self._used = min(threads, shared.cores)
         stretch = self._stretch(wanted * part)
         for job in jobs:
-            slow = 1.0 - job.memory + job.memory * stretch
-            if part < 1.0 and job.threads > 1:
-                slow *= shared.interrupted
-            if job.engine is not None:
-                slow *= job.engine.slowed(job.engine.running)
-            job.speed = part / slow
+            slowed = job.memory or job.engine is not None or (part < 1.0 and job.threads > 1)
+            job.speed = part / self._slow(job, part, stretch) if slowed else part
+
+    def _share_bound(self) -> None:
+        """As `_share`, where some are bound: the others go wherever there is more room, as far as there is, and each
+        goes as fast as on the fullest processor that it needs."""
+        loads = dict.fromkeys(frozenset[int]().union(*(job.on for job in self._jobs)), 0.0)
+        loose = 0.0
+        for job in self._jobs:
+            own = _threads(job)
+            for processor in job.on:
+                loads[processor] += own / len(job.on)
+            loose += 0.0 if job.on else own
+        full = [*loads.values(), *[0.0] * (self.shared.cores - len(loads))]
+        level = filled(full, loose)
+        parts = [
+            min(1.0, 1.0 / max([level, *(loads[processor] for processor in job.on)])) for job in self._jobs
+        ]
+        used = [_threads(job) * part for job, part in zip(self._jobs, parts, strict=True)]
+        self._used = sum(used)
+        stretch = self._stretch(sum(job.memory * own for job, own in zip(self._jobs, used, strict=True)))
+        for job, part in zip(self._jobs, parts, strict=True):
+            job.speed = part / self._slow(job, part, stretch)
+
+    def _slow(self, job: Job, part: float, stretch: float) -> float:
+        """Times longer a job takes than its part of the cores explains, where waits for memory are so many times
+        longer."""
+        slow = 1.0 + job.memory * (self._beside(job, stretch) - 1.0) if job.memory else 1.0
+        if part < 1.0 and job.threads > 1:
+            slow *= self.shared.interrupted
+        if job.engine is not None:
+            slow *= job.engine.slowed()
+        return slow
+
+    def _beside(self, job: Job, stretch: float) -> float:
+        """Times longer a job's waits for memory take than alone, where its own threads were in one another's way."""
+        return max(1.0, stretch / self._stretch(job.memory * job.threads))
 
     def _stretch(self, wanted: float) -> float:
         """Times longer a wait for memory takes, where so many cores wait for it at once: measured for two."""
@@ -210,9 +270,7 @@ class Machine:
         over = [job for job in self._jobs if job.left <= _DONE + 1e-9 * job.speed]
         self._ending = True
         for job in over:
-            self._jobs.remove(job)
-            if job.engine is not None:
-                job.engine.running -= 1
+            self._leaves(job)
         try:
             for job in over:
                 job.over()
@@ -230,6 +288,10 @@ class Thread:
         self._machine = machine
         self._busy = False
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def passes(self, seconds: float) -> bool:
+        """Whether nobody is there before it and nothing else could happen before it is over: then it is."""
+        return not self._busy and self._machine.passes(seconds)
 
     async def work(self, seconds: float) -> None:
         """Wait for one's turn, and take so long."""
@@ -256,6 +318,29 @@ class Thread:
                 self._busy = True
                 turn.set_result(None)
                 return
+
+
+def _threads(job: Job) -> float:
+    """That it occupies now: those of an engine are shared by its jobs."""
+    return job.threads / job.engine.running if job.engine is not None else float(job.threads)
+
+
+def filled(loads: list[float], more: float) -> float:
+    """How high all processors are filled that have not as much already, where `more` is spread over them; 0.0 of
+    nothing.
+
+    >>> filled([1.0, 0.0], 1.0), filled([1.0, 0.0], 2.0), filled([0.0, 0.0], 1.0)
+    (1.0, 1.5, 0.5)
+    """
+    if more <= 0.0:
+        return 0.0
+    level, below = 0.0, 0.0
+    for count, load in enumerate(sorted(loads), start=1):
+        if below + more <= load * (count - 1):
+            break
+        below += load
+        level = (below + more) / count
+    return level
 
 
 def _settle(done: asyncio.Future[None]) -> None:

@@ -7,6 +7,7 @@ weight, times how much slower than that cost its members were when they were rec
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
@@ -15,11 +16,12 @@ from typing import Any, ClassVar
 from tauten.clock import Clock
 from tauten.improve.simulate.costs import Cost, StreamCost, drawn
 from tauten.improve.simulate.lookups import TimedMemory
-from tauten.improve.simulate.machine import Engine, Machine
+from tauten.improve.simulate.machine import ANYWHERE, Engine, Machine
 from tauten.improve.simulate.tape import Event
 from tauten.plan.plan import ModelChoice
 from tauten.run.caching.caches import Caches
 from tauten.run.contracts import Chunk
+from tauten.run.deploy.cpu_sets import cpu_sets
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.deployments import Deployments
 from tauten.run.deploy.slots_deployment import SlotDeployment
@@ -34,10 +36,13 @@ class TapedBackend:
     name: ClassVar[str] = "taped"
     option_keys: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, cost: Cost, machine: Machine, draws: random.Random) -> None:
+    def __init__(
+        self, cost: Cost, machine: Machine, draws: random.Random, on: frozenset[int] = ANYWHERE
+    ) -> None:
         self.cost = cost
         self.machine = machine
         self.draws = draws
+        self.on = on  # the processors of its replica
 
     def open(self) -> None:
         return
@@ -56,7 +61,7 @@ class TapedBackend:
             total += item.weight
             slow += item.weight * item.slow
         seconds = cost.drawn(total, self.draws.random()) * (slow / total if total else 1.0)
-        self.machine.begin(seconds, over, cost.threads, cost.memory)
+        self.machine.begin(seconds, over, cost.threads, cost.memory, None, self.on)
 
     def answer(self, items: Sequence[Event]) -> list[Any]:
         return [None] * len(items)
@@ -96,7 +101,7 @@ class TapedSlots:
         yield Chunk(tokens=min(1, round(event.tokens)), at=self.clock())
         rest = max(0.0, event.tokens - 1.0)
         each_s = cost.token_s * drawn(cost.ratios, self.draws.random()) * event.slow_tokens
-        await self.machine.work(rest * each_s, first.threads, first.memory, self.engine)
+        await self.machine.work(rest * each_s, first.threads, cost.memory, self.engine)
         yield Chunk(tokens=round(rest), done=True, finish="stop", at=self.clock())
 
     def lingering(self) -> Collection[float]:
@@ -129,7 +134,8 @@ class TapedDeployments(Deployments):
             return SlotDeployment(
                 TapedSlots(cost, self._machine, draws, self._clock), label=label, clock=self._clock
             )
-        return self._of_batches(choice, lambda: TapedBackend(cost, self._machine, draws))
+        sets = itertools.cycle(cpu_sets(choice.cpus, choice.nodes) or (ANYWHERE,))
+        return self._of_batches(choice, lambda: TapedBackend(cost, self._machine, draws, next(sets)))
 
 
 class Spending:

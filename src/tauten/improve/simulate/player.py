@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -47,15 +48,33 @@ class Played(Request):
         self.machine = machine
         self.carried_s = 0.0  # of its steps' own code, that is due: too short to be played by itself
 
-    async def own(self, seconds: float, held: float) -> None:
-        """Let the code of a step take so long: a share of it holds the event loop, in the rest it waits."""
+    def owns(self, seconds: float, held: float) -> bool:
+        """Whether the code of a step takes so long that it is now to be waited for, by `own`; what is too short, and
+        what meets nobody, is over at once."""
         self.carried_s = seconds = self.carried_s + seconds
-        if seconds > self.tape.short_s:
+        if seconds <= self.tape.short_s:
+            return False
+        if held >= 1.0 and self.machine.loop.passes(seconds * held):
             self.carried_s = 0.0
-            if held > 0.0:
-                await self.machine.loop.work(seconds * held)
-            if held < 1.0:
-                await asyncio.sleep(seconds * (1.0 - held))
+            return False
+        return True
+
+    async def own(self, held: float) -> None:
+        """Let the code of a step take what has come together: a share of it holds the event loop, in the rest it
+        waits."""
+        seconds, self.carried_s = self.carried_s, 0.0
+        if held > 0.0:
+            await self.machine.loop.work(seconds * held)
+        if held < 1.0:
+            await asyncio.sleep(seconds * (1.0 - held))
+
+    def unseen(self) -> None:
+        """Nobody will look at where its time went: rows are not kept."""
+        trace: Any = self.trace
+        trace.rows, trace.calls = _NOWHERE, _NOWHERE
+
+
+_NOWHERE: deque[Any] = deque(maxlen=0)  # what is appended to it is gone
 
 
 def played(graph: Graph) -> Graph:
@@ -87,10 +106,14 @@ async def _play(*, _context: StepContext, **inputs: Any) -> Any:
         for level in visit.levels:
             if level.needs:
                 await reading.until(level.needs)
-            await request.own(level.gap_s, held)
-            if level.chains:
-                await _ask(context, level.chains, held)
-        await request.own(visit.tail_s, held)
+            if request.owns(level.gap_s, held):
+                await request.own(held)
+            if len(level.chains) == 1:
+                await _follow(context, request, level.chains[0], held)
+            elif level.chains:
+                await _ask(context, request, level.chains, held)
+        if request.owns(visit.tail_s, held):
+            await request.own(held)
     return _value(request.tape, context.name)
 
 
@@ -105,16 +128,18 @@ async def _stream(*, _context: StepContext, **inputs: Any) -> AsyncIterator[Any]
     for level in visit.levels:
         if level.needs:
             await reading.until(level.needs)
-        await request.own(level.gap_s, held)
-        await _ask(context, [chain for chain in level.chains if not chain[0].stream], held)
+        if request.owns(level.gap_s, held):
+            await request.own(held)
+        await _ask(context, request, [chain for chain in level.chains if not chain[0].stream], held)
         for chain in level.chains:
             if chain[0].stream:
                 async for _ in _streamed(context, chain[0]):
                     yield (given := given + 1)
-                await _follow(context, chain[1:], held)
+                await _follow(context, request, chain[1:], held)
         if level.gives:
             yield (given := given + 1)
-    await request.own(visit.tail_s, held)
+    if request.owns(visit.tail_s, held):
+        await request.own(held)
 
 
 class _Reading:
@@ -150,17 +175,17 @@ def _value(tape: Tape, visit: str) -> Any:
     return value[index] if index < len(value) else None
 
 
-async def _ask(context: StepContext, chains: Sequence[Sequence[Event]], held: float) -> None:
+async def _ask(context: StepContext, request: Played, chains: Sequence[Sequence[Event]], held: float) -> None:
     """Go all of these ways side by side, and wait until all are over."""
     if len(chains) < 2:
         for chain in chains:
-            await _follow(context, chain, held)
+            await _follow(context, request, chain, held)
         return
     asked, longer = _Together(context), []
     try:
         for chain in chains:
             if not asked.submit(chain):
-                longer.append(asyncio.ensure_future(_follow(context, chain, held)))
+                longer.append(asyncio.ensure_future(_follow(context, request, chain, held)))
         await asked.over()
         for task in longer:
             await task
@@ -170,24 +195,20 @@ async def _ask(context: StepContext, chains: Sequence[Sequence[Event]], held: fl
         raise
 
 
-async def _follow(context: StepContext, chain: Sequence[Event], held: float) -> None:
-    request = _request(context)
+async def _follow(context: StepContext, request: Played, chain: Sequence[Event], held: float) -> None:
+    """Ask for one after another."""
     for event in chain:
-        if event.gap_s:
-            await request.own(event.gap_s, held)
-        await _one(context, event)
-
-
-async def _one(context: StepContext, event: Event) -> None:
-    if event.stream:
-        async for _ in _streamed(context, event):
-            pass
-        return
-    place = context.bound.deployments.get(event.role)
-    if isinstance(place, Deployment):
-        await place.infer(context.request, context.name, event)
-        return
-    await context.work(Spending(_request(context).machine, event.seconds))
+        if event.gap_s and request.owns(event.gap_s, held):
+            await request.own(held)
+        if event.stream:
+            async for _ in _streamed(context, event):
+                pass
+            continue
+        place = context.bound.deployments.get(event.role)
+        if isinstance(place, Deployment):
+            await place.infer(request, context.name, event)
+        else:
+            await context.work(Spending(request.machine, event.seconds))
 
 
 async def _streamed(context: StepContext, event: Event) -> AsyncIterator[Any]:
@@ -274,11 +295,10 @@ class PlayedDecoders(Decoders):
         assert isinstance(request, Played)  # as above
         crew, now = self.crew(mode), request.clock()
         visit = request.tape.visits.get(step)
-        levels = visit.levels if visit is not None else ()
-        events = [each for level in levels for chain in level.chains for each in chain]
-        if not events:
+        first = next(visit.events(), None) if visit is not None else None
+        if first is None:
             return _Seen(payload, view), now, now
-        job = await crew.call(request, step, Spending(request.machine, events[0].seconds))
+        job = await crew.call(request, step, Spending(request.machine, first.seconds))
         return _Seen(payload, view), job.started, job.ended
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from tauten.clock import run_virtual
+from tauten.clock import VirtualLoop, run_virtual
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import TautenError
@@ -33,6 +33,7 @@ from tauten.run.door.objective import aim_of, budget_of
 from tauten.run.engine import PREPARATION_THREADS, Engine
 from tauten.run.request import ANY_TIME
 from tauten.run.slowed import Delays
+from tauten.run.trace import Trace
 from tauten.statistics import percentile
 
 Arrivals = Iterable[tuple[float, str]]
@@ -93,13 +94,23 @@ class Simulator:
         slo: Slo | None = None,
         seed: int = 0,
         delays: Delays | None = None,
+        traces: list[Trace] | None = None,
     ) -> Simulated:
-        """What would become of requests that arrive so under a plan. With an SLO the door refuses by it.
+        """What would become of requests that arrive so under a plan. With an SLO the door refuses by it; `traces` is
+        given that of each request, in the order of `done`.
 
         Raises PlanError E131 where something that the plan wants was never measured.
         """
-        found: Simulated = run_virtual(_Run(self, plan, slo, seed, delays).main(arrivals))
+        run = _Run(self, plan, slo, seed, delays, traces)
+        found: Simulated = run_virtual(run.main(arrivals), _Loop)
         return found
+
+
+class _Loop(VirtualLoop):
+    """One that keeps no list of the streams that were begun: the engine closes all of its own."""
+
+    def _asyncgen_firstiter_hook(self, agen: object) -> None:
+        return
 
 
 class _SimulatedEngine(Engine):
@@ -113,18 +124,26 @@ class _SimulatedEngine(Engine):
 
 class _Run:
     def __init__(
-        self, simulator: Simulator, plan: Plan, slo: Slo | None, seed: int, delays: Delays | None
+        self,
+        simulator: Simulator,
+        plan: Plan,
+        slo: Slo | None,
+        seed: int,
+        delays: Delays | None,
+        traces: list[Trace] | None,
     ) -> None:
         self.library = simulator.library
         self.plan = plan
         self.slo = slo
         self.seed = seed
         self.delays = delays
+        self.traces = traces
         self.machine = Machine(simulator.shared)
         self.workflow, self.graph = simulator.workflow, simulator.graph
         self.tapes: dict[str, Tape] = {}
         self.done: list[Done] = []
         self.sent: Counter[str] = Counter()
+        self.unseen = False  # nobody looks at where requests spend their time
 
     async def main(self, arrivals: Arrivals) -> Simulated:
         loop = asyncio.get_running_loop()
@@ -140,6 +159,10 @@ class _Run:
             self.engine, self.id = engine, await engine.open(workflow, self.plan)
             if self.delays is not None:
                 self.delays.slow(engine.plans[self.id])
+            # Without a deadline nobody is told what is still to come, so nobody needs to learn it.
+            self.unseen = self.slo is None and self.delays is None and self.traces is None
+            if self.unseen:
+                engine.plans[self.id].path = None
             await self._drive(arrivals, loop)
             batches = {view.label: view.batch_sizes for view in engine.deployments.views().values()}
         spent = self.machine.core_seconds / (self.machine.shared.cores * max(loop.time(), 1e-9))
@@ -164,6 +187,8 @@ class _Run:
         request = Played(tape, self.machine, loop.time, aim=aim)
         request.partition = str(self.sent[id])  # one that comes again stands for another of its like
         self.sent[id] += 1
+        if self.unseen:
+            request.unseen()
         if slo is not None:
             request.deadline = request.start + budget_of(slo)
         try:
@@ -175,3 +200,5 @@ class _Run:
         first = now if trace.first_output is None else trace.first_output
         slowed = self.delays.drawn.get(request.id, {}) if self.delays is not None else {}
         self.done.append(Done(id, at_s, now - trace.start, first - trace.start, error, slowed))
+        if self.traces is not None:
+            self.traces.append(trace)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tauten.errors import PlanError
+from tauten.plan.hardware import spelled
 
 NODES = Path("/sys/devices/system/node")
 
@@ -29,8 +30,8 @@ def cpu_sets(cpus: Sequence[str], nodes: Sequence[int], root: Path = NODES) -> t
     for each in sets:
         if not each or not each <= here:
             raise PlanError(
-                f"the plan binds a replica to processors {_written(each) or 'none'}",
-                help=f"this process may use {_written(here)}",
+                f"the plan binds a replica to processors {spelled(each) or 'none'}",
+                help=f"this process may use {spelled(here)}",
                 code="E122",
             )
     return tuple(sets)
@@ -57,15 +58,3 @@ def _read(text: str) -> frozenset[int]:
             raise PlanError(f"cpus = {text!r}", help='write processors as "0-3,8"', code="E122")
         found.update(range(int(first), int(last or first) + 1))
     return frozenset(found)
-
-
-def _written(cpus: frozenset[int] | set[int]) -> str:
-    """A set as the kernel writes it."""
-    parts: list[str] = []
-    ordered = sorted(cpus)
-    for index, cpu in enumerate(ordered):
-        if not index or cpu != ordered[index - 1] + 1:
-            parts.append(str(cpu))
-        elif index + 1 == len(ordered) or ordered[index + 1] != cpu + 1:
-            parts[-1] += f"-{cpu}"
-    return ",".join(parts)
