@@ -10,15 +10,20 @@ import pytest
 
 from cli.kit_cli import written
 from tauten.cli.main import run
+from tauten.cli.optimize import naive_beside
+from tauten.cli.target import load_workflow
 from tauten.describe.payload import Text
+from tauten.improve.labels.answers import Answers
+from tauten.improve.labels.keeper import folder_of
 from tauten.improve.measuring.stages import PEAKS_FILE
 from tauten.improve.optimizer.outcome import from_json
 from tauten.improve.quality import Evidence, evidence_path
 from tauten.improve.recording import Item, Label, Recording
+from tauten.improve.report.summary import about
 from tauten.models.store import Store
 from tauten.plan.hardware import hardware
 from tauten.plan.peaks import Bandwidth, MatrixRate, Peaks, Probe
-from tauten.plan.plan import load_plan
+from tauten.plan.plan import load_plan, parse_plan
 
 WAITING = """
 import asyncio
@@ -136,6 +141,118 @@ def test_lossy_changes_leave_evidence_and_the_document_holds_all(
     assert evidence.verdict.decision == "accept"
     assert evidence.verdict.flips == []
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_answers_are_kept_where_it_is_asked_and_can_be_labelled(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tight.toml"
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(out), "--keep-answers"]
+    run([*words, *SIMULATED, "--slo", "p95<36ms, quality_loss<20pt"])
+    evidence = Evidence.load(evidence_path(out))
+    before, after = (out.parent / name for name in (evidence.answers_before, evidence.answers_after))
+    found = Answers.load(evidence_path(out))  # which checks that these were judged
+    assert (before.parent, after.name) == (folder_of(out), "after.jsonl")
+    assert set(found.by_item) == set(evidence.items)
+    assert found.by_item[next(iter(evidence.items))].text.startswith("W")
+    capsys.readouterr()
+    line = [
+        "label",
+        str(recorded),
+        str(before),
+        str(evidence_path(out)),
+        "--margin",
+        "20pt",
+        "--labeller",
+        "a",
+    ]
+    assert run([*line, "--json"]) == 0  # no answer differs: nothing is asked
+    assert json.loads(capsys.readouterr().out)["identical"] == len(evidence.items)
+
+
+def test_answers_are_not_kept_by_themselves(waiting: Path, recorded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tight.toml"
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(out), *SIMULATED]
+    run([*words, "--slo", "p95<36ms, quality_loss<20pt"])
+    assert Evidence.load(evidence_path(out)).answers_after == ""
+    assert not folder_of(out).exists()
+
+
+def test_where_no_answer_may_have_changed_none_are_kept(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tight.toml"
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(out), *SIMULATED]
+    run([*words, "--slo", "p95<5000ms", "--keep-answers"])
+    assert "no answers are kept: no change that may alter them was taken" in capsys.readouterr().err
+    assert not folder_of(out).exists()
+
+
+NAIVE_PLAN = """
+tauten = "plan/1"
+workflow = "waiting.py:{name}"
+[stage.upper]
+cache = true
+why = "as a plain program runs it"
+"""
+
+
+def begun(waiting: Path, recorded: Path, tmp_path: Path, *more: str) -> list[str]:
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(tmp_path / "tight.toml")]
+    return [*words, *SIMULATED, "--slo", "p95<5000ms", "--json", *more]
+
+
+def test_it_begins_with_the_naive_plan_beside_the_workflow(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (waiting.parent / "naive.toml").write_text(NAIVE_PLAN.format(name="talk"))
+    run(begun(waiting, recorded, tmp_path))
+    shown = capsys.readouterr()
+    assert "begins with naive.toml beside the workflow; --plan names another" in shown.err
+    found = from_json(shown.out.encode())
+    assert found.began == "naive.toml beside it"
+    assert "from naive.toml beside it" in about(found)
+    naive = parse_plan(next(each.plan for each in found.candidates if each.name == "naive"))
+    assert naive.stage("upper").cache is True
+
+
+def test_a_plan_that_is_named_comes_first(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (waiting.parent / "naive.toml").write_text(NAIVE_PLAN.format(name="talk"))
+    own = written(tmp_path, "own.toml", 'tauten = "plan/1"\n')
+    run(begun(waiting, recorded, tmp_path, "--plan", str(own)))
+    shown = capsys.readouterr()
+    assert "begins with" not in shown.err
+    found = from_json(shown.out.encode())
+    assert found.began == "own.toml"
+    assert "cache" not in next(each.plan for each in found.candidates if each.name == "naive")
+
+
+def test_a_naive_plan_of_another_workflow_is_left_alone(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (waiting.parent / "naive.toml").write_text(NAIVE_PLAN.format(name="other"))
+    run(begun(waiting, recorded, tmp_path))
+    shown = capsys.readouterr()
+    assert "begins with" not in shown.err
+    assert from_json(shown.out.encode()).began == ""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "tauten.examples.help_desk.desk:help_desk",
+        "tauten.examples.document_chat.chat:document_chat",
+        "tauten.examples.triage.inbox:triage",
+    ],
+)
+def test_the_examples_bring_their_naive_plans_along(target: str) -> None:
+    workflow = load_workflow(target)
+    found = naive_beside(workflow)
+    assert found is not None
+    assert found.name == "naive"
+    assert found.stages
 
 
 def test_the_same_command_goes_on_and_measures_nothing_twice(

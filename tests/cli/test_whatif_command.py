@@ -102,6 +102,23 @@ def test_predictions_are_scored_by_the_next_run_of_the_plan(
     assert "How good predictions were" in page.read_text()
 
 
+def test_predictions_at_a_rate_are_scored_by_a_bench_at_that_rate(
+    waiting: Path, recorded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--recording", str(recorded)]
+    assert run(["explain", str(waiting), "--what-if", "--rate", "20", *given]) == 0
+    bench = ["bench", str(waiting), *given, "--requests", "24"]
+    run([*bench, "--rate", "10"])  # another rate
+    capsys.readouterr()
+    assert run(["explain", str(waiting), "--what-if", *given]) == 0
+    assert "no prediction was measured yet" in capsys.readouterr().out
+    run([*bench, "--rate", "20"])
+    run([*bench, "--rate", "20"])  # scored once
+    capsys.readouterr()
+    assert run(["explain", str(waiting), "--what-if", *given]) == 0
+    assert "3 predictions" in capsys.readouterr().out
+
+
 def test_delays_confirm_it(waiting: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["explain", str(waiting), "text=hi", "--what-if", "--probe", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

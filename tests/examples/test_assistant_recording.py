@@ -26,18 +26,18 @@ from tauten.examples.assistant.recording import (
 )
 from tauten.examples.assistant.sweep import sweep
 from tauten.examples.help_desk.scoring import accepts, stands_in
-from tauten.improve.labelled import clusters, labelled, open_recording
+from tauten.improve.labelled import WHOLE, clusters, labelled, open_recording
 
 
 def test_it_is_found_and_every_item_has_a_label() -> None:
-    own = open_recording(assistant)
+    own = open_recording(assistant, "", usual=WHOLE)
     assert own.name == "assistant"
     assert len(own) == len(labelled(own)) == REQUESTS * len(HALVES)
     assert all(set(item.inputs) == set(assistant.inputs) for item in own)
 
 
 def test_the_desk_brings_the_part_about_orders() -> None:
-    own = open_recording(order_desk)
+    own = open_recording(order_desk, "", usual=WHOLE)
     assert {item.tags[0] for item in own} == {"order", "unknown"}
     assert all(order_numbers(item.inputs["question"]) for item in own)
 

@@ -14,7 +14,7 @@ from tauten.describe.passages import Chunk
 from tauten.examples.document_chat import chat
 from tauten.examples.document_chat.chat import REFUSED, SHORT, covered, document_chat, is_prose, quotation
 from tauten.examples.document_chat.recording import HALVES, Half, asked, recording, topics
-from tauten.improve.labelled import answer_of, clusters, labelled, metric_of, open_recording, scores
+from tauten.improve.labelled import WHOLE, answer_of, clusters, labelled, metric_of, open_recording, scores
 from tauten.improve.recording import Document, Label
 from tauten.improve.replay import replay
 from tauten.plan.lower import lower
@@ -104,7 +104,7 @@ def test_three_of_four_words_must_be_quoted() -> None:
 
 
 def test_it_is_found_and_every_item_has_a_label() -> None:
-    own = open_recording(document_chat)
+    own = open_recording(document_chat, "", usual=WHOLE)
     assert own.name == "document_chat"
     assert len(own) == len(labelled(own)) >= 300
     assert all(set(item.inputs) == set(document_chat.inputs) for item in own)

@@ -14,7 +14,7 @@ from examples.kit_recordings import answered_by, digest, digest_elsewhere, texts
 from tauten.examples.triage import inbox
 from tauten.examples.triage.inbox import QUEUES, Ticket, drafted, same, sorted_into, triage
 from tauten.examples.triage.recording import HALVES, Half, queues, recording
-from tauten.improve.labelled import answer_of, clusters, labelled, metric_of, open_recording, score
+from tauten.improve.labelled import WHOLE, answer_of, clusters, labelled, metric_of, open_recording, score
 from tauten.improve.recording import Document, Label
 from tauten.improve.replay import replay
 from tauten.plan.lower import lower
@@ -125,7 +125,7 @@ def test_an_empty_draft_is_no_draft() -> None:
 
 
 def test_it_is_found_and_every_item_has_a_label() -> None:
-    own = open_recording(triage)
+    own = open_recording(triage, "", usual=WHOLE)
     assert own.name == "triage"
     assert len(own) == len(labelled(own)) >= 100
     assert len(recording(split="dev")) == len(recording(split="held_out"))

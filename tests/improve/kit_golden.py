@@ -286,7 +286,10 @@ def said(strategy: Strategy, case: Case) -> str:
 
 def changes(before: Plan, after: Plan) -> list[str]:
     """Lines of TOML that differ, as `stage.key = value`."""
-    return [f"{stage}.{key} = {_toml(new)}" for stage, key, _, new in diff_plans(before, after)]
+    return [
+        f"{stage}.{key} = {'default' if new is None else _toml(new)}"
+        for stage, key, _, new in diff_plans(before, after)
+    ]
 
 
 def _told(**values: str) -> list[str]:

@@ -19,11 +19,14 @@ from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
 from tauten.improve.optimizer.testbed import Items, Runs, Scored, Together
 from tauten.improve.simulate.capture import Captured, KeepingEngine, capture
+from tauten.improve.simulate.costs import STILL, Moving
+from tauten.improve.simulate.library import Held
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan
 from tauten.run.engine import Engine
 
 HEAR_MS, ROW_MS, ROWS_MS = 30.0, 20.0, 5.0
+HELD = {"hear": 40_000_000, "look": 60_000_000}  # bytes, whatever the batch
 
 
 @stage(roles={"model": Role("hear", ("synthetic",), options={"ms_per_batch": HEAR_MS})}, effects="pure")
@@ -98,6 +101,12 @@ class VirtualTestbed:
 
     def streams(self, plan: Plan, step: str, role: str, items: Items) -> Together:
         raise AssertionError("no model here writes streams")
+
+    def moving(self, plan: Plan, step: str, role: str, items: Items) -> Moving:
+        return STILL
+
+    def held(self, plan: Plan, step: str, role: str, items: Items) -> Held:
+        return ((1, HELD[step]),)
 
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         self.asked.append(f"scores {len(ids)}")

@@ -14,6 +14,8 @@ import tauten as tt
 from tauten.cli.target import load_workflow
 from tauten.errors import InputError, StageError
 from tauten.improve.labelled import (
+    DEV,
+    WHOLE,
     answer_of,
     clusters,
     labelled,
@@ -22,6 +24,7 @@ from tauten.improve.labelled import (
     recording_of,
     score,
     scores,
+    splits_of,
 )
 from tauten.improve.quality import Metric
 from tauten.improve.recording import Item, Label, Recording
@@ -155,18 +158,26 @@ def test_a_command_line_names_a_folder_a_split_or_nothing(tmp_path: Path) -> Non
     workflow = flow(tmp_path, RECORDING)
     items = [Item(id=half, render=dict, split=half) for half in ("dev", "held_out")]
     folder = str(Recording("kept", items).save(tmp_path / "kept"))
-    assert open_recording(workflow, folder).name == "kept"
-    assert [item.id for item in open_recording(workflow, folder, "held_out")] == ["held_out"]
-    assert len(open_recording(workflow)) == 6
-    assert len(open_recording(workflow, "dev")) == 3
-    assert len(open_recording(workflow, "", "dev")) == 3
+    assert open_recording(workflow, folder, usual=DEV).name == "kept"
+    assert splits_of(open_recording(workflow, folder, usual=DEV)) == ["dev", "held_out"]  # it was named
+    assert splits_of(open_recording(workflow, "", usual=DEV)) == ["dev"]
+    assert splits_of(open_recording(workflow, "held_out", usual=DEV)) == ["held_out"]
+    for given, usual in (("", WHOLE), ("all", DEV)):
+        assert splits_of(open_recording(workflow, given, usual=usual)) == ["dev", "held_out"]
+
+
+def test_a_recording_without_the_usual_split_says_which_it_has(tmp_path: Path) -> None:
+    workflow = flow(tmp_path, RECORDING.replace("dev", "train"))
+    with pytest.raises(InputError, match="no item of the split 'dev'") as raised:
+        open_recording(workflow, "", usual=DEV)
+    assert "held_out, train, all" in str(raised.value.help)
 
 
 def test_no_recording_anywhere_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="'desk' is not the folder of a recording, and echo brings"
     ) as raised:
-        open_recording(flow(tmp_path), "desk")
+        open_recording(flow(tmp_path), "desk", usual=WHOLE)
     assert "--recording FOLDER" in str(raised.value.help)
 
 

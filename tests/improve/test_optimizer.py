@@ -16,7 +16,7 @@ from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.optimizer import Asked, Optimizer, Result
 from tauten.improve.optimizer.order import ordered
 from tauten.improve.simulate.machine import Shared
-from tauten.plan.plan import format_plan, parse_plan
+from tauten.plan.plan import Plan, format_plan, parse_plan
 
 LABELLED = [id for id, _ in EVERY]
 ROOMY = Shared(cores=64)
@@ -89,7 +89,64 @@ def test_too_few_labels_are_said_before_and_nothing_lossy_is_taken() -> None:
     assert any("n >= 299" in each.why for each in found.outcome.decisions if each.answers == "lossy")
     assert not any(asked.startswith("scores") for asked in machine.asked)  # no model ran for nothing
     assert found.outcome.answer == "missed"
-    assert [row.step for row in found.outcome.gap][:2] == ["look", "hear"]
+    assert found.outcome.gap_what == "p95_ms"
+    assert found.outcome.gap[0].step == "look"
+    assert "hear" not in [row.step for row in found.outcome.gap]  # it runs beside, and is not in the way
+    p95_ms = next(each for each in found.outcome.candidates if each.name == "chosen").simulated.values[
+        "p95_ms"
+    ]
+    assert sum(row.ms for row in found.outcome.gap) == pytest.approx(p95_ms, rel=0.02)
+
+
+FEW = (
+    "backend",
+    "prefix",
+    "lookup",
+    "chunk",
+    "cache",
+    "quantize",
+    "refine",
+    "compact",
+)  # strategies left out
+
+
+def test_a_limit_on_memory_is_held_like_any_other() -> None:
+    """Without one a second replica of what looks is taken, which costs 60 MB."""
+    assert memory_of(usual(WIDE)) == 160_000_000
+    found = optimized(Slo(p95_ms=400.0, memory_bytes=110_000_000), without=FEW)
+    assert found.outcome.answer == "met"
+    assert memory_of(found) == 100_000_000
+    assert all(each.memory_bytes for each in usual(WIDE).outcome.candidates), "told without a limit, too"
+
+
+def memory_of(found: Result) -> int | None:
+    """Of the chosen plan."""
+    chosen = next(each for each in found.outcome.candidates if each.name == "chosen")
+    return chosen.memory_bytes
+
+
+def test_a_limit_on_memory_that_is_passed_is_missed() -> None:
+    found = optimized(Slo(p95_ms=400.0, memory_bytes=90_000_000), without=(*FEW, "batch"))
+    assert found.outcome.answer == "missed"
+    assert found.outcome.why[-1] == "its models and caches take up to 100 MB of 90"
+
+
+def test_memory_that_nobody_knows_is_not_said_to_fit() -> None:
+    class Closed(VirtualTestbed):
+        def held(self, plan: Plan, step: str, role: str, items: Any) -> tuple[tuple[int, int], ...]:
+            return ()
+
+    found = optimized(Slo(p95_ms=400.0, memory_bytes=10**12), Closed(), without=(*FEW, "batch"))
+    assert found.outcome.answer == "cannot conclude"
+    assert "memory" in found.outcome.why[-1]
+    assert all(each.memory_bytes is None for each in found.outcome.candidates)
+
+
+def test_what_it_varies_is_told_by_its_setting() -> None:
+    lines: list[str] = []
+    optimized(TIGHT, say=lines.append, dry_run=True, without=(*FEW, "batch"))
+    assert any("look.last = 2" in line for line in lines if line.startswith("run "))
+    assert any(line.startswith("simulate overlap: ") for line in lines)
 
 
 def test_the_plan_file_says_why_and_what_was_measured() -> None:

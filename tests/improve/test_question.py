@@ -15,6 +15,7 @@ from tauten.describe.slo import Slo
 from tauten.errors import InputError, PlanError
 from tauten.improve.optimizer.record import Record
 from tauten.improve.simulate.capture import Captured, KeepingEngine, capture
+from tauten.improve.simulate.costs import STILL, Moving
 from tauten.improve.simulate.machine import Shared
 from tauten.improve.simulate.simulator import Done
 from tauten.improve.situation import Proposal, Situation
@@ -51,6 +52,12 @@ class Told:
 
     def streams(self, plan: Plan, step: str, role: str, items: Any) -> tuple[tuple[int, float], ...]:
         return ((1, 1.0), (2, 1.0))
+
+    def moving(self, plan: Plan, step: str, role: str, items: Any) -> Moving:
+        return STILL
+
+    def held(self, plan: Plan, step: str, role: str, items: Any) -> tuple[tuple[int, int], ...]:
+        return ()
 
     def scores(self, plan: Plan, ids: Any) -> Any:
         raise AssertionError("nobody judges answers here")

@@ -41,6 +41,19 @@ def test_on_a_terminal_one_line_changes(monkeypatch: pytest.MonkeyPatch) -> None
     assert stream.getvalue().endswith("\r\x1b[K")
 
 
+def test_how_far_it_is_stands_behind_what_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    progress = Progress(1800.0, stream, now=Hand())
+    progress.tell("run 12 requests with look.last = 2")
+    progress.detail("run 3 of 36: item 7")
+    assert stream.getvalue().endswith(
+        "run 12 requests with look.last = 2 · run 3 of 36: item 7 · Ctrl-C loses nothing"
+    )
+    progress.tell("simulate reduce: look: last = 2")
+    assert "run 3 of 36" not in stream.getvalue().rpartition("\r")[2]
+
+
 @pytest.mark.parametrize("columns", [20, 40, 80])
 def test_a_narrow_terminal_is_never_wrapped(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -8,19 +8,24 @@ from typing import Any
 
 import pytest
 
+from improve.kit_golden import ToldFacts, ToldStep
 from simulate.kit_desk import FIRST_MS, NAIVE, TOKEN_MS, TOKENS, desk, learned
 from tauten.describe.slo import Slo
+from tauten.examples.help_desk.desk import help_desk
 from tauten.improve.optimizer.facts import TapedFacts
-from tauten.improve.situation import NO_TOKENS, Proposal, Refusal, Situation, Strategy
+from tauten.improve.optimizer.pricing import Pricer
+from tauten.improve.optimizer.search import Search
+from tauten.improve.simulate.machine import Shared
+from tauten.improve.situation import NO_TOKENS, Proposal, Refusal, Situation, Strategy, computes_in
 from tauten.improve.strategies.backend import Backend
 from tauten.improve.strategies.batch import Batching
 from tauten.improve.strategies.compact import Compact
 from tauten.improve.strategies.overlap import Overlap
 from tauten.improve.strategies.quantize import Quantize
 from tauten.improve.strategies.reduce import Reduce
-from tauten.plan.hardware import Hardware
+from tauten.plan.hardware import Hardware, processors
 from tauten.plan.lower import lower
-from tauten.plan.plan import Plan, StagePlan
+from tauten.plan.plan import ModelChoice, Plan, StagePlan
 
 TWO_CORES = Hardware(2, ("avx512", "amx"), 24)
 
@@ -34,6 +39,13 @@ def seen(library: Any, plan: Plan = NAIVE, rate: float = 1.0, machine: Hardware 
     assert desk.graph is not None
     facts = TapedFacts(library, lower(desk.graph, plan))
     return Situation(desk.graph, plan, machine, Slo(p95_ms=500.0), rate, facts)
+
+
+def parts(library: Any, plan: Plan, machine: Hardware) -> dict[str, Any]:
+    """The fields of a situation at one request a second."""
+    found = seen(library, plan, machine=machine)
+    names = ("graph", "plan", "hardware", "slo", "rate", "facts")
+    return {name: getattr(found, name) for name in names}
 
 
 def said(strategy: Strategy, situation: Situation) -> tuple[dict[str, Plan], dict[str, str]]:
@@ -113,6 +125,114 @@ def test_threads_and_replicas_share_the_cores(library: Any) -> None:
     assert (one.threads, one.replicas) == (1, 2)
     assert proposals["look.see on 2 threads"].stage("look").roles["see"].threads == 2
     assert "one thread for every model" not in proposals, "they have one"
+
+
+FOUR_CORES = Hardware(4, ("avx512", "amx"), 24)
+
+
+def test_replicas_are_bound_to_processors_of_their_own(library: Any) -> None:
+    plan = NAIVE.edit("hear", replicas=2)
+    proposals, refusals = said(Batching(), seen(library, plan))
+    bound = proposals["hear, each replica on processors of its own"]
+    assert bound.stage("hear").cpus == ("0", "1")
+    assert not any("processors" in change for change in refusals), (
+        "look has one replica: there is nothing to part"
+    )
+    again, _ = said(Batching(), seen(library, bound))
+    assert "hear, each replica on processors of its own" not in again
+    two = NAIVE.edit("hear", replicas=2, threads=2)
+    known = parts(learned(two), two, FOUR_CORES)
+    wide, _ = said(Batching(), Situation(**known, processors=(0, 1, 4, 6)))
+    assert wide["hear, each replica on processors of its own"].stage("hear").cpus == ("0-1", "4,6")
+
+
+def test_processors_that_others_are_bound_to_are_left_to_them(library: Any) -> None:
+    plan = NAIVE.edit("hear", replicas=2).edit("look", cpus=("0",))
+    proposals, _ = said(Batching(), seen(library, plan, machine=FOUR_CORES))
+    assert proposals["hear, each replica on processors of its own"].stage("hear").cpus == ("1", "2")
+
+
+def test_more_replicas_than_processors_are_not_bound() -> None:
+    two, every = (NAIVE.edit("hear", replicas=2, threads=threads) for threads in (2, 0))
+    library = learned(two, every)
+    _, refusals = said(Batching(), seen(library, two))
+    why = refusals["hear, each replica on processors of its own"]
+    assert why == "2 replicas of 2 threads each want more than the 2 that there are"
+    _, all_cores = said(Batching(), seen(library, every))
+    assert "all processors each" in all_cores["hear, each replica on processors of its own"]
+
+
+def test_other_replicas_let_sets_fall_that_were_for_others(library: Any) -> None:
+    plan = NAIVE.edit("hear", replicas=2, cpus=("0", "1"))
+    proposals, _ = said(Batching(), seen(library, plan))
+    assert proposals["hear on 1 thread"].stage("hear").cpus == ()
+    yours = NAIVE.edit("hear", cpus=("1",))
+    kept, _ = said(Batching(), seen(library, yours))
+    assert kept["hear on 2 threads"].stage("hear").cpus == ("1",), "as many sets as replicas"
+
+
+def test_bound_replicas_gain_nothing_in_simulation_where_threads_find_their_way(library: Any) -> None:
+    """The search refuses it with that figure: sets only take room away from whoever else would use it."""
+    here = Hardware(2, ("avx512", "amx"), 24)
+    plan = NAIVE.edit("hear", replicas=2)
+    price = Pricer(desk, library, Shared(cores=2), rate=6.0)
+
+    def look(present: Plan) -> Situation:
+        return Situation(**parts(library, present, here), processors=processors()[:2])
+
+    class Sets(Batching):
+        def propose(self, seen: Situation) -> Any:
+            return (each for each in super().propose(seen) if "processors of its own" in each.change)
+
+    found = Search([Sets()], look, price, Slo(p95_ms=100.0)).run(plan)
+    [tried] = found.tried
+    assert not tried.taken
+    if tried.objective is not None:  # this process may use two processors
+        assert "in simulation: not worth a change" in tried.why
+    assert found.plan.stage("hear").cpus == ()
+
+
+def test_full_precision_is_not_shorter_where_it_is_what_the_engine_takes() -> None:
+    """The language model's engine offers f32 beside its own choice, which is bf16 only where there are units for it."""
+    assert help_desk.graph is not None
+
+    def told(machine: Hardware, **choice: Any) -> dict[str, str]:
+        plan = Plan().edit("generate", **choice)
+        facts = ToldFacts({"generate": ToldStep(work_ms=900.0)})
+        every = Quantize().propose(
+            Situation(help_desk.graph, plan, machine, Slo(p95_ms=500.0), 1.0, facts)  # type: ignore[arg-type]
+        )
+        return {
+            each.change: each.why if isinstance(each, Refusal) else each.answers
+            for each in every
+            if each.change.startswith("generate in f32")
+        }
+
+    plain, wide = Hardware(2, ("avx2",), 24), Hardware(2, ("avx512", "amx"), 24)
+    assert "computes in f32 here by itself" in told(plain)["generate in f32"]
+    assert told(plain, precision="f32") == {}
+    assert told(wide) == {"generate in f32": "lossy"}
+    assert told(wide, precision="f32") == {}
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "flags", "computes"),
+    [
+        ("openvino", "", ("avx512", "amx"), "bf16"),
+        ("openvino", "", ("avx2",), "f32"),
+        ("openvino", "f32", ("avx512", "amx"), "f32"),
+        ("llm", "", ("avx512", "amx"), "bf16"),
+        ("onnx", "", ("avx512", "amx"), "f32"),
+        ("whisper", "", ("avx512", "amx"), "f32"),
+        ("whisper", "int8", ("avx2",), "int8"),
+        ("", "", ("avx512", "amx"), "f32"),
+    ],
+)
+def test_what_a_model_computes_in(
+    backend: str, precision: str, flags: tuple[str, ...], computes: str
+) -> None:
+    choice = ModelChoice(backend=backend, precision=precision)
+    assert computes_in(choice, Hardware(2, flags, 24)) == computes
 
 
 def test_a_stage_that_knows_one_engine_says_so(library: Any) -> None:

@@ -27,6 +27,7 @@ from tauten.improve.load.result import Bench, worst
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.screen import to_text
 from tauten.improve.load.search import Found
+from tauten.improve.load.target import Target
 from tauten.improve.load.targets.workflow import WorkflowTarget
 from tauten.improve.load.verdict import Answer
 from tauten.improve.recording import Recording
@@ -259,6 +260,7 @@ async def _bench(asked: Asked) -> Bench:
         raise InputError(f"{str(asked.recording)!r} holds no request", help="record some", code="E245")
     say = teller()
     async with _sides(asked, kept) as (sides, name, api, slo):
+        targets = {side.name: side.target for side in sides}
         bencher = Bencher(
             sides,
             slo=slo,
@@ -274,8 +276,22 @@ async def _bench(asked: Asked) -> Bench:
             await _search(bencher, asked, found)
         else:
             await _measure(bencher, asked, found)
+            if kept is not None and asked.load.arrivals.kind == "poisson":
+                _score(found, targets, kept.name)
     say("")
     return found
+
+
+def _score(found: Bench, targets: Mapping[str, Target], recording: str) -> None:
+    """Predictions that were made of these plans at these rates are scored by what has just been measured."""
+    from tauten.improve.whatif.scored import settle_runs  # all of the simulator and the optimizer
+    from tauten.models.store import Store
+
+    for run in found.runs:
+        target = targets.get(run.plan)
+        if isinstance(target, WorkflowTarget):
+            measured = [(target.plan or Plan(), run)]
+            settle_runs(Store().root, hardware(), target.workflow, recording, measured)
 
 
 Opened = tuple[list[Side], str, str, Slo]

@@ -19,7 +19,7 @@ from tauten.describe.workflow import Workflow
 from tauten.errors import InputError
 from tauten.improve.compress.forms import StoredForms
 from tauten.improve.drawn import drawn
-from tauten.improve.labelled import clusters, labelled, metric_of, open_recording
+from tauten.improve.labelled import DEV, clusters, labelled, metric_of, open_recording
 from tauten.improve.prompts.comparison import Comparison, arm, document, figures, verdict
 from tauten.improve.prompts.folder import read
 from tauten.improve.prompts.screen import comparison_text
@@ -68,7 +68,10 @@ def bench_prompts(
     ],
     stage: Annotated[str, typer.Option(help="The step that asks by it, where there are several.")] = "",
     recording: Annotated[
-        str, typer.Option(help="A folder, or a split of the workflow's own recording.")
+        str,
+        typer.Option(
+            help="A folder, or a split of the workflow's own recording; all of it: all.", show_default="dev"
+        ),
     ] = "",
     plan: Annotated[Path | None, typer.Option(help="A plan file; else the naive plan.")] = None,
     requests: Annotated[int, typer.Option(help="At most so many, evenly from the recording.")] = ITEMS,
@@ -123,7 +126,7 @@ async def _compared(asked: Asked) -> Comparison:
     step = pick(workflow, asked.stage, base)
     templates = _templates(asked, step)
     arms = [_arm(workflow, step, each, base) for each in templates]
-    kept = open_recording(workflow, asked.recording)
+    kept = open_recording(workflow, asked.recording, usual=DEV)  # who compares templates is tuning one
     items, metric = _chosen(kept, asked.requests), metric_of(workflow)
     say = teller()
     async with Engine() as engine:

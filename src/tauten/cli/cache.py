@@ -85,13 +85,13 @@ def warm(
 ) -> int:
     """Run a recording once, so that what it asks is there when it is asked again."""
     from tauten.cli.target import load_workflow
-    from tauten.improve.labelled import open_recording
+    from tauten.improve.labelled import WHOLE, open_recording
     from tauten.plan.plan import load_plan
     from tauten.run.ambient import run_async
 
     workflow, read = load_workflow(target), load_plan(plan)
     _check_tiers(read, plan)
-    kept = open_recording(workflow, recording)
+    kept = open_recording(workflow, recording, usual=WHOLE)  # nothing is chosen by what is kept
     ran, failed, hits = run_async(_warm(workflow, read, kept))
     if as_json:
         _print({"schema": "tauten.cache.warm/1", "requests": ran, "failed": failed, "hits": hits})

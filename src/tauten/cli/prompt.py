@@ -14,7 +14,7 @@ from tauten.cli.target import load_workflow, read_bytes, read_inputs
 from tauten.describe.template import Template
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
-from tauten.improve.labelled import open_recording
+from tauten.improve.labelled import WHOLE, open_recording
 from tauten.improve.prompts.difference import difference
 from tauten.improve.prompts.folder import Listed, in_folder, listed, read
 from tauten.improve.prompts.parts import preview as previewed
@@ -156,7 +156,10 @@ def _inputs(
         )
     if written:
         return read_inputs(workflow, list(written))
-    return workflow.bind(**_item(open_recording(workflow, recording), item).inputs)
+    kept = open_recording(
+        workflow, recording, usual=WHOLE
+    )  # an id may be of any split, and is only looked at
+    return workflow.bind(**_item(kept, item).inputs)
 
 
 def _item(kept: Recording, wanted: str) -> Item:

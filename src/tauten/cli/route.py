@@ -23,13 +23,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with
 def record(
     target: Annotated[str, typer.Argument(metavar="FILE.py[:WORKFLOW]", show_default=False)],
     out: Annotated[Path, typer.Option(help="Where to write the decisions.", show_default=False)],
-    recording: Annotated[str, typer.Option(help="A recording; the workflow's own when left out.")] = "",
+    recording: Annotated[
+        str, typer.Option(help="A folder, or a split of the workflow's own recording; dev when left out.")
+    ] = "",
     plan: Annotated[Path | None, typer.Option(help="The plan to run it under.")] = None,
 ) -> int:
     """Run a recording and keep what each policy decided, and what came of it."""
     from tauten.cli.output import check_outputs
     from tauten.cli.target import load_workflow
-    from tauten.improve.labelled import open_recording
+    from tauten.improve.labelled import DEV, open_recording
     from tauten.improve.routing import decisions_of, save
     from tauten.plan.plan import load_plan
     from tauten.run.ambient import run_async
@@ -37,7 +39,7 @@ def record(
     check_outputs(out)
     workflow = load_workflow(target)
     chosen = load_plan(plan) if plan is not None else None
-    kept = open_recording(workflow, recording)
+    kept = open_recording(workflow, recording, usual=DEV)  # policies are tuned on what is recorded
     decisions = decisions_of(run_async(_traces(workflow, chosen, kept)))
     if not decisions:
         raise InputError(

@@ -25,19 +25,22 @@ from tauten.explain.whatif_page import whatif_html
 from tauten.explain.whatif_text import whatif_text
 from tauten.improve.compress.forms import StoredForms
 from tauten.improve.drawn import drawn
-from tauten.improve.labelled import open_recording
+from tauten.improve.labelled import WHOLE, open_recording
+from tauten.improve.measuring.stages import PEAKS_FILE
 from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
 from tauten.improve.optimizer.order import ORDER
 from tauten.improve.optimizer.record import Record
 from tauten.improve.optimizer.testbed import Testbed
 from tauten.improve.recording import Item, Recording
+from tauten.improve.simulate.machine import shared_of
 from tauten.improve.simulate.simulator import Done
 from tauten.improve.whatif.awaited import Awaited
 from tauten.improve.whatif.question import Question, Terms
 from tauten.improve.whatif.scored import scored
 from tauten.models.store import Store
 from tauten.plan.hardware import hardware
+from tauten.plan.peaks import Peaks, load_peaks
 from tauten.plan.plan import Plan, check_fit
 from tauten.run.ambient import run_async
 from tauten.run.engine import Engine
@@ -70,14 +73,15 @@ def what_if(workflow: Workflow[..., Any], asked: Options) -> int:
     kept = _recording(workflow, asked)
     chosen = evenly(list(kept), asked.items)
     store, here, say = Store().root, hardware(), teller()
-    record = Record.load(store, here)
+    record, peaks = Record.load(store, here), load_peaks(store / PEAKS_FILE, here)
     question = Question(
         workflow,
         [(item.id, workflow.bind(**item.inputs)) for item in chosen],
-        _testbed(workflow, kept, chosen, say),
+        _testbed(workflow, kept, chosen, peaks, say),
         Terms(asked.plan, slo, asked.rate, recording=kept.name),
         record,
         here=here,
+        shared=shared_of(peaks) if peaks is not None else None,
         forms=StoredForms(Store()),
         more=_until(asked.minutes),
         say=say,
@@ -87,7 +91,7 @@ def what_if(workflow: Workflow[..., Any], asked: Options) -> int:
         shown = replace(shown, probed=question.probed(run_async(_delayed(question))))
     say("")
     _print(shown, asked, record)
-    if not asked.rate and not asked.inputs:
+    if not asked.inputs:
         Awaited.load(store).add(question.foretold())
     return 0
 
@@ -112,7 +116,9 @@ def _check(asked: Options) -> None:
 def _recording(workflow: Workflow[..., Any], asked: Options) -> Recording:
     """The recorded requests, or the one that was given in words."""
     if not asked.inputs:
-        return open_recording(workflow, asked.recording)
+        return open_recording(
+            workflow, asked.recording, usual=WHOLE
+        )  # times are asked for, no answer is judged
     if asked.recording:
         raise InputError("inputs and a recording were given", help="give one of them", code="E260")
     values = read_inputs(workflow, list(asked.inputs))
@@ -121,10 +127,14 @@ def _recording(workflow: Workflow[..., Any], asked: Options) -> Recording:
 
 
 def _testbed(
-    workflow: Workflow[..., Any], kept: Recording, chosen: Sequence[Item], say: Callable[[str], None]
+    workflow: Workflow[..., Any],
+    kept: Recording,
+    chosen: Sequence[Item],
+    peaks: Peaks | None,
+    say: Callable[[str], None],
 ) -> Testbed:
     """This machine; what a search or an earlier question has run is not run again."""
-    testbed = LiveTestbed(workflow, list(kept), say=say)
+    testbed = LiveTestbed(workflow, list(kept), peaks=peaks, say=say)
     journal = journal_of(workflow, kept, chosen) if kept.name != GIVEN else Journal()
     return Remembered(testbed, journal, drawn(workflow))
 

@@ -1,4 +1,4 @@
-"""What a workflow brings along to be judged by: a metric and labelled recordings that stand beside it.
+"""What a workflow brings along to be judged by: a metric, labelled recordings and plans that stand beside it.
 
 In the workflow's module, or in its package: a metric in the package itself or its `scoring`, a function
 ``recording(*, split=None)`` in the package itself or its `recording`. So a command needs no flag for either.
@@ -24,6 +24,7 @@ from tauten.improve.recording import Item, Label, Recording
 from tauten.improve.replay import Served
 from tauten.run.values import join
 
+DEV, WHOLE = "dev", "all"  # what a command line names: the split to tune on, and every split
 TOPIC = "topic:"
 """Starts the tag that tells which items are related: answers to one topic are right or wrong together."""
 
@@ -74,15 +75,17 @@ def recording_of(workflow: Workflow[..., Any], split: str | None = None) -> Reco
     return None
 
 
-def open_recording(workflow: Workflow[..., Any], given: str = "", split: str | None = None) -> Recording:
-    """The recording that a command line names: a folder, a split of the workflow's own (``dev``), or "" for its own.
+def open_recording(workflow: Workflow[..., Any], given: str, *, usual: str) -> Recording:
+    """The recording that a command line names: a folder, with all that is in it; a split of the workflow's own
+    (``dev``), or ``all`` of that; where it names none (""), the split that is `usual` for what is to be done.
 
-    Raises InputError where there is none.
+    On development items things may be tuned, by held-out ones they are judged: who asks says which he wants. Raises
+    InputError where there is none.
     """
     if given and (Path(given) / "items.jsonl").is_file():
-        kept = Recording.load(given)
-        return kept if split is None else kept.select(split=split)
-    own = recording_of(workflow, given or split)
+        return Recording.load(given)
+    split = given or usual
+    own = recording_of(workflow, None if split == WHOLE else split)
     if own is None:
         seen = f"{given!r} is not the folder of a recording, and " if given else ""
         raise InputError(
@@ -91,6 +94,11 @@ def open_recording(workflow: Workflow[..., Any], given: str = "", split: str | N
             code="E245",
         )
     return own
+
+
+def splits_of(items: Iterable[Item]) -> list[str]:
+    """The splits that items are of, in alphabetical order."""
+    return sorted({item.split for item in items})
 
 
 def labelled(items: Iterable[Item]) -> list[Item]:
@@ -105,6 +113,14 @@ def clusters(items: Iterable[Item]) -> dict[str, str]:
         topics = [tag.removeprefix(TOPIC) for tag in item.tags if tag.startswith(TOPIC)]
         found[item.id] = topics[0] if topics else item.id
     return found
+
+
+def beside(workflow: Workflow[..., Any], name: str) -> Path | None:
+    """A file in the folder of the workflow's module; None where there is none."""
+    module = _module(workflow)
+    file = getattr(module, "__file__", None)
+    path = Path(file).parent / name if file else None
+    return path if path is not None and path.is_file() else None
 
 
 # -- scores --------------------------------------------------------------------------------------------------
@@ -151,10 +167,7 @@ def scores(
 
 def _places(workflow: Workflow[..., Any], sibling: str) -> Iterator[ModuleType]:
     """The workflow's module, its package, and that module of the package."""
-    function: Any = workflow.function
-    while isinstance(function, functools.partial):
-        function = function.func
-    module = sys.modules.get(getattr(function, "__module__", ""))
+    module = _module(workflow)
     if module is None:
         return
     yield module
@@ -168,6 +181,13 @@ def _places(workflow: Workflow[..., Any], sibling: str) -> Iterator[ModuleType]:
         yield importlib.import_module(name)
 
 
+def _module(workflow: Workflow[..., Any]) -> ModuleType | None:
+    function: Any = workflow.function
+    while isinstance(function, functools.partial):
+        function = function.func
+    return sys.modules.get(getattr(function, "__module__", ""))
+
+
 def _made(found: Any, split: str | None) -> Any:
     """What something called `recording` gives; None where it is not a recording or a maker of one."""
     if isinstance(found, Recording):
@@ -179,4 +199,4 @@ def _made(found: Any, split: str | None) -> Any:
 
 def _splits(place: ModuleType) -> list[str]:
     every = _made(getattr(place, "recording", None), None)
-    return sorted({item.split for item in every}) if isinstance(every, Recording) else []
+    return [*splits_of(every), WHOLE] if isinstance(every, Recording) else []

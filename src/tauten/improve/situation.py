@@ -16,10 +16,12 @@ from tauten.plan.card import Card
 from tauten.plan.hardware import Hardware
 from tauten.plan.lower import Lowered, Step, lower
 from tauten.plan.plan import Choices, ModelChoice, Plan
+from tauten.run.contracts import find
 
 Said = str | Sequence[Mapping[str, str]]
 """A text by itself, or messages of `role` and `content`; a raw completion is one of the role ``prompt``."""
 
+FULL = "f32"  # full precision, as plans spell it
 WORTH = 0.01  # of a request's time: a step that takes less of it cannot gain what a change must gain
 
 
@@ -171,7 +173,9 @@ class Situation:
         rate: float,
         facts: Facts,
         forms: Forms | None = None,
+        processors: Sequence[int] = (),
     ) -> None:
+        """`processors` are those that replicas may be bound to; as many as there are cores, where none are named."""
         self.graph = graph
         self.plan = plan
         self.hardware = hardware
@@ -179,6 +183,7 @@ class Situation:
         self.rate = rate
         self.facts = facts
         self.forms: Forms = forms or NoForms()
+        self.processors = tuple(processors) or tuple(range(hardware.cores))
 
     @cached_property
     def lowered(self) -> Lowered:
@@ -233,6 +238,18 @@ class Strategy(Protocol):
     reason: ClassVar[str]
 
     def propose(self, seen: Situation) -> Iterator[Proposal | Refusal]: ...
+
+
+def computes_in(choice: ModelChoice, here: Hardware) -> str:
+    """The precision in which a model computes on a machine: what the plan says, else what its engine chooses there.
+
+    Engines that offer full precision or bf16 beside their own choose bf16 where the processor has units for it; for all
+    others, and on all other machines, the default is full precision already.
+    """
+    if choice.precision:
+        return choice.precision
+    offered = getattr(find("backends", choice.backend), "precisions", ()) if choice.backend else ()
+    return "bf16" if {"f32", "bf16"} & set(offered) and "amx" in here.flags else FULL
 
 
 def with_choice(plan: Plan, step: Step, role: str, **changes: object) -> Plan:

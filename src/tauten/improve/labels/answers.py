@@ -120,31 +120,43 @@ def _unreadable(path: Path, reason: str) -> InputError:
 
 def keep_answers(path: Path, served: Iterable[Served], *, plan: str = "", recording: str = "") -> Answers:
     """Write what each request of a replay yielded; a failed one is kept as its error. Raises MachineError."""
-    answers = [_answer(each.id, each.values, each.error, path.parent) for each in served]
-    lines = [
-        msgspec.json.encode(_Header("tauten.answers/1", plan, recording)),
-        *map(msgspec.json.encode, answers),
-    ]
-    replace(path, b"\n".join(lines) + b"\n")
-    return Answers(answers, plan=plan, recording=recording, path=path)
+    return write_answers(
+        path, [kept_answer(each, path.parent) for each in served], plan=plan, recording=recording
+    )
 
 
-def _answer(id: str, values: Iterable[Any], error: Exception | None, folder: Path) -> Answer:
+def write_answers(path: Path, answers: Iterable[Answer], *, plan: str = "", recording: str = "") -> Answers:
+    """Write answers whose media lie beside the file already. Raises MachineError."""
+    every = list(answers)
+    head = msgspec.json.encode(_Header("tauten.answers/1", plan, recording))
+    replace(path, b"\n".join([head, *map(msgspec.json.encode, every)]) + b"\n")
+    return Answers(every, plan=plan, recording=recording, path=path)
+
+
+def kept_answer(served: Served, folder: Path) -> Answer:
+    """What a request yielded; its medium is written into the folder. Raises MachineError."""
+    id, error = served.id, served.error
     if error is not None:  # what came before it was no answer
         return Answer(id, error=str(getattr(error, "code", type(error).__name__)))
-    media: list[Payload] = []
-    words: list[str] = []
-    for value in values:
-        if isinstance(value, Payload) and not isinstance(value, Text | Json):
-            media.append(value)
-        else:
-            words.append(_words(value))
+    media = media_of(served.values)
+    words = [_words(value) for value in served.values if not any(value is each for each in media)]
     if not media:
         return Answer(id, "".join(words))
     whole = Payload(b"".join(each.data for each in media), media[0].type)
     name = f"media/{whole.hash}.{whole.type.split('/')[-1].removeprefix('x-')}"
     replace(folder / name, whole.data)
     return Answer(id, "".join(words), name, whole.type, whole.hash)
+
+
+def media_of(values: Iterable[Any]) -> list[Payload]:
+    """What of an answer is no text."""
+    return [each for each in values if isinstance(each, Payload) and not isinstance(each, Text | Json)]
+
+
+def size_of(value: Any) -> int:
+    """Bytes that an increment of an answer takes where it is kept, words by their letters."""
+    media = media_of([value])
+    return media[0].size_bytes if media else len(_words(value))
 
 
 def _words(value: Any) -> str:

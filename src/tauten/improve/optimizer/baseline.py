@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from tauten.improve.situation import Situation, with_choice
+from tauten.improve.situation import FULL, Situation, with_choice
 from tauten.plan.plan import Batch, Plan
 
-FULL: Final = "f32"  # an engine's own default may be a shorter type, which is not the same answer
 THREADS: Final = (0, 1)  # what the engine takes by itself, and one: the two that people try
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from tauten.clock import Clock, real
+from tauten.improve.labels.keeper import Told
 from tauten.improve.optimizer.outcome import Labels
 from tauten.improve.optimizer.testbed import Scored, Testbed
 from tauten.improve.quality import Evidence, Verdict, compare, decide, scored, split
@@ -51,6 +52,7 @@ class Gate:
         }  # (seconds, answers): before, after
         self.before: Plan | None = None  # what lossy changes are judged against
         self.verdicts: dict[tuple[str, str], Verdict] = {}  # of the selection, by strategy and change
+        self.told: tuple[Told, Told] = ({}, {})  # answers of the last confirmation, where they are kept
 
     @property
     def labels(self) -> Labels:
@@ -133,6 +135,7 @@ class Gate:
             if self._in_vain(old, new, level) or not self.more():
                 break
         was, now = _numbers(old), _numbers(new)
+        self.told = {id: each.told for id, each in old.items()}, {id: each.told for id, each in new.items()}
         topics = self._topics(list(old))
         verdict = compare(was, now, self.allowed_loss, level, clusters=topics, seed=self.seed)
         hashes = {id: (old[id].answer, new[id].answer) for id in old}

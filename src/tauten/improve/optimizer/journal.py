@@ -17,10 +17,13 @@ import msgspec
 from tauten.describe.graph import FromStage, Graph, Listed, Source
 from tauten.describe.payload import Text
 from tauten.describe.slo import Slo
+from tauten.improve.labels.answers import Answer
 from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.optimizer.testbed import Items, Runs, Scored, Testbed, Together
 from tauten.improve.simulate.capture import Captured
+from tauten.improve.simulate.costs import STILL, Moving
+from tauten.improve.simulate.library import Held
 from tauten.improve.simulate.tape import Tape, Visit
 from tauten.plan.files import append
 from tauten.plan.lower import lower
@@ -47,9 +50,17 @@ class Journal:
             return
         self.known[key] = value
 
+    def told(self, question: Any) -> Any:
+        """The answer that is known; None where there is none yet."""
+        return self.known.get(self._key(question))
+
+    @staticmethod
+    def _key(question: Any) -> str:
+        return hashlib.sha256(msgspec.json.encode(question, order="deterministic")).hexdigest()
+
     def ask(self, question: Any, answer: Callable[[], Any]) -> Any:
         """The answer that is known, or the one that is found now, which is kept. Plain values only."""
-        key = hashlib.sha256(msgspec.json.encode(question, order="deterministic")).hexdigest()
+        key = self._key(question)
         if key not in self.known:
             line = msgspec.json.encode((key, answer()))
             if self.path is not None:
@@ -59,12 +70,14 @@ class Journal:
 
 
 class Remembered:
-    """A testbed that asks a journal first."""
+    """A testbed that asks a journal first. `answers` is where it keeps what was answered, if anywhere: what was judged
+    without is judged again then."""
 
-    def __init__(self, testbed: Testbed, journal: Journal, graph: Graph) -> None:
+    def __init__(self, testbed: Testbed, journal: Journal, graph: Graph, answers: str = "") -> None:
         self.testbed = testbed
         self.journal = journal
         self.graph = graph
+        self.answers = answers
         self.read = attributes(graph)
 
     def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
@@ -82,13 +95,25 @@ class Remembered:
         found = self.journal.ask(asked, lambda: self.testbed.streams(plan, step, role, items))
         return tuple((int(streams), float(times)) for streams, times in found)
 
+    def moving(self, plan: Plan, step: str, role: str, items: Items) -> Moving:
+        """Not remembered where nothing is known: the machine's peaks may be by the next time."""
+        asked = ["moving", plan.content.decode(), step, role, [id for id, _ in items]]
+        known = self.journal.told(asked)
+        found = Moving(*known) if known is not None else self.testbed.moving(plan, step, role, items)
+        return Moving(*self.journal.ask(asked, lambda: found)) if found != STILL else STILL
+
+    def held(self, plan: Plan, step: str, role: str, items: Items) -> Held:
+        asked = ["held", plan.content.decode(), step, role, [id for id, _ in items]]
+        found = self.journal.ask(asked, lambda: self.testbed.held(plan, step, role, items))
+        return tuple((int(batch), int(held)) for batch, held in found)
+
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         """One question an item, so that more items later ask for these alone."""
         content = plan.content.decode()
-        wanted = [id for id in ids if self._key(content, id) not in self.journal.known]
+        wanted = [id for id in ids if self.journal.told(self._question(content, id)) is None]
         fresh = self.testbed.scores(plan, wanted) if wanted else {}
         return {
-            id: Scored(*self.journal.ask(["score", content, id], lambda id=id: fresh[id]))  # type: ignore[misc]
+            id: _scored(*self.journal.ask(self._question(content, id), lambda id=id: fresh[id]))  # type: ignore[misc]
             for id in ids
         }
 
@@ -96,9 +121,12 @@ class Remembered:
         """Never remembered: what is promised of a plan was measured just now."""
         return self.testbed.bench(plans, items, load, rounds, slo)
 
-    @staticmethod
-    def _key(content: str, id: str) -> str:
-        return hashlib.sha256(msgspec.json.encode(["score", content, id], order="deterministic")).hexdigest()
+    def _question(self, content: str, id: str) -> list[str]:
+        return ["answer", self.answers, content, id] if self.answers else ["score", content, id]
+
+
+def _scored(score: float, answer: str, told: Any = None) -> Scored:
+    return Scored(score, answer, None if told is None else msgspec.convert(told, Answer))
 
 
 # -- tapes as plain values -----------------------------------------------------------------------------------

@@ -16,12 +16,13 @@ import msgspec
 from tauten.describe.graph import Graph
 from tauten.errors import TautenError
 from tauten.improve.optimizer.testbed import Items, Testbed, Together
-from tauten.improve.simulate.library import Library, cost_key
+from tauten.improve.simulate.library import Library, cost_key, form_key
 from tauten.plan.lower import Lowered, Step, lower
-from tauten.plan.plan import Plan, StagePlan
+from tauten.plan.plan import Plan, StagePlan, diff_plans
 
 Say = Callable[[str], None]
 ALONE: Final[Together] = ((1, 1.0),)
+NAMED: Final = 3  # settings on a line of progress: more of them hide what else it says
 
 
 class Learner:
@@ -35,13 +36,16 @@ class Learner:
         *,
         more: Callable[[], bool] = lambda: True,
         say: Say = lambda text: None,
+        weighs: bool = False,
     ) -> None:
+        """With `weighs` the memory of every wanted plan is found out, too: an SLO limits it."""
         self.graph = graph
         self.items = items
         self.testbed = testbed
         self.library = Library()
         self.more = more
         self.say = say
+        self.weighs = weighs
         self.failures: list[str] = []
         self._together: dict[tuple[str, str], Together] = {}  # by model and engine: settings hardly change it
         self._failed: set[str] = set()  # settings of stages, and costs, that could not be had
@@ -51,6 +55,8 @@ class Learner:
         and never tried again."""
         self._see(present, wanted)
         self._measure(wanted)
+        if self.weighs:
+            self.weigh([present, *wanted])
 
     # -- steps ------------------------------------------------------------------------------------------------
 
@@ -79,9 +85,10 @@ class Learner:
 
     def _capture(self, plan: Plan, turn: dict[str, StagePlan]) -> None:
         """Run requests with these stages varied; where that fails, with one of them at a time."""
+        present = plan
         for stage, settings in turn.items():
             plan = msgspec.structs.replace(plan, stages={**plan.stages, stage: settings})
-        self.say(f"run {len(self.items)} requests{_with(turn)}")
+        self.say(f"run {len(self.items)} requests{_with(present, turn)}")
         only = set(turn) if self.library.inputs else set()
         before = {_spelled(stage, settings) for stage, settings in turn.items()}
         try:
@@ -127,15 +134,19 @@ class Learner:
 
     def _stream(self, plan: Plan, step: Step, role: str) -> None:
         choice = step.models[role]
-        engine = (choice.model, choice.backend)
+        engine, found = (choice.model, choice.backend), False
         if engine not in self._together:
             self.say(f"{choice.model}: streams side by side")
             try:
                 self._together[engine] = self.testbed.streams(plan, step.name, role, self.items)
+                found = True
             except TautenError as error:
                 self.failures.append(f"{step.name}.{role}, streams side by side: {error.message}")
                 self._together[engine] = ALONE  # each of two takes twice as long: no gain is made up
         self.library.add_streams(choice, self._together[engine])
+        self._moving(plan, step, role)
+        if found:
+            self._held(plan, step, role)
 
     def _run(self, plan: Plan, step: Step, role: str) -> None:
         choice = step.models[role]
@@ -148,6 +159,38 @@ class Learner:
             self.failures.append(f"{step.name}.{role} on {choice.backend}: {error.message}")
             return
         self.library.add_runs(choice, runs)
+        self._moving(plan, step, role)
+        self._held(plan, step, role)
+
+    # -- memory -----------------------------------------------------------------------------------------------
+
+    def weigh(self, plans: Sequence[Plan]) -> None:
+        """What the models of plans hold of memory, where nobody knows it yet: each is opened once for it."""
+        for plan in plans:
+            for step in lower(self.graph, plan).steps:
+                for role, choice in step.models.items():
+                    if choice.backend and self.library.held(choice) is None:
+                        self._held(plan, step, role)
+
+    def _moving(self, plan: Plan, step: Step, role: str) -> None:
+        """How much of its time a model that was just measured moves bytes."""
+        try:
+            moving = self.testbed.moving(plan, step.name, role, self.items)
+        except TautenError as error:
+            self.failures.append(f"{step.name}.{role}, bytes that it moves: {error.message}")
+            return
+        self.library.add_moving(step.models[role], moving)
+
+    def _held(self, plan: Plan, step: Step, role: str) -> None:
+        choice = step.models[role]
+        key = f"memory {form_key(choice)}"
+        if key in self._failed or self.library.held(choice) is not None:
+            return
+        self._failed.add(key)
+        try:
+            self.library.add_held(choice, self.testbed.held(plan, step.name, role, self.items))
+        except TautenError as error:
+            self.failures.append(f"{step.name}.{role}, memory: {error.message}")
 
 
 def _apart(plan: Plan) -> Plan:
@@ -160,5 +203,13 @@ def _spelled(stage: str, settings: StagePlan) -> str:
     return f"{stage} {msgspec.json.encode(settings, order='deterministic').decode()}"
 
 
-def _with(turn: dict[str, StagePlan]) -> str:
-    return f" with other settings of {', '.join(turn)}" if turn else ""
+def _with(present: Plan, turn: dict[str, StagePlan]) -> str:
+    """The settings that are varied, as a plan spells them; the first few of many."""
+    varied = msgspec.structs.replace(present, stages={**present.stages, **turn})
+    told = [f"{stage}.{key} = {_word(new)}" for stage, key, _, new in diff_plans(present, varied)]
+    more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    return f" with {', '.join(told[:NAMED])}{more}" if told else ""
+
+
+def _word(value: object) -> str:
+    return "its default" if value is None else msgspec.json.encode(value).decode()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,22 +19,31 @@ from tauten.explain.account import Account, account
 from tauten.improve.analyze import header
 from tauten.improve.drawn import drawn
 from tauten.improve.labelled import score
+from tauten.improve.labels.keeper import Keeper
 from tauten.improve.load.bench import Bencher, Side
 from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
+from tauten.improve.measuring.moving import moving_of
 from tauten.improve.measuring.overheard import Ear, OverhearingEngine, Where, overhear
-from tauten.improve.measuring.runs import How, measured_runs, measured_streams
+from tauten.improve.measuring.profile import Profile
+from tauten.improve.measuring.runs import How, held_of, measured_memory, measured_runs, measured_streams
 from tauten.improve.optimizer.aside import Outliving, aside
 from tauten.improve.optimizer.testbed import Items, Runs, Scored, Together
 from tauten.improve.quality import Metric
 from tauten.improve.recording import Item
 from tauten.improve.replay import Replay, Served, replay, serve_one
 from tauten.improve.simulate.capture import Captured, KeepingEngine, capture
+from tauten.improve.simulate.costs import STILL, Moving
+from tauten.improve.simulate.library import Held, form_key
+from tauten.improve.situation import computes_in
+from tauten.plan.hardware import hardware
 from tauten.plan.lower import lower
+from tauten.plan.peaks import Peaks
 from tauten.plan.plan import ModelChoice, Plan
 from tauten.run.ambient import run_async
 from tauten.run.caching.caches import Caches, NoCaches
+from tauten.run.contracts import find
 from tauten.run.engine import Engine
 from tauten.run.here import gather
 
@@ -53,7 +63,8 @@ class _Engine(KeepingEngine, OverhearingEngine):
 
 
 class LiveTestbed:
-    """A `Testbed`. `metric` and labelled items are needed for `scores` only."""
+    """A `Testbed`. `metric` and labelled items are needed for `scores` only, the machine's `peaks` for what models
+    move; a `keeper` notes what was answered."""
 
     def __init__(
         self,
@@ -61,13 +72,18 @@ class LiveTestbed:
         recorded: Sequence[Item],
         metric: Metric | None = None,
         *,
+        peaks: Peaks | None = None,
+        keeper: Keeper | None = None,
         say: Say = lambda text: None,
     ) -> None:
         self.workflow = workflow
         self.graph = drawn(workflow)
         self.recorded = {item.id: item for item in recorded}
         self.metric = metric
+        self.peaks = peaks
+        self.keeper = keeper
         self.say = say
+        self.known: dict[str, Held] = {}  # memory of what was measured here, by the form of a model
         self.before = Outliving()  # what stages gave
         self.heard: dict[Where, tuple[Mapping[str, Path], list[Any]]] = {}
 
@@ -122,7 +138,8 @@ class LiveTestbed:
         choice, given = self._choice(plan, step, role), self._given(plan, step, role, items)
 
         async def run() -> Runs:
-            return await measured_runs(choice, await _files(choice), given, batches=BATCHES, how=HOW)
+            how = self._how(choice)
+            return await measured_runs(choice, await _files(choice), given, batches=BATCHES, how=how)
 
         found: Runs = run_async(run())
         return found
@@ -131,10 +148,44 @@ class LiveTestbed:
         choice, given = self._choice(plan, step, role), self._given(plan, step, role, items)
 
         async def run() -> Together:
-            return await measured_streams(choice, await _files(choice), given, together=STREAMS, how=HOW)
+            how = self._how(choice)
+            return await measured_streams(choice, await _files(choice), given, together=STREAMS, how=how)
 
         found: Together = run_async(run())
         return found
+
+    def _how(self, choice: ModelChoice) -> How:
+        """As usual; what the model holds of memory meanwhile is noted."""
+
+        def seen(profile: Profile) -> None:
+            if found := held_of(profile):
+                self.known.setdefault(form_key(choice), found)
+
+        return replace(HOW, seen=seen)
+
+    def moving(self, plan: Plan, step: str, role: str, items: Items) -> Moving:
+        choice = self._choice(plan, step, role)
+        if self.peaks is None or not _needs_files(choice):
+            return STILL
+        given = self._given(plan, step, role, items)
+        files: Mapping[str, Path] = run_async(_files(choice))
+        precision = computes_in(choice, hardware())
+        return moving_of(choice, files, given, self.peaks, precision=precision)
+
+    def held(self, plan: Plan, step: str, role: str, items: Items) -> Held:
+        choice = self._choice(plan, step, role)
+        if not _needs_files(choice):
+            return ((1, 0),)  # what computes elsewhere, or in Python, holds no weights here
+        key = form_key(choice)
+        if key not in self.known:
+            given = self._given(plan, step, role, items)
+
+            async def run() -> Held:
+                return await measured_memory(choice, await _files(choice), given, how=HOW)
+
+            self.say(f"{choice.model}: its memory")
+            self.known[key] = run_async(run())
+        return self.known[key]
 
     def _given(self, plan: Plan, step: str, role: str, items: Items) -> list[Any]:
         """What a model is given by the requests."""
@@ -182,7 +233,9 @@ class LiveTestbed:
                     item = self.recorded[id]
                     served = await serve_one(engine, name, id, self.workflow.bind(**item.inputs))
                     item.forget()
-                    found[id] = Scored(score(metric, self.workflow, served, item.label), _hash(served))
+                    right = score(metric, self.workflow, served, item.label)
+                    told = self.keeper.told(served) if self.keeper is not None else None
+                    found[id] = Scored(right, _hash(served) if told is None else told.content, told)
                     self.say(f"{plan.id}: {len(found)} of {len(ids)} answers judged")
 
             await gather(*(judge() for _ in range(JUDGES)))
@@ -250,6 +303,10 @@ class LiveTestbed:
             await target.open()
             sides.append(Side(plan.id, target, prepared))
         return sides
+
+
+def _needs_files(choice: ModelChoice) -> bool:
+    return bool(getattr(find("backends", choice.backend), "needs_files", True))
 
 
 async def _files(choice: ModelChoice) -> Mapping[str, Path]:

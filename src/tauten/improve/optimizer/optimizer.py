@@ -19,31 +19,32 @@ from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
 from tauten.improve.drawn import drawn
+from tauten.improve.labels.keeper import Told
 from tauten.improve.optimizer.baseline import zero_effort
 from tauten.improve.optimizer.facts import TapedFacts
 from tauten.improve.optimizer.finals import Finals, Played, distinct, figures_of_run, intervals_of
 from tauten.improve.optimizer.front import marked
+from tauten.improve.optimizer.gap import Gap, gap_of
 from tauten.improve.optimizer.gate import Gate
 from tauten.improve.optimizer.learner import Learner
-from tauten.improve.optimizer.outcome import Answer, Candidate, Curve, Decision, Forecast, GapRow, Optimized
+from tauten.improve.optimizer.outcome import Answer, Candidate, Curve, Decision, Forecast, Optimized
 from tauten.improve.optimizer.pricing import REQUESTS, Pricer, curve
 from tauten.improve.optimizer.pruning import Formulas
 from tauten.improve.optimizer.record import SOONEST, Record
-from tauten.improve.optimizer.search import Figures, Found, Search, Tried
+from tauten.improve.optimizer.search import MEMORY, Figures, Found, Search, Taken, Tried
 from tauten.improve.optimizer.testbed import Items, Testbed
-from tauten.improve.optimizer.undo import ablations, worth
+from tauten.improve.optimizer.undo import ablations, overridden, worth
 from tauten.improve.optimizer.written import NAME, written
 from tauten.improve.quality import Evidence
 from tauten.improve.simulate.machine import Shared
 from tauten.improve.situation import Forms, Proposal, Situation, Strategy
-from tauten.plan.hardware import Hardware, hardware
+from tauten.plan.hardware import Hardware, hardware, processors
 from tauten.plan.ledger import Ledger
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan, format_plan
 
 MINUTES: Final = 30.0
 FINALS_SHARE: Final = 0.3  # of the time: what is kept for measuring the finalist
-LEAST_GAP_MS: Final = 1.0  # of a step: below, nobody can do anything about it
 RATES: Final = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # times the stated rate, of the curves
 
 Say = Callable[[str], None]
@@ -59,14 +60,17 @@ class Asked(NamedTuple):
     dry_run: bool = False  # nothing is measured beyond what the simulation has to know
     target: str = ""  # how a plan file names the workflow
     requests: int = REQUESTS  # simulated for a plan, at least
+    began: str = ""  # the plan that it begins with, in words; empty is all defaults
 
 
 class Result(NamedTuple):
-    """The outcome, the plan to be kept, and what speaks for its quality where it may alter answers."""
+    """The outcome, the plan to be kept, and what speaks for its quality where it may alter answers; and what those
+    were before and after, where they are kept."""
 
     outcome: Optimized
     plan: Plan
     evidence: Evidence | None
+    told: tuple[Told, Told] = ({}, {})
 
 
 class Optimizer:
@@ -101,7 +105,8 @@ class Optimizer:
         self.clock, self.say, self.best = clock, say, best
         self.began = clock()
         self.stopped = False  # there was no time to look at everything
-        self.learner = Learner(self.graph, items, testbed, more=self.more, say=say)
+        self.weighs = asked.slo.memory_bytes is not None
+        self.learner = Learner(self.graph, items, testbed, more=self.more, say=say, weighs=self.weighs)
         self.pricer = Pricer(
             workflow,
             self.learner.library,
@@ -144,10 +149,13 @@ class Optimizer:
             "zero-effort": _named(easy, "zero-effort"),
             "chosen": _named(found.plan, NAME),
         }
+        if not self.asked.dry_run:
+            self.learner.weigh(list(plans.values()))
         figures = {name: self.pricer(plan) for name, plan in plans.items()}
         outcome = self._told(search, plans, figures, evidence)
-        plan = written(found.plan, search.taken, outcome, self.asked.target, str(self.here))
-        return Result(outcome, plan, evidence)
+        target, machine = self.asked.target, str(self.here)
+        plan = written(found.plan, search.taken, search.began or naive, outcome, target, machine)
+        return Result(outcome, plan, evidence, self.gate.told)
 
     def _search(self) -> Search:
         return Search(
@@ -159,13 +167,22 @@ class Optimizer:
             more=self.more,
             ready=self.learner.learn,
             took=lambda figures: self.best(figures.said(self.asked.slo)),
-            pruning=Formulas(self.graph, self.learner.library, self.here.cores, self.gate.hopeless),
+            say=self.say,
+            pruning=Formulas(
+                self.graph,
+                self.learner.library,
+                self.here.cores,
+                self.gate.hopeless,
+                weighs=self.weighs,
+            ),
         )
 
     def look(self, plan: Plan) -> Situation:
         """What strategies may see of a plan."""
         facts = TapedFacts(self.learner.library, lower(self.graph, plan))
-        return Situation(self.graph, plan, self.here, self.asked.slo, self.asked.rate, facts, self.forms)
+        slo, rate = self.asked.slo, self.asked.rate
+        there = processors()[: self.here.cores]
+        return Situation(self.graph, plan, self.here, slo, rate, facts, self.forms, there)
 
     def _no_worse(self, search: Search, naive: Plan, kept: Found, easy: Plan) -> Found:
         """What takes no effort, and from there on, where a search that had no time found nothing better."""
@@ -211,6 +228,7 @@ class Optimizer:
     ) -> Played:
         if self.asked.dry_run:
             return Played({}, {})
+        self.say("measure the finalist beside the plans that it would replace")
         left_s = self.asked.budget_s - (self.clock() - self.began)
         finals = Finals(self.testbed, self.items, self.asked.slo, self.asked.rate, self.asked.seed)
         return finals.play(plans, figures, alone, max(left_s, self.asked.budget_s * FINALS_SHARE / 2))
@@ -228,8 +246,12 @@ class Optimizer:
         played = self._finals(plans, figures, alone)
         answer, why = self._answer(figures["chosen"], played)
         chosen = plans["chosen"]
-        without = ablations(search.taken, chosen)
+        tried, left = _as_it_stands(search, chosen)
+        without = ablations(left, chosen)
         self.learner.learn(chosen, list(without.values()))
+        measured = played.loaded.get("chosen")
+        now = figures_of_run(measured) if measured is not None else figures["chosen"]
+        gap = gap_of(self.pricer, chosen, self.asked.slo, now, tried) if answer != "met" else Gap()
         return Optimized(
             workflow=self.workflow.name,
             recording=self.recording,
@@ -241,17 +263,19 @@ class Optimizer:
             why=why,
             chosen="chosen",
             candidates=marked(self._candidates(plans, figures, played, evidence), self.asked.slo),
-            decisions=[self._decision(each) for each in _last_said(search.tried)],
+            decisions=[self._decision(each) for each in _last_said(tried)],
             forecasts=self._forecasts(figures, alone, played),
             curves=self._curves(plans),
             ablation=worth(without, self.pricer),
-            gap=self._gap(chosen, search.tried) if answer != "met" else [],
+            gap=list(gap.rows),
+            gap_what=gap.what,
             labels=self.gate.labels if self.gate.items else None,
             verdict=evidence.verdict if evidence is not None else None,
             searched_s=self.clock() - self.began,
             interrupted=self.stopped,
             made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             notes=self.learner.failures,
+            began=self.asked.began,
         )
 
     def _answer(self, simulated: Figures, played: Played) -> tuple[Answer, list[str]]:
@@ -263,9 +287,18 @@ class Optimizer:
                 f"simulated only: the worst limit is missed by {missed:.0%}" if missed else "simulated only"
             )
             return ("missed" if missed else "cannot conclude"), [words]
-        if run.answer in ("met", "missed"):
-            return run.answer, run.why
-        return "cannot conclude", run.why
+        answer: Answer = run.answer if run.answer in ("met", "missed") else "cannot conclude"
+        beyond = self._memory(simulated)
+        return (worse_of(answer, beyond[0]), [*run.why, beyond[1]]) if beyond else (answer, run.why)
+
+    def _memory(self, figures: Figures) -> tuple[Answer, str] | None:
+        """What is to be said of a limit on memory that is not known to hold; a load does not see it."""
+        limit, held = self.asked.slo.memory_bytes, figures.values.get(MEMORY)
+        if limit is None or (held is not None and held <= limit):
+            return None
+        if held is None:
+            return "cannot conclude", "the memory of one of its models is not known"
+        return "missed", f"its models and caches take up to {held / 1e6:.0f} MB of {limit / 1e6:.0f}"
 
     def _candidates(
         self,
@@ -289,6 +322,7 @@ class Optimizer:
                     intervals=intervals_of(loaded) if loaded is not None else {},
                     quality=right[name == "chosen"],
                     quality_loss=evidence.verdict.loss_high if lossy and evidence is not None else 0.0,
+                    memory_bytes=_whole(figures[name].values.get(MEMORY)),
                 )
             )
         return found
@@ -322,20 +356,35 @@ class Optimizer:
         rates = [self.asked.rate * times for times in RATES]
         return [Curve(name, True, curve(self.pricer, plan, rates)) for name, plan in distinct(plans).items()]
 
-    def _gap(self, plan: Plan, tried: Sequence[Tried]) -> list[GapRow]:
-        """What still takes time, the longest first, each with the last reason why it could not be made shorter."""
-        facts = TapedFacts(self.learner.library, lower(self.graph, plan))
-        rows = []
-        for step in lower(self.graph, plan).steps:
-            ms = facts.work_s(step.name) * 1e3
-            reasons = [each.why for each in tried if not each.taken and each.change.startswith(step.name)]
-            if ms >= LEAST_GAP_MS:
-                rows.append(GapRow(step.name, ms, reasons[-1] if reasons else ""))
-        return sorted(rows, key=lambda row: -row.ms)
-
 
 def _named(plan: Plan, name: str) -> Plan:
     return msgspec.structs.replace(plan, name=name)
+
+
+def _whole(amount: float | None) -> int | None:
+    return None if amount is None else round(amount)
+
+
+def worse_of(one: Answer, other: Answer) -> Answer:
+    """The answer that promises less.
+
+    >>> worse_of("met", "cannot conclude"), worse_of("cannot conclude", "missed")
+    ('cannot conclude', 'missed')
+    """
+    order: tuple[Answer, ...] = ("missed", "cannot conclude", "met")
+    return min(one, other, key=order.index)
+
+
+def _as_it_stands(search: Search, plan: Plan) -> tuple[list[Tried], list[Taken]]:
+    """What was tried, as far as it is in the plan: a change that later ones have set otherwise is not told as taken;
+    and the changes that are."""
+    gone = overridden(plan, search.taken, search.began or plan)
+    why = {id(search.taken[place].tried): told for place, told in gone.items()}
+    tried = [
+        msgspec.structs.replace(each, taken=False, why=why[id(each)]) if id(each) in why else each
+        for each in search.tried
+    ]
+    return tried, [each for place, each in enumerate(search.taken) if place not in gone]
 
 
 def _last_said(tried: Sequence[Tried]) -> list[Tried]:

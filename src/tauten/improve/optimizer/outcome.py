@@ -82,11 +82,12 @@ class Worth(msgspec.Struct, frozen=True):
 
 
 class GapRow(msgspec.Struct, frozen=True):
-    """One step of what is left beyond the SLO: its time on the path, in ms, of the median request."""
+    """One step of what is left beyond the SLO: its time on the path of a request at the limit's quantile, in ms."""
 
     step: str
     ms: float
     why: str = ""  # why it could not be made shorter
+    waits_ms: float = 0.0  # of it in queues, for batches and for others
 
 
 class Labels(msgspec.Struct, frozen=True):
@@ -118,12 +119,14 @@ class Optimized(
     curves: list[Curve] = []
     ablation: list[Worth] = []
     gap: list[GapRow] = []
+    gap_what: str = ""  # the limit whose quantile the gap is of: p95_ms, first_output_ms ...
     labels: Labels | None = None
     verdict: Verdict | None = None  # of the chosen plan against the naive one
     searched_s: float = 0.0
     interrupted: bool = False  # there was no time to look at everything
     made_at: str = ""  # ISO 8601, UTC
     notes: list[str] = []
+    began: str = ""  # the plan that it began with, in words; empty is all defaults
 
 
 def to_json(found: Optimized) -> bytes:

@@ -12,11 +12,14 @@ from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.improve.load.figures import quantile_of
 from tauten.improve.load.schedule import Load
-from tauten.improve.optimizer.search import Figures
+from tauten.improve.optimizer.memory import memory_of
+from tauten.improve.optimizer.search import MEMORY, Figures
 from tauten.improve.simulate.library import Library
 from tauten.improve.simulate.machine import Shared
 from tauten.improve.simulate.simulator import Simulated, Simulator
+from tauten.plan.lower import lower
 from tauten.plan.plan import Plan
+from tauten.run.trace import Trace
 
 REQUESTS: Final = 200  # ten of them lie beyond p95
 LEAST_S: Final = 30.0  # of arrivals: bursts of some seconds come and go several times
@@ -42,16 +45,26 @@ class Pricer:
         self.seed = seed
         self.requests = requests
 
-    def __call__(self, plan: Plan) -> Figures:
+    def __call__(self, plan: Plan, seed: int | None = None) -> Figures:
         """Figures of a plan; raises PlanError E131 where something that it wants was never measured."""
-        return figures_of(self.simulate(plan, self.rate), self.library)
+        found = figures_of(self.simulate(plan, self.rate, seed=seed), self.library)
+        held = memory_of(self.library, lower(self.simulator.graph, plan))
+        if held is not None:
+            found.values[MEMORY] = float(held)
+        return found
 
     def simulate(
-        self, plan: Plan, rate: float, *, slo: Slo | None = None, seed: int | None = None
+        self,
+        plan: Plan,
+        rate: float,
+        *,
+        slo: Slo | None = None,
+        seed: int | None = None,
+        traces: list[Trace] | None = None,
     ) -> Simulated:
-        """A plan under a rate; with an SLO the door refuses by it."""
+        """A plan under a rate; with an SLO the door refuses by it. `traces` is given that of each request."""
         seed = self.seed if seed is None else seed
-        return self.simulator.run(plan, self.arrivals(rate, seed), slo=slo, seed=seed)
+        return self.simulator.run(plan, self.arrivals(rate, seed), slo=slo, seed=seed, traces=traces)
 
     def arrivals(self, rate: float, seed: int) -> list[tuple[float, str]]:
         """Poisson arrivals of the known requests, in turn; one at a time where there is no rate."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tauten.describe.graph import Graph
 from tauten.errors import PlanError
 from tauten.improve.optimizer.formula import formula
+from tauten.improve.optimizer.memory import memory_of
 from tauten.improve.optimizer.record import note_change, worth_simulating
 from tauten.improve.optimizer.search import Figures
 from tauten.improve.simulate.library import Library
@@ -20,14 +21,24 @@ from tauten.plan.plan import Plan
 class Formulas:
     """A `Pruning` of one search. Its errors are its own, so that the same search comes to the same plan again.
 
-    `hopeless` says why no change that may alter answers could be proven harmless; empty where one could.
+    `hopeless` says why no change that may alter answers could be proven harmless; empty where one could. With
+    `weighs` a plan that may take less memory is worth a look, too: an SLO limits it.
     """
 
-    def __init__(self, graph: Graph, library: Library, cores: int, hopeless: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        library: Library,
+        cores: int,
+        hopeless: Callable[[], str],
+        *,
+        weighs: bool = False,
+    ) -> None:
         self.graph = graph
         self.library = library
         self.cores = cores
         self.hopeless = hopeless
+        self.weighs = weighs
         self.errors = Ledger()
         self._known: dict[bytes, Figures] = {}
 
@@ -39,9 +50,16 @@ class Formulas:
             return ""
         if worth_simulating(before, after, self.errors, proposal.strategy):
             return ""
+        if self.weighs and self._lighter(present, proposal.plan):
+            return ""
         return (
             f"gains nothing by formula, and formulas of {proposal.strategy} were not far enough off to hope"
         )
+
+    def _lighter(self, present: Plan, plan: Plan) -> bool:
+        """Whether a plan may take less memory, as far as anybody knows."""
+        now, then = (memory_of(self.library, lower(self.graph, each)) for each in (present, plan))
+        return now is None or then is None or then < now
 
     def formula(self, plan: Plan) -> Figures | None:
         content = plan.content

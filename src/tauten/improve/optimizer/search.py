@@ -21,6 +21,7 @@ from tauten.plan.plan import Plan
 WORTH = 0.01  # of the objective that a change must gain: a simulation repeats no better
 ROUNDS = 4  # through all strategies; workflows of ten stages came to rest in two
 MISSED = 10.0  # times as bad is a millisecond beyond a limit than one within it
+MEMORY = "memory_bytes"  # the figure of a plan's models and caches, by the name of its limit
 
 Look = Callable[[Plan], Situation]
 
@@ -48,13 +49,18 @@ class Figures(msgspec.Struct, frozen=True):
         if not limits:
             return f"p50 {self.values.get('p50_ms', 0.0):.0f} ms"
         name = max(limits, key=lambda each: self.values[each] / limits[each])
+        if name == MEMORY:
+            return f"memory {self.values[name] / 1e6:.0f} MB (SLO {limits[name] / 1e6:.0f})"
         spoken, _, unit = name.rpartition("_")
         return f"{spoken.replace('_', ' ')} {self.values[name]:.0f} {unit} (SLO {limits[name]:.0f})"
 
     def objective(self, slo: Slo, usual: Figures) -> float:
         """What is made small: limits that are missed count most, then how far within them all are, by what is
-        usual where there is no limit."""
-        limits = slo.limits() or {name: value for name, value in usual.values.items() if value > 0.0}
+        usual where there is no limit. Memory counts only where it is limited: what lies there idle is nobody's
+        loss."""
+        limits = slo.limits() or {
+            name: value for name, value in usual.values.items() if value > 0.0 and name != MEMORY
+        }
         shares = [self.values.get(name, 0.0) / limit for name, limit in limits.items() if limit]
         within = sum(shares) / len(shares) if shares else 0.0
         beyond = sum(max(0.0, share - 1.0) for share in shares) if slo.limits() else 0.0
@@ -141,6 +147,7 @@ class Search:
         ready: Ready = lambda present, wanted: None,
         pruning: Pruning | None = None,
         took: Callable[[Figures], None] = lambda figures: None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.strategies = strategies
         self.look = look
@@ -151,9 +158,11 @@ class Search:
         self.ready = ready
         self.pruning = pruning or NoPruning()
         self.took = took  # told the figures of the best so far
+        self.say = say
         self.tried: list[Tried] = []
         self.taken: list[Taken] = []
         self.usual: Figures | None = None  # of the first plan: what counts where the SLO sets no limit
+        self.began: Plan | None = None  # the first plan
         self._prices: dict[bytes, Figures] = {}
 
     def run(self, plan: Plan) -> Found:
@@ -164,25 +173,34 @@ class Search:
     def improve(self, plan: Plan, *, lossy: bool) -> Found:
         """By changes that keep answers, or by those that may alter them: by these only while the SLO is missed."""
         present = self._figures(plan)
-        self.usual = self.usual or present
+        self.usual, self.began = self.usual or present, self.began or plan
         if not lossy or present.missed(self.slo):
             plan = self._rounds(plan, lossy=lossy)
         return self._found(plan)
 
     def instead(self, plan: Plan, other: Proposal) -> Found:
         """A plan that was made another way, where it is better than the one that was found; all that was taken on
-        the way to that is then taken no more."""
+        the way to that is then taken no more: it is a change of the plan that the search began with."""
         if self._best(plan, [other]) is None:
             return self._found(plan)
-        self.taken = [Taken(self._told(other), plan, other.plan)]
+        told = self._told(other)
+        for each in self.taken:
+            self._withdraw(
+                each, f"it gained when it was taken; {other.strategy}: {other.change} took its place"
+            )
+        self.taken = [Taken(told, self.began or plan, other.plan)]
         return self._found(other.plan)
 
     def take_back(self, why: str) -> Found:
         """The plan before the last change that was taken; it is kept among the tried with the reason."""
         last = self.taken.pop()
-        place = next(index for index, each in enumerate(self.tried) if each is last.tried)
-        self.tried[place] = msgspec.structs.replace(last.tried, taken=False, why=why)
+        self._withdraw(last, why)
         return self._found(last.before)
+
+    def _withdraw(self, change: Taken, why: str) -> None:
+        """It is kept among the tried, as one that was not taken."""
+        place = next(index for index, each in enumerate(self.tried) if each is change.tried)
+        self.tried[place] = msgspec.structs.replace(change.tried, taken=False, why=why)
 
     def _found(self, plan: Plan) -> Found:
         return Found(plan, self._figures(plan), self.tried)
@@ -269,6 +287,7 @@ class Search:
         """(objective, place, proposal) of those that have a price, the best first."""
         priced = []
         for index, each in enumerate(proposals):
+            self.say(f"simulate {each.strategy}: {each.change}")
             try:
                 priced.append((self._objective(each.plan), index, each))
             except PlanError as unknown:

@@ -7,9 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tauten.describe.slo import Slo
+from tauten.improve.labels.answers import Answer
 from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.simulate.capture import Captured
+from tauten.improve.simulate.costs import Moving
+from tauten.improve.simulate.library import Held
 from tauten.plan.plan import Plan
 
 Items = Sequence[tuple[str, Mapping[str, Any]]]
@@ -25,6 +28,7 @@ class Scored(NamedTuple):
 
     score: float  # 0 to 1 by the workflow's metric; 0 where it failed
     answer: str  # hash of what it gave
+    told: Answer | None = None  # what it gave, where answers are kept
 
 
 class Testbed(Protocol):
@@ -42,6 +46,14 @@ class Testbed(Protocol):
 
     def streams(self, plan: Plan, step: str, role: str, items: Items) -> Together:
         """How many times longer a token takes among several streams of a step's model."""
+        ...
+
+    def moving(self, plan: Plan, step: str, role: str, items: Items) -> Moving:
+        """For how much of a run of a step's model bytes move, as the machine's peaks have it. Nothing is run."""
+        ...
+
+    def held(self, plan: Plan, step: str, role: str, items: Items) -> Held:
+        """What a model holds of memory; empty where this system does not tell."""
         ...
 
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:

@@ -1,4 +1,4 @@
-"""What each strategy is worth in the end: the chosen plan without what it changed."""
+"""What of the changes is left in the end, and what each strategy is worth: the chosen plan without what it changed."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -12,6 +12,55 @@ from tauten.errors import PlanError
 from tauten.improve.optimizer.outcome import Worth
 from tauten.improve.optimizer.search import Figures, Taken
 from tauten.plan.plan import Plan, diff_plans, stage_keys, staged
+
+Part = tuple[str, str, str]
+"""(stage, key, member of it): the smallest thing that a plan says by itself."""
+
+
+def standing(plan: Plan, taken: Sequence[Taken], began: Plan) -> list[set[Part]]:
+    """Of each change what it set in a plan, as far as that is there still: nothing where later ones have set all of
+    it otherwise, or as it was in the beginning."""
+    there = _parts(began, plan)
+    made = [_parts(each.before, each.after) for each in taken]
+    last = _last(made)
+    return [{part for part in parts & there if last[part] == place} for place, parts in enumerate(made)]
+
+
+def overridden(plan: Plan, taken: Sequence[Taken], began: Plan) -> dict[int, str]:
+    """Why changes of which nothing is left in a plan are not told as taken, by their places."""
+    made = [_parts(each.before, each.after) for each in taken]
+    last, found = _last(made), {}
+    for place, left in enumerate(standing(plan, taken, began)):
+        if not left:
+            later = sorted({last[part] for part in made[place]} - {place})
+            names = ", ".join(f"{taken[each].tried.strategy}: {taken[each].tried.change}" for each in later)
+            found[place] = f"it gained when it was taken; {names or 'the plan'} has set it otherwise since"
+    return found
+
+
+def _last(made: Sequence[set[Part]]) -> dict[Part, int]:
+    """The change that set a part last."""
+    return {part: place for place, parts in enumerate(made) for part in parts}
+
+
+def _parts(before: Plan, after: Plan) -> set[Part]:
+    """What differs between two plans; of tables and lists member by member."""
+    found: set[Part] = set()
+    for stage, key, old, new in diff_plans(before, after):
+        one, other = _members(old, new), _members(new, old)
+        names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+        found.update((stage, key, name) for name in names)
+    return found
+
+
+def _members(value: Any, other: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list | tuple):
+        return {str(each): True for each in value}
+    if value is None and isinstance(other, dict | list | tuple):
+        return {}
+    return {"": value}
 
 
 def undone(plan: Plan, changes: Sequence[Taken]) -> Plan:

@@ -12,16 +12,21 @@ import msgspec
 from tauten.improve.optimizer.outcome import Candidate, Optimized
 from tauten.improve.optimizer.pricing import TIMES
 from tauten.improve.optimizer.search import Figures, Taken
-from tauten.plan.plan import Plan, Rejected, diff_plans
+from tauten.improve.optimizer.undo import Part, standing
+from tauten.plan.plan import Plan, Rejected
 
 NAME: Final = "optimized"
 REJECTED: Final = 12  # changes that a file names: a reader looks at no more
 
 
-def written(plan: Plan, taken: Sequence[Taken], outcome: Optimized, workflow: str, machine: str) -> Plan:
-    """The chosen plan with its reasons and results. `workflow` is how the plan's file names it."""
+def written(
+    plan: Plan, taken: Sequence[Taken], began: Plan, outcome: Optimized, workflow: str, machine: str
+) -> Plan:
+    """The chosen plan with its reasons and results. `workflow` is how the plan's file names it, `began` the plan
+    from which the changes went out."""
+    left = standing(plan, taken, began)
     stages = {
-        name: msgspec.structs.replace(stage, why=why_of(name, taken) or stage.why)
+        name: msgspec.structs.replace(stage, why=why_of(name, taken, left) or stage.why)
         for name, stage in plan.stages.items()
     }
     return msgspec.structs.replace(
@@ -36,11 +41,11 @@ def written(plan: Plan, taken: Sequence[Taken], outcome: Optimized, workflow: st
     )
 
 
-def why_of(stage: str, taken: Sequence[Taken]) -> str:
-    """The changes that touched a stage, each with what simulations say that it brought."""
+def why_of(stage: str, taken: Sequence[Taken], left: Sequence[set[Part]]) -> str:
+    """The changes of a stage of which something is `left` there, each with what simulations say that it brought."""
     told = []
-    for each in taken:
-        if any(name == stage for name, *_ in diff_plans(each.before, each.after)):
+    for each, parts in zip(taken, left, strict=True):
+        if any(name == stage for name, *_ in parts):
             told.append(
                 f"{each.tried.strategy}: {each.tried.change}{gained(each.tried.before, each.tried.figures)}"
             )

@@ -143,13 +143,13 @@ def _missing(found: Optimized) -> str:
     if not needed or found.answer == "met":
         return ""
     rows = [
-        f'<tr><td class="name">{escape(row.step)}<span class="why">{escape(row.why)}</span></td>'
+        f'<tr><td class="name">{escape(row.step)}<span class="why">{escape(summary.gap_why(row))}</span></td>'
         f"{cells([shown('p50_ms', row.ms)], 'n')}<td>{drawn.meter(share, 'over')}</td></tr>"
         for row, share in zip(found.gap, drawn.shares([row.ms for row in found.gap]), strict=True)
     ]
     steps = wide(table(["step, and why it is not shorter", "takes", ""], rows, numbers=(1,)), "Gap by step")
     intro = "This is the best plan that was found. " + "; ".join(needed) + "."
-    return _said(intro) + (f"<h3>What still takes time, step by step</h3>{steps}" if rows else "")
+    return _said(intro) + (f"<h3>{escape(summary.gap_title(found))}</h3>{steps}" if rows else "")
 
 
 # -- time ----------------------------------------------------------------------------------------------------

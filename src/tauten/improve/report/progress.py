@@ -26,11 +26,19 @@ class Progress:
         self._now = now
         self._start = now()
         self._said: float | None = None  # when the last plain line was written
-        self._trying = self._best = ""
+        self._trying = self._detail = self._best = ""
 
     def tell(self, text: str) -> None:
         """What is being tried now."""
-        self._trying = text
+        self._trying, self._detail = text, ""
+        self._told()
+
+    def detail(self, text: str) -> None:
+        """How far that is; what is being tried stays before it."""
+        self._detail = text
+        self._told()
+
+    def _told(self) -> None:
         if self.terminal:
             self._draw()
         elif self._said is None or self._now() - self._said >= PLAIN_S:
@@ -55,13 +63,14 @@ class Progress:
         >>> import io
         >>> progress = Progress(1800, io.StringIO(), now=lambda: 0.0)
         >>> progress.tell("transcribe on int8")
+        >>> progress.detail("run 3 of 36")
         >>> progress.best("p95 790 ms (SLO 800)")
         >>> progress.line()
-        '[0:00 of 30:00] transcribe on int8 · best p95 790 ms (SLO 800) · Ctrl-C loses nothing'
+        '[0:00 of 30:00] transcribe on int8 · run 3 of 36 · best p95 790 ms (SLO 800) · Ctrl-C loses nothing'
         """
         used = summary.minutes(self._now() - self._start)
         best = f"best {self._best}" if self._best else ""
-        parts = [f"[{used} of {summary.minutes(self.budget_s)}] {self._trying}", best, HINT]
+        parts = [f"[{used} of {summary.minutes(self.budget_s)}] {self._trying}", self._detail, best, HINT]
         return " · ".join(part for part in parts if part)
 
     def _draw(self) -> None:

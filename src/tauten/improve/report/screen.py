@@ -88,9 +88,9 @@ def _missing(found: Optimized) -> str:
         return ""
     lines = [" What is missing", *(f"   {text}" for text in needed)]
     if found.gap:
-        lines += ["", " What still takes time, step by step"]
+        lines += ["", f" {summary.gap_title(found)}"]
         lines += [
-            _said(f"   {clip(row.step, 24):<24} {shown('p50_ms', row.ms):>10}  ", row.why)
+            _said(f"   {clip(row.step, 24):<24} {shown('p50_ms', row.ms):>10}  ", summary.gap_why(row))
             for row in found.gap
         ]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tauten.explain.calibration import Prediction
 from tauten.explain.chart import SECONDS_MS, duration
 from tauten.explain.figures import figure
-from tauten.improve.optimizer.outcome import Candidate, Decision, Optimized
+from tauten.improve.optimizer.outcome import Candidate, Decision, GapRow, Optimized
 from tauten.improve.optimizer.search import Figures
 from tauten.statistics import Interval
 
@@ -377,22 +377,38 @@ def missing(found: Optimized) -> list[str]:
                 if row.what.endswith("_ms")
                 else f"{row.name} must come from {shown(row.what, now)} to {shown(row.what, row.limit)}"
             )
-            lines += _alone(found, 1.0 - 1.0 / share) if row.what == headline(found) else []
+            lines += (
+                _alone(found, 1.0 - 1.0 / share) if row.what == (found.gap_what or headline(found)) else []
+            )
     return lines
 
 
 def _alone(found: Optimized, share: float) -> list[str]:
-    """Which step could close the gap alone, if the slow requests spend their time as the median one does."""
-    work = math.fsum(row.ms for row in found.gap)
-    total = min(
-        work, finite(value(chosen(found), "p50_ms")) or work
-    )  # steps that run side by side are not added up
-    needed = share * total
+    """Which step could close the gap alone: steps of one path are not side by side, so their times add up."""
+    needed = share * gap_ms(found)
     closing = [row for row in found.gap if row.ms > needed]
-    if not closing or total <= 0.0:
+    if not closing:
         return ["no step could close that alone"] if found.gap else []
     row = max(closing, key=lambda one: one.ms)
     return [f"{row.step} alone would have to take {duration(row.ms - needed)} instead of {duration(row.ms)}"]
+
+
+def gap_ms(found: Optimized) -> float:
+    """The whole way of the request whose steps are told."""
+    return math.fsum(row.ms for row in found.gap)
+
+
+def gap_title(found: Optimized) -> str:
+    """Which request the steps are of."""
+    at = NAMES[found.gap_what] if found.gap_what in NAMES else NAMES[headline(found)]
+    whole = shown("p50_ms", gap_ms(found))
+    return f"What still takes time, step by step: one simulated request at {at}, {whole} in all"
+
+
+def gap_why(row: GapRow) -> str:
+    """How much of a step is waiting, and why it is not shorter."""
+    waits = f"{shown('p50_ms', row.waits_ms)} of it waits for its turn" if row.waits_ms >= 1.0 else ""
+    return "; ".join(filter(None, (waits, row.why)))
 
 
 def front(found: Optimized) -> list[Candidate]:
@@ -408,6 +424,7 @@ def about(found: Optimized) -> list[str]:
     """Under what conditions: the recording, the rate, the machine, the seed, the time it took."""
     facts: Iterable[str] = (
         found.recording,
+        f"from {found.began}" if found.began else "",
         f"{figure(found.rate_per_s)}/s, open loop",
         found.machine,
         f"seed {found.seed}",

@@ -6,11 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from tauten.improve.situation import Proposal, Refusal, Situation, label, with_choice
+from tauten.improve.situation import FULL, Proposal, Refusal, Situation, label, with_choice
 from tauten.plan.lower import Step
 from tauten.plan.plan import ModelChoice, Plan
-
-FULL = "f32"  # an engine's own default may be a shorter type, which is not the same answer
 
 
 class Backend:
@@ -43,4 +41,5 @@ def _others(step: Step, role: str, choice: ModelChoice) -> list[str]:
 
 
 def _on(plan: Plan, step: Step, role: str, backend: str) -> Plan:
+    """In full precision, said: an engine's own default may be a shorter type, on this machine or on the next."""
     return with_choice(plan, step, role, backend=backend, precision=FULL)

@@ -12,6 +12,7 @@ import msgspec
 
 from tauten.improve.branches import beside, independent
 from tauten.improve.situation import Asks, Proposal, Refusal, Situation, label, with_choice
+from tauten.plan.hardware import processors_of, spelled
 from tauten.plan.lower import Step
 from tauten.plan.plan import ModelChoice, Plan
 from tauten.run.contracts import batches_itself
@@ -40,8 +41,8 @@ class Loaded(NamedTuple):
 
 
 class Batching:
-    """Batches up to twice what a run would find waiting; threads and replicas in every split of the cores. Models
-    that run side by side share the cores, so that one thread each may beat all threads for each: the busiest
+    """Batches up to twice what a run would find waiting; threads and replicas in every split of the cores, and replicas
+    that there are each on processors of its own. Models that run side by side share the cores, so that one thread each may beat all threads for each: the busiest
     are also changed together, side by side where they can be, because the first of two that gives way may gain
     nothing by itself."""
 
@@ -59,6 +60,7 @@ class Batching:
         for each in models:
             yield from self._batches(seen, each)
             yield from self._threads(seen, each)
+            yield from self._bound(seen, each)
         yield from self._together(seen, models)
 
     def _together(self, seen: Situation, models: Sequence[Loaded]) -> Iterator[Proposal]:
@@ -111,10 +113,27 @@ class Batching:
         for threads, replicas in splits(seen.hardware.cores):
             if (threads, replicas) == (each.choice.threads, each.choice.replicas):
                 continue
-            plan: Plan = with_choice(seen.plan, each.step, each.role, threads=threads, replicas=replicas)
+            plan = _split(seen.plan, each, threads, replicas)
             copies = f", {replicas} replicas" if replicas > 1 else ""
             change = f"{what} on {threads} thread{'s' * (threads > 1)}{copies}"
             yield Proposal(self.name, change, plan, "equivalent")
+
+    def _bound(self, seen: Situation, each: Loaded) -> Iterator[Proposal | Refusal]:
+        """Each replica on processors of its own: nobody moves it away from what its caches hold, and nobody else
+        of its kind comes there."""
+        choice, there = each.choice, seen.processors
+        if choice.replicas < 2 or choice.cpus or choice.nodes:
+            return
+        change = f"{label(each.step, each.role)}, each replica on processors of its own"
+        if not choice.threads or choice.replicas * choice.threads > len(there):
+            wanted = f"{choice.threads} threads each" if choice.threads else "all processors each"
+            why = f"{choice.replicas} replicas of {wanted} want more than the {len(there)} that there are"
+            yield Refusal(self.name, change, why)
+            return
+        cpus = own_sets(there, _taken(seen), choice.replicas, choice.threads)
+        plan = with_choice(seen.plan, each.step, each.role, cpus=cpus)
+        why = f"replicas on processors {' and '.join(cpus)}"
+        yield Proposal(self.name, change, plan, "equivalent", why)
 
 
 def _models(seen: Situation) -> Iterator[Loaded]:
@@ -128,7 +147,36 @@ def _on(plan: Plan, each: Loaded, threads: int) -> Plan:
     """On so many threads, once; as it is where it does that."""
     if (each.choice.threads, each.choice.replicas) == (threads, 1):
         return plan
-    return with_choice(plan, each.step, each.role, threads=threads, replicas=1)
+    return _split(plan, each, threads, 1)
+
+
+def _split(plan: Plan, each: Loaded, threads: int, replicas: int) -> Plan:
+    """With so many threads and replicas; sets of processors that were for others fall away."""
+    changes: dict[str, object] = {"threads": threads, "replicas": replicas}
+    if each.choice.cpus and len(each.choice.cpus) != replicas:
+        changes["cpus"] = ()
+    return with_choice(plan, each.step, each.role, **changes)
+
+
+def _taken(seen: Situation) -> set[int]:
+    """Processors that other models of the plan are bound to."""
+    found: set[int] = set()
+    for _, _, choice in seen.models():
+        for each in choice.cpus:
+            found |= processors_of(each)
+    return found
+
+
+def own_sets(there: Sequence[int], taken: set[int], replicas: int, threads: int) -> tuple[str, ...]:
+    """A set for each replica, none of them in two; of processors that nobody else is bound to, where those are
+    enough.
+
+    >>> own_sets((0, 1, 2, 3), set(), 2, 2), own_sets((0, 1, 2, 3), {0}, 2, 1), own_sets((4, 6), {4}, 2, 1)
+    (('0-1', '2-3'), ('1', '2'), ('4', '6'))
+    """
+    free = [each for each in there if each not in taken]
+    every = free if len(free) >= replicas * threads else list(there)
+    return tuple(spelled(every[place * threads : (place + 1) * threads]) for place in range(replicas))
 
 
 def _apart(seen: Situation, one: Loaded, other: Loaded) -> list[tuple[str, str]]:

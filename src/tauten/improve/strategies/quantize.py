@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from tauten.improve.situation import Proposal, Refusal, Situation, label, with_choice
+from tauten.improve.situation import FULL, Proposal, Refusal, Situation, computes_in, label, with_choice
 from tauten.improve.turned import turned
 from tauten.plan.card import Card, CardLatency
 from tauten.plan.lower import Step
@@ -42,8 +42,12 @@ class Quantize:
         offered = getattr(find("backends", choice.backend), "precisions", ())
         if not offered:
             yield Refusal(self.name, f"{what} in shorter numbers", f"{choice.backend} runs the file as it is")
+        present = computes_in(choice, seen.hardware)
         for precision in offered:
-            if precision == choice.precision:
+            if precision == present:
+                if not choice.precision:
+                    why = f"{choice.backend} computes in {precision} here by itself: the same answers in the same time"
+                    yield Refusal(self.name, f"{what} in {precision}", why)
                 continue
             if precision == "bf16" and "amx" not in seen.hardware.flags:
                 why = "this machine has no unit for bf16: the engine would convert back and forth"
@@ -126,9 +130,8 @@ def _why_not(seen: Situation, choice: ModelChoice, card: Card, known: Sequence[C
 
 def _default(seen: Situation, backend: str) -> str:
     """What an engine computes in when nobody tells it, where that is not what the file holds."""
-    precisions = getattr(find("backends", backend), "precisions", ())
-    chooses = "bf16" in precisions and "amx" in seen.hardware.flags
-    return " in bf16, which that engine chooses here" if chooses else ""
+    chooses = computes_in(ModelChoice(backend=backend), seen.hardware)
+    return f" in {chooses}, which that engine chooses here" if chooses != FULL else ""
 
 
 def _row(card: Card, backend: str, threads: int) -> CardLatency | None:

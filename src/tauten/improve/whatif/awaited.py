@@ -8,6 +8,7 @@ scored leaves the file and becomes a row of the ledger.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -107,6 +108,21 @@ class Awaited:
             measured = measured_of(each.what, [took[id] for id in each.items])
             if measured > 0.0 and each.predicted > 0.0:
                 found.append((each.strategy, _forecast(each, measured)))
+        if found:
+            self._save()
+        return found
+
+    def settle_load(
+        self, under: tuple[str, str, str, str, float], measured: Mapping[str, float]
+    ) -> list[tuple[str, Forecast]]:
+        """The same of a load at a rate, whose figures are those of all its requests: the few that a prediction was made
+        with stand for the whole recording. Raises MachineError."""
+        found = []
+        for key, each in list(self.kept.items()):
+            seen = measured.get(each.what, 0.0)
+            if each.under == under and 0.0 < seen < math.inf and each.predicted > 0.0:
+                del self.kept[key]
+                found.append((each.strategy, _forecast(each, seen)))
         if found:
             self._save()
         return found

@@ -31,7 +31,7 @@ from tauten.improve.whatif.awaited import Foretold, content_hash
 from tauten.improve.whatif.gains import SCHEDULES, Asked, Gains, moved_by
 from tauten.improve.whatif.probe import SIMULATED, delay_s, in_turn, probe, probed, rounds_of
 from tauten.improve.whatif.replays import prices, prices_quicker, working_steps
-from tauten.plan.hardware import Hardware
+from tauten.plan.hardware import Hardware, processors
 from tauten.plan.ledger import ENOUGH
 from tauten.plan.lower import lower
 from tauten.plan.plan import Plan
@@ -90,7 +90,8 @@ class Question:
         """What strategies may see of a plan."""
         facts = TapedFacts(self.learner.library, lower(self.graph, plan))
         slo, rate = self.terms.slo, self.terms.rate
-        return Situation(self.graph, plan, self.here, slo, rate, facts, self.forms)
+        there = processors()[: self.here.cores]
+        return Situation(self.graph, plan, self.here, slo, rate, facts, self.forms, there)
 
     def answer(self, strategies: Sequence[Strategy]) -> WhatIf:
         """What would help: every change that strategies propose, and what each step is worth."""

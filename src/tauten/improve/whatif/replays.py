@@ -19,7 +19,7 @@ def prices(pricer: Pricer) -> Prices:
     """Any plan, under the schedule of any number."""
 
     def price(plan: Plan, number: int) -> Figures:
-        return figures_of(pricer.simulate(plan, pricer.rate, seed=pricer.seed + number), pricer.library)
+        return pricer(plan, pricer.seed + number)
 
     return price
 
