@@ -31,6 +31,7 @@ from tauten.run.usage.entry import Entry, Lines, Models, late_call, no_models
 from tauten.run.usage.payer import Payer
 from tauten.run.usage.prices import Prices
 from tauten.run.usage.row import UsageRow
+from tauten.run.usage.together import Together
 from tauten.run.usage.totals import Totals
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Book:
         self._lines = Lines(prices or Prices(), self._meter, _cores())
         self._make = database or (lambda: open_database(place))
         self._entries: deque[Entry] = deque()
+        self._together = Together()
         self._unwritten: deque[UsageRow] = deque()
         self._wake = threading.Event()
         self._ending = False
@@ -153,15 +155,22 @@ class Book:
         error: object = None,
         calls: Sequence[Call] = (),
     ) -> None:
-        """Requests of one payer that were one item of one model are over: one line for all of them, and one for
-        each call that was made elsewhere."""
+        """Requests of one payer that were one item of one model are over: one line for them and for all others of the
+        moment that are like them, and one for each call that was made elsewhere."""
         opened, job = single.station.opened, single.job
         seconds = job.seconds * count / single.count if job is not None else 0.0
-        spent = ((single.station.step, "replica_seconds", seconds),) if seconds else ()
         models = no_models if opened.steps is None else opened.steps.models_of
         ended = "ok" if error is None else outcome_of(single, error)
-        about = (self._wall(), ended, "", single.tenant, payer, opened.workflow.name, opened.id)
-        self._take(Entry(*about, calls, spent, (), models, asked=count))
+        names, step = (opened.workflow.name, opened.id), single.station.step
+        if calls:
+            spent = ((step, "replica_seconds", seconds),) if seconds else ()
+            about = (self._wall(), ended, "", single.tenant, payer, *names)
+            self._take(Entry(*about, calls, spent, (), models, asked=count))
+        elif self._ending or len(self._together) >= self._most_entries:
+            self._drop(count, "requests come faster than they can be booked")
+        else:
+            alike = (ended, single.tenant, payer, *names, step)
+            self._together.add(alike, models, count, seconds, self._wall())
 
     def late(self, entry: Entry, call: Call) -> None:
         """A call of a request that is booked already: a mirrored one, or one that was given up slowly."""
@@ -184,7 +193,7 @@ class Book:
     @property
     def waiting(self) -> int:
         """What is yet to be written: requests and lines."""
-        return len(self._entries) + len(self._unwritten)
+        return len(self._entries) + len(self._together) + len(self._unwritten)
 
     # -- its life -----------------------------------------------------------------------------------------
 
@@ -243,6 +252,7 @@ class Book:
         """Make lines of what has ended."""
         self._meter.look()
         self._look_at_clock()
+        self._entries.extend(self._together.take())
         room = True
         while self._entries:
             entry = self._entries.popleft()

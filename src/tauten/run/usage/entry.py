@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ class Lines:
         self.prices = prices
         self._meter = meter
         self._cores = cores
+        self._common: dict[tuple[Any, ...], Mapping[str, str]] = {}
 
     def of(self, entry: Entry) -> list[UsageRow]:
         """At least one; the first one that is of the request itself counts it."""
@@ -166,29 +168,60 @@ class Lines:
         )
 
     def _line(self, entry: Entry, price: Price, **fields: Any) -> UsageRow:
-        payer = entry.payer
-        about = {
-            "at_ms": int(entry.at * 1000),
-            "day": datetime.fromtimestamp(entry.at, UTC).date().isoformat(),
-            "request": entry.request,
-            "tenant": entry.tenant,
-            "key": payer.key,
-            "client": payer.client,
-            "tags": ",".join(payer.tags),
-            "workflow": entry.workflow,
-            "plan": entry.plan,
-            "why": entry.why,
-            "kind": entry.kind,
-            "ended": entry.ended,
-        }
-        id = f"{_PREFIX}{next(_count):010x}"  # in order of their making
-        told: dict[str, Any] = {
-            name: value.replace("\0", "")[:_LONGEST] if isinstance(value, str) else value
-            for name, value in {**about, **fields}.items()
-        }
-        return UsageRow(id=id, nano=price.nano, priced_by=price.by, **told)
+        told: dict[str, Any] = {**self._about(entry), "request": entry.request, **fields}
+        for name, value in fields.items():
+            if value.__class__ is str:
+                told[name] = _told(value)
+        return UsageRow(
+            id=f"{_PREFIX}{next(_count):010x}",  # in order of their making
+            at_ms=int(entry.at * 1000),
+            day=_day(int(entry.at // _DAY_S)),
+            nano=price.nano,
+            priced_by=price.by,
+            **told,
+        )
+
+    def _about(self, entry: Entry) -> Mapping[str, str]:
+        """What many requests have in common, made once for them."""
+        common = (entry.payer, entry.tenant, entry.workflow, entry.plan, entry.why, entry.kind, entry.ended)
+        about = self._common.get(common)
+        if about is None:
+            if len(self._common) >= _COMMON:
+                self._common.clear()
+            about = self._common[common] = _common(*common)
+        return about
 
 
+def _common(
+    payer: Payer, tenant: str, workflow: str, plan: str, why: str, kind: str, ended: str
+) -> Mapping[str, str]:
+    about = {
+        "tenant": tenant,
+        "key": payer.key,
+        "client": payer.client,
+        "tags": ",".join(payer.tags),
+        "workflow": workflow,
+        "plan": plan,
+        "why": why,
+        "kind": kind,
+        "ended": ended,
+    }
+    return {name: _told(value) for name, value in about.items()}
+
+
+def _told(value: str) -> str:
+    """What others call something, as a database takes it."""
+    return value if len(value) <= _LONGEST and "\0" not in value else value.replace("\0", "")[:_LONGEST]
+
+
+@functools.lru_cache(maxsize=4)
+def _day(number: int) -> str:
+    """A day since 1970, as 2026-03-01."""
+    return datetime.fromtimestamp(number * _DAY_S, UTC).date().isoformat()
+
+
+_DAY_S: Final = 86_400
+_COMMON: Final = 1024  # payers, workflows and plans of a moment: some dozens
 _MOST: Final = 1e15  # of a unit: beyond it, and below zero, a provider's number is a mistake and no count
 _LONGEST: Final = 256  # characters of what others call something
 _CORE_S: Final = 13  # where an invocation says what of the processor it took

@@ -70,6 +70,7 @@ class Prices:
         self._bundled = bundled
         self.problem = ""  # why the bundled data cannot be asked
         self._model = functools.lru_cache(maxsize=1024)(self._find)  # models in use: some dozens
+        self._listed = functools.lru_cache(maxsize=1024)(self._table)
 
     def call(self, provider: str, model: str, units: Mapping[str, float], at: datetime) -> Price:
         """What a call with these units costs, at an instant."""
@@ -112,21 +113,25 @@ class Prices:
         if not self._bundled or self.problem:
             return UNKNOWN
         try:
-            found = self._model(provider, model)
-            data = price_data.bundled()
+            table, edition = self._listed(provider, model, at.replace(second=0, microsecond=0))
         except MachineError as error:
             self.problem = str(error)
             return UNKNOWN
-        listed = None if found is None else price_data.prices(data, found, at)
+        return UNKNOWN if table is None else _price(cost(table, units), edition)
+
+    def _table(self, provider: str, model: str, minute: datetime) -> tuple[Mapping[str, Priced] | None, str]:
+        """Prices by our units in that minute, within which none changes, and who says so; None where nobody knows."""
+        found, data = self._model(provider, model), price_data.bundled()
+        listed = None if found is None else price_data.prices(data, found, minute)
         if listed is None:
-            return UNKNOWN
+            return None, data.edition
         by_theirs = {each.unit: each for each in listed}
         table = {
             ours: next(by_theirs[name] for name in theirs if name in by_theirs)
             for ours, theirs in _THEIRS.items()
             if any(name in by_theirs for name in theirs)
         }
-        return _price(cost(table, units), data.edition)
+        return table, data.edition
 
     @staticmethod
     def _find(provider: str, model: str) -> price_data.Record | None:

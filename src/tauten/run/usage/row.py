@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Final
 
 import msgspec
@@ -55,21 +56,20 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
     def values(self) -> tuple[Any, ...]:
         """The line as its columns."""
-        return (
-            *(getattr(self, name) for name in HEAD),
-            *(_whole(self.units, name) for name in COUNTED_UNITS),
-        )
+        counts: list[float | int | None] = [None] * len(COUNTED_UNITS)
+        for unit, amount in self.units.items():
+            place = _PLACES.get(unit)
+            if place is not None:
+                counts[place] = float(amount) if unit in FRACTIONS else round(amount)
+        return (*_head(self), *counts)
 
 
 HEAD: Final = tuple(name for name in UsageRow.__struct_fields__ if name != "units")
 COLUMNS: Final = (*HEAD, *COUNTED_UNITS)
 
 
-def _whole(units: dict[str, float], name: str) -> float | int | None:
-    amount = units.get(name)
-    if amount is None:
-        return None
-    return float(amount) if name in FRACTIONS else round(amount)
+_head: Final = operator.attrgetter(*HEAD)
+_PLACES: Final = {unit: place for place, unit in enumerate(COUNTED_UNITS)}
 
 
 def row_of(values: tuple[Any, ...]) -> UsageRow:

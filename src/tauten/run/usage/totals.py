@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from typing import Final
 
@@ -21,13 +22,14 @@ class Sums:
 
     def __init__(self, *fields: str, most: int = MOST) -> None:
         self.fields = fields
+        self._of = operator.attrgetter(*fields)  # of two or more
         self.lines: Counter[Names] = Counter()  # by the fields and how they came out
         self.units: dict[Names, float] = {}  # by the fields and the unit
         self.cost: dict[Names, Cost] = {}
         self._most = most
 
     def add(self, row: UsageRow) -> None:
-        of = self._named(tuple(str(getattr(row, field)) for field in self.fields))
+        of = self._named(self._of(row))
         self.lines[(*of, row.outcome)] += 1
         for unit, amount in row.units.items():
             self.units[(*of, unit)] = self.units.get((*of, unit), 0.0) + amount

@@ -249,7 +249,10 @@ class Ride(Single):
     # -- its end ------------------------------------------------------------------------------------------
 
     def payers(self) -> Iterable[tuple[Payer, int]]:
-        keys = Counter([rider.caller.name for rider in self.riders])
+        riders = self.riders
+        if self.count == 1 and riders:
+            return ((Payer(riders[0].caller.name), 1),)
+        keys = Counter([rider.caller.name for rider in riders])
         return [(Payer(key), count) for key, count in keys.items()]
 
     def fail(self, error: TautenError) -> None:
