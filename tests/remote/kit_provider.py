@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import math
 import socket
@@ -13,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+
+PICTURE_TOKENS, SOUND_TOKENS = 100, 30  # of each, as this provider counts
 
 
 class Seen:
@@ -24,6 +27,22 @@ class Seen:
         self.body = body
         self.closed = asyncio.Event()
         self.said = 0  # words that were sent
+        self.thought = 0  # tokens that were not
+        self.number = 0  # of the next event, where events are numbered
+
+    @property
+    def typed(self) -> bool:
+        """Whether it was asked by the Responses API."""
+        return self.path.endswith("/responses")
+
+    @property
+    def streamed(self) -> bool:
+        return bool(self.json.get("stream"))
+
+    @property
+    def most(self) -> int | None:
+        body = self.json
+        return body.get("max_tokens") or body.get("max_output_tokens") or body.get("max_completion_tokens")
 
     @property
     def json(self) -> dict[str, Any]:
@@ -32,8 +51,42 @@ class Seen:
 
     @property
     def prompt_tokens(self) -> int:
-        """A token for each four characters begun, and four for each message."""
-        return sum(4 + math.ceil(len(each["content"]) / 4) for each in self.json["messages"])
+        """A token for each four characters begun, and four for each message; texts for embeddings are counted alike."""
+        if self.path.endswith("/embeddings"):
+            return sum(math.ceil(len(each) / 4) for each in self.json["input"])
+        messages = self.json["input" if self.typed else "messages"]
+        return sum(4 + _content_tokens(each.get("content")) for each in messages)
+
+    def usage(self, cached: int = 0) -> dict[str, Any]:
+        """What it counts for this call, in the words of the protocol that it was asked by."""
+        read, made = self.prompt_tokens, self.said + self.thought
+        if not self.typed:
+            return {
+                "prompt_tokens": read,
+                "completion_tokens": made,
+                "total_tokens": read + made,
+                "prompt_tokens_details": {"cached_tokens": cached},
+                "completion_tokens_details": {"reasoning_tokens": self.thought},
+            }
+        return {
+            "input_tokens": read,
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+            "output_tokens": made,
+            "output_tokens_details": {"reasoning_tokens": self.thought},
+            "total_tokens": read + made,
+        }
+
+
+def _content_tokens(content: Any) -> int:
+    if not isinstance(content, list):
+        return math.ceil(len(content or "") / 4)
+    return sum(_part_tokens(each) for each in content)
+
+
+def _part_tokens(part: Mapping[str, Any]) -> int:
+    if "image" in part["type"]:
+        return PICTURE_TOKENS
+    return SOUND_TOKENS if "audio" in part["type"] else math.ceil(len(part["text"]) / 4)
 
 
 Act = Callable[[Seen, asyncio.StreamWriter], Awaitable[bool]]
@@ -69,9 +122,9 @@ class StandIn:
             await asyncio.wait(self._serving)
 
     def billed(self) -> tuple[int, int]:
-        """Tokens that it would put on a bill: prompts that it began to answer, words that it sent."""
-        begun = [each for each in self.calls if each.said]
-        return sum(each.prompt_tokens for each in begun), sum(each.said for each in begun)
+        """Tokens that it would put on a bill: prompts that it began to answer, words that it sent or thought."""
+        begun = [each for each in self.calls if each.said or each.thought]
+        return sum(each.prompt_tokens for each in begun), sum(each.said + each.thought for each in begun)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -143,37 +196,94 @@ def event(**fields: Any) -> bytes:
     return b"data: " + msgspec.json.encode(fields) + b"\n\n"
 
 
-async def _begin(writer: asyncio.StreamWriter, headers: Mapping[str, str] | None = None) -> None:
+def typed(seen: Seen, kind: str, **fields: Any) -> bytes:
+    """A numbered event of the Responses API, with its name."""
+    body = {"type": kind, "sequence_number": seen.number, **fields}
+    seen.number += 1
+    return f"event: {kind}\n".encode() + b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def response(seen: Seen, status: str, text: str = "", *, usage: Any = None, **more: Any) -> dict[str, Any]:
+    """The object that the events are about."""
+    part = {"type": "output_text", "text": text, "annotations": []}
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": status, "content": [part]}
+    about = {"id": "resp_1", "object": "response", "status": status, "model": seen.json.get("model")}
+    return {**about, "output": [item] if text else [], "error": None, "usage": usage, **more}
+
+
+async def _begin(seen: Seen, writer: asyncio.StreamWriter, headers: Mapping[str, str] | None = None) -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{lines}transfer-encoding: chunked\r\n\r\n"
     writer.write(head.encode())
-    writer.write(_chunk(event(choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}}])))
+    if seen.typed:
+        for kind in ("response.created", "response.in_progress"):
+            writer.write(_chunk(typed(seen, kind, response=response(seen, "in_progress"))))
+        item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        writer.write(_chunk(typed(seen, "response.output_item.added", output_index=0, item=item)))
+    else:
+        writer.write(_chunk(event(choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}}])))
     await writer.drain()
 
 
 async def _word(seen: Seen, writer: asyncio.StreamWriter, word: str) -> None:
-    writer.write(_chunk(event(choices=[{"index": 0, "delta": {"content": word}}])))
+    if seen.typed:
+        place = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
+        writer.write(_chunk(typed(seen, "response.output_text.delta", delta=word, **place)))
+    else:
+        writer.write(_chunk(event(choices=[{"index": 0, "delta": {"content": word}}])))
     await writer.drain()
     seen.said += 1
 
 
+def _ends(seen: Seen, text: str, *, cut: bool, cached: int, usage: bool) -> list[bytes]:
+    """The last events of a whole answer."""
+    counts = seen.usage(cached) if usage else None
+    if seen.typed:
+        status = "incomplete" if cut else "completed"
+        why = {"incomplete_details": {"reason": "max_output_tokens"}} if cut else {}
+        return [typed(seen, f"response.{status}", response=response(seen, status, text, usage=counts, **why))]
+    finish = event(choices=[{"index": 0, "delta": {}, "finish_reason": "length" if cut else "stop"}])
+    return [finish, *([event(choices=[], usage=counts)] if usage else []), b"data: [DONE]\n\n"]
+
+
+def _document(seen: Seen, text: str, *, cut: bool, cached: int) -> bytes:
+    """A whole answer in one piece."""
+    if seen.typed:
+        status = "incomplete" if cut else "completed"
+        why = {"incomplete_details": {"reason": "max_output_tokens"}} if cut else {}
+        return msgspec.json.encode(response(seen, status, text, usage=seen.usage(cached), **why))
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
+    return msgspec.json.encode({"choices": [choice], "usage": seen.usage(cached)})
+
+
 def says(
-    *words: str, gap_s: float = 0.0, headers: Mapping[str, str] | None = None, usage: bool = True
+    *words: str,
+    gap_s: float = 0.0,
+    headers: Mapping[str, str] | None = None,
+    usage: bool = True,
+    cached: int = 0,
+    thought: int = 0,
 ) -> Act:
-    """A whole answer, as long as the call lets it be; one that trickles where there is a gap."""
+    """A whole answer, as long as the call lets it be, in the words of whichever API is asked; one that trickles where
+    there is a gap; in one piece where no stream is asked for. `thought` are tokens of reasoning, which nobody sees."""
 
     async def act(seen: Seen, writer: asyncio.StreamWriter) -> bool:
-        await _begin(writer, {"x-request-id": "req-1", **(headers or {})})
-        most = seen.json.get("max_tokens") or len(words)
-        for each in words[:most]:
+        most = seen.most or len(words)
+        given, cut = words[:most], most < len(words)
+        seen.thought = thought
+        told = {"x-request-id": "req-1", **(headers or {})}
+        if not seen.streamed:
+            seen.said = len(given)
+            body = _document(seen, "".join(given), cut=cut, cached=cached)
+            return await gives(body, headers={**told, "content-type": "application/json"})(seen, writer)
+        await _begin(seen, writer, told)
+        for each in given:
             await asyncio.sleep(gap_s)
             await _word(seen, writer, each)
-        finish = "length" if most < len(words) else "stop"
-        writer.write(_chunk(event(choices=[{"index": 0, "delta": {}, "finish_reason": finish}])))
-        if usage:
-            counts = {"prompt_tokens": seen.prompt_tokens, "completion_tokens": seen.said}
-            writer.write(_chunk(event(choices=[], usage=counts)))
-        writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        for last in _ends(seen, "".join(given), cut=cut, cached=cached, usage=usage):
+            writer.write(_chunk(last))
+        writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
 
@@ -184,7 +294,7 @@ def cuts(*words: str, clean: bool = False) -> Act:
     """Some words, then the connection is closed; `clean` ends the HTTP body as if all were well."""
 
     async def act(seen: Seen, writer: asyncio.StreamWriter) -> bool:
-        await _begin(writer)
+        await _begin(seen, writer)
         for each in words:
             await _word(seen, writer, each)
         if clean:
@@ -199,7 +309,7 @@ def stops(*words: str) -> Act:
     """Some words, then silence."""
 
     async def act(seen: Seen, writer: asyncio.StreamWriter) -> bool:
-        await _begin(writer)
+        await _begin(seen, writer)
         for each in words:
             await _word(seen, writer, each)
         await asyncio.sleep(3600)
@@ -242,7 +352,7 @@ def garbage(*words: str) -> Act:
     """A stream whose events turn to nonsense."""
 
     async def act(seen: Seen, writer: asyncio.StreamWriter) -> bool:
-        await _begin(writer)
+        await _begin(seen, writer)
         for each in words:
             await _word(seen, writer, each)
         writer.write(_chunk(b"data: {nonsense\n\n"))
@@ -256,10 +366,15 @@ def fails(*words: str) -> Act:
     """A stream that ends with an error event."""
 
     async def act(seen: Seen, writer: asyncio.StreamWriter) -> bool:
-        await _begin(writer)
+        await _begin(seen, writer)
         for each in words:
             await _word(seen, writer, each)
-        writer.write(_chunk(event(error={"message": "the engine died"})) + b"0\r\n\r\n")
+        if seen.typed:
+            error = {"code": "server_error", "message": "the engine died"}
+            failed = response(seen, "failed", error=error, usage=seen.usage())
+            writer.write(_chunk(typed(seen, "response.failed", response=failed)) + b"0\r\n\r\n")
+        else:
+            writer.write(_chunk(event(error={"message": "the engine died"})) + b"0\r\n\r\n")
         await writer.drain()
         return True
 
@@ -298,6 +413,56 @@ def speaks(*parts: bytes, cut: bool = False) -> Act:
         return not cut
 
     return act
+
+
+def calls_tool(name: str, *pieces: str) -> Act:
+    """A call of a tool whose arguments come in pieces, each a token."""
+
+    async def act(seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        await _begin(seen, writer)
+        for place, piece in enumerate(pieces):
+            seen.said += 1
+            if seen.typed:
+                writer.write(_chunk(typed(seen, "response.function_call_arguments.delta", delta=piece)))
+                continue
+            head = {"id": "call_1", "type": "function"} if not place else {}
+            function = {"arguments": piece, **({"name": name} if not place else {})}
+            call = {"index": 0, **head, "function": function}
+            writer.write(_chunk(event(choices=[{"index": 0, "delta": {"tool_calls": [call]}}])))
+        if seen.typed:
+            item = {"type": "function_call", "call_id": "call_1", "name": name, "arguments": "".join(pieces)}
+            writer.write(_chunk(typed(seen, "response.output_item.done", output_index=0, item=item)))
+            done = response(seen, "completed", usage=seen.usage()) | {"output": [item]}
+            writer.write(_chunk(typed(seen, "response.completed", response=done)))
+        else:
+            writer.write(_chunk(event(choices=[{"index": 0, "delta": {}, "finish_reason": "tool_calls"}])))
+            writer.write(_chunk(event(choices=[], usage=seen.usage())) + _chunk(b"data: [DONE]\n\n"))
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True
+
+    return act
+
+
+def embeds(size: int = 2) -> Act:
+    """Vectors of the texts, in the form that was asked for: each holds the text's length and its place."""
+
+    async def act(seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        rows = [
+            [float(len(text)), *[float(place)] * (size - 1)] for place, text in enumerate(seen.json["input"])
+        ]
+        coded = seen.json.get("encoding_format") == "base64"
+        data = [
+            {"index": place, "embedding": _packed(row) if coded else row} for place, row in enumerate(rows)
+        ]
+        usage = {"prompt_tokens": seen.prompt_tokens, "total_tokens": seen.prompt_tokens}
+        return await gives(msgspec.json.encode({"data": data, "usage": usage}))(seen, writer)
+
+    return act
+
+
+def _packed(row: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(row)}f", *row)).decode()
 
 
 def providers_toml(urls: Mapping[str, str], more: Sequence[str] = ()) -> str:

@@ -15,7 +15,7 @@ from tauten.errors import NotFound
 from tauten.serve import apis
 from tauten.serve.service import Service
 
-OURS = {"native", "oip", "openai", "operations"}
+OURS = {"native", "oip", "openai", "operations", "responses"}
 PLAIN = """
 from tauten.describe.payload import Text
 from tauten.serve.exchange import Reply

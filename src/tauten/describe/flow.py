@@ -275,5 +275,10 @@ def _choose(value: Any, *, policy: str = "") -> Any:
     return value
 
 
+def choice_kind() -> StageKind[..., Any]:
+    """The kind of a `choose`, for plans that put one in place of a stage."""
+    return _KINDS["choose"]
+
+
 _KINDS = {word: _kind(word) for word in ("when", "fallback", "equals", "default")}
 _KINDS["choose"] = StageKind(_choose, name="choose", effects="pure", inline=True)  # a plan may say its policy

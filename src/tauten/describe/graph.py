@@ -99,10 +99,13 @@ class Graph:
     output: PortType
     session: str = ""  # the parameter that a session is injected into
     notes: list[str] = field(default_factory=list)
+    drawn: str = ""  # the hash of the drawing, where a plan's routes put several stages in place of one
 
     @property
     def hash(self) -> str:
-        """Eight hex digits that change when a stage, an edge or a parameter does."""
+        """Eight hex digits that change when a stage, an edge or a parameter of the drawing does."""
+        if self.drawn:
+            return self.drawn
         parts = [f"{name} {stage.signature}" for name, stage in sorted(self.stages.items())]
         parts += [f"{name}:{port}" for name, port in sorted(self.inputs.items())]
         return _digest([*parts, _show(self.result)])[:8]

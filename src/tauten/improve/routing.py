@@ -205,7 +205,8 @@ def _walked(decision: Decision, asked: Sequence[str], ground: Ground) -> _Way:
 
 def _foreseen(decision: Decision, name: str) -> Outcome:
     candidate = _candidate(decision, name)
-    return Outcome(candidate.wait_s + candidate.total_s, candidate.wait_s + candidate.first_s)
+    tokens = candidate.input_tokens + candidate.output_tokens
+    return Outcome(candidate.wait_s + candidate.total_s, candidate.wait_s + candidate.first_s, tokens=tokens)
 
 
 def _cents(decision: Decision, name: str, outcome: Outcome) -> float | None:

@@ -194,10 +194,10 @@ class Situation:
         return not self.plan.stage(stage).locked
 
     def stages(self) -> Iterator[Step]:
-        """The steps of stages that may be changed: decode and control steps are none."""
+        """The steps of stages that may be changed: decode and control steps are none, nor the ways of a route."""
         for step in self.lowered.steps:
             runs = step.view is None and step.kind is not None and step.control in ("", "map")
-            if runs and self.free(step.name):
+            if runs and step.name in self.graph.stages and self.free(step.name):
                 yield step
 
     @cached_property

@@ -22,6 +22,7 @@ from tauten.errors import PlanError, suggest
 from tauten.plan.batches import in_force
 from tauten.plan.caching import check_drawn
 from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan, check_fit
+from tauten.plan.routed import routed
 
 SIDE_PORTS = ("then", "otherwise", "value", "gate", "score")
 """Inputs of control stages that are evaluated only when the word says so."""
@@ -95,15 +96,16 @@ class Lowered:
 
 def lower(graph: Graph, plan: Plan | None = None) -> Lowered:
     """Make the steps; raises PlanError where the plan does not fit the workflow."""
-    plan = plan or Plan(graph=graph.hash)
-    check_fit(plan, graph)
+    said = plan or Plan(graph=graph.hash)
+    check_fit(said, graph)
+    graph, plan = routed(graph, said)
     steps = _steps(graph, plan)
     owners = _owners(graph, steps)
     program = _program(steps, owners, plan, "")
     edges = {step.name: _edges(step, steps) for step in steps.values()}
     order: dict[str, tuple[str, ...]] = {}
     _order(program, (), order)
-    return Lowered(graph, plan, program, edges, order, graph.result)
+    return Lowered(graph, said, program, edges, order, graph.result)
 
 
 def _edges(step: Step, steps: dict[str, Step]) -> tuple[str, ...]:
@@ -314,9 +316,8 @@ def _nesting(side: str, owners: dict[str, str]) -> list[str]:
 
 def _asked_first(sides: set[str], steps: dict[str, Step]) -> str:
     """The side of one choose that is surely evaluated before the others, if there is one."""
-    controls = {side.rpartition("/")[0] for side in sides}
-    control = controls.pop() if len(controls) == 1 else ""
-    if not control or steps[control].control != "choose":
+    control, *others = {side.rpartition("/")[0] for side in sides}
+    if others or not control or steps[control].control != "choose":
         return ""
     ports = {side.rpartition("/")[2] for side in sides}
     asked = [port for port in _asked(steps[control]) if port in ports]
@@ -339,9 +340,7 @@ def _asked(choose: Step) -> list[str]:
 
 
 def _side(user: Step, port: str, owners: dict[str, str]) -> str:
-    if is_side(user, port):
-        return f"{user.name}/{port}"
-    return owners[user.name]
+    return f"{user.name}/{port}" if is_side(user, port) else owners[user.name]
 
 
 def is_side(step: Step, port: str) -> bool:

@@ -96,6 +96,8 @@ class CachePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 class StagePlan(Choices, frozen=True, omit_defaults=True):
     """How one stage runs. `settings` are the keys that its kind or its backend know."""
 
+    route: RoutePlan | None = None  # several ways to run it, and who says which one a request goes
+
     beside: tuple[str, ...] = ()
     decode: Literal["thread", "process"] = "thread"
     view: dict[str, int | float | str | bool] = {}
@@ -107,6 +109,22 @@ class StagePlan(Choices, frozen=True, omit_defaults=True):
     locked: bool = False
     why: str = ""
     roles: dict[str, ModelChoice] = {}
+    settings: dict[str, Any] = {}
+
+
+class RouteOption(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One way to run a stage: what of its plan is different there. A price that nobody names is looked up."""
+
+    name: str
+    stage: StagePlan
+    cents_per_token: float | None = None
+
+
+class RoutePlan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Several ways to run one stage, in their order, and the policy that chooses; `settings` are the policy's."""
+
+    options: tuple[RouteOption, ...]
+    policy: str = "order"
     settings: dict[str, Any] = {}
 
 
@@ -155,7 +173,14 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _DEFAULT = StagePlan()
-_STRUCTURE = frozenset(StagePlan.__struct_fields__) - {"roles", "settings"}
+_STRUCTURE = frozenset(StagePlan.__struct_fields__) - {"roles", "settings", "route"}
+_NOT_IN_A_ROUTE = (
+    "route",
+    "beside",
+    "locked",
+    "why",
+    "channel",
+)  # of the stage itself, whichever way it runs
 _CHOICE = frozenset(ModelChoice.__struct_fields__) - {"options"}
 _TOP = ("tauten", "name", "workflow", "graph", "made_on", "slo", "result", "stage", "rejected")
 
@@ -238,12 +263,40 @@ class _Reader:
         return self.convert(value, dict[str, dict[str, Any]], "stage")  # type: ignore[no-any-return]
 
     def stage(self, name: str, table: dict[str, Any]) -> StagePlan:
+        route = self.route(name, table["route"]) if "route" in table else None
+        table = {key: value for key, value in table.items() if key != "route"}
         known = {key: value for key, value in table.items() if key in _STRUCTURE}
         rest = {key: value for key, value in table.items() if key not in _STRUCTURE}
         roles = {key: self.choice(name, key, value) for key, value in rest.items() if isinstance(value, dict)}
         settings = {key: value for key, value in rest.items() if not isinstance(value, dict)}
         self._no_paths(name, {**known, **settings})
-        return self.convert(known | {"roles": roles, "settings": settings}, StagePlan, f"stage.{name}")  # type: ignore[no-any-return]
+        stage = self.convert(known | {"roles": roles, "settings": settings}, StagePlan, f"stage.{name}")
+        return msgspec.structs.replace(stage, route=route)  # type: ignore[no-any-return]
+
+    def route(self, stage: str, table: Any) -> RoutePlan:
+        """The table `route` of a stage: its policy, the policy's settings, and a list of options."""
+        told = self.convert(table, dict[str, Any], f"stage.{stage}.route")
+        listed = self.convert(told.get("options", []), list[dict[str, Any]], f"stage.{stage}.route.options")
+        settings = {key: value for key, value in told.items() if key not in ("policy", "options")}
+        self._no_paths(f"{stage}.route", settings)
+        policy = self.convert(told.get("policy", "order"), str, f"stage.{stage}.route.policy")
+        return RoutePlan(tuple(self.option(stage, each) for each in listed), policy, settings)
+
+    def option(self, stage: str, table: dict[str, Any]) -> RouteOption:
+        """One of them: a name, perhaps a price, and the keys that a stage's own table may have."""
+        where = f"stage.{stage}.route.options"
+        for key in table:
+            if key in _NOT_IN_A_ROUTE:
+                help = "write it in the stage's own table"
+                place = self.place(key)
+                raise PlanError(f"`{key}` in {where}", help=help, where=place, code="E109")
+        rest = {key: value for key, value in table.items() if key not in ("name", "cents_per_token")}
+        price = self.convert(table.get("cents_per_token"), float | None, f"{where}.cents_per_token")
+        return RouteOption(
+            self.convert(table.get("name", ""), str, f"{where}.name"),
+            self.stage(f"{stage}.route", rest),
+            price,
+        )
 
     def choice(self, stage: str, role: str, table: dict[str, Any]) -> ModelChoice:
         known = {key: value for key, value in table.items() if key in _CHOICE}
@@ -305,23 +358,43 @@ def format_plan(plan: Plan) -> str:
 
 def stage_keys(stage: StagePlan) -> dict[str, Any]:
     """The keys of one stage as a plan file spells them: flat, roles as tables, the reason last."""
-    keys = msgspec.to_builtins(stage)
+    keys = msgspec.to_builtins(msgspec.structs.replace(stage, route=None))
     settings, roles = keys.pop("settings", {}), keys.pop("roles", {})
     why = keys.pop("why", "")
     flat = {**keys, **settings}
+    if stage.route is not None:
+        flat["route"] = _route_keys(stage.route)
     for role, choice in roles.items():
         options = choice.pop("options", {})
         flat[role] = {**choice, **options}
     return {**flat, "why": why} if why else flat
 
 
+def _route_keys(route: RoutePlan) -> dict[str, Any]:
+    """The table `route` as a plan file spells it."""
+    options = []
+    for each in route.options:
+        price = {} if each.cents_per_token is None else {"cents_per_token": each.cents_per_token}
+        options.append({"name": each.name, **price, **stage_keys(each.stage)})
+    return {"policy": route.policy, **route.settings, "options": options}
+
+
 def _table(values: dict[str, Any]) -> Any:
-    """A TOML table with scalars first and small dicts inline."""
+    """A TOML table with scalars first and small dicts inline; a route and its options have tables of their own."""
     import tomlkit
 
     table = tomlkit.table()
+    route = values.get("route")
     for key, value in values.items():
+        if key == "route" and isinstance(route, dict) and "options" in route:
+            continue  # last: what follows a table's header belongs to it
         table[key] = _inline(value)
+    if isinstance(route, dict) and "options" in route:
+        table["route"] = _table({key: value for key, value in route.items() if key != "options"})
+        listed = tomlkit.aot()
+        for each in route["options"]:
+            listed.append(_table(each))
+        table["route"]["options"] = listed
     return table
 
 

@@ -304,7 +304,7 @@ class Binder:
             for name, source in step.inputs.items()
         }
         sides = {name: self.operator(program) for name, program in step.sides.items()}
-        decide = decider(step, self.bound, self.types[step.name])
+        decide = decider(step, self.bound, self.slots, self.dynamic.prices, self.types[step.name])
         slot, name = self.slots[step.name], step.name
         consumers = self._consumers(name) if wants_stream else []
 

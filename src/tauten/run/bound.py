@@ -9,11 +9,13 @@ from typing import Any, Literal, Protocol
 
 from tauten.describe.stage import StageKind
 from tauten.run.caching.keeper import Keeper
+from tauten.run.contracts import PromptReader
 from tauten.run.decode.decoders import Decoders
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.door.known_steps import Place
 from tauten.run.request import Request
+from tauten.run.usage.prices import Prices
 from tauten.run.workers import Workers
 
 DecodeMode = Literal["thread", "process"]
@@ -29,6 +31,7 @@ class BoundStep:
         "kind",
         "name",
         "params",
+        "readers",
         "results",
         "view",
         "views",
@@ -50,6 +53,7 @@ class BoundStep:
         self.workers = workers
         self.deployments = deployments or {}
         self.files = files or {}
+        self.readers: dict[str, PromptReader] = {}  # tokenizers by role, where a choice counts prompts
         self.decode: DecodeMode = (
             "thread"  # where views of running code are decoded, and the plan's wishes for them
         )
@@ -62,6 +66,7 @@ class Dynamic(Protocol):
     """Where running code finds steps that no drawing announced; `engine` implements it per plan."""
 
     decoders: Decoders
+    prices: Prices
 
     async def bound(
         self, name: str, kind: StageKind[..., Any], params: dict[str, Any], run: Request

@@ -133,7 +133,9 @@ class SlotBackend(Protocol):
 
     One that asks others over a network may have `start_for(request, step, item)`, which is then called in place of
     `start`: it keeps to what the request has left, writes the rows of its own time (`remote`, `limit`), asks
-    its purse before each attempt, and books it in the request's trace. One whose models lie elsewhere says `needs_files = False`.
+    its purse before each attempt, and books it in the request's trace. One whose models lie elsewhere says
+    `needs_files = False`. One that somebody bills says by `billed` who would bill a call that begins now, and for
+    which of their models.
     """
 
     name: ClassVar[str]
@@ -298,7 +300,11 @@ class Likeness(Cache, Protocol):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """One way that a request may go, as it is foreseen now. Seconds; a price that nobody knows is None, never 0."""
+    """One way that a request may go, as it is foreseen now. Seconds; a price that nobody knows is None, never 0.
+
+    `cents` are of this request, with the tokens that are foreseen; None, too, where nobody foresees any. Either all
+    candidates of a choice whose price is known have them, or none.
+    """
 
     name: str
     wait_s: float = 0.0  # until it begins there
@@ -309,6 +315,15 @@ class Candidate(msgspec.Struct, frozen=True):
     outstanding: int = 0  # requests that this choice has sent there and that have not ended
     healthy: bool = True
     local: bool = True
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    cents: float | None = None
+    priced_by: str = ""  # who says so: a file of prices, or the workflow
+
+    @property
+    def price(self) -> float | None:
+        """What candidates are compared by: cents of this request, of one token where nobody knows how many."""
+        return self.cost_per_token if self.cents is None else self.cents
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -320,7 +335,7 @@ class Ask(msgspec.Struct, frozen=True):
     tenant: str = ""
     category: str = ""
     priority: int = 0
-    tokens: float = 0.0  # it will probably take; 0 where nobody knows
+    tokens: float = 0.0  # it will probably take, where it takes most of them; 0 where nobody knows
     first_left_s: float = math.inf  # until its first output is due
     left_s: float = math.inf  # until its end is due
 

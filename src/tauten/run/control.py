@@ -16,19 +16,24 @@ from tauten.plan.lower import Step
 from tauten.run.bound import BoundStep
 from tauten.run.routing.choosing import Choosing
 from tauten.run.routing.judging import Judging
+from tauten.run.routing.outlook import Surroundings
 from tauten.run.routing.policy import opened
 from tauten.run.slots import Run, begun
 from tauten.run.staging import stage_error
+from tauten.run.usage.prices import Prices
 from tauten.run.values import truth
 
 Evaluate = Callable[[Run, str], Awaitable[Any]]
 Decide = Callable[[Run, Evaluate], Awaitable[Any]]
 
 
-def decider(step: Step, bound: Mapping[str, BoundStep], output: PortType) -> Decide:
-    """The decision of a control step, which gives `output`. A policy looks at what its options are bound to."""
+def decider(
+    step: Step, bound: Mapping[str, BoundStep], slots: Mapping[str, int], prices: Prices, output: PortType
+) -> Decide:
+    """The decision of a control step, which gives `output`. A policy looks at what its options are bound to, at the
+    values that are there (`slots` says where), and at prices."""
     if step.control == "choose" and step.params.get("policy"):
-        choosing = Choosing(step, bound, opened(step))
+        choosing = Choosing(step, Surroundings(bound, slots, prices), opened(step))
         judges = choosing.policy.router.judges
         return Judging(choosing, output).decide if judges else choosing.direct
     return _DECIDERS[step.control](step)

@@ -111,8 +111,8 @@ class Engine:
         return True
 
     def _plan_steps(self, opened: Opened) -> PlanSteps:
-        name, told = opened.workflow.name, partial(behind, self.door, opened)
-        return PlanSteps(opened.plan, opened.keys, self.deployments, self.workers, self.decoders, name, told)
+        about = (opened.workflow.name, partial(behind, self.door, opened), self.door.book)
+        return PlanSteps(opened.plan, opened.keys, self.deployments, self.workers, self.decoders, *about)
 
     async def _bind(self, opened: Opened, lowered: Lowered, steps: PlanSteps) -> None:
         for step in lowered.steps:

@@ -28,7 +28,10 @@ from tauten.run.deploy.deployments import Deployments, check_engines
 from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.door.known_steps import Place
 from tauten.run.request import Request
+from tauten.run.routing.foresight import open_readers
 from tauten.run.routing.policy import setting_keys
+from tauten.run.usage.book import Book
+from tauten.run.usage.prices import Prices
 from tauten.run.workers import Workers, in_thread
 
 FUNCTION_THREADS = 2  # one waits for a disk or a peer while the other computes; a plan may say more or less
@@ -46,14 +49,17 @@ class PlanSteps(Dynamic):
         decoders: Decoders,
         workflow: str = "",
         told: Told | None = None,
+        book: Book | None = None,
     ) -> None:
         self.decoders = decoders
         self._told = told  # of what was computed behind requests
+        self.prices = book.prices if book is not None else Prices()
         self._workflow = workflow  # whose steps they are: evidence is kept by that name
         self._plan = plan
         self._keys = keys
         self._deployments = deployments
         self._workers = workers
+        self._drawn: dict[str, BoundStep] = {}
         self._bound: dict[tuple[Any, ...], BoundStep] = {}
         self._plain: dict[str, BoundStep] = {}  # calls that write no settings
         self._models: dict[str, Mapping[str, ModelChoice]] = {}  # by step, as it was bound last
@@ -90,6 +96,12 @@ class PlanSteps(Dynamic):
         """Open the models of a step met for the first time; its time is `load`."""
         started = run.clock()
         chosen = self._plan.stage(name)
+        if chosen.route is not None:
+            raise PlanError(
+                f"stage '{name}' has a route, and is met only while a request runs",
+                help="draw it: a `def` workflow knows its stages before, and what each would take",
+                code="E141",
+            )
         check_caches(name, kind, chosen, {**kind.params, **chosen.settings, **params})
         models = model_choices(kind, chosen, params)
         check_settings(name, kind, chosen, models)
@@ -105,7 +117,11 @@ class PlanSteps(Dynamic):
         """Open the models of a step that a drawing announced."""
         assert step.kind is not None  # decode steps have no models
         check_settings(step.name, step.kind, step.plan, step.models, str(step.params.get("policy") or ""))
-        return await self._open(step.name, step.kind, step.params, step.models, step.plan)
+        bound = await self._open(step.name, step.kind, step.params, step.models, step.plan)
+        self._drawn[step.name] = bound
+        if step.params.get("policy"):
+            await open_readers(step, self._drawn)
+        return bound
 
     async def _open(
         self,

@@ -13,7 +13,8 @@ import msgspec
 from tauten.describe.payload import Text
 from tauten.describe.port import Port
 from tauten.describe.ports import Stream
-from tauten.describe.said import Said, TokenLogprob
+from tauten.describe.said import Said, TokenLogprob, ToolCall
+from tauten.describe.spoken import has_media, marked, messages_of, parted
 from tauten.describe.stage import PLANNED, Context, Role, stage
 from tauten.describe.template import Template, load
 from tauten.describe.turn import Turn
@@ -95,8 +96,9 @@ async def generate(  # type: ignore[misc]  # callers see a Stream; the body is i
     lookup): faster where the answer quotes, neutral to slower elsewhere.
     `fixed_first` moves paragraphs of the template that hold no field before those of their message that do,
     so that more of the prompt stays the same and can be kept. `top` fills in only the first so many members of
-    a list: passages come best first. `prompt_format` takes another of the template's formats than the first, and
-    `without_examples` leaves out few-shot examples by their names, or by number where they have none.
+    a list: passages come best first. A field may be a picture or sound, for models that take them: it goes to the
+    model where the template has it, between the texts. `prompt_format` takes another of the template's formats than
+    the first, and `without_examples` leaves out few-shot examples by their names, or by number where they have none.
 
     `into` takes a msgspec Struct, dataclass or Literal: the model can then only write JSON of that type,
     and the stream's single value is the decoded object.
@@ -133,18 +135,26 @@ async def chat(  # type: ignore[misc]  # callers see a Stream; the body is its g
     seed: int | None = None,
     json_schema: dict[str, Any] | None = None,
     logprobs: bool | None = None,
+    tools: list[dict[str, Any]] | None = None,
+    tool_choice: str | dict[str, Any] | None = None,
+    response_format: dict[str, Any] | None = None,
 ) -> Stream[Text]:
     """Continue a conversation, as a caller brings it, and stream the model's answer.
 
-    `messages` are ``{"role": ..., "content": ...}`` with the roles system (or developer), user and assistant;
-    content is text or a list of text parts. The settings come with each request, too, and are those of
-    `generate`; None means 512 tokens, the likeliest token, no stop. `json_schema` makes the model write JSON of
-    that schema. With `logprobs` the increments are `Said`, which holds each token's log probability.
+    `messages` are ``{"role": ..., "content": ...}`` with the roles system (or developer), user, assistant and tool;
+    content is text or a list of parts: text, and pictures and sound for models that take them. The settings come with
+    each request, too, and are those of `generate`; None means 512 tokens, the likeliest token, no stop. `json_schema`
+    makes the model write JSON of that schema. With `logprobs` the increments are `Said`, which holds each token's log
+    probability. `tools`, `tool_choice` and `response_format` go to a remote model as they are; where it calls a tool,
+    a `ToolCall` comes among the increments.
 
-    Raises InputError E232 for a message that a text model cannot read.
+    Raises InputError E232 for a message, or a setting, that the model cannot read.
     """
+    asked = {"tools": tools, "tool_choice": tool_choice, "response_format": response_format}
+    read = ctx.work(messages_of, messages) if has_media(messages) else None
     item = {
-        "messages": [plain_message(each) for each in messages],
+        **{name: value for name, value in asked.items() if value},
+        "messages": messages_of(messages) if read is None else await read,
         "max_tokens": CHAT_TOKENS if max_tokens is None else max_tokens,
         "temperature": temperature or 0.0,
         "top_p": 1.0 if top_p is None else top_p,
@@ -155,6 +165,9 @@ async def chat(  # type: ignore[misc]  # callers see a Stream; the body is its g
     }
     async with aclosing(_chunks(ctx, item)) as chunks:
         async for chunk in chunks:
+            if isinstance(chunk.value, ToolCall):
+                yield chunk.value
+                continue
             tokens = _tokens(chunk.value) if logprobs else ()
             if chunk.text or tokens:
                 yield Said(chunk.text, tokens) if logprobs else Text(chunk.text)
@@ -190,31 +203,6 @@ def _tokens(value: Any) -> tuple[TokenLogprob, ...]:
     return tuple(TokenLogprob(bytes(piece), logprob) for piece, logprob in pairs if piece)
 
 
-def plain_message(message: Mapping[str, Any]) -> dict[str, str]:
-    """A message as a text model reads it: its role, and its parts as one text."""
-    role = {"developer": "system"}.get(message.get("role", ""), message.get("role", ""))
-    if role not in ("system", "user", "assistant"):
-        raise _unreadable(
-            f"a message has the role {str(role)[:40]!r}", "roles are system, user and assistant"
-        )
-    content = message.get("content")
-    if isinstance(content, str):
-        return {"role": role, "content": content}
-    parts = content if isinstance(content, list) else []
-    texts = [
-        each["text"] for each in parts if isinstance(each, Mapping) and isinstance(each.get("text"), str)
-    ]
-    if not parts or len(texts) < len(parts):
-        raise _unreadable(
-            f"a message of the {role} holds something else than text", "this model reads text only"
-        )
-    return {"role": role, "content": "\n".join(texts)}
-
-
-def _unreadable(what: str, help: str) -> InputError:
-    return InputError(what, help=help, code="E232")
-
-
 def _first(value: object, top: int | None) -> object:
     return value[:top] if top is not None and isinstance(value, list | tuple) else value
 
@@ -229,8 +217,12 @@ def _item(
             help="max_tokens is 1 or more, temperature 0 or more, top_p above 0 and at most 1",
             code="E240",
         )
-    messages = template.render(fields)
-    asked = {"prompt": messages[0]["content"]} if template.is_prompt else {"messages": messages}
+    images = {name for name, each in template.front.variables.items() if each.type == "images"}
+    shown, media = marked(fields, images)
+    messages = template.render(shown)
+    asked: dict[str, Any] = {"messages": parted(messages, media) if media else messages}
+    if template.is_prompt and not media:
+        asked = {"prompt": messages[0]["content"]}
     return {**asked, "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
 
 

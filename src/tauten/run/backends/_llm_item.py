@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -41,10 +41,29 @@ class LlmItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ("grammar", self.grammar) if self.grammar is not None else None
 
 
+Kind = TypeVar("Kind", bound=LlmItem)
+
+
 def read_item(item: Mapping[str, Any]) -> LlmItem:
-    """Check an item; raises InputError E232 (malformed) or E234 (a constraint nothing can satisfy)."""
+    """Check an item for a model of texts; raises InputError E232 (malformed) or E234 (a constraint that nothing can
+    satisfy)."""
+    messages = item.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, Mapping) and (
+            not isinstance(message.get("content", ""), str) or "tool_calls" in message
+        ):
+            raise InputError(
+                f"a message of the {str(message.get('role'))[:40]} holds something else than text",
+                help="this model reads text only",
+                code="E232",
+            )
+    return read_as(item, LlmItem)
+
+
+def read_as(item: Mapping[str, Any], kind: type[Kind]) -> Kind:
+    """Check an item of some kind; raises as `read_item` does."""
     try:
-        read = msgspec.convert(dict(item), LlmItem)
+        read = msgspec.convert(dict(item), kind)
     except msgspec.ValidationError as error:
         raise _malformed(str(error)) from error
     if bool(read.messages) == bool(read.prompt):

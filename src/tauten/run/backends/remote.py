@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Final
 
 from tauten.clock import Clock, real
 from tauten.errors import BackendError, InputError, PlanError
-from tauten.run.backends._llm_item import read_item, refused
+from tauten.run.backends._remote_item import check_conversation
 from tauten.run.contracts import Chunk, ModelSpec
 from tauten.run.remote.chat import Chat
-from tauten.run.remote.embedding import Embedding
+from tauten.run.remote.embedding import Embedding, in_batches
 from tauten.run.remote.endpoint import Endpoint, Endpoints, endpoints
-from tauten.run.remote.errand import Errand
+from tauten.run.remote.errand import Errand, in_turn
+from tauten.run.remote.media import sendable
 from tauten.run.remote.providers import Provider, find_provider
 from tauten.run.remote.question import Question
 from tauten.run.remote.route import PATIENCE_S, Route
@@ -25,18 +26,20 @@ from tauten.run.request import Request
 
 _KINDS: Final = {
     "embed": frozenset({"embed", "dimensions"}),
-    "transcribe": frozenset({"transcribe", "media_type", "language", "seconds"}),
-    "speak": frozenset({"speak", "voice", "format"}),
+    "transcribe": frozenset({"transcribe", "media_type", "language", "prompt", "seconds"}),
+    "speak": frozenset({"speak", "voice", "format", "speed", "instructions"}),
 }
 
 
 class RemoteBackend:
     """Asks the endpoints of providers, which `providers.toml` describes (see `run/remote/providers.py`).
 
-    What an item holds says what is asked: `messages` or a `prompt` with the settings of `LlmItem` (all but `regex`
-    and `grammar`; `ngram` speeds up local engines only) is a chat completion, streamed; `embed`, a list of texts, with
-    `dimensions`, gives one chunk whose value is an array, a row a text; `transcribe`, encoded bytes, with
-    `media_type`, `language`, `seconds`, gives text; `speak`, a text, with `voice` and `format`, gives chunks of bytes.
+    What an item holds says what is asked: `messages` or a `prompt` with the settings of `RemoteItem` (all but `regex`
+    and `grammar`; `ngram` speeds up local engines only) is a conversation, as chat completions or as the Responses API
+    say it, whichever the provider speaks; calls of tools come as chunks whose value is a `ToolCall`. `embed`, a list
+    of texts, with `dimensions`, gives one chunk whose value is an array, a row a text; more texts than a provider
+    takes at once are several calls. `transcribe`, encoded bytes, with `media_type`, `language`, `prompt`, `seconds`,
+    gives text; `speak`, a text, with `voice`, `format`, `speed` and `instructions`, gives chunks of bytes.
 
     Options: `provider` is one name or a list, asked in this order; ``name/model`` asks that one for another model.
     `continue` lets another endpoint go on with an answer that was cut (default: an error). `hedge` asks a second
@@ -125,14 +128,30 @@ class RemoteBackend:
             raise BackendError(
                 "remote: start() on a backend that is not open", help="call open() first", code="E406"
             )
-        errand = Errand(question(item), self._route, Trail(request, step))
         self.active += 1
         try:
-            async with aclosing(errand.chunks()) as chunks:
+            asked = question(await sendable(item))
+            async with aclosing(self._chunks(asked, self._route, Trail(request, step))) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
             self.active -= 1
+
+    @staticmethod
+    def _chunks(asked: Question, route: Route, trail: Trail) -> AsyncGenerator[Chunk, None]:
+        if isinstance(asked, Embedding):
+            most = min(each.provider.limits.texts for each in route.endpoints)
+            if len(parts := in_batches(asked.texts, most)) > 1:
+                return in_turn([Embedding(each, asked.dimensions) for each in parts], route, trail)
+        return Errand(asked, route, trail).chunks()
+
+    @property
+    def billed(self) -> tuple[str, str] | None:
+        """Who would bill a call that begins now, and which of their models it is for; None of one that is not open."""
+        if self._route is None:
+            return None
+        first = (self._route.order(0.0, math.inf) or self._route.endpoints)[0]
+        return first.named.provider, first.named.model
 
     def lingering(self) -> Collection[float]:
         return ()  # a stream that is left has closed its connection by then
@@ -162,11 +181,7 @@ def question(item: Mapping[str, Any]) -> Question:
             if unknown := sorted(item.keys() - known):
                 raise _malformed(f"`{kind}` does not go with `{unknown[0]}`")
             return _of_kind(kind, item)
-    read = read_item(item)
-    if read.regex is not None or read.grammar is not None:
-        raise refused(
-            "a provider takes no regular expression and no grammar", "give json_schema, or a local model"
-        )
+    check_conversation(item)
     return Chat(item)
 
 
@@ -181,7 +196,14 @@ def _of_kind(kind: str, item: Mapping[str, Any]) -> Question:
             raise _malformed("`embed` is a list of texts, of one at least")
         return Embedding(texts, item.get("dimensions"))
     if kind == "speak":
-        return Speech(str(item["speak"]), str(item.get("voice", "alloy")), str(item.get("format", "wav")))
+        speed = item.get("speed")
+        return Speech(
+            str(item["speak"]),
+            str(item.get("voice", "alloy")),
+            str(item.get("format", "wav")),
+            speed=None if speed is None else float(speed),
+            instructions=str(item.get("instructions") or ""),
+        )
     if not isinstance(item["transcribe"], bytes | bytearray | memoryview):
         raise _malformed("`transcribe` is the bytes of a recording")
     seconds = float(item.get("seconds") or 0.0)
@@ -189,6 +211,7 @@ def _of_kind(kind: str, item: Mapping[str, Any]) -> Question:
         bytes(item["transcribe"]),
         str(item.get("media_type", "audio/wav")),
         language=str(item.get("language") or ""),
+        prompt=str(item.get("prompt") or ""),
         seconds=seconds if math.isfinite(seconds) else 0.0,
     )
 

@@ -19,6 +19,11 @@ RESORT = 16  # runs between two looks at the spread
 SETTLED = 3  # runs: the first ones of a model carry its warm-up
 STALE_S = 1.0  # without a run: then a refusal would never be found wrong
 HIGH, LOW = 0.99, 0.05  # quantiles: what is promised, and what is surely too late
+USUAL_CHARACTERS = 4.0  # a token, of English
+LEAST_CHARACTERS, MOST_CHARACTERS = (
+    0.25,
+    16.0,
+)  # a token: beyond it the count was of something else than the text
 MOST_HIGH = 4.0  # times the mean: a run beyond that was the machine's stall, no property of the model
 
 
@@ -237,14 +242,22 @@ class Arrivals:
 class Streams:
     """How long a stream of a slot backend runs: its first token by the prompt, then by the token."""
 
-    __slots__ = ("_seen", "first", "prompt", "token_s", "tokens")
+    __slots__ = ("_seen", "characters_a_token", "first", "prompt", "token_s", "tokens")
 
     def __init__(self) -> None:
         self.first = Durations()  # by the prompt's size
         self.token_s = 0.0  # at the concurrency of late
         self.tokens = 0.0  # of an answer, mean
         self.prompt = 0.0  # its size, mean
+        self.characters_a_token = USUAL_CHARACTERS  # of its prompts, until they were counted
         self._seen = 0
+
+    def spelled(self, characters: float, tokens: float) -> None:
+        """Count a prompt whose tokens the model has told."""
+        if characters > 0 and tokens > 0:
+            ratio = min(MOST_CHARACTERS, max(LEAST_CHARACTERS, characters / tokens))
+            gain = max(0.05, 1.0 / (self._seen + 1))
+            self.characters_a_token += (ratio - self.characters_a_token) * gain
 
     def observe(self, prompt: float, first_s: float, rest_s: float, tokens: float, now: float) -> None:
         """Count one stream that came to its end."""

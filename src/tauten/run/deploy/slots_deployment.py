@@ -84,6 +84,7 @@ class SlotDeployment(Queued):
                 if chunk.done:
                     self.done += 1
                     self._was_in_time(entry)
+                    self.streams.spelled(prompt * CHARACTERS_A_TOKEN, chunk.usage.get("input_tokens", 0.0))
                     self.streams.observe(prompt, first_s, last - started - first_s, tokens, seen)
                 yield chunk
         finally:
@@ -220,4 +221,11 @@ def _prompt_tokens(item: Mapping[str, Any]) -> float:
     if "prompt" in item:
         return len(str(item["prompt"])) / CHARACTERS_A_TOKEN
     messages = item.get("messages") or ()
-    return sum(len(str(each.get("content", ""))) for each in messages) / CHARACTERS_A_TOKEN
+    return sum(_characters(each.get("content", "")) for each in messages) / CHARACTERS_A_TOKEN
+
+
+def _characters(content: Any) -> int:
+    """Of a message; of one in parts those of its texts: pictures and sound have no characters."""
+    if isinstance(content, list):
+        return sum(len(each["text"]) for each in content if isinstance(each, Mapping) and "text" in each)
+    return len(str(content))

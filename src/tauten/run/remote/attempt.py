@@ -29,7 +29,7 @@ class Attempt:
         self, endpoint: Endpoint, question: Question, trail: Trail, *, why: str = "", said: Said = NOTHING
     ) -> None:
         self.endpoint = endpoint
-        self.question = question
+        self.question = question.spoken_to(endpoint.provider)
         self.why = why
         self.first_s = 0.0  # from when it was sent to its first piece
         self.started = trail.clock()
@@ -44,6 +44,7 @@ class Attempt:
         self._reply: Reply | None = None
         self._deltas: AsyncGenerator[Delta, None] | None = None
         self._counted: Mapping[str, float] = {}  # by the provider
+        self._final: Mapping[str, float] = {}  # its last word on an answer that failed
         self._pieces = 0
         self._characters = 0
         self._began = False  # its first piece came
@@ -167,6 +168,7 @@ class Attempt:
 
     def _fail(self, error: BaseException) -> None:
         """What it ended in: theirs, a limit of ours, the caller's, or that nobody waits."""
+        self._final = error.units if isinstance(error, Failure) else {}
         if not isinstance(error, Failure):
             self._end("cancelled", fault=None)
         elif self._pass is None:
@@ -231,6 +233,8 @@ class Attempt:
     ) -> tuple[dict[str, float], Literal["provider", "estimate", "none"]]:
         if outcome != "refused" and (not self._reached or self._turned_down):
             return {"input_tokens": 0.0, "output_tokens": 0.0}, "estimate"  # else its price were unknown
+        if self._final:
+            return dict(self._final), "provider"
         if outcome in ("failed", "refused"):
             return {}, "none"
         if outcome == "ok" and self._counted:

@@ -7,92 +7,86 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
 
-import msgspec
-
+from tauten.run.remote.conversation import Calls, Conversation, is_whole, logprobs_of, sent
 from tauten.run.remote.failure import Failure
 from tauten.run.remote.line import Content, Reply
+from tauten.run.remote.media import Picture, Sound
 from tauten.run.remote.providers import Provider
-from tauten.run.remote.question import Delta, Said, decoded
+from tauten.run.remote.question import Delta, Question, Said, decoded, whole
+from tauten.run.remote.responses import Responses
 from tauten.run.remote.sse import Events
-from tauten.run.remote.units import (
-    MOST_ANSWER_TOKENS,
-    UNKNOWN_ANSWER_TOKENS,
-    counted,
-    most_prompt_tokens,
-    prompt_tokens,
-)
+from tauten.run.remote.units import counted
+
+_AS_THEY_ARE = ("temperature", "top_p", "seed", "tools", "tool_choice", "reasoning_effort")
 
 
-class Chat:
-    """`item` holds messages or a prompt and its settings, already checked."""
+class Chat(Conversation):
+    """A conversation as chat completions say it, or as responses where a provider speaks those."""
 
     path: ClassVar[str] = "/chat/completions"
 
-    def __init__(self, item: Mapping[str, Any]) -> None:
-        self._item = item
-        self._messages: list[dict[str, str]] = list(item.get("messages") or ())
-        if not self._messages:
-            self._messages = [{"role": "user", "content": str(item.get("prompt", ""))}]
-        self._input = prompt_tokens(self._messages)
-
-    @property
-    def input_units(self) -> Mapping[str, float]:
-        return {"input_tokens": self._input}
-
-    @property
-    def most_units(self) -> Mapping[str, float]:
-        most = float(self._item.get("max_tokens") or MOST_ANSWER_TOKENS)
-        return {"input_tokens": most_prompt_tokens(self._messages), "output_tokens": most, "requests": 1.0}
-
-    @property
-    def tokens(self) -> float:
-        return self._input + float(self._item.get("max_tokens") or UNKNOWN_ANSWER_TOKENS)
-
-    def may_go_on(self, said: Said) -> bool:
-        left = self._left(said)
-        return left is None or left > 0
-
-    def _left(self, said: Said) -> int | None:
-        """Tokens that the rest of an answer may have; None where nobody bounded it."""
-        most = self._item.get("max_tokens")
-        return None if most is None else int(most) - said.tokens
+    def spoken_to(self, provider: Provider) -> Question:
+        return Responses(self.item) if provider.speaks == "responses" else self
 
     def content(self, provider: Provider, model: str, said: Said) -> Content:
-        item = self._item
-        body: dict[str, Any] = {"model": model, "messages": self._messages}
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-        for name in ("temperature", "top_p", "seed"):
-            if item.get(name) is not None:
-                body[name] = item[name]
+        item = self.item
+        messages = [_message(each) for each in self.messages]
+        body: dict[str, Any] = {"model": model, "messages": messages}
+        if provider.streams:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body |= {name: item[name] for name in _AS_THEY_ARE if item.get(name) is not None}
         if item.get("stop"):
             body["stop"] = item["stop"]
         if item.get("logprobs"):
             body["logprobs"] = True
-        if item.get("json_schema") is not None:
-            schema = {"name": "answer", "schema": item["json_schema"], "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if (left := self._left(said)) is not None:
+        if (form := self.form()) is not None:
+            body["response_format"] = form
+        if (left := self.left(said)) is not None:
             body[provider.output_limit] = left
         if said.text:
-            body["messages"] = [*self._messages, {"role": "assistant", "content": said.text}]
+            body["messages"] = [*messages, {"role": "assistant", "content": said.text}]
             body |= provider.prefill
-        return Content(msgspec.json.encode(body))
+        return Content(sent(body, provider))
 
     async def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
         """A stream without its final event, or in which no choice was finished, is cut."""
         reading, events = _Reading(), Events()
+        if is_whole(reply):
+            for delta in reading.document(decoded(await whole(reply))):
+                yield delta
+            return
         async with aclosing(reply.pieces()) as pieces:
             async for piece in pieces:
                 for data in events.feed(piece):
                     if (delta := reading.event(data)) is not None:
                         yield delta
                     if reading.done:
-                        yield reading.last()
+                        for last in reading.last():
+                            yield last
                         return
         for data in events.last():
             if (delta := reading.event(data)) is not None:
                 yield delta
-        yield reading.last()
+        for last in reading.last():
+            yield last
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with its pictures and sound in the words of chat completions."""
+    content = message.get("content")
+    return (
+        {**message, "content": [_part(each) for each in content]}
+        if isinstance(content, list)
+        else dict(message)
+    )
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(picture := part.get("image"), Picture):
+        return {"type": "image_url", "image_url": {"url": picture.url}}
+    if isinstance(sound := part.get("audio"), Sound):
+        return {"type": "input_audio", "input_audio": {"data": sound.data, "format": sound.format}}
+    return dict(part)
 
 
 class _Reading:
@@ -102,15 +96,14 @@ class _Reading:
         self.done = False  # the final event came
         self._finish = ""
         self._units: dict[str, float] = {}
+        self._calls = Calls()
 
     def event(self, data: bytes) -> Delta | None:
         if data == b"[DONE]":
             self.done = True
             return None
         event = decoded(data)
-        if error := event.get("error"):
-            said = error.get("message", "") if isinstance(error, dict) else error
-            raise Failure("fault", f"an error in the stream: {str(said)[:200]}")
+        _check_error(event)
         if isinstance(usage := event.get("usage"), dict):
             self._units = counted(usage)
         choices = event.get("choices")
@@ -120,34 +113,60 @@ class _Reading:
             self._choice(choices[0]) if isinstance(choices, list) and isinstance(choices[0], dict) else None
         )
 
+    def document(self, answer: dict[str, Any]) -> list[Delta]:
+        """All of an answer that came in one piece."""
+        _check_error(answer)
+        choices = answer.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise Failure("fault", "an answer without a choice")
+        if isinstance(usage := answer.get("usage"), dict):
+            self._units = counted(usage)
+        self.done = True
+        said = self._choice({**choices[0], "delta": choices[0].get("message")})
+        return [*([said] if said is not None else []), *self.last()]
+
     def _choice(self, choice: dict[str, Any]) -> Delta | None:
         self._finish = choice.get("finish_reason") or self._finish
         delta = choice.get("delta")
         delta = delta if isinstance(delta, dict) else {}
-        text = delta.get("content") or ""
+        text = delta.get("content") or delta.get("refusal") or ""
         thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        called = self._called(delta.get("tool_calls"))
         if not isinstance(text, str):
             raise Failure("fault", f"a stream whose text is {type(text).__name__}")
-        if not text and not thought:
+        if not text and not thought and not called:
             return None
-        return Delta(text, _logprobs(choice.get("logprobs")), 1, units=self._units)
+        said = choice.get("logprobs")
+        logprobs = logprobs_of(said.get("content") if isinstance(said, dict) else None)
+        return Delta(text, logprobs, 1, units=self._units)
 
-    def last(self) -> Delta:
-        """The end of a whole answer; raises Failure for one that is not."""
+    def _called(self, calls: Any) -> bool:
+        """Keep pieces of calls of tools; whether there were any."""
+        if not isinstance(calls, list) or not calls:
+            return False
+        for place, each in enumerate(calls):
+            if not isinstance(each, dict) or not isinstance(function := each.get("function"), dict):
+                raise Failure("fault", "a call of a tool without its function")
+            index = each.get("index", place)
+            self._calls.piece(
+                index if isinstance(index, int) else place,
+                name=str(function.get("name") or ""),
+                arguments=str(function.get("arguments") or ""),
+                id=str(each.get("id") or ""),
+            )
+        return True
+
+    def last(self) -> list[Delta]:
+        """The end of a whole answer, calls of tools before it; raises Failure for one that is not whole."""
         if not self.done:
             raise Failure("fault", "the stream ended without its final event")
         if not self._finish:
             raise Failure("fault", "the stream ended without a finish reason")
-        return Delta(finish=str(self._finish), units=self._units)
+        called = [] if self._finish == "length" else [Delta(value=each) for each in self._calls.all()]
+        return [*called, Delta(finish=str(self._finish), units=self._units)]
 
 
-def _logprobs(said: Any) -> dict[str, Any] | None:
-    """Log probabilities as the backends of language models give them."""
-    content = said.get("content") if isinstance(said, dict) else None
-    if not content:
-        return None
-    try:
-        pieces = [each.get("bytes") or list(str(each["token"]).encode()) for each in content]
-        return {"pieces": pieces, "logprobs": [float(each["logprob"]) for each in content]}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Failure("fault", f"log probabilities that cannot be read: {error!r}") from error
+def _check_error(event: Mapping[str, Any]) -> None:
+    if error := event.get("error"):
+        said = error.get("message", "") if isinstance(error, dict) else error
+        raise Failure("fault", f"an error in the stream: {str(said)[:200]}")

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
-from typing import Final
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+import numpy as np
 
 from tauten.clock import in_ms
 from tauten.errors import BackendError, DeadlineExceeded, InputError, Overloaded, TautenError
@@ -23,6 +26,7 @@ from tauten.run.remote.route import Route
 from tauten.run.remote.trail import Trail
 
 _TOLD: Final = ("input_tokens", "cached_tokens", "output_tokens")  # to the step; the books have the rest
+_PARTS: Final = ("cache_write_tokens", "reasoning_tokens")  # told where there are any
 _EARLY_S: Final = 0.002  # timers fire so much early: uvloop's are whole milliseconds
 _SHARE: Final = 0.5  # of the time left, for a first output, where others may still be asked after it
 Begun = tuple[Attempt, Delta]
@@ -81,6 +85,7 @@ class Errand:
         now = self._trail.clock()
         self._route.hedging.observe(attempt.first_s, now - attempt.started - attempt.first_s)
         usage = {unit: self._units.get(unit, 0.0) for unit in _TOLD}
+        usage |= {unit: self._units[unit] for unit in _PARTS if self._units.get(unit)}
         rest = int(usage["output_tokens"]) - self._said.tokens
         return Chunk(done=True, finish=finish, usage=usage, tokens=max(0, rest), at=now)
 
@@ -250,6 +255,27 @@ class Errand:
             f"{each.label} {'is left alone after failures' if not each.circuit.lets else 'would let it wait too long'}"
             for each in self._route.endpoints
         )
+
+
+async def in_turn(questions: Sequence[Question], route: Route, trail: Trail) -> AsyncGenerator[Chunk, None]:
+    """Several calls for one array: its rows in the order of the questions, and what all of them took."""
+    rows: list[Any] = []
+    usage: dict[str, float] = {}
+    for question in questions:
+        async with aclosing(Errand(question, route, trail).chunks()) as chunks:
+            async for chunk in chunks:
+                if chunk.value is not None:
+                    rows.append(chunk.value)
+                for unit, amount in chunk.usage.items():
+                    usage[unit] = usage.get(unit, 0.0) + amount
+    if len({each.shape[1] for each in rows}) > 1:
+        raise BackendError(
+            "one call for embeddings gave vectors of another size than the one before",
+            help="name one provider for this stage: an array needs one model",
+            code="E460",
+        )
+    yield Chunk(value=np.concatenate(rows), at=trail.clock())
+    yield Chunk(done=True, finish="stop", usage=usage, at=trail.clock())
 
 
 async def _first_of(running: dict[asyncio.Future[Delta], Attempt]) -> Begun:

@@ -16,17 +16,28 @@ settings; a request that is malformed wherever it is sent."""
 
 _DENIED: Final = frozenset({401, 402, 403, 404})  # key, money, model: another endpoint may still answer
 _FAULTS: Final = frozenset({408, 409, 425})  # of the 4xx, those that a second try may cure
+_REFUSED: Final = frozenset(
+    {"image_content_policy_violation", "image_too_large", "unsupported_image_media_type"}
+)
 _SHOWN: Final = 200  # characters of a provider's own words: a line or two
 
 
 class Failure(Exception):
     """One attempt failed. `what` is said to the caller; `retry_after_s` is when they said it may succeed; `given_up`
-    says that it was silent for so long that we ended it."""
+    says that it was silent for so long that we ended it; `units` are what they count for it all the same."""
 
     def __init__(
-        self, kind: Kind, what: str, *, status: int = 0, retry_after_s: float = 0.0, given_up: bool = False
+        self,
+        kind: Kind,
+        what: str,
+        *,
+        status: int = 0,
+        retry_after_s: float = 0.0,
+        given_up: bool = False,
+        units: Mapping[str, float] = {},
     ) -> None:
         super().__init__(what)
+        self.units = units
         self.given_up = given_up
         self.kind = kind
         self.what = what
@@ -42,6 +53,18 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         what += f": {said}"
     kind = _kind(status, code)
     return Failure(kind, what, status=status, retry_after_s=retry_after_s(headers))
+
+
+def of_code(code: str, what: str, units: Mapping[str, float] = {}) -> Failure:
+    """The failure that an event inside an answer tells, by its code."""
+    kind: Kind = "fault"
+    if code == "insufficient_quota":
+        kind = "denied"
+    elif code == "rate_limit_exceeded":
+        kind = "limit"
+    elif code.startswith("invalid_") or code in _REFUSED:
+        kind = "wrong"
+    return Failure(kind, what, units=units)
 
 
 def _kind(status: int, code: str) -> Kind:

@@ -32,6 +32,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_per_minute: float = 0.0
     tokens_per_minute: float = 0.0
     concurrency: int = 0
+    texts: int = 2048  # of one call for embeddings: OpenAI's bound; others take as few as 32
 
 
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,7 +40,9 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `models` are the names that may be asked for, or a table from our names to theirs; none: any name goes as it
     is. `priced_as` is whom price lists know it as, where that is not `name`. `output_limit` is how the bound on
-    an answer is called; `prefill` are further fields of a call that goes on from half an answer.
+    an answer is called; `prefill` are further fields of a call that goes on from half an answer. `speaks` says by
+    which of OpenAI's two protocols it is asked for answers; `streams` is false where it gives them in one piece.
+    `without` are fields of a call that it refuses, and that are left out.
     """
 
     url: str
@@ -50,6 +53,9 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priced_as: str = ""
     output_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     prefill: dict[str, Any] = {}
+    speaks: Literal["chat", "responses"] = "chat"
+    streams: bool = True
+    without: list[str] = []
     name: str = ""
 
     def model(self, asked: str) -> str:

@@ -60,6 +60,10 @@ class Question(Protocol):
         """Whether another endpoint can go on with what is there of an answer."""
         ...
 
+    def spoken_to(self, provider: Provider) -> Question:
+        """The same in the words of the protocol that a provider speaks."""
+        ...
+
     def content(self, provider: Provider, model: str, said: Said) -> Content: ...
 
     def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:

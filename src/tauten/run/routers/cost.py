@@ -13,8 +13,9 @@ from tauten.run.contracts import Allows, Ask, Candidate, Evidence, Outcome, Rout
 class CostRouter:
     """The cheapest that is foreseen to end, and to give its first output, before that is due.
 
-    Where none is, the one that is soonest done. `most`: cents a token; what costs more, or nobody knows how much, is
-    only taken where nothing else is left, in time or not.
+    Where none is, the one that is soonest done. Compared is what this request would cost with the tokens that are
+    foreseen, or one token where nobody foresees any. `most`: cents a token; what costs more, or nobody knows how much,
+    is only taken where nothing else is left, in time or not.
     """
 
     name: ClassVar[str] = "cost"
@@ -26,14 +27,15 @@ class CostRouter:
 
     def route(self, ask: Ask, candidates: Sequence[Candidate]) -> Route:
         able = [each for each in candidates if each.healthy] or list(candidates)
-        within = [each for each in able if _price(each) <= self._most] or able
+        within = [each for each in able if _each(each) <= self._most] or able
         timely = sorted((each for each in within if _in_time(ask, each)), key=_rank)
         late = sorted((each for each in within if each not in timely), key=_done_s)
         beyond = sorted((each for each in able if each not in within), key=_rank)
         first, *_ = ordered = [*timely, *late, *beyond]
-        price = "unknown" if first.cost_per_token is None else f"{first.cost_per_token:.4g} cents a token"
         said = f"the cheapest of {len(timely)} in time" if timely else "none is in time, it is soonest done"
-        return Route(tuple(each.name for each in ordered), f"{first.name}: {price}, {said}")
+        unknown = [each.name for each in able if each.price is None and each is not first]
+        lost = f"; nobody knows what {' and '.join(unknown)} costs" if unknown else ""
+        return Route(tuple(each.name for each in ordered), f"{first.name}: {_told(first)}, {said}{lost}")
 
     def accepts(self, ask: Ask, evidence: Evidence) -> Stand:
         return Stand(True, "its answer is the answer")
@@ -43,7 +45,21 @@ class CostRouter:
 
 
 def _price(candidate: Candidate) -> float:
+    return math.inf if candidate.price is None else candidate.price
+
+
+def _each(candidate: Candidate) -> float:
     return math.inf if candidate.cost_per_token is None else candidate.cost_per_token
+
+
+def _told(candidate: Candidate) -> str:
+    """Its price in words, with the tokens that it is for."""
+    if candidate.cents is not None:
+        tokens = f"{candidate.input_tokens:.0f} tokens in, {candidate.output_tokens:.0f} out"
+        return f"{candidate.cents:.4g} cents for {tokens} as foreseen"
+    if candidate.cost_per_token is not None:
+        return f"{candidate.cost_per_token:.4g} cents a token"
+    return "of an unknown price"
 
 
 def _done_s(candidate: Candidate) -> float:

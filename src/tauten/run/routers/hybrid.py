@@ -16,7 +16,10 @@ LATENCY, COST, LOAD = (
 
 
 class HybridRouter:
-    """The least weighted sum. `latency`, `cost` and `load` are the weights; an unknown price counts as the highest."""
+    """The least weighted sum. `latency`, `cost` and `load` are the weights; an unknown price counts as the highest.
+
+    Times and prices are those of this request, with the tokens that are foreseen.
+    """
 
     name: ClassVar[str] = "hybrid"
     option_keys: ClassVar[Mapping[str, type]] = {"latency": float, "cost": float, "load": float}
@@ -35,7 +38,13 @@ class HybridRouter:
         told = ", ".join(
             f"{word} {part:.2f}" for word, part in zip(("latency", "cost", "load"), parts[first], strict=True)
         )
-        why = f"{able[first].name} weighs {sum(parts[first]):.2f} ({told}), the least of {len(able)}"
+        unknown = [each.name for each in able if each.price is None]
+        prices = (
+            f"; the price of {' and '.join(unknown)} is unknown"
+            if unknown and len(unknown) < len(able)
+            else ""
+        )
+        why = f"{able[first].name} weighs {sum(parts[first]):.2f} ({told}), the least of {len(able)}{prices}"
         return Route(tuple(able[place].name for place in ranked), why)
 
     def _weighed(self, latency: float, cost: float, load: float) -> tuple[float, float, float]:
@@ -50,12 +59,11 @@ class HybridRouter:
 
 def _shares(candidates: Sequence[Candidate]) -> tuple[list[float], list[float], list[float]]:
     times = [each.wait_s + each.total_s for each in candidates]
-    known = [each.cost_per_token for each in candidates if each.cost_per_token is not None]
+    known = [each.price for each in candidates if each.price is not None]
     dearest = max(known, default=0.0)
-    prices = [dearest if each.cost_per_token is None else each.cost_per_token for each in candidates]
-    costs = _of_worst(prices)
+    costs = _of_worst([dearest if each.price is None else each.price for each in candidates])
     for place, each in enumerate(candidates):
-        if each.cost_per_token is None:
+        if each.price is None:
             costs[place] = 1.0
     return _of_worst(times), costs, _of_worst([each.load for each in candidates])
 

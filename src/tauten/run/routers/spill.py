@@ -16,7 +16,8 @@ class SpillRouter:
     """The local candidate that is soonest done, unless a request would wait there longer than its priority bears.
 
     Priority 0 waits `wait_s`, each lower one twice as long as the one above, each higher one half; all go when they
-    would be late here and are not foreseen to be late elsewhere. Where nobody is elsewhere, all stay.
+    would be late here and are not foreseen to be late elsewhere: with the tokens that this request is foreseen to
+    take. Where nobody is elsewhere, all stay.
     """
 
     name: ClassVar[str] = "spill"
@@ -38,7 +39,8 @@ class SpillRouter:
         reason = self._leaves(ask, here[0], away[0], bears_s)
         order = (*away, *here) if reason else (*here, *away)
         waits = f"waits {here[0].wait_s * 1e3:.0f} ms here, priority {ask.priority} bears {bears_s * 1e3:.0f}"
-        return Route(tuple(each.name for each in order), f"{order[0].name}: {reason or waits}")
+        said = f"{reason}, {_costs(away[0])}" if reason else waits
+        return Route(tuple(each.name for each in order), f"{order[0].name}: {said}")
 
     def _leaves(self, ask: Ask, here: Candidate, away: Candidate, bears_s: float) -> str:
         if _late(ask, here) and not _late(ask, away):
@@ -52,6 +54,14 @@ class SpillRouter:
 
     def ended(self, ask: Ask, name: str, outcome: Outcome, at: float) -> None:
         """Waits are told with each request."""
+
+
+def _costs(candidate: Candidate) -> str:
+    """What it costs to leave, as far as anybody knows."""
+    if candidate.cents is not None:
+        return f"for {candidate.cents:.4g} cents as foreseen"
+    each = candidate.cost_per_token
+    return "at a price that nobody knows" if each is None else f"for {each:.4g} cents a token"
 
 
 def _done_s(candidate: Candidate) -> float:

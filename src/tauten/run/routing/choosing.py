@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from tauten.describe.graph import FromStage
 from tauten.describe.payload import Text
 from tauten.describe.ports import Stream
 from tauten.errors import StageError, TautenError
 from tauten.plan.lower import Step
-from tauten.run.bound import BoundStep
 from tauten.run.contracts import Ask, Candidate, Outcome, Route
 from tauten.run.request import Request
 from tauten.run.routing.decision import Decision
-from tauten.run.routing.outlook import Outlook, outlook_of
+from tauten.run.routing.outlook import Outlook, Surroundings, outlook_of
 from tauten.run.routing.policy import Opened
-from tauten.run.slots import Around, Run
+from tauten.run.slots import Around, Run, begun
+from tauten.run.trace import Invocation
 from tauten.run.values import join, truth
 
 Evaluate = Callable[[Run, str], Awaitable[Any]]
@@ -35,13 +38,13 @@ class Choice:
         self.candidates = tuple(candidates)
         self.route = route
         self.outcomes: dict[str, Outcome] = {}
-        self.chosen = ""
+        self.goes_on = False  # where who is asked now fails before its first output, another is asked
 
 
 class Choosing:
     """The options of one choose step, for all requests of an opened plan."""
 
-    def __init__(self, step: Step, bound: Mapping[str, BoundStep], policy: Opened) -> None:
+    def __init__(self, step: Step, around: Surroundings, policy: Opened) -> None:
         self.step = step
         self.policy = policy
         self.count = sum(1 for port in step.inputs if port.startswith("value"))
@@ -49,7 +52,7 @@ class Choosing:
         self.place = {name: at for at, name in enumerate(self._names)}
         prices = step.params.get("prices", {})
         self._outlooks = [
-            outlook_of(step, f"value{at}", name, bound, prices.get(str(at)))
+            outlook_of(step, f"value{at}", name, around, prices.get(str(at)))
             for at, name in enumerate(self._names)
         ]
         self._sides = [_side(step, f"value{at}") for at in range(self.count)]
@@ -68,8 +71,7 @@ class Choosing:
                 code="E408",
             )
         key = await _text(await value(run, "key")) if "key" in self.step.inputs else ""
-        ask = ask_of(run.request, key, self.policy.category)
-        candidates = [each.candidate(ask.priority, ask.tenant, ask.at) for each in able]
+        ask, candidates = _seen(run, able, ask_of(run.request, key, self.policy.category))
         choice = Choice(run, ask, candidates, self.policy.router.route(ask, candidates))
         self.note(choice, choice.route.order[0], choice.route.why)
         return choice
@@ -80,22 +82,44 @@ class Choosing:
         choice.run.request.trace.notes[self.step.name] = said
 
     async def direct(self, run: Run, value: Evaluate) -> Any:
-        """Run the option that the router chose, and no other."""
+        """Run the option that the router chose; where the policy falls back, those after it while they fail."""
         choice = await self.begin(run, value)
-        name = choice.route.order[0]
+        names = choice.route.order if self.policy.falls_back else choice.route.order[:1]
+        failed: list[str] = []
+        for name in names:
+            choice.goes_on = name != names[-1]
+            if failed:
+                self.note(choice, name, f"{name}, because {'; '.join(failed)}")
+            try:
+                given = await self._begun(choice, name, value)
+            except BaseException as error:
+                if choice.goes_on and isinstance(error, TautenError):
+                    failed.append(f"{name} failed: {error.message}")
+                    continue
+                self.end(choice, "")
+                raise
+            choice.goes_on = False
+            if not isinstance(given, Stream):
+                self.end(choice, name)
+            return given
+        raise AssertionError("an order has at least one name")
+
+    async def _begun(self, choice: Choice, name: str, value: Evaluate) -> Any:
+        """What an option gives, its first increment there where another is asked for one that fails before."""
+        given = await self.asked(choice, name, value, ends=True)
+        if not choice.goes_on:
+            return given
         try:
-            given = await self.asked(choice, name, value, ends=True)
+            return await begun(given)
         except BaseException:
-            self.end(choice, "")
+            if isinstance(given, Stream):
+                await given.aclose()
             raise
-        if not isinstance(given, Stream):
-            self.end(choice, name)
-        return given
 
     async def asked(self, choice: Choice, name: str, value: Evaluate, *, ends: bool) -> Any:
         """What an option gives. Of a stream the outcome is known at its end; with `ends` the choice is over then."""
         request = choice.run.request
-        outlook, spent, started = self._outlook(name), len(request.trace.spent), request.clock()
+        outlook, since, started = self._outlook(name), Since.of(request), request.clock()
         outlook.outstanding += 1
         try:
             given = await value(choice.run, f"value{self.place[name]}")
@@ -103,8 +127,8 @@ class Choosing:
             self.failed(choice, name, started, error)
             raise
         if isinstance(given, Stream):
-            return Stream(_Watched(given, self, choice, name, (started, spent), ends=ends))
-        self.did(choice, name, started, 0.0, spent)
+            return Stream(_Watched(given, self, choice, name, (started, since), ends=ends))
+        self.did(choice, name, started, 0.0, since)
         return given
 
     def steps_of(self, name: str) -> frozenset[str]:
@@ -113,14 +137,16 @@ class Choosing:
 
     # -- what came of it -----------------------------------------------------------------------------------------
 
-    def did(self, choice: Choice, name: str, started: float, first_s: float, spent: int) -> None:
+    def did(self, choice: Choice, name: str, started: float, first_s: float, since: Since) -> None:
         """An option answered."""
         request = choice.run.request
         now = request.clock()
-        tokens = _tokens(request, spent, self._sides[self.place[name]])
+        spent = since.spent(request, self._sides[self.place[name]])
+        tokens = math.fsum(amount for _, unit, amount in spent if unit in TOKENS)
         outlook = self._outlook(name)
         outlook.outstanding -= 1
         outlook.did(now - started, first_s, now)
+        outlook.learn(choice.run, spent, since.core_s(request, self._sides[self.place[name]]))
         self._learn(choice, name, Outcome(now - started, first_s, tokens=tokens), now)
 
     def failed(self, choice: Choice, name: str, started: float, error: BaseException) -> None:
@@ -170,7 +196,7 @@ class _Watched(Around):
         choosing: Choosing,
         choice: Choice,
         name: str,
-        since: tuple[float, int],
+        since: tuple[float, Since],
         *,
         ends: bool,
     ) -> None:
@@ -179,12 +205,12 @@ class _Watched(Around):
         self._since, self._first_s, self._ends, self._over = since, 0.0, ends, False
 
     async def __anext__(self) -> Any:
-        started, spent = self._since
+        started, since = self._since
         try:
             value = await anext(self._source)
         except StopAsyncIteration:
             if self._close():
-                self._choosing.did(self._choice, self._name, started, self._first_s, spent)
+                self._choosing.did(self._choice, self._name, started, self._first_s, since)
                 self._told(self._name)
             raise
         except Exception as error:
@@ -206,7 +232,7 @@ class _Watched(Around):
         return was_open
 
     def _told(self, chosen: str) -> None:
-        if self._ends:
+        if self._ends and (chosen or not self._choice.goes_on):
             self._choosing.end(self._choice, chosen)
 
 
@@ -250,9 +276,32 @@ def _side(step: Step, port: str) -> frozenset[str]:
     return frozenset(each.name for each in side.steps()) if side is not None else frozenset()
 
 
-def _tokens(request: Request, since: int, steps: frozenset[str]) -> float:
-    """Tokens that the steps of an option have booked since it was asked."""
-    booked = request.trace.spent[since:]
-    return math.fsum(
-        amount for step, unit, amount in booked if unit in TOKENS and step.partition("[")[0] in steps
-    )
+class Since(NamedTuple):
+    """Where a request's trace stood when an option was asked."""
+
+    booked: int
+    called: int
+
+    @classmethod
+    def of(cls, request: Request) -> Since:
+        return cls(len(request.trace.spent), len(request.trace.calls))
+
+    def spent(self, request: Request, steps: frozenset[str]) -> list[tuple[str, str, float]]:
+        """What the steps of an option have booked since."""
+        booked = request.trace.spent[self.booked :]
+        return [each for each in booked if each[0].partition("[")[0] in steps]
+
+    def core_s(self, request: Request, steps: frozenset[str]) -> float:
+        """Core-seconds of this machine that they took since: as booked, and of engines that are processes."""
+        booked = math.fsum(amount for _, unit, amount in self.spent(request, steps) if unit == "core_seconds")
+        calls = [Invocation(*call) for call in request.trace.calls[self.called :]]
+        return booked + math.fsum(each.core_s for each in calls if each.step.partition("[")[0] in steps)
+
+
+def _seen(run: Run, able: Sequence[Outlook], ask: Ask) -> tuple[Ask, list[Candidate]]:
+    """What options would take and cost, and the request with the tokens that are foreseen."""
+    foreseen = [each.foreseen(run, ask) for each in able]
+    tokens = [each.candidate.input_tokens + each.candidate.output_tokens for each in foreseen]
+    ask = replace(ask, tokens=max(tokens))
+    wall = datetime.now(UTC)
+    return ask, [each.priced(seen, ask, wall) for each, seen in zip(able, foreseen, strict=True)]

@@ -5,13 +5,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from tauten.errors import BackendError, DeadlineExceeded, Overloaded, TautenError, Unavailable
 from tauten.plan.lower import Program, Step
 from tauten.run.bound import BoundStep
-from tauten.run.contracts import Candidate, find
+from tauten.run.contracts import Ask, Candidate, find
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.slots_deployment import SlotDeployment
+from tauten.run.routing.bill import Bill
+from tauten.run.routing.foresight import Foresight, Tokens, foresights, took
+from tauten.run.slots import Run
+from tauten.run.usage.prices import Prices
 
 FAULTS = 3  # in a row make an option ill: two may be chance
 COOL_S = 5.0  # then it is left alone, before it is tried again: as long as a worker takes to come back
@@ -20,43 +28,89 @@ GAIN = 1 / 8  # of a new duration, as round-trip estimators take it
 Place = Deployment | SlotDeployment
 
 
+class Surroundings(NamedTuple):
+    """What a choice is made in: what its steps are bound to, where values lie, what things cost."""
+
+    bound: Mapping[str, BoundStep]
+    slots: Mapping[str, int]
+    prices: Prices
+
+
+class Foreseen(NamedTuple):
+    """A candidate without its price, and the tokens of each of its models."""
+
+    candidate: Candidate
+    tokens: Mapping[Place, Tokens]
+
+
 class Outlook:
     """One option: the models on its side, one after another, and how it did."""
 
     def __init__(
-        self, name: str, steps: Sequence[Sequence[Place]], *, local: bool = True, price: float | None = None
+        self,
+        name: str,
+        steps: Sequence[Sequence[Place]],
+        *,
+        ahead: Sequence[Foresight] = (),
+        bill: Bill | None = None,
+        local: bool = True,
     ) -> None:
         self.name = name
         self.outstanding = 0
         self._steps = steps
         self._places = list(dict.fromkeys(place for places in steps for place in places))
+        self._ahead = {each.place: each for each in ahead}
+        self._bill = bill or Bill()
         self._local = local
-        self._price = price
         self._own_s = self._first_s = 0.0  # of late, waiting included
         self._seen = self._faults = 0
         self._ill_until = -math.inf
 
-    def candidate(self, priority: int, tenant: str, now: float) -> Candidate:
+    def foreseen(self, run: Run, ask: Ask) -> Foreseen:
         """What it would take for one more request."""
+        tokens = {place: each.tokens(run) for place, each in self._ahead.items()}
         wait_s = first_s = total_s = 0.0
         for places in self._steps:  # one after another; the models of a step are taken to run side by side
-            wait_s += max((each.wait_s(priority, now, 0, tenant) for each in places), default=0.0)
-            took = [_takes_s(each) for each in places]
-            first_s = total_s + max((first for first, _ in took), default=0.0)
-            total_s += max((total for _, total in took), default=0.0)
+            wait_s += max((each.wait_s(ask.priority, ask.at, 0, ask.tenant) for each in places), default=0.0)
+            takes = [self._takes_s(each, tokens.get(each)) for each in places]
+            first_s = total_s + max((first for first, _ in takes), default=0.0)
+            total_s += max((total for _, total in takes), default=0.0)
         if not total_s and self._seen:  # code without a model, or a model that nobody has run yet
             first_s, total_s = self._first_s, self._own_s
-        return Candidate(
+        candidate = Candidate(
             name=self.name,
             wait_s=wait_s,
             first_s=first_s,
             total_s=total_s,
-            cost_per_token=self._price,
             load=max((_load(each) for each in self._places), default=float(self.outstanding)),
             outstanding=self.outstanding,
-            healthy=now >= self._ill_until and not any(each.closed for each in self._places),
+            healthy=ask.at >= self._ill_until and not any(each.closed for each in self._places),
             local=self._local,
+            input_tokens=sum(each.read for each in tokens.values()),
+            output_tokens=sum(each.made for each in tokens.values()),
         )
+        return Foreseen(candidate, tokens)
+
+    def priced(self, foreseen: Foreseen, ask: Ask, wall: datetime) -> Candidate:
+        """With its price. One of which nobody foresees the tokens is taken to need as many as the others."""
+        own = sum(each.all for each in foreseen.tokens.values())
+        each, cents, by = self._bill.of(foreseen.tokens, own or ask.tokens, wall)
+        return replace(foreseen.candidate, cost_per_token=each, cents=cents, priced_by=by)
+
+    def _takes_s(self, place: Place, tokens: Tokens | None) -> tuple[float, float]:
+        """Seconds to the first output and to the end, of what is foreseen or of what usually comes there."""
+        if isinstance(place, SlotDeployment):
+            streams = place.streams
+            prompt = streams.prompt if tokens is None else self._ahead[place].weight(tokens)
+            return streams.first.of_weight(prompt), streams.expected(prompt, math.inf)
+        once_s = place.durations.expected(1)
+        return once_s, once_s
+
+    def learn(self, run: Run, spent: Sequence[tuple[str, str, float]], core_s: float) -> None:
+        """What an answer took in tokens, step by step, and of this machine's processors."""
+        for each in self._ahead.values():
+            each.learn(run, took(spent, each.step))
+        self._bill.worked(core_s)
 
     def did(self, took_s: float, first_s: float, now: float) -> None:
         """It answered."""
@@ -74,33 +128,30 @@ class Outlook:
                 self._ill_until = now + COOL_S
 
 
-def outlook_of(
-    step: Step, port: str, name: str, bound: Mapping[str, BoundStep], price: float | None = None
-) -> Outlook:
+def outlook_of(step: Step, port: str, name: str, around: Surroundings, price: float | None = None) -> Outlook:
     """The outlook of one side of a control step."""
     side = step.sides.get(port)
     steps = [] if side is None else list(_running(side))
+    bound = around.bound
     found = [list(bound[each.name].deployments.values()) for each in steps if each.name in bound]
+    ahead = [
+        seen
+        for each in steps
+        if each.name in bound
+        for seen in foresights(each, bound[each.name], around.slots)
+    ]
     local = all(
         getattr(find("backends", choice.backend), "local", True)
         for each in steps
         for choice in each.models.values()
         if choice.backend
     )
-    return Outlook(name, [places for places in found if places], local=local, price=price)
+    bill = Bill(around.prices, [place for places in found for place in places], told=price)
+    return Outlook(name, [places for places in found if places], ahead=ahead, bill=bill, local=local)
 
 
 def _running(program: Program) -> list[Step]:
     return [each for each in program.steps() if each.kind is not None and each.control in ("", "map")]
-
-
-def _takes_s(place: Place) -> tuple[float, float]:
-    """Seconds to the first output and to the end, of an item as they come there."""
-    if isinstance(place, SlotDeployment):
-        streams = place.streams
-        return streams.first.of_weight(streams.prompt), streams.expected(streams.prompt, math.inf)
-    once_s = place.durations.expected(1)
-    return once_s, once_s
 
 
 def _load(place: Place) -> float:

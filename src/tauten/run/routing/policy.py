@@ -13,8 +13,9 @@ from tauten.run.gating.gate import Gate
 from tauten.run.gating.gates import open_gate
 
 OURS: Mapping[str, type] = {"seed": int}
+SENDS: Mapping[str, type] = {"falls_back": bool}  # of those that send a request to one
 JUDGES: Mapping[str, type] = {"risk_gate": str, "category": str}  # of those whose shortcuts are judged
-"""Settings that every policy takes, and those of policies that judge."""
+"""Settings that every policy takes, and those of policies that judge and that do not."""
 
 
 class Opened(NamedTuple):
@@ -25,12 +26,17 @@ class Opened(NamedTuple):
     seed: int
     gate: Gate | None
     category: str
+    falls_back: bool = False  # who fails before its first output is followed by the next in the order
 
 
 def setting_keys(policy: str) -> frozenset[str]:
     """The settings that a policy takes in a plan; raises PlanError where there is no such policy."""
     kind = find("routers", policy)
-    return frozenset({*OURS, *kind.option_keys, *(JUDGES if kind.judges else ())})
+    return frozenset(_settings_of(kind))
+
+
+def _settings_of(kind: type[Any]) -> dict[str, type]:
+    return {**OURS, **(JUDGES if kind.judges else SENDS), **kind.option_keys}
 
 
 def opened(step: Step) -> Opened:
@@ -38,7 +44,12 @@ def opened(step: Step) -> Opened:
     name = str(step.params["policy"])
     kind = find("routers", name)
     settings = {**_planned(step), **step.params.get("options", {})}
-    check_options(name, settings, {**OURS, **kind.option_keys, **(JUDGES if kind.judges else {})}, step.name)
+    if kind.judges and step.params.get("planned"):
+        raise _misfit(
+            f"policy {name!r} of '{step.name}' judges answers, and a plan cannot say what they are worth",
+            f"write it in the workflow: tt.choose(a, b, policy={name!r}, same=function)",
+        )
+    check_options(name, settings, _settings_of(kind), step.name)
     if step.params["gates"]:
         raise _misfit(
             f"policy {name!r} of '{step.name}' chooses before an option's stages run; one has a function as its gate",
@@ -48,7 +59,8 @@ def opened(step: Step) -> Opened:
     seed = int(settings.get("seed", 0))
     own = {key: value for key, value in settings.items() if key in kind.option_keys}
     router: Router = kind(own, seed=seed, allows=gate.allows if gate is not None else None)
-    return Opened(name, router, seed, gate, str(settings.get("category", "")))
+    falls_back = bool(settings.get("falls_back", False))
+    return Opened(name, router, seed, gate, str(settings.get("category", "")), falls_back)
 
 
 def _planned(step: Step) -> dict[str, Any]:
@@ -85,7 +97,7 @@ def check_options(
             raise _misfit(f"policy {policy!r} of '{step}' has no setting `{key}`", suggest(key, known))
         wanted = known[key]
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
-        if not fits or isinstance(value, bool):
+        if not fits or isinstance(value, bool) != (wanted is bool):
             raise _misfit(f"policy {policy!r} of '{step}': {key} = {value!r}", f"give a {wanted.__name__}")
 
 

@@ -101,6 +101,11 @@ class Book:
         self._instant: tuple[float, float] | None = None  # wall and steady clock, when looked at last
         self._thread: threading.Thread | None = None
 
+    @property
+    def prices(self) -> Prices:
+        """What its lines are priced by."""
+        return self._lines.prices
+
     # -- where requests end -------------------------------------------------------------------------------
 
     def ended(self, opened: Opened, request: Request, *, whole: bool, error: object = None) -> None:

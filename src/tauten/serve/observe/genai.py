@@ -49,6 +49,7 @@ USAGE: Final[Mapping[str, str]] = {
 
 _OPERATIONS: Final = (
     ("/v1/chat/completions", "chat"),
+    ("/v1/responses", "chat"),
     ("/v1/completions", "text_completion"),
     ("/v1/embeddings", "embeddings"),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from tauten.serve.openai.response_request import ResponseRequest
 from tauten.serve.openai.types import ChatRequest, EmbeddingRequest, SpeechRequest, TranscriptionRequest
 
 _ANY: dict[str, Any] = {"schema": {}}
@@ -55,6 +56,13 @@ def paths() -> dict[str, Any]:
         "/v1/models": _get("The models that are served", []),
         "/v1/models/{id}": _get("One model", [_named("id")]),
     }
+
+
+def response_path() -> dict[str, Any]:
+    """The path of the Responses API, likewise."""
+    events = {"application/json": _ANY, "text/event-stream": _ANY}
+    said = "Talk to a workflow or a language model, in items"
+    return {"/v1/responses": _post(said, _schema(ResponseRequest), events)}
 
 
 def _post(
