@@ -50,7 +50,7 @@ def made(name: str, seed: int = 0, *, opens: bool = False) -> Router:
 
 def test_the_shelf_holds_what_the_docs_say() -> None:
     assert set(names("routers")) >= set(
-        "cascade cost hybrid latency prefix retrieval_first spill sticky usage".split()
+        "cascade cost hybrid latency order prefix retrieval_first spill sticky usage".split()
     )
 
 
@@ -115,5 +115,5 @@ def test_one_that_judges_lets_nothing_pass_that_the_gate_does_not(name: str) -> 
 def test_options_have_types_and_defaults(name: str) -> None:
     kind = find("routers", name)
     assert all(isinstance(wanted, type) for wanted in kind.option_keys.values())
-    values = {float: 0.5, int: 3, dict: {}}
+    values = {float: 0.5, int: 3, dict: {}, bool: True}
     kind({key: values[wanted] for key, wanted in kind.option_keys.items()}, seed=1)

@@ -14,15 +14,22 @@ from hypothesis import strategies as st
 import tauten as tt
 from kit.virtual import virtual
 from remote.kit_provider import StandIn, says
+from tauten.clock import real
 from tauten.improve.routing import load, replayed, save
+from tauten.plan.lower import lower
 from tauten.plan.plan import Plan, StagePlan
-from tauten.run.contracts import Ask, Candidate
+from tauten.run.backends.synthetic_slots import SyntheticSlotsBackend
+from tauten.run.contracts import Ask, Candidate, ModelSpec
 from tauten.run.deploy.estimates import MOST_CHARACTERS, USUAL_CHARACTERS, Streams
+from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.engine import Engine
+from tauten.run.request import Request
 from tauten.run.routers.cost import CostRouter
 from tauten.run.routers.hybrid import HybridRouter
 from tauten.run.routers.spill import SpillRouter
 from tauten.run.routing.decision import Decision
+from tauten.run.routing.foresight import Foresight, Tokens
+from tauten.run.slots import Run
 from tauten.run.usage.book import Book
 from tauten.run.usage.prices import Prices
 
@@ -115,6 +122,31 @@ def test_what_is_not_there_yet_is_learned_as_a_rest() -> None:
     seen = decisions(grounded, plan(grounded, one={}, two={}), ["ask me"] * 20)
     assert of(seen[0], "one").input_tokens < 2.0
     assert of(seen[-1], "one").input_tokens == pytest.approx(9.0, abs=0.5), "as it read in the end"
+
+
+def test_a_tokenizer_counts_where_there_is_one() -> None:
+    class Words:
+        context = 100
+
+        def read(self, item: Any) -> Any:
+            raise AssertionError("a prompt is not made twice")
+
+        def count(self, text: str) -> int:
+            return len(text.split())
+
+    assert either.graph is not None
+    [step] = [each for each in lower(either.graph, plan(either, one={}, two={})).steps if each.name == "one"]
+    place = SlotDeployment(SyntheticSlotsBackend(ModelSpec("one")), label="one", clock=real)
+    seen = Foresight(step, place, {"input.question": 0}, Words())
+    run = Run(Request(real), [tt.Text("five words in this one")], 0.0)
+    assert seen.tokens(run).read == 5.0
+    assert seen.weight(Tokens(5.0, 0.0)) == 5.0
+    seen.learn(run, Tokens(9.0, 2.0))
+    assert seen.tokens(run) == Tokens(9.0, 2.0), "four more are what the model's own form adds"
+    seen.learn(run, Tokens())
+    assert seen.tokens(run) == Tokens(9.0, 2.0), "a result that was kept teaches nothing"
+    long = Run(Request(real), [tt.Text("x" * 40_000)], 0.0)
+    assert seen.tokens(long).read == 40_000 / USUAL_CHARACTERS + 4.0
 
 
 @settings(max_examples=40)

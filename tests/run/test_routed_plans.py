@@ -149,6 +149,16 @@ def test_a_choice_in_code_may_fall_back_too() -> None:
     assert done.trace.routes[0].chosen == "two"
 
 
+def test_falling_back_comes_to_those_whom_a_policy_did_not_draw() -> None:
+    broken = [synthetic(name, fail_every=1) for name in "abcd"]
+    plan = routed(tell, *broken, synthetic("e"), policy="latency")
+    for done in answers(tell, plan, times=6):
+        assert done.value.text == "from e"
+        [decision] = done.trace.routes
+        assert len(decision.order) == 5
+        assert decision.chosen == "generate:e"
+
+
 def test_late_ones_are_passed_over_where_the_plan_says_so() -> None:
     async def body(engine: Engine) -> list[str]:
         slow, quick = synthetic("slow", prefill_ms=2_000), synthetic("quick")

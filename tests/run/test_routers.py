@@ -19,6 +19,7 @@ from tauten.run.routers.cascade import CascadeRouter
 from tauten.run.routers.cost import CostRouter
 from tauten.run.routers.hybrid import HybridRouter
 from tauten.run.routers.latency import LatencyRouter
+from tauten.run.routers.order import OrderRouter
 from tauten.run.routers.prefix import PrefixRouter
 from tauten.run.routers.retrieval_first import RetrievalFirstRouter
 from tauten.run.routers.spill import SpillRouter
@@ -220,6 +221,26 @@ def test_weights_decide_and_an_unknown_price_is_no_bargain() -> None:
     assert HybridRouter({}).route(Ask(), unknown).order[0] == "known"
     loaded = [Candidate("full", load=4.0), Candidate("free", load=1.0)]
     assert "load 0.05" in HybridRouter({}).route(Ask(), loaded).why
+
+
+# -- order ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_that_is_well_is_first() -> None:
+    there = [Candidate("a", healthy=False), Candidate("b"), Candidate("c")]
+    route = OrderRouter({}).route(Ask(), there)
+    assert route.order == ("b", "c", "a")
+    assert "passed over a" in route.why
+    assert OrderRouter({}).route(Ask(), there[:1]).order == ("a",)
+
+
+def test_the_late_one_is_passed_over_only_where_it_is_asked_for() -> None:
+    there = [Candidate("a", total_s=2.0), Candidate("b", total_s=0.1)]
+    assert OrderRouter({}).route(Ask(left_s=1.0), there).order == ("a", "b")
+    assert OrderRouter({"skips_late": True}).route(Ask(left_s=1.0), there).order == ("b", "a")
+    assert OrderRouter({"skips_late": True}).route(Ask(left_s=0.01), there).order == ("a", "b")
+    late = [Candidate("a", wait_s=1.0, first_s=1.0), Candidate("b")]
+    assert OrderRouter({"skips_late": True}).route(Ask(first_left_s=1.5), late).order == ("b", "a")
 
 
 # -- spill -------------------------------------------------------------------------------------------------------

@@ -66,7 +66,9 @@ async def _traces(workflow: Any, plan: Any, recording: Any) -> list[Any]:
 def replay(
     file: Annotated[Path, typer.Argument(metavar="DECISIONS", show_default=False)],
     policy: Annotated[str, typer.Option(help="The policy to ask instead.", show_default=False)],
-    setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of it: key=number.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of it: key=number, or key=true.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of what it draws.")] = 0,
     threshold: Annotated[float | None, typer.Option(help="Scores that pass; for those that judge.")] = None,
     as_json: AsJson = False,
@@ -130,6 +132,9 @@ def _settings(given: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for each in given:
         key, _, value = each.partition("=")
+        if value in ("true", "false"):
+            found[key] = value == "true"
+            continue
         try:
             found[key] = int(value) if value.isdecimal() else float(value)
         except ValueError:

@@ -145,9 +145,10 @@ class _Reading:
         if not isinstance(calls, list) or not calls:
             return False
         for place, each in enumerate(calls):
-            if not isinstance(each, dict) or not isinstance(function := each.get("function"), dict):
-                raise Failure("fault", "a call of a tool without its function")
-            index = each.get("index", place)
+            if not isinstance(each, dict):
+                raise Failure("fault", "a call of a tool that is none")
+            function, index = each.get("function"), each.get("index", place)
+            function = function if isinstance(function, dict) else {}  # a piece that only names its call
             self._calls.piece(
                 index if isinstance(index, int) else place,
                 name=str(function.get("name") or ""),

@@ -72,9 +72,18 @@ class Choosing:
             )
         key = await _text(await value(run, "key")) if "key" in self.step.inputs else ""
         ask, candidates = _seen(run, able, ask_of(run.request, key, self.policy.category))
-        choice = Choice(run, ask, candidates, self.policy.router.route(ask, candidates))
+        choice = Choice(
+            run, ask, candidates, self._whole(self.policy.router.route(ask, candidates), candidates)
+        )
         self.note(choice, choice.route.order[0], choice.route.why)
         return choice
+
+    def _whole(self, route: Route, candidates: Sequence[Candidate]) -> Route:
+        """The order, ended by those whom the router left out where a policy falls back: any answer beats none."""
+        if not self.policy.falls_back:
+            return route
+        left = sorted((each for each in candidates if each.name not in route.order), key=_ill)
+        return Route((*route.order, *(each.name for each in left)), route.why)
 
     def note(self, choice: Choice, name: str, why: str) -> None:
         """Say in the trace who was chosen, and why."""
@@ -84,7 +93,8 @@ class Choosing:
     async def direct(self, run: Run, value: Evaluate) -> Any:
         """Run the option that the router chose; where the policy falls back, those after it while they fail."""
         choice = await self.begin(run, value)
-        names = choice.route.order if self.policy.falls_back else choice.route.order[:1]
+        order = choice.route.order
+        names = order if self.policy.falls_back else order[:1]
         failed: list[str] = []
         for name in names:
             choice.goes_on = name != names[-1]
@@ -274,6 +284,10 @@ def _names(step: Step, count: int) -> list[str]:
 def _side(step: Step, port: str) -> frozenset[str]:
     side = step.sides.get(port)
     return frozenset(each.name for each in side.steps()) if side is not None else frozenset()
+
+
+def _ill(candidate: Candidate) -> bool:
+    return not candidate.healthy
 
 
 class Since(NamedTuple):
