@@ -43,8 +43,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.parametrize("speaks", ["chat", "responses"])
 def test_two_hundred_calls_at_once_keep_to_the_budget_and_the_books_are_the_providers(
-    file: Path, tmp_path: Path
+    file: Path, tmp_path: Path, speaks: str
 ) -> None:
     whole, cut, silent = says(*WORDS), cuts(*WORDS[:2]), stops(*WORDS[:1])
     acts = [whole, whole, whole, cut, whole, whole, whole, silent, whole, status(400)] * 20
@@ -66,7 +67,7 @@ def test_two_hundred_calls_at_once_keep_to_the_budget_and_the_books_are_the_prov
                 ends[error.code] += 1
 
         async with StandIn(*acts, whole) as stand:
-            file.write_text(providers_toml({"told": stand.url}))
+            file.write_text(providers_toml({"told": stand.url}, [f'speaks = "{speaks}"']))
             options = {"provider": "told", "patience_ms": 2000}
             backend = RemoteBackend(ModelSpec("words", options=options))
             await backend.open()
