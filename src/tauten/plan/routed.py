@@ -12,9 +12,7 @@ from tauten.describe.graph import FromStage, Graph, Source, Stage
 from tauten.errors import PlanError
 from tauten.plan.plan import Choices, ModelChoice, Plan, RouteOption, RoutePlan, StagePlan
 
-MARK: Final = (
-    ":"  # between a stage and the way that it runs: no name of a stage of a workflow has one by itself
-)
+MARK: Final = ":"  # between a stage and the way that it runs; no stage gets such a name by itself
 
 
 def routed(graph: Graph, plan: Plan) -> tuple[Graph, Plan]:
@@ -60,10 +58,8 @@ def _choice(stage: Stage, route: RoutePlan) -> Stage:
         if option.cents_per_token is not None
     }
     settings = dict(route.settings)
-    if stage.kind.pure:
-        settings.setdefault(
-            "falls_back", True
-        )  # running it twice is harmless: a failure costs its time alone
+    if stage.kind.pure:  # running it twice is harmless: a failure costs its time alone
+        settings.setdefault("falls_back", True)
     params: dict[str, Any] = {
         "gates": {},
         "policy": route.policy,

@@ -59,7 +59,9 @@ class Outlook:
         self.outstanding = 0
         self._steps = steps
         self._places = list(dict.fromkeys(place for places in steps for place in places))
-        self._ahead = {each.place: each for each in ahead}
+        self._ahead: dict[Place, list[Foresight]] = {}  # a model may have several steps
+        for each in ahead:
+            self._ahead.setdefault(each.place, []).append(each)
         self._bill = bill or Bill()
         self._local = local
         self._own_s = self._first_s = 0.0  # of late, waiting included
@@ -68,7 +70,7 @@ class Outlook:
 
     def foreseen(self, run: Run, ask: Ask) -> Foreseen:
         """What it would take for one more request."""
-        tokens = {place: each.tokens(run) for place, each in self._ahead.items()}
+        tokens = {place: _sum([each.tokens(run) for each in steps]) for place, steps in self._ahead.items()}
         wait_s = first_s = total_s = 0.0
         for places in self._steps:  # one after another; the models of a step are taken to run side by side
             wait_s += max((each.wait_s(ask.priority, ask.at, 0, ask.tenant) for each in places), default=0.0)
@@ -101,15 +103,19 @@ class Outlook:
         """Seconds to the first output and to the end, of what is foreseen or of what usually comes there."""
         if isinstance(place, SlotDeployment):
             streams = place.streams
-            prompt = streams.prompt if tokens is None else self._ahead[place].weight(tokens)
+            prompt = streams.prompt
+            if tokens is not None:
+                steps = self._ahead[place]
+                prompt = steps[0].weight(tokens) / len(steps)
             return streams.first.of_weight(prompt), streams.expected(prompt, math.inf)
         once_s = place.durations.expected(1)
         return once_s, once_s
 
     def learn(self, run: Run, spent: Sequence[tuple[str, str, float]], core_s: float) -> None:
         """What an answer took in tokens, step by step, and of this machine's processors."""
-        for each in self._ahead.values():
-            each.learn(run, took(spent, each.step))
+        for steps in self._ahead.values():
+            for each in steps:
+                each.learn(run, took(spent, each.step))
         self._bill.worked(core_s)
 
     def did(self, took_s: float, first_s: float, now: float) -> None:
@@ -152,6 +158,10 @@ def outlook_of(step: Step, port: str, name: str, around: Surroundings, price: fl
 
 def _running(program: Program) -> list[Step]:
     return [each for each in program.steps() if each.kind is not None and each.control in ("", "map")]
+
+
+def _sum(tokens: Sequence[Tokens]) -> Tokens:
+    return Tokens(sum(each.read for each in tokens), sum(each.made for each in tokens))
 
 
 def _load(place: Place) -> float:
