@@ -130,12 +130,22 @@ class RemoteBackend:
             )
         self.active += 1
         try:
-            asked = question(await sendable(item))
-            async with aclosing(self._chunks(asked, self._route, Trail(request, step))) as chunks:
+            trail = Trail(request, step)
+            asked = question(await self._prepared(item, trail))
+            async with aclosing(self._chunks(asked, self._route, trail)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
             self.active -= 1
+
+    @staticmethod
+    async def _prepared(item: Mapping[str, Any], trail: Trail) -> Mapping[str, Any]:
+        """With its media as they are sent; the time for that is `decode`."""
+        started = trail.clock()
+        prepared = await sendable(item)
+        if prepared is not item:
+            trail.row("decode", started, trail.clock())
+        return prepared
 
     @staticmethod
     def _chunks(asked: Question, route: Route, trail: Trail) -> AsyncGenerator[Chunk, None]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -51,7 +52,8 @@ async def responses(site: Site, call: Call) -> Reply:
         session = conversation(call, service, chat.messages[: max(last, 0)])
         answering = Answering(call, service, inputs.fill(turn), session, chat)
     except Refused as error:
-        error.param = _NAMES.get(error.param, error.param)
+        field = re.split(r"[.\[]", error.param)[0]
+        error.param = _NAMES.get(field, error.param)
         raise
     headers = shared.ignored(inputs, ignorable(asked, fields, bounds=inputs.takes("max_tokens")))
     writing = Writing(answering, asked, fields)
