@@ -90,9 +90,12 @@ def test_a_heavy_picture_gets_lighter_until_it_fits(monkeypatch: pytest.MonkeyPa
         picture_of(drawn("PNG", 900, 900))
 
 
-def test_a_damaged_picture_is_refused_before_it_is_sent() -> None:
+@pytest.mark.parametrize(("kind", "kept"), [("PNG", 20), ("BMP", 60)])
+def test_a_picture_whose_header_or_whose_pixels_are_needed_and_damaged_is_refused(
+    kind: str, kept: int
+) -> None:
     with pytest.raises(MediaError):
-        picture_of(tt.Image(drawn("PNG").data[:60]))
+        picture_of(tt.Image(drawn(kind).data[:kept]))
 
 
 def tone(seconds: float, rate: int = 8000) -> tt.Audio:

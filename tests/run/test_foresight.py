@@ -28,7 +28,7 @@ from tauten.run.routers.cost import CostRouter
 from tauten.run.routers.hybrid import HybridRouter
 from tauten.run.routers.spill import SpillRouter
 from tauten.run.routing.decision import Decision
-from tauten.run.routing.foresight import Foresight, Tokens
+from tauten.run.routing.foresight import Foresight, There, Tokens
 from tauten.run.slots import Run
 from tauten.run.usage.book import Book
 from tauten.run.usage.prices import Prices
@@ -139,14 +139,16 @@ def test_a_tokenizer_counts_where_there_is_one() -> None:
     place = SlotDeployment(SyntheticSlotsBackend(ModelSpec("one")), label="one", clock=real)
     seen = Foresight(step, place, {"input.question": 0}, Words())
     run = Run(Request(real), [tt.Text("five words in this one")], 0.0)
-    assert seen.tokens(run).read == 5.0
+    there = seen.there(run)
+    assert there == There(22, 5.0)
     assert seen.weight(Tokens(5.0, 0.0)) == 5.0
-    seen.learn(run, Tokens(9.0, 2.0))
-    assert seen.tokens(run) == Tokens(9.0, 2.0), "four more are what the model's own form adds"
-    seen.learn(run, Tokens())
-    assert seen.tokens(run) == Tokens(9.0, 2.0), "a result that was kept teaches nothing"
+    seen.learn(there, Tokens(9.0, 2.0))
+    assert seen.tokens(there) == Tokens(9.0, 2.0), "four more are what the model's own form adds"
+    seen.learn(there, Tokens())
+    assert seen.tokens(there) == Tokens(9.0, 2.0), "a result that was kept teaches nothing"
     long = Run(Request(real), [tt.Text("x" * 40_000)], 0.0)
-    assert seen.tokens(long).read == 40_000 / USUAL_CHARACTERS + 4.0
+    assert seen.there(long) == There(40_000), "too long to be counted on the way"
+    assert seen.tokens(There(40_000)).read == 40_000 / USUAL_CHARACTERS + 4.0
 
 
 @settings(max_examples=40)

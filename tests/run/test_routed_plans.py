@@ -159,16 +159,6 @@ def test_falling_back_comes_to_those_whom_a_policy_did_not_draw() -> None:
         assert decision.chosen == "generate:e"
 
 
-def test_late_ones_are_passed_over_where_the_plan_says_so() -> None:
-    async def body(engine: Engine) -> list[str]:
-        slow, quick = synthetic("slow", prefill_ms=2_000), synthetic("quick")
-        await engine.open(tell, routed(tell, slow, quick, skips_late=True))
-        free = [str((await engine.run(tell.bind("hi"))).value) for _ in range(4)]
-        return [*free, str((await engine.run(tell.bind("hi"), deadline_ms=500)).value)]
-
-    assert virtual(body) == ["from slow"] * 4 + ["from quick"]
-
-
 # -- here and elsewhere ------------------------------------------------------------------------------------------
 
 

@@ -85,17 +85,17 @@ Made = tuple[Workflow[..., Any], Sequence[dict[str, Any]]]
 def chat(model: str) -> Made:
     """A language model one talks to, and a sample."""
 
-    chatting = _only(converse, model)
+    chatting = _only(converse, model, without=("tools", "tool_choice", "response_format"))
     return chatting, [{"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 2}]
 
 
-def _only(kind: StageKind[..., Any], model: str) -> Workflow[..., Any]:
-    """A workflow of one stage, with this model: it takes what the stage takes."""
+def _only(kind: StageKind[..., Any], model: str, *, without: Sequence[str] = ()) -> Workflow[..., Any]:
+    """A workflow of one stage, with this model: it takes what the stage takes, but what this model cannot do."""
 
     def function(**inputs: Any) -> Any:
         return kind(**inputs, model=model)
 
-    parameters = [kind.signature.parameters[name] for name in kind.inputs]
+    parameters = [kind.signature.parameters[name] for name in kind.inputs if name not in without]
     function.__signature__ = kind.signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     function.__annotations__ = typing.get_type_hints(kind.body)
     return workflow(name=model)(function)

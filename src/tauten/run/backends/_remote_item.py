@@ -16,7 +16,7 @@ class RemoteItem(LlmItem, frozen=True, forbid_unknown_fields=True):
     """`messages` may hold parts (text, image, audio). `tools`, `tool_choice` and `response_format` are as chat
     completions say them, and go on as they are."""
 
-    messages: list[dict[str, Any]] = msgspec.field(default_factory=list)  # type: ignore[assignment]  # of parts, too
+    messages: list[dict[str, Any]] = msgspec.field(default_factory=list)  # of parts, too
     tools: list[dict[str, Any]] = msgspec.field(default_factory=list)
     tool_choice: Literal["auto", "none", "required"] | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None

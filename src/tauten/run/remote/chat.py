@@ -52,8 +52,8 @@ class Chat(Conversation):
         """A stream without its final event, or in which no choice was finished, is cut."""
         reading, events = _Reading(), Events()
         if is_whole(reply):
-            for delta in reading.document(decoded(await whole(reply))):
-                yield delta
+            for each in reading.document(decoded(await whole(reply))):
+                yield each
             return
         async with aclosing(reply.pieces()) as pieces:
             async for piece in pieces:

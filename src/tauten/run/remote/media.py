@@ -147,7 +147,7 @@ def _seconds(audio: Audio) -> float | None:
         with wave.open(io.BytesIO(audio.data)) as read:
             frame = max(1, read.getnchannels() * read.getsampwidth())
             frames = min(read.getnframes(), audio.size_bytes // frame)  # a pipe's writer did not know
-            return frames / max(1, read.getframerate())
+            return float(frames / max(1, read.getframerate()))
     except (wave.Error, EOFError):
         return None
 

@@ -72,7 +72,8 @@ class Bill:
             else:
                 read, made = own.get(place, Tokens())
                 units = {"input_tokens": read, "output_tokens": made, "requests": 1.0}
-                found.append(self._prices.call(*billed, units, wall))
+                provider, model = billed
+                found.append(self._prices.call(provider, model, units, wall))
         if here:
             found.append(self._prices.local({"core_seconds": self._core_s} if self._seen else {}, wall))
         return found

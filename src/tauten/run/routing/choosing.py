@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from tauten.plan.lower import Step
 from tauten.run.contracts import Ask, Candidate, Outcome, Route
 from tauten.run.request import Request
 from tauten.run.routing.decision import Decision
+from tauten.run.routing.foresight import Foresight, There
 from tauten.run.routing.outlook import Outlook, Surroundings, outlook_of
 from tauten.run.routing.policy import Opened
 from tauten.run.slots import Around, Run, begun
@@ -37,6 +38,7 @@ class Choice:
         self.ask = ask
         self.candidates = tuple(candidates)
         self.route = route
+        self.there: Mapping[Foresight, There] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.goes_on = False  # where who is asked now fails before its first output, another is asked
 
@@ -71,10 +73,11 @@ class Choosing:
                 code="E408",
             )
         key = await _text(await value(run, "key")) if "key" in self.step.inputs else ""
-        ask, candidates = _seen(run, able, ask_of(run.request, key, self.policy.category))
+        ask, candidates, there = _seen(run, able, ask_of(run.request, key, self.policy.category))
         choice = Choice(
             run, ask, candidates, self._whole(self.policy.router.route(ask, candidates), candidates)
         )
+        choice.there = there
         self.note(choice, choice.route.order[0], choice.route.why)
         return choice
 
@@ -156,7 +159,7 @@ class Choosing:
         outlook = self._outlook(name)
         outlook.outstanding -= 1
         outlook.did(now - started, first_s, now)
-        outlook.learn(choice.run, spent, since.core_s(request, self._sides[self.place[name]]))
+        outlook.learn(choice.there, spent, since.core_s(request, self._sides[self.place[name]]))
         self._learn(choice, name, Outcome(now - started, first_s, tokens=tokens), now)
 
     def failed(self, choice: Choice, name: str, started: float, error: BaseException) -> None:
@@ -312,10 +315,13 @@ class Since(NamedTuple):
         return booked + math.fsum(each.core_s for each in calls if each.step.partition("[")[0] in steps)
 
 
-def _seen(run: Run, able: Sequence[Outlook], ask: Ask) -> tuple[Ask, list[Candidate]]:
+def _seen(
+    run: Run, able: Sequence[Outlook], ask: Ask
+) -> tuple[Ask, list[Candidate], Mapping[Foresight, There]]:
     """What options would take and cost, and the request with the tokens that are foreseen."""
     foreseen = [each.foreseen(run, ask) for each in able]
     tokens = [each.candidate.input_tokens + each.candidate.output_tokens for each in foreseen]
     ask = replace(ask, tokens=max(tokens))
     wall = datetime.now(UTC)
-    return ask, [each.priced(seen, ask, wall) for each, seen in zip(able, foreseen, strict=True)]
+    candidates = [each.priced(seen, ask, wall) for each, seen in zip(able, foreseen, strict=True)]
+    return ask, candidates, {each: there for seen in foreseen for each, there in seen.there.items()}

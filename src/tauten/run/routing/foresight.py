@@ -39,6 +39,13 @@ class Tokens(NamedTuple):
         return self.read + self.made
 
 
+class There(NamedTuple):
+    """What of a prompt is there when a choice is made: its characters, and its tokens where they were counted."""
+
+    characters: int = 0
+    tokens: float | None = None
+
+
 class Foresight:
     """One model of one step on the side of an option, at a deployment of streams.
 
@@ -62,18 +69,26 @@ class Foresight:
         self._made: deque[float] = deque(maxlen=KEPT)
         self._seen = 0
 
-    def tokens(self, run: Run) -> Tokens:
-        """For a request, as far as its values are there."""
-        return Tokens(max(0.0, self._count(self._texts(run)) + self._lacks), self._makes())
+    def there(self, run: Run) -> There:
+        """The texts that are there now."""
+        texts = self._texts(run)
+        characters = sum(map(len, texts))
+        if self._reader is None or characters > COUNTED:
+            return There(characters)
+        return There(characters, float(sum(self._reader.count(each) for each in texts)))
 
-    def learn(self, run: Run, took: Tokens) -> None:
-        """What it took in the end; a result that was kept took nothing, and teaches nothing."""
+    def tokens(self, there: There) -> Tokens:
+        """What is foreseen, of what is there."""
+        return Tokens(max(0.0, self._counted(there) + self._lacks), self._makes())
+
+    def learn(self, there: There, took: Tokens) -> None:
+        """What it took in the end, and what had been there; a result that was kept took nothing, and teaches nothing."""
         if not took.all:
             return
         gain = _GAIN if self._seen else 1.0
         self._seen += 1
         if took.read:
-            self._lacks += (took.read - self._count(self._texts(run)) - self._lacks) * gain
+            self._lacks += (took.read - self._counted(there) - self._lacks) * gain
         self._made.append(took.made)
 
     def weight(self, tokens: Tokens) -> float:
@@ -86,11 +101,11 @@ class Foresight:
         ordered = sorted(self._made)
         return min(self._bound, ordered[math.ceil(QUANTILE * len(ordered)) - 1])
 
-    def _count(self, texts: Sequence[str]) -> float:
-        characters = sum(map(len, texts))
-        if self._reader is None or characters > COUNTED:
-            return characters / self.place.streams.characters_a_token
-        return float(sum(self._reader.count(each) for each in texts))
+    def _counted(self, there: There) -> float:
+        """By the tokenizer, else by what the model is known of by now."""
+        if there.tokens is not None:
+            return there.tokens
+        return there.characters / self.place.streams.characters_a_token
 
     def _texts(self, run: Run) -> list[str]:
         found = [self._written] if self._written else []

@@ -17,7 +17,7 @@ from tauten.run.contracts import Ask, Candidate, find
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.routing.bill import Bill
-from tauten.run.routing.foresight import Foresight, Tokens, foresights, took
+from tauten.run.routing.foresight import Foresight, There, Tokens, foresights, took
 from tauten.run.slots import Run
 from tauten.run.usage.prices import Prices
 
@@ -37,10 +37,11 @@ class Surroundings(NamedTuple):
 
 
 class Foreseen(NamedTuple):
-    """A candidate without its price, and the tokens of each of its models."""
+    """A candidate without its price, the tokens of each of its models, and what of its prompts is there."""
 
     candidate: Candidate
     tokens: Mapping[Place, Tokens]
+    there: Mapping[Foresight, There]
 
 
 class Outlook:
@@ -70,7 +71,10 @@ class Outlook:
 
     def foreseen(self, run: Run, ask: Ask) -> Foreseen:
         """What it would take for one more request."""
-        tokens = {place: _sum([each.tokens(run) for each in steps]) for place, steps in self._ahead.items()}
+        there = {each: each.there(run) for steps in self._ahead.values() for each in steps}
+        tokens = {
+            place: _sum([each.tokens(there[each]) for each in steps]) for place, steps in self._ahead.items()
+        }
         wait_s = first_s = total_s = 0.0
         for places in self._steps:  # one after another; the models of a step are taken to run side by side
             wait_s += max((each.wait_s(ask.priority, ask.at, 0, ask.tenant) for each in places), default=0.0)
@@ -91,7 +95,7 @@ class Outlook:
             input_tokens=sum(each.read for each in tokens.values()),
             output_tokens=sum(each.made for each in tokens.values()),
         )
-        return Foreseen(candidate, tokens)
+        return Foreseen(candidate, tokens, there)
 
     def priced(self, foreseen: Foreseen, ask: Ask, wall: datetime) -> Candidate:
         """With its price. One of which nobody foresees the tokens is taken to need as many as the others."""
@@ -111,11 +115,13 @@ class Outlook:
         once_s = place.durations.expected(1)
         return once_s, once_s
 
-    def learn(self, run: Run, spent: Sequence[tuple[str, str, float]], core_s: float) -> None:
+    def learn(
+        self, there: Mapping[Foresight, There], spent: Sequence[tuple[str, str, float]], core_s: float
+    ) -> None:
         """What an answer took in tokens, step by step, and of this machine's processors."""
         for steps in self._ahead.values():
             for each in steps:
-                each.learn(run, took(spent, each.step))
+                each.learn(there.get(each, There()), took(spent, each.step))
         self._bill.worked(core_s)
 
     def did(self, took_s: float, first_s: float, now: float) -> None:

@@ -60,7 +60,7 @@ async def responses(site: Site, call: Call) -> Reply:
     if not asked.stream:
         return Reply.json(await writing.whole(), headers=[*headers, *shared_with(call.request)])
     pieces = await sse.begun(answering.pieces())
-    reply = sse.told_reply(call, writing.bytes(pieces), writing.broken)
+    reply = sse.told_reply(call, writing.written(pieces), writing.broken)
     reply.headers += [*headers, *shared_with(call.request)]
     return reply
 
@@ -96,19 +96,19 @@ class Writing:
         found: dict[str, Any] = last["response"]
         return found
 
-    async def bytes(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
+    async def written(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; the last one says how it ended, and nothing follows."""
         async with aclosing(self._events(pieces)) as events:
             async for event in events:
-                yield self._written(event)
+                yield self._encoded(event)
 
     def broken(self, error: TautenError) -> bytes:
         """The last event of an answer whose work failed."""
         code = "rate_limit_exceeded" if error.http_status == 429 else "server_error"
         told = {"code": code, "message": f"{error.message} ({error.help})" if error.help else error.message}
-        return self._written(Event("response.failed", {"response": self._response("failed", error=told)}))
+        return self._encoded(Event("response.failed", {"response": self._response("failed", error=told)}))
 
-    def _written(self, event: Event) -> bytes:
+    def _encoded(self, event: Event) -> bytes:
         body = {"type": event.type, "sequence_number": self._number, **event.fields}
         self._number += 1
         return sse.event(event.type, msgspec.json.encode(body))
@@ -152,7 +152,13 @@ class Writing:
 
     def _begun(self) -> Iterator[Event]:
         id = f"msg_{self._call.id}_{len(self._output)}"
-        item = {"id": id, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        item: dict[str, Any] = {
+            "id": id,
+            "type": "message",
+            "role": "assistant",
+            "status": "in_progress",
+            "content": [],
+        }
         self._output.append(item)
         self._text = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         yield Event("response.output_item.added", {**self._at(), "item": {**item, "content": []}})
