@@ -19,6 +19,7 @@ import msgspec
 from tauten.describe.graph import Graph
 from tauten.describe.slo import Slo
 from tauten.errors import InputError, PlanError, suggest
+from tauten.plan.tables import table_of
 
 FORMAT = "plan/1"
 
@@ -342,16 +343,16 @@ def format_plan(plan: Plan) -> str:
     for key in ("slo", "result"):
         table = msgspec.to_builtins(getattr(plan, key))
         if table:
-            document[key] = _table(table)
+            document[key] = table_of(table)
     if plan.stages:
         stages = tomlkit.table(is_super_table=True)
         for name, stage in plan.stages.items():
-            stages[name] = _table(stage_keys(stage))
+            stages[name] = table_of(stage_keys(stage))
         document["stage"] = stages
     if plan.rejected:
         listed = tomlkit.aot()
         for each in plan.rejected:
-            listed.append(_table(msgspec.to_builtins(each)))
+            listed.append(table_of(msgspec.to_builtins(each)))
         document["rejected"] = listed
     return tomlkit.dumps(document)
 
@@ -377,37 +378,6 @@ def _route_keys(route: RoutePlan) -> dict[str, Any]:
         price = {} if each.cents_per_token is None else {"cents_per_token": each.cents_per_token}
         options.append({"name": each.name, **price, **stage_keys(each.stage)})
     return {"policy": route.policy, **route.settings, "options": options}
-
-
-def _table(values: dict[str, Any]) -> Any:
-    """A TOML table with scalars first and small dicts inline; a route and its options have tables of their own."""
-    import tomlkit
-
-    table = tomlkit.table()
-    route = values.get("route")
-    for key, value in values.items():
-        if key == "route" and isinstance(route, dict) and "options" in route:
-            continue  # last: what follows a table's header belongs to it
-        table[key] = _inline(value)
-    if isinstance(route, dict) and "options" in route:
-        table["route"] = _table({key: value for key, value in route.items() if key != "options"})
-        listed = tomlkit.aot()
-        for each in route["options"]:
-            listed.append(_table(each))
-        table["route"]["options"] = listed
-    return table
-
-
-def _inline(value: Any) -> Any:
-    """A value of a table: a dict, and what it holds, as inline tables; tuples as lists."""
-    import tomlkit
-
-    if not isinstance(value, dict):
-        return list(value) if isinstance(value, tuple) else value
-    inline = tomlkit.inline_table()
-    for name, each in value.items():
-        inline[name] = _inline(each)
-    return inline
 
 
 def staged(name: str, keys: dict[str, Any]) -> StagePlan:
