@@ -30,7 +30,6 @@ LARGE, CASCADE, SMALL = "large alone", "cascade", "small alone"
 CHEAPER = 0.6  # published: 40 to 80 % cheaper at equal quality (L13)
 MARGIN: Final = 0.05  # of right answers that may be lost
 THOUSAND = 1000
-FIRST_S: Final = 0.4  # of the stand-in's answers: the first token of a large model elsewhere
 PRICES = """
 tauten = "prices/1"
 [alias]
