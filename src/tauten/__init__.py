@@ -17,7 +17,7 @@ from tauten.version import __version__
 if TYPE_CHECKING:
     from tauten.describe.flow import choose, default, equals, fallback, map, option, when
     from tauten.describe.passages import Answer, Found, Passage
-    from tauten.describe.payload import Audio, Image, Json, Payload, Tensor, Text, Video
+    from tauten.describe.payload import Audio, Image, Json, Payload, Pdf, Tensor, Text, Video
     from tauten.describe.ports import Session, Stream
     from tauten.describe.said import Said, Spoken, ToolCall
     from tauten.describe.slo import Slo, parse_slo
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tauten.describe.stages.frames import frames
     from tauten.describe.stages.generate import chat, generate
     from tauten.describe.stages.ocr import Page, ocr
+    from tauten.describe.stages.pages import pages
     from tauten.describe.stages.quote import quote
     from tauten.describe.stages.retrieve import retrieve
     from tauten.describe.stages.sound import sound
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "describe.flow": "choose default equals fallback map option when",
     "describe.passages": "Answer Found Passage",
-    "describe.payload": "Audio Image Json Payload Tensor Text Video",
+    "describe.payload": "Audio Image Json Payload Pdf Tensor Text Video",
     "describe.ports": "Session Stream",
     "describe.said": "Said Spoken ToolCall",
     "describe.slo": "Slo parse_slo",
@@ -60,6 +61,7 @@ _WHERE = {
     "describe.stages.sound": "sound",
     "describe.stages.generate": "chat generate",
     "describe.stages.ocr": "Page ocr",
+    "describe.stages.pages": "pages",
     "describe.stages.quote": "quote",
     "describe.stages.retrieve": "retrieve",
     "describe.stages.speak": "speak",
@@ -90,6 +92,7 @@ __all__ = [
     "Page",
     "Passage",
     "Payload",
+    "Pdf",
     "Plan",
     "Said",
     "Session",
@@ -125,6 +128,7 @@ __all__ = [
     "metric",
     "ocr",
     "option",
+    "pages",
     "parse_slo",
     "quote",
     "retrieve",

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from tauten.cli.target import read_bytes
-from tauten.describe.payload import Audio, Image, Json, Payload, Tensor, Text, Video, sniff
+from tauten.describe.payload import Audio, Image, Json, Payload, Pdf, Tensor, Text, Video, sniff
 from tauten.errors import InputError, suggest
 from tauten.improve.load.http import HttpClient
 from tauten.improve.load.target import Target
@@ -25,7 +25,7 @@ Api = Literal["native", "openai", "oip", "raw"]
 APIS: Final = ("native", "openai", "oip", "raw")
 KEY: Final = "TAUTEN_API_KEY"  # secrets come from the environment, never from a command line that `ps` shows
 
-_MEDIA: Final = {"image": Image, "audio": Audio, "video": Video}
+_MEDIA: Final = {"image": Image, "audio": Audio, "video": Video, "application": Pdf}
 
 
 class UrlOptions(msgspec.Struct, frozen=True, kw_only=True):

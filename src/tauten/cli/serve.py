@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from tauten.cli.target import load_workflow
-from tauten.describe.payload import Audio, Image, Json, Text, Video
+from tauten.describe.payload import Audio, Image, Json, Pdf, Text, Video
 from tauten.describe.slo import Slo, parse_slo
 from tauten.errors import InputError, suggest
 from tauten.plan.plan import load_plan
@@ -355,6 +355,7 @@ def _like(name: str, port: PortType) -> Any:
 
 _FILE = "@FILE"
 _LIKE: dict[Any, Any] = {
+    Pdf: _FILE,  # before text: who takes both is best tried with a document
     **dict.fromkeys((Text, str), "..."),
     **dict.fromkeys((Image, Audio, Video), _FILE),
     Json: {},

@@ -1,4 +1,4 @@
-"""What flows: Text, Image, Audio, Video, Tensor, Json; encoded, immutable, named by content hash.
+"""What flows: Text, Image, Audio, Video, Pdf, Tensor, Json; encoded, immutable, named by content hash.
 
 A payload holds encoded bytes (or plain text, or JSON) and its media type. Nothing is decoded here:
 decoding is a step of the plan. The hash is SHA-256 of the encoded content, computed when first asked.
@@ -248,6 +248,14 @@ class Video(Media):
     types = frozenset({"video/mp4", "video/webm"})
 
 
+class Pdf(Media):
+    """A document of pages, as PDF."""
+
+    __slots__ = ()
+    modality = "pdf"
+    types = frozenset({"application/pdf"})
+
+
 OPENS_FILES: ContextVar[bool] = ContextVar("tauten_opens_files", default=True)
 """Whether a string may name a media file. A server says no while it works for a request: a string may have
 come from the client, through any code. ``tt.Image("logo.png")`` and ``Path`` objects are the author's own."""
@@ -293,6 +301,7 @@ def as_payload(value: object, accepted: tuple[type, ...]) -> object:
 _SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".webm", ".mp4", ".m4a"),
     *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"),
+    ".pdf",
 )
 
 
@@ -343,7 +352,7 @@ def _too_large(size: int, name: str) -> MediaError:
 
 
 def _article(modality: str) -> str:
-    return {"image": "an image", "audio": "audio", "video": "a video"}.get(modality, modality)
+    return {"image": "an image", "audio": "audio", "video": "a video", "pdf": "a PDF"}.get(modality, modality)
 
 
 def _describe(data: bytes, seen: str) -> str:
@@ -365,6 +374,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"fLaC", "audio/flac"),
     (0, b"OggS", "audio/ogg"),
     (0, b"ID3", "audio/mpeg"),
+    (0, b"%PDF-", "application/pdf"),
     (0, b"\x1aE\xdf\xa3", "video/webm"),
 )
 

@@ -16,13 +16,15 @@ from typing import Any
 
 import msgspec
 
-from tauten.describe.payload import Audio, Image, Json, Payload, Tensor, Text, Video
+from tauten.describe.payload import Audio, Image, Json, Payload, Pdf, Tensor, Text, Video
 from tauten.errors import InputError, MediaError
 
 SCHEMA = "tauten.recording/1"
 Inputs = Mapping[str, Payload]
 
-_KINDS: dict[str, type[Payload]] = {kind.modality: kind for kind in (Text, Json, Tensor, Image, Audio, Video)}
+_KINDS: dict[str, type[Payload]] = {
+    kind.modality: kind for kind in (Text, Json, Tensor, Image, Audio, Video, Pdf)
+}
 
 
 class Document(msgspec.Struct, frozen=True):

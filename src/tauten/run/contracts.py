@@ -195,7 +195,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, data: bytes, media_type: str, params: Mapping[str, Any], name: str) -> Any:
-        """Decode to Pixels, Samples or Frames; `name` becomes the view's name."""
+        """Decode to Pixels, Samples, Frames or Sheets; `name` becomes the view's name."""
         ...
 
 

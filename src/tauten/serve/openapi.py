@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tauten.describe.payload import Audio, Image, Json, Media, Payload, Tensor, Text, Video
+from tauten.describe.payload import Audio, Image, Json, Media, Payload, Pdf, Tensor, Text, Video
 from tauten.describe.ports import PortType
 from tauten.serve.native.values import Inputs
 from tauten.serve.service import Service
@@ -21,7 +21,12 @@ Schema = dict[str, Any]
 
 _REF = "#/components/schemas/"
 _STRING: Schema = {"type": "string"}
-_TYPES: dict[type[Media], str] = {Image: "image/png", Audio: "audio/wav", Video: "video/mp4"}
+_TYPES: dict[type[Media], str] = {
+    Image: "image/png",
+    Audio: "audio/wav",
+    Video: "video/mp4",
+    Pdf: "application/pdf",
+}
 _ERRORS = {
     "400": "the request is wrong; the message says where",
     "401": "no API key, or one that is not known",
@@ -336,6 +341,7 @@ _COMPONENTS: Schema = {
     "Image": _medium(Image),
     "Audio": _medium(Audio),
     "Video": _medium(Video),
+    "Pdf": _medium(Pdf),
     "Tensor": {
         "description": "nested lists of numbers, or bytes with their type and shape",
         "anyOf": [

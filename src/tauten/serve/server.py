@@ -29,6 +29,7 @@ from tauten.run.usage.limits import read_limits
 from tauten.run.usage.prices import Prices
 from tauten.serve.app import App, Site
 from tauten.serve.door import BODY_BYTES, Door
+from tauten.serve.grown import follow
 from tauten.serve.observe.logs import SAMPLE, Form, Logs
 from tauten.serve.observe.metrics import Metrics
 from tauten.serve.safety.guard import Guard, is_loopback
@@ -163,6 +164,7 @@ class Server:
         self._background(self.metrics.run())
         self._background(self._refresh())
         self._background(self._tidy())
+        self._background(follow(self.services, self.logs.say))
         await self._listen()
         opening = self._background(self._open())
         ended = self._background(self.stopping.wait())

@@ -24,7 +24,8 @@ from typing import Any, Final
 
 import msgspec
 
-from tauten.describe.payload import Audio, Image, Json, Payload, Tensor, Text, Video
+from tauten.describe.payload import Audio, Image, Json, Payload, Pdf, Tensor, Text, Video
+from tauten.describe.sheets import Sheets
 from tauten.describe.view import Frames, Pixels, Samples
 from tauten.run.caching.holding import NotKept
 from tauten.run.caching.refused import Refused
@@ -238,8 +239,8 @@ def _class(name: str) -> type:
 
 _PLAIN = frozenset({type(None), bool, float, str, bytes})
 _MANY: Final[dict[type, str]] = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
-_MEDIA: Final = frozenset({Image, Audio, Video})
-_OURS: Final = (Pixels, Samples, Frames, Refused)  # loaded with this file, whoever reads first
+_MEDIA: Final = frozenset({Image, Audio, Video, Pdf})
+_OURS: Final = (Pixels, Samples, Frames, Sheets, Refused)  # loaded with this file, whoever reads first
 _SPELLED: Final[dict[type, tuple[str, Callable[[Any], Any]]]] = {
     complex: ("complex", lambda value: [value.real, value.imag]),
     datetime.datetime: ("datetime", lambda value: value.isoformat()),
@@ -272,5 +273,5 @@ _READ: Final[dict[str, Callable[..., Any]]] = {
     "decimal": decimal.Decimal,
     "uuid": lambda data: uuid.UUID(bytes=data),
     "path": pathlib.Path,
-    **{kind.__name__: _media(kind) for kind in (Image, Audio, Video)},
+    **{kind.__name__: _media(kind) for kind in (Image, Audio, Video, Pdf)},
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tauten.describe.payload import Json, Payload, Tensor
+from tauten.describe.sheets import Sheets
 from tauten.describe.view import Frames, Pixels, Samples
 
 SHARES: Final = {  # of a cache, that nobody else's results push out; what is free of it others borrow
@@ -39,4 +40,4 @@ def modality_of(value: Any, depth: int = _DEPTH) -> str:
     return "other"
 
 
-_VIEWS: Final[dict[type, str]] = {Pixels: "image", Samples: "audio", Frames: "video"}
+_VIEWS: Final[dict[type, str]] = {Pixels: "image", Samples: "audio", Frames: "video", Sheets: "text"}

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from tauten.describe.payload import Json, Payload, Tensor, Text
+from tauten.describe.sheets import Sheets
 from tauten.describe.view import Frames, Pixels, Samples
 
 DIGEST_BYTES = 32  # nobody finds two contents of one name, whatever is sent on purpose
@@ -49,7 +50,7 @@ def _write(write: Write, value: Any) -> None:
         _members(write, kind.__name__, value)
     elif kind is dict:
         _members(write, "dict", [part for pair in value.items() for part in pair])
-    elif isinstance(value, Pixels | Samples | Frames):
+    elif isinstance(value, Pixels | Samples | Frames | Sheets):
         _piece(write, b"view", value.name.encode())
     elif isinstance(value, Payload):
         _payload(write, value)

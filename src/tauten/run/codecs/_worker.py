@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tauten.describe.sheets import Sheets
 from tauten.describe.view import Frames, Pixels, Samples
 from tauten.errors import PlanError, TautenError
 from tauten.run.contracts import find
@@ -62,6 +63,7 @@ class Result(msgspec.Struct):
     pictures: list[Picture] = []
     times_s: list[float] = []
     meta: dict[str, Any] = {}
+    packed: bytes = b""  # a view that holds no arrays
     error: str = ""
     message: str = ""
     help: str = ""
@@ -101,12 +103,15 @@ def _read(link: socket.socket, size: int) -> bytes | None:
 def pack(value: object, started: float) -> tuple[Result, list[NDArray[Any]]]:
     """Split a view into a message and its arrays; raises PlanError for a view of another type."""
     result = Result(started, 0.0)
-    if isinstance(value, Pixels):
+    arrays: list[NDArray[Any]] = []
+    if isinstance(value, Sheets):
+        result.kind, result.packed = "sheets", msgspec.msgpack.encode(value)
+    elif isinstance(value, Pixels):
         result.kind, result.name, arrays = "pixels", value.name, [value.array]
         result.pictures = [Picture(value.width, value.height)]
     elif isinstance(value, Samples):
         result.kind, result.name, result.rate = "samples", value.name, value.rate
-        arrays = [value.array]  # type: ignore[list-item]  # arrays of several dtypes
+        arrays = [value.array]
     elif isinstance(value, Frames):
         result.kind, result.name, result.meta = "frames", value.name, value.meta
         result.times_s = value.times_s
@@ -121,11 +126,13 @@ def pack(value: object, started: float) -> tuple[Result, list[NDArray[Any]]]:
     for array in arrays:
         result.arrays.append((list(array.shape), array.dtype.str, result.size_bytes))
         result.size_bytes += -(-array.nbytes // _ALIGN) * _ALIGN
-    return result, list(arrays)
+    return result, arrays
 
 
-def unpack(result: Result, memory: NDArray[np.uint8]) -> Pixels | Samples | Frames:
+def unpack(result: Result, memory: NDArray[np.uint8]) -> Pixels | Samples | Frames | Sheets:
     """Build the view over `memory`, which keeps it alive; nothing is copied."""
+    if result.kind == "sheets":
+        return msgspec.msgpack.decode(result.packed, type=Sheets)
     arrays = [_array(memory, *place) for place in result.arrays]
     if result.kind == "samples":
         return Samples(arrays[0], result.rate, result.name)

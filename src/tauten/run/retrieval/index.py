@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,14 @@ from tauten.run.retrieval.chunkfile import Catalogue
 from tauten.run.retrieval.indexes import home, locate, unpack
 from tauten.run.retrieval.lexical import link_words, words, write_words
 from tauten.run.retrieval.ranking import Candidate, IndexSettings, exception_names, fuse, is_generic, refusal
-from tauten.run.retrieval.snapshot import WORDS, Stored, check_format, load_snapshot, write_generation
+from tauten.run.retrieval.snapshot import (
+    WORDS,
+    Snapshot,
+    Stored,
+    check_format,
+    load_snapshot,
+    write_generation,
+)
 from tauten.run.retrieval.vectors import write_vectors
 
 
@@ -52,6 +60,7 @@ class Index:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._moving = threading.Lock()  # or who began to load earlier could put an older generation in place
         self._now = load_snapshot(root)
 
     @classmethod
@@ -121,10 +130,11 @@ class Index:
 
     def refresh(self) -> bool:
         """Move to the newest generation; tells whether there was a newer one."""
-        if generations.current(self.root) == self._now.generation:
-            return False
-        self._now = load_snapshot(self.root)
-        return True
+        with self._moving:
+            if generations.current(self.root) == self._now.generation:
+                return False
+            self._now = load_snapshot(self.root)
+            return True
 
     def info(self) -> IndexInfo:
         """Size, model and version of what is open."""
@@ -159,10 +169,10 @@ class Index:
         named = {name.lower() for name in [*exception_names(error, text), *hints]}
         dense = now.vectors.nearest(query, self.settings.candidates)
         lexical = now.lexical.search(terms, self.settings.candidates)
-        candidates = self._candidates(query, dense, lexical, named)
+        candidates = _candidates(now, query, dense, lexical, named)
         generic = is_generic(words(text), named)
         ordered = fuse(candidates, self.settings, frozenset(terms), generic)[:k]
-        found = tuple(self._passage(rank, each) for rank, each in enumerate(ordered, 1))
+        found = tuple(_passage(now, rank, each) for rank, each in enumerate(ordered, 1))
         if not found:
             return Found(text, (), True, "the index is empty", self.name, error)
         cover = lexical[0][1] / now.lexical.ceiling(terms) if lexical else 0.0
@@ -181,35 +191,6 @@ class Index:
                 code="E221",
             )
         return query
-
-    def _candidates(
-        self,
-        query: NDArray[np.float32],
-        dense: list[tuple[int, float]],
-        lexical: list[tuple[int, float]],
-        named: set[str],
-    ) -> list[Candidate]:
-        now = self._now
-        seen: dict[int, Candidate] = {}
-        for rank, (key, cosine) in enumerate(dense, 1):
-            seen[key] = Candidate(key, "", cosine=cosine, dense_rank=rank)
-        for rank, (key, bm25) in enumerate(lexical, 1):
-            each = seen.setdefault(key, Candidate(key, ""))
-            each.bm25, each.lexical_rank = bm25, rank
-        for name in named:
-            for key in now.catalogue.names.get(name, ()):
-                seen.setdefault(key, Candidate(key, "")).named = True
-        unknown = [each for each in seen.values() if not each.dense_rank]
-        cosines = now.vectors.cosines(query, [each.key for each in unknown])
-        for each, cosine in zip(unknown, cosines, strict=True):
-            each.cosine = cosine
-        for each in seen.values():
-            each.source, each.part, each.title = now.facts(each.key)
-        return list(seen.values())
-
-    def _passage(self, rank: int, each: Candidate) -> Passage:
-        chunk = self._now.chunks.get(each.key)
-        return Passage(chunk, each.score, each.cosine, each.bm25, rank, each.dense_rank, each.lexical_rank)
 
     def vector(self, chunk_id: str) -> NDArray[np.float32]:
         """The vector of one chunk; raises NotFound."""
@@ -364,6 +345,37 @@ class Index:
                 code="E224",
             ) from error
         return cls(root)
+
+
+def _candidates(
+    now: Snapshot,
+    query: NDArray[np.float32],
+    dense: list[tuple[int, float]],
+    lexical: list[tuple[int, float]],
+    named: set[str],
+) -> list[Candidate]:
+    """What is found of one generation, whatever is committed meanwhile: keys of another one mean other chunks."""
+    seen: dict[int, Candidate] = {}
+    for rank, (key, cosine) in enumerate(dense, 1):
+        seen[key] = Candidate(key, "", cosine=cosine, dense_rank=rank)
+    for rank, (key, bm25) in enumerate(lexical, 1):
+        each = seen.setdefault(key, Candidate(key, ""))
+        each.bm25, each.lexical_rank = bm25, rank
+    for name in named:
+        for key in now.catalogue.names.get(name, ()):
+            seen.setdefault(key, Candidate(key, "")).named = True
+    unknown = [each for each in seen.values() if not each.dense_rank]
+    cosines = now.vectors.cosines(query, [each.key for each in unknown])
+    for each, cosine in zip(unknown, cosines, strict=True):
+        each.cosine = cosine
+    for each in seen.values():
+        each.source, each.part, each.title = now.facts(each.key)
+    return list(seen.values())
+
+
+def _passage(now: Snapshot, rank: int, each: Candidate) -> Passage:
+    chunk = now.chunks.get(each.key)
+    return Passage(chunk, each.score, each.cosine, each.bm25, rank, each.dense_rank, each.lexical_rank)
 
 
 def index(name: str | Path) -> Index:
