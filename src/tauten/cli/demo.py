@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -20,6 +20,9 @@ from tauten.explain.planned import in_force_text
 from tauten.explain.text import compare_text
 from tauten.improve.replay import keep_measurements, load_measurements
 from tauten.run.ambient import run_async
+
+if TYPE_CHECKING:
+    from tauten.models import Progress
 
 app = typer.Typer(add_completion=False)
 
@@ -67,16 +70,22 @@ def demo(
 def prepare(say: Callable[[str], None]) -> None:
     """Models and the index of the bundled manual; each made once."""
     from tauten.examples.help_desk.manual import ensure_manual
-    from tauten.models import Progress, Store
+    from tauten.models import Store
 
-    def fetched(progress: Progress) -> None:
+    Store().pull(progress=fetched(say))
+    say("indexing the manual")
+    ensure_manual()
+
+
+def fetched(say: Callable[[str], None]) -> Callable[[Progress], None]:
+    """Tells how far the models are."""
+
+    def tell(progress: Progress) -> None:
         total = progress.total_bytes or 0
         of = f" of {total / 1e6:.0f}" if total else ""
         say(f"{progress.phase} {progress.model} {progress.done_bytes / 1e6:.0f}{of} MB")
 
-    Store().pull(progress=fetched)
-    say("indexing the manual")
-    ensure_manual()
+    return tell
 
 
 def _first(tours: Any, workflow: Any, items: list[Any], began: float, say: Callable[[str], None]) -> None:

@@ -30,7 +30,7 @@ GROUPS = {
         "run": "One request through a workflow",
         "bench": "Open-loop load on a workflow or any URL",
         "serve": "Workflows and models behind standard APIs",
-        "demo": "The help desk: two plans, side by side; or assistant: caches, layer by layer",
+        "demo": "The help desk: two plans, side by side; or assistant: caches; or document-chat",
     },
     "Keep": {
         "plan": "show | diff | lint | rebase",
@@ -53,6 +53,7 @@ WORDS = {  # second words, and flags, with a file of their own, and its name
     ("bench", "headlines"): "headlines",
     ("bench", "--stages"): "stages",
     ("bench", "--prompt"): "bench_prompts",
+    ("demo", "document-chat"): "demo_document_chat",
     ("usage", "reconcile"): "reconcile",
     ("usage", "budgets"): "budgets",
 }

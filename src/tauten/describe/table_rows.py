@@ -3,36 +3,47 @@
 
 from __future__ import annotations
 
-import statistics
+import itertools
 from collections.abc import Sequence
 
 from tauten.describe.reading_order import Row
-from tauten.describe.sheets import Span
 
-SAME_EDGE = (
-    0.8  # letters' heights that a cell may begin off its column: numbers are often centred or set right
-)
-WRAPPED = (
-    1.6  # letters' heights to the row above: a cell that goes on stands this near, the next row may, too
-)
+LATER = 0.8  # letters' heights: what begins so much further right begins in a later column
+WRAPPED = 1.6  # letters' heights: a cell's next line stands nearer than that, rows of a loose table do not
+
+
+def follows(row: Row, table: Sequence[Row]) -> bool:
+    """Whether a row belongs to the table above it: two cells or more, or a cell that goes on."""
+    last = table[-1]
+    if row.sheet != last.sheet:
+        return len(row.cells) == len(last.cells) > 1
+    if len(row.cells) > 1:
+        return row.middle > last.middle
+    later = row.left > min(each.left for each in table) + LATER * row.size
+    return _is_near(last, row) and (later or _is_loose(table))
 
 
 def grid(rows: Sequence[Row]) -> list[list[str]]:
-    """The cells of rows by column, empty where a row has none; a row without a first cell goes on with the one above."""
+    """The cells of rows by column, empty where a row has none; a row that goes on with the one above is part of it."""
     edges = _edges(rows)
+    loose = _is_loose(rows[1:])  # what stands under the head may be tighter
     table: list[list[str]] = []
-    above: Row | None = None
-    for row in rows:
-        cells = [""] * len(edges)
-        for cell in row.cells:
-            place = _column(cell.left, cell.right, edges)
-            cells[place] = f"{cells[place]} {cell.text}".strip()
-        if table and not cells[0] and above is not None and row.middle - above.middle < WRAPPED * row.size:
+    for place, row in enumerate(rows):
+        cells = _by_column(row, edges)
+        if place and _is_near(rows[place - 1], row) and (loose or not cells[0]):
             table[-1] = [f"{one} {other}".strip() for one, other in zip(table[-1], cells, strict=True)]
         else:
             table.append(cells)
-        above = row
     return table
+
+
+def _is_near(above: Row, row: Row) -> bool:
+    return above.sheet == row.sheet and 0 < row.middle - above.middle < WRAPPED * max(above.size, row.size)
+
+
+def _is_loose(rows: Sequence[Row]) -> bool:
+    """Whether rows stand apart, so that those near one another are one."""
+    return any(not _is_near(above, row) for above, row in itertools.pairwise(rows))
 
 
 def _edges(rows: Sequence[Row]) -> list[float]:
@@ -42,9 +53,16 @@ def _edges(rows: Sequence[Row]) -> list[float]:
     return [min(row.cells[place].left for row in full) for place in range(most)]
 
 
-def _column(left: float, right: float, edges: Sequence[float]) -> int:
+def _by_column(row: Row, edges: Sequence[float]) -> list[str]:
+    cells = [""] * len(edges)
+    for cell in row.cells:
+        place = _column((cell.left + cell.right) / 2, edges)
+        cells[place] = f"{cells[place]} {cell.text}".strip()
+    return cells
+
+
+def _column(middle: float, edges: Sequence[float]) -> int:
     """The last column that begins before the middle of a cell."""
-    middle = (left + right) / 2
     return max((place for place, edge in enumerate(edges) if edge <= middle), default=0)
 
 
@@ -74,20 +92,3 @@ def _sentence(row: Sequence[str], names: Sequence[str]) -> str:
     said = ", ".join(cell for cell in rest if cell)
     text = f"{first}: {said}" if first and said else first or said
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def follows(row: Row, table: Sequence[Row]) -> bool:
-    """Whether a row belongs to the table above it: two cells or more, or one that goes on in a later column."""
-    last = table[-1]
-    if row.sheet != last.sheet:
-        return len(row.cells) == len(last.cells) > 1
-    size = statistics.median(each.size for each in table)
-    if len(row.cells) > 1:
-        shared = sum(_near(cell.left, row.cells, size) for cell in last.cells)
-        return shared > 0 or abs(len(row.cells) - len(last.cells)) <= 1
-    near = 0 < row.middle - last.middle < WRAPPED * size
-    return near and row.left > last.left + SAME_EDGE * size and len(last.cells) > 1
-
-
-def _near(left: float, cells: Sequence[Span], size: float) -> bool:
-    return any(abs(left - cell.left) <= SAME_EDGE * size for cell in cells)

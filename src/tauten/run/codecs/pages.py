@@ -25,13 +25,9 @@ MAX_PICTURE_BYTES = 128 * 1024 * 1024  # of all pages that are drawn: some three
 DPI = 150  # letters of ten points are 21 pixels high: readers of pictures want 15 or more
 LONGEST_SIDE_PX = 2000  # of a drawn page: what reads it reduces larger ones to that
 LEAST_LETTERS = 8  # fewer are a page number or a stamp on a page that is a picture
-MOST_UNREADABLE = (
-    0.3  # share of letters without a name in the file; beyond it a page is read from its picture
-)
-SCANNED = (
-    0.5  # of a page under one picture, with fewer letters than a paragraph: a scan with a stamp or a head
-)
-STAMPED = 200  # letters
+MOST_UNREADABLE = 0.3  # share of letters without a name; beyond it a page is read from its picture
+SCANNED = 0.5  # of a page under one picture, with fewer letters than a paragraph: a scan with a stamp
+STAMPED = 200  # letters: what a stamp or a running head has at most
 MOST_MARKS = 5_000  # entries of a table of contents
 DEEPEST = 6  # levels of it, as headings have
 GAP = 1.0  # letters' heights between two spans of a row: what is nearer is one text
