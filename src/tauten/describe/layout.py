@@ -51,7 +51,10 @@ class _Letters:
     def __init__(self, columns: Sequence[Sequence[Row]]) -> None:
         self._body = {seen: _usual_size(_rows(columns, seen)) for seen in (False, True)}
         self._leading = {seen: _usual_leading(columns, seen) for seen in (False, True)}
-        large = [row for column in columns for row in column if self._is_large(row)]
+        rows = [row for column in columns for row in column]
+        bold = sum(len(row.text) for row in rows if row.bold)
+        self._mostly_bold = 2 * bold > sum(len(row.text) for row in rows)
+        large = [row for row in rows if self._is_large(row)]
         self._steps = {
             seen: sorted({_step(row) for row in large if row.seen == seen}, reverse=True)
             for seen in (False, True)
@@ -72,7 +75,8 @@ class _Letters:
         if self._is_large(row):
             rank = self._steps[row.seen].index(_step(row))
             return MARKED + rank if rank else TOP
-        return BOLD + _depth(row.text) if row.bold and self._ratio(row) > 1 / LARGER else None
+        stands_out = row.bold and not self._mostly_bold and self._ratio(row) > 1 / LARGER
+        return BOLD + _depth(row.text) if stands_out else None
 
     def apart(self, above: Row, row: Row) -> bool:
         """Whether more than the usual distance lies between two rows, or another column."""
@@ -91,6 +95,7 @@ class _Layout:
         self._blocks: list[Block] = []
         self._lines: list[str] = []
         self._table: list[Row] = []
+        self._bare = False  # nothing stands under the last heading yet
         self._caption = ""  # of the table that should come next, or is being read
         self._sheet = 0  # on which the section begins
         self._above: Row | None = None
@@ -98,6 +103,7 @@ class _Layout:
     def done(self) -> list[Section]:
         """All sections."""
         self._end_section()
+        self._bare_heading()
         return self._sections
 
     def row(self, row: Row) -> None:
@@ -128,12 +134,21 @@ class _Layout:
             self._heads[-1] = (level, f"{self._heads[-1][1]} {row.text}")
             return
         self._end_section()
+        if self._heads and level <= self._heads[-1][0]:
+            self._bare_heading()
         self._heads = [head for head in self._heads if head[0] < level] + [(level, row.text)]
+        self._bare, self._sheet = True, row.sheet
+
+    def _bare_heading(self) -> None:
+        """A heading with nothing under it is said all the same: of slides and posters it is all there is."""
+        if self._bare:
+            self._blocks.append(Block(self._heads[-1][1]))
+            self._keep_section()
 
     def _goes_on(self, row: Row, level: int) -> bool:
         """Whether a heading is the second line of the one above it."""
         above = self._above
-        if above is None or self._lines or self._blocks or self._table or not self._heads:
+        if above is None or not self._bare or self._lines or self._table or self._caption:
             return False
         same = self._heads[-1][0] == level and above.sheet == row.sheet
         return same and not self._letters.apart(above, row) and not _NUMBERED.match(row.text)
@@ -217,6 +232,7 @@ class _Layout:
             titles += [self._caption] if self._caption else []
             link = f"{self._link}#page={max(self._sheet, 1)}"
             self._sections.append(Section(self._source, tuple(titles), tuple(self._blocks), url=link))
+            self._bare = False
         self._blocks, self._caption = [], ""
 
 
