@@ -41,25 +41,31 @@ def build_index(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Make an index of documents (.rst .md .txt), or bring it up to date: only what changed is embedded."""
+    """Make an index of documents (.rst .md .txt .pdf, pictures of pages by name), or bring it up to date: only what
+    changed is embedded."""
     from tauten.describe.stages.ingest import read_documents
     from tauten.run.retrieval.building import build
     from tauten.run.retrieval.embedder import embedder
+    from tauten.run.retrieval.paged import parted, read_paged
 
     chosen = _settings(settings)
-    documents = read_documents(paths, url=url)
+    paged, rest = parted(paths)
+    documents = read_documents(rest, url=url, may_be_none=bool(paged))
+    sections = list(read_paged(paged, url=url))
     embed = (
         embedder(chosen.model, chosen.variant, backend, threads)
         if chosen
         else embedder(backend=backend, threads=threads)
     )
     with _Bar() as bar:
-        report = build(name, documents, embed, bar.advance, settings=chosen, prune=not keep)
+        report = build(
+            name, documents, embed, bar.advance, settings=chosen, sections=sections, prune=not keep
+        )
     if as_json:
         _print_json("build", report=report)
         return
     typer.echo(
-        f"{report.index}: {report.chunks} chunks of {len(documents)} documents "
+        f"{report.index}: {report.chunks} chunks of {len(documents) + len(paged)} documents "
         f"({report.added} new, {report.kept} kept, {report.removed} removed)"
     )
 

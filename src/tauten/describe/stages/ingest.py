@@ -23,14 +23,17 @@ _FORMATS: dict[str, Literal["rst", "markdown", "text"]] = {
 MAX_FILE_BYTES = 16 * 1024 * 1024  # 16 MiB of text is some 5,000 pages; more is data, not documentation
 
 
-def read_documents(paths: Iterable[str | Path], *, url: str = "") -> list[Document]:
-    """Read files and folders (recursively); raises InputError for a path that is not there or not text."""
+def read_documents(
+    paths: Iterable[str | Path], *, url: str = "", may_be_none: bool = False
+) -> list[Document]:
+    """Read files and folders (recursively); raises InputError for a path that is not there or not text, and where
+    there are none at all unless that `may_be_none`."""
     documents: list[Document] = []
     for path in map(Path, paths):
         root = path if path.is_dir() else path.parent
         for file in _files(path):
             documents.append(_read(file, file.relative_to(root).as_posix(), url))
-    if not documents:
+    if not documents and not may_be_none:
         raise InputError(
             "no documents were found", help=f"give files that end in {', '.join(_FORMATS)}", code="E222"
         )

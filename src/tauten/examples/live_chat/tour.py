@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +88,7 @@ def forget(books: Iterable[Handbook]) -> None:
             documents.remove(name)
 
 
-async def _come_in(engine: Engine, adding: str, chat: str, book: Handbook) -> Any:
+async def _come_in(engine: Engine, adding: str, chat: str, book: Handbook) -> AsyncIterator[Newcomer]:
     item = next(items_of(book))
     before = await _answer(engine, chat, item)
     for name, file in files(book):

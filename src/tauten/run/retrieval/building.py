@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tauten.describe.passages import Chunk, Document, IndexReport
+from tauten.describe.passages import Chunk, Document, IndexReport, Section
 from tauten.describe.stages.chunk import chunks_of
 from tauten.describe.stages.clean import sections_of
 from tauten.errors import InputError
@@ -33,15 +34,18 @@ def build(
     *,
     settings: IndexSettings | None = None,
     known: KnownVectors | None = None,
+    sections: Iterable[Section] = (),
     prune: bool = True,
 ) -> IndexReport:
     """Make an index hold these documents; only chunks that it does not hold are embedded.
 
     With `prune`, sources that are not among the documents are removed. The index is made when it is not
     there. `known` has vectors that were made before. `progress(done, total)` counts the chunks to embed.
+    `sections` are of documents that were read already.
     """
     opened = index if isinstance(index, Index) else _open_or_create(index, settings)
-    chunks = chunks_of(section for document in documents for section in sections_of(document))
+    read = (section for document in documents for section in sections_of(document))
+    chunks = chunks_of(itertools.chain(read, sections))
     fresh = opened.missing(chunks)
     vectors = _vectors(fresh, embed, opened.settings, known, progress)
     sources = None if prune else sorted({chunk.source for chunk in chunks})
