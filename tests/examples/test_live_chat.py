@@ -293,7 +293,7 @@ def test_a_name_is_a_label_on_one_line() -> None:
     for name in ("", "   ", "a\nb", "x" * 201, "a\0b"):
         with pytest.raises(InputError) as caught:
             sections.function(tt.Text("Some words."), name, None, [])
-        assert caught.value.code == "E225"
+        assert caught.value.code == "E222"
     assert sections.function(tt.Text("# Head\n\nSome words."), "../../etc/passwd.md", None, [])[0].titles == (
         "Head",
     )

@@ -36,10 +36,10 @@ class Added(msgspec.Struct, frozen=True):
 def sections(
     file: tt.Pdf | tt.Image | tt.Text, name: str, sheets: Sheets, read: list[tt.Page]
 ) -> list[Section]:
-    """What the document says, by heading; raises InputError E222 where it says nothing, E225 for a name that is none."""
+    """What the document says, by heading; raises InputError E222 where it says nothing, or its name is none."""
     if not NAME.fullmatch(name) or not name.strip():
         raise InputError(
-            f"{name[:60]!r} is no name for a document", help="give one line of up to 200 letters", code="E225"
+            f"{name[:60]!r} is no name for a document", help="give one line of up to 200 letters", code="E222"
         )
     if isinstance(file, tt.Text):
         suffix = name.rpartition(".")[2].lower()

@@ -28,6 +28,7 @@ LEAST_LETTERS = 8  # fewer are a page number or a stamp on a page that is a pict
 MOST_UNREADABLE = 0.3  # share of letters without a name; beyond it a page is read from its picture
 SCANNED = 0.5  # of a page under one picture, with fewer letters than a paragraph: a scan with a stamp
 STAMPED = 200  # letters: what a stamp or a running head has at most
+LARGEST = 144_000.0  # points a side: ten times what the format allows, and still a number to reckon with
 MOST_MARKS = 5_000  # entries of a table of contents
 DEEPEST = 6  # levels of it, as headings have
 GAP = 1.0  # letters' heights between two spans of a row: what is nearer is one text
@@ -159,9 +160,10 @@ class _Frame(NamedTuple):
     @classmethod
     def of(cls, page: Any) -> _Frame:
         left, bottom, right, top = page.get_bbox()
-        if right - left < 1 or top - bottom < 1:
-            raise damaged("PDF", "a page of no size")
-        return cls(left, bottom, right - left, top - bottom, page.get_rotation() % 360)
+        wide, high = right - left, top - bottom
+        if not (1 <= wide <= LARGEST and 1 <= high <= LARGEST):
+            raise damaged("PDF", f"a page of {wide:g} by {high:g} points")
+        return cls(left, bottom, wide, high, page.get_rotation() % 360)
 
     @property
     def width(self) -> float:
@@ -216,7 +218,7 @@ def _letters(text: Any, count: int, frame: _Frame) -> Iterator[_Letter]:
             continue
         box = frame.box(rect.left, rect.bottom, rect.right, rect.top)
         shown = box[2] > 0 and box[0] < frame.width and box[3] > 0 and box[1] < frame.height
-        if shown and box[3] - box[1] > 0.5:  # smaller letters are marks that nobody reads
+        if shown and 0.5 < box[3] - box[1] <= 2 * frame.height:  # what is smaller or larger nobody reads
             unmapped = raw.FPDFText_HasUnicodeMapError(text, place) == 1
             yield _Letter(place, "" if unmapped else _character(code), *box)
 
@@ -301,7 +303,8 @@ def _drawn_share(page: Any, frame: _Frame) -> float:
     for thing in page.get_objects(max_depth=4):
         share = max(share, 0.001)
         if thing.type == raw.FPDF_PAGEOBJ_IMAGE:
-            check_pixels(*thing.get_px_size(), "a picture in a PDF")
+            wide, high = thing.get_px_size()
+            check_pixels(max(wide, 1), max(high, 1), "a picture in a PDF")
             left, bottom, right, top = thing.get_bounds()
             share = max(share, (right - left) * (top - bottom) / (frame.wide * frame.high))
     return share
