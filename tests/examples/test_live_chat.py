@@ -20,7 +20,7 @@ from tauten.describe.stages.pages import laid_out
 from tauten.errors import InputError
 from tauten.examples.help_desk.scoring import accepts
 from tauten.examples.live_chat import tour
-from tauten.examples.live_chat.adding import FORMATS, add_document, sections
+from tauten.examples.live_chat.adding import FORMATS, add_document, embedded, sections
 from tauten.examples.live_chat.chat import (
     MARGIN,
     REFUSED,
@@ -303,6 +303,8 @@ def test_a_document_without_a_word_is_refused() -> None:
     with pytest.raises(InputError, match="says nothing") as caught:
         sections.function(tt.Text(" \n"), "empty.txt", None, [])
     assert caught.value.code == "E222"
+    with pytest.raises(InputError, match="too little"):
+        embedded.function([])
 
 
 def form(**parts: tuple[str, bytes] | str) -> tuple[bytes, dict[str, str]]:

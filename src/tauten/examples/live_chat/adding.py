@@ -55,7 +55,9 @@ def sections(
 
 @tt.stage(pure=True)
 def embedded(chunks: list[Chunk]) -> list[tt.Text]:
-    """What is embedded of each chunk: its nearest title and its text."""
+    """What is embedded of each chunk: its nearest title and its text; a document of a few letters has none."""
+    if not chunks:
+        raise InputError("the document says too little", help="send one with a sentence or more", code="E222")
     return [tt.Text(each.embedded) for each in chunks]
 
 
