@@ -248,12 +248,11 @@ def test_a_locked_file_says_so(data: bytes) -> None:
         b"%PDF-1.7\n" + b"\0" * 1000,
         b"%PDF-1.7\n" + b"<<" * 50_000,
         b"%PDF-1.7\n" + b"[" * 200_000,
-        pdf.written([b"<< /Type /Catalog /Pages 1 0 R >>"]),
         pdf.written([b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [2 0 R] /Count 1 >>"]),
         pdf.written([b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [] /Count 0 >>"]),
         PLAIN.replace(b"xref", b"xxxx").replace(b"obj", b"jbo"),
     ],
-    ids="head zeros nested brackets loop own-child none no-objects".split(),
+    ids="head zeros nested brackets own-child none no-objects".split(),
 )
 def test_a_file_that_is_none_is_damaged(data: bytes) -> None:
     error = refused(data)
@@ -261,10 +260,9 @@ def test_a_file_that_is_none_is_damaged(data: bytes) -> None:
     assert error.http_status == 422
 
 
-def test_a_tree_that_claims_millions_of_pages_is_refused() -> None:
+def test_a_tree_that_claims_millions_of_pages_has_those_that_it_has() -> None:
     data = PLAIN.replace(b"/Count 2", b"/Count 9999999")
-    error = refused(data)
-    assert error.code in ("E215", "E216")
+    assert texts(decode(data)) == texts(decode(PLAIN))
 
 
 @settings(max_examples=60, deadline=None)

@@ -47,7 +47,7 @@ def test_settings_reach_the_codec() -> None:
 
 def test_only_pages_without_letters_are_looked_at() -> None:
     sheets = Sheets((Sheet(1, 595, 842), Sheet(2, 595, 842, picture=PICTURE.data)))
-    assert direct(pictures, sheets) == [PICTURE]
+    assert pictures.function(sheets) == [PICTURE]
 
 
 def test_what_was_read_comes_to_its_page_in_points() -> None:
@@ -68,7 +68,7 @@ def test_a_reading_too_few_is_an_error_and_never_another_pages() -> None:
 
 def test_sections_name_their_page() -> None:
     sheets = Sheets((Sheet(1, 595, 842, picture=PICTURE.data),))
-    [section] = direct(laid_out, "care.pdf", sheets, [READ])
+    [section] = laid_out.function("care.pdf", sheets, [READ])
     assert (section.titles, section.url) == (("Care",), "care.pdf#page=1")
     assert [block.text for block in section.blocks] == [WORDS]
 

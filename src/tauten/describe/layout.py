@@ -24,6 +24,7 @@ LARGER_SEEN = 1.3  # boxes around letters in pictures differ by a fifth where al
 LONGEST_HEADING = 14  # words; what is longer is a paragraph in large letters
 APART = 1.35  # times the usual distance of rows begins a paragraph
 USUAL_LEADING = 1.25  # distance of rows in letters' heights where a document is too short to tell
+WIDE_ROW = 0.6  # of the widest row: a line of a paragraph that another one follows
 TORN = 6.0  # letters' heights: a first cell as wide, in the middle of a paragraph, is a line with a wide gap
 TOP, MARKED, BOLD = (
     0,
@@ -174,8 +175,9 @@ class _Layout:
 
     def _torn(self, row: Row) -> bool:
         """Whether a row of several cells is a line of the paragraph, set with a wide gap."""
-        first = row.cells[0]
-        return bool(self._lines) and self._continues(row) and first.right - first.left > TORN * row.size
+        if not self._lines or _CAPTION.match(self._lines[0]) or not self._continues(row):
+            return False
+        return row.cells[0].right - row.cells[0].left > TORN * row.size
 
     def _end_paragraph(self) -> None:
         if not self._lines:
@@ -256,14 +258,23 @@ def _usual_size(rows: Sequence[Row]) -> float:
 
 
 def _usual_leading(columns: Iterable[Sequence[Row]], seen: bool) -> float:
-    """The distance of two rows in letters' heights, in the lower middle: gaps between paragraphs are larger."""
-    found = sorted(
-        (row.middle - above.middle) / max(row.size, above.size)
+    """The distance of two rows of a paragraph in letters' heights: below wide rows, in the lower middle."""
+    pairs = [
+        (above, row)
         for column in columns
         for above, row in itertools.pairwise(column)
         if row.seen == seen and row.sheet == above.sheet and row.middle > above.middle
-    )
+    ]
+    widest = max((_width(above) for above, _ in pairs), default=0.0)
+    wide = [(above, row) for above, row in pairs if _width(above) >= WIDE_ROW * widest]
+    chosen = wide if len(wide) >= 3 else pairs
+    found = sorted((row.middle - above.middle) / max(row.size, above.size) for above, row in chosen)
     return found[len(found) * 2 // 5] if len(found) >= 3 else USUAL_LEADING
+
+
+def _width(row: Row) -> float:
+    """Of a row of text; a table's rows are none."""
+    return row.cells[0].right - row.cells[0].left if len(row.cells) == 1 else 0.0
 
 
 def _step(row: Row) -> float:

@@ -127,7 +127,12 @@ def _side_by_side(left: Sequence[Span], right: Sequence[Span]) -> bool:
 
 
 def _is_wide(side: Sequence[Span]) -> bool:
-    return statistics.median((span.right - span.left) / span.size for span in side) >= COLUMN_WIDTH
+    """Whether rows as wide as a column's begin at the left edge; tables may stand among them."""
+    edge = min(span.left for span in side)
+    wide = (
+        span.left - edge < span.size and span.right - span.left >= COLUMN_WIDTH * span.size for span in side
+    )
+    return sum(wide) >= COLUMN_ROWS
 
 
 # -- rows ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tauten.describe.graph import Listed, Literal, Source
+from tauten.describe.graph import FromInput, FromStage, Literal, Source
 from tauten.errors import MachineError
 from tauten.run.workers import in_thread
 from tauten.serve.service import Service
@@ -48,7 +48,7 @@ def indexes_of(services: Iterable[Service]) -> Iterator[Any]:
 
 def _literals(source: Source) -> Iterator[Any]:
     if isinstance(source, Literal):
-        yield source.value
-    elif isinstance(source, Listed):
+        yield from source.value if isinstance(source.value, list | tuple) else [source.value]
+    elif not isinstance(source, FromInput | FromStage):
         for member in source.members:
             yield from _literals(member)

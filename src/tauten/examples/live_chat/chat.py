@@ -7,22 +7,33 @@ asked; else the model says in one sentence what the quotation means for the ques
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 import tauten as tt
-from tauten.describe.passages import Chunk
+from tauten.describe.markup import sentences
+from tauten.describe.passages import Block, Chunk
+from tauten.describe.stage import Role
+from tauten.describe.stages.quote import answer as answer_of
+from tauten.describe.stages.quote import refused
+from tauten.describe.tokens import token_items
 from tauten.examples.help_desk.scoring import accepts, stands_in
 from tauten.examples.live_chat.library import documents
 from tauten.examples.words import content_words
 from tauten.improve.recording import Label
 
 SHORT = "\n\nIn short (language model, may be wrong): "
-REFUSED = "Not found"  # how `quote` begins when no passage fits
-FOUND = 8  # passages that are looked at for what the question names
-MARGIN = 0.02  # by which the first must lead the second: two machines' tables read alike but for the name
+REFUSED = "Not found"  # how an answer begins when no passage fits
+FOUND = 16  # passages that are looked at for what the question names: twice what a short handbook has
+MOST = 32  # sentences that are compared with the question: two full batches
+NEAREST = 0.2  # cosine below which no sentence is an answer: chosen on the development half
+PARAGRAPH = 45  # words that are quoted as a whole: three sentences, which a person reads at a glance
+HEADING = 5  # words of a heading at most
+MARGIN = 0.02  # by which the first must lead the second
 COVERED = 0.75  # share of the model's words that must stand in the quotation
 
 
@@ -51,9 +62,14 @@ def _leads(words: list[str]) -> bool:
     return len(words) > 1 and words[1][0].isdigit()
 
 
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text, in small letters."""
+    return frozenset(_WORD.findall(text.casefold()))
+
+
 def said_by(chunk: Chunk) -> frozenset[str]:
-    """All words of a passage and of where it stands, in small letters."""
-    return frozenset(_WORD.findall(f"{chunk.source} {chunk.words}".casefold()))
+    """All words of a passage and of where it stands."""
+    return words_of(f"{chunk.source} {chunk.words}")
 
 
 @tt.stage(pure=True)
@@ -65,14 +81,82 @@ def about(found: tt.Found, question: tt.Text) -> tt.Found:
     wanted = {name.casefold() for name in names(question.text)}
     kept = tuple(each for each in found.passages if wanted <= said_by(each.chunk))
     if kept or not found.passages:
-        return msgspec.structs.replace(found, passages=kept[:3])
-    reason = f"no passage speaks of {', '.join(names(question.text))}"
+        return msgspec.structs.replace(found, passages=kept)
+    return _refused(found, f"no passage speaks of {', '.join(names(question.text))}")
+
+
+def _refused(found: tt.Found, reason: str) -> tt.Found:
     return msgspec.structs.replace(found, refused=True, reason=reason, passages=found.passages[:1])
+
+
+@tt.stage(pure=True, roles={"embed": Role("minilm-l6-v2", ("onnx", "openvino"), variant="fp32")})
+async def closest(ctx: tt.Context, found: tt.Found, question: tt.Text) -> tt.Found:
+    """The passages narrowed to what is nearest to the question, best first; a refusal where nothing is near.
+
+    Names are left out of the comparison: all these passages have them, and what is asked is what they say beside.
+    """
+    said = [each for passage in found.passages for each in sentences_of(passage, question.text)][:MOST]
+    if not found or not said:
+        return found
+    tokenizer = ctx.files("embed")["tokenizer.json"]
+    items = await ctx.work(token_items, tokenizer, [bare(question.text), *(each.text for each in said)])
+    ctx.spend("input_tokens", float(sum(int(item["attention_mask"].sum()) for item in items)))
+    embedded: list[Any] = await asyncio.gather(*(ctx.infer("embed", item) for item in items))
+    asked, *vectors = (each["embedding"] for each in embedded)
+    return narrowed(found, question.text, said, [float(asked @ vector) for vector in vectors])
+
+
+class Said(NamedTuple):
+    """A sentence that is compared, and what is quoted of it: its paragraph, or of a long one what follows it, too."""
+
+    passage: tt.Passage
+    text: str
+    shown: str
+
+
+def narrowed(found: tt.Found, question: str, said: Sequence[Said], cosines: Sequence[float]) -> tt.Found:
+    """What was found with the nearest sentences in the place of passages, each paragraph once."""
+    best: dict[str, tt.Passage] = {}
+    for place in sorted(range(len(said)), key=lambda place: (-cosines[place], place)):
+        passage, _, shown = said[place]
+        chunk = msgspec.structs.replace(passage.chunk, blocks=(Block(shown),))
+        score = max(cosines[place], 0.0)
+        near = msgspec.structs.replace(passage, chunk=chunk, cosine=cosines[place], score=score)
+        best.setdefault(shown, near)
+    if not names(question) and max(cosines) < NEAREST:
+        return _refused(found, f"no sentence is near enough ({max(cosines):.2f}, {NEAREST:.2f} is needed)")
+    return msgspec.structs.replace(found, passages=tuple(best.values())[:3])
+
+
+def sentences_of(passage: tt.Passage, question: str) -> list[Said]:
+    """The sentences of a passage, of paragraphs that hold what the question names as far as the titles do not."""
+    chunk = passage.chunk
+    titled = words_of(f"{chunk.source} {' '.join(chunk.titles)}")
+    own = {name.casefold() for name in names(question)} - titled
+    found: list[Said] = []
+    for block in (each for each in chunk.blocks if own <= words_of(each.text) and _says(each.text)):
+        said = sentences(block.text)
+        short = len(block.text.split()) <= PARAGRAPH
+        for text, after in zip(said, [*said[1:], ""], strict=True):
+            found.append(Said(passage, text, block.text if short else f"{text} {after}".strip()))
+    return found
+
+
+def _says(text: str) -> bool:
+    """Whether a paragraph says something; a few words without an end are a heading that was read from a picture."""
+    return text.endswith((".", "!", "?", ":")) or len(text.split()) > HEADING
+
+
+def bare(question: str) -> str:
+    """A question without what it calls by name, where anything else is left of it."""
+    named = set(names(question))
+    left = " ".join(word for word in _WORD.findall(question) if word not in named)
+    return left or question
 
 
 @tt.stage(pure=True)
 def certainty(found: tt.Found, question: tt.Text) -> tuple[float, float]:
-    """How sure the search is, and its lead: the share of the question's words in the first passage, with its cosine."""
+    """How sure the search is, and its lead: the share of the question's words in what was found, with its cosine."""
     if not found:
         return -1.0, 0.0
     first, *others = found.passages
@@ -93,6 +177,15 @@ def quotation(answer: tt.Answer) -> str:
     page = answer.url.partition("#page=")[2]
     where = " > ".join([*answer.titles, *([f"page {page}"] if page else [])])
     return f"{answer.text}\n\n[{answer.source}: {where}]"
+
+
+@tt.stage(pure=True, inline=True)
+def answered(found: tt.Found) -> tt.Answer:
+    """What was found first, or the honest statement that nothing fits."""
+    if not found:
+        return refused(found)
+    said = [block.text for block in found.passages[0].chunk.blocks]
+    return answer_of(found, said, [1.0] * len(said))
 
 
 @tt.stage(pure=True, inline=True)
@@ -127,8 +220,8 @@ def as_good(search: tt.Text, full: tt.Text) -> bool:
 @tt.workflow(slo=tt.Slo(p95_ms=1500, first_output_ms=300, quality_loss=0.02))
 def live_chat(question: tt.Text) -> tt.Stream[tt.Text]:
     """Answer a question from the documents that are in the index now."""
-    found = about(tt.retrieve(question, documents, k=FOUND), question)
-    answer = tt.quote(found, question)
+    found = closest(about(tt.retrieve(question, documents, k=FOUND), question), question)
+    answer = answered(found)
     words = tt.when(
         is_found(answer),
         tt.generate("answer.md", question=question, passage=answer.text, max_tokens=20, stop="\n"),

@@ -239,4 +239,5 @@ class _Drawn:
 
 def _exact(value: str) -> str:
     """A number that is not a part of a longer one."""
-    return rf"(?<!\d){re.escape(value)}\b"
+    number, unit = value.split(" ")
+    return rf"(?<!\d){number}\s?{re.escape(unit)}\b"  # read from a picture, the space may be lost

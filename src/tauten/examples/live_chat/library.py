@@ -24,7 +24,9 @@ from tauten.run.retrieval.ranking import IndexSettings
 
 NAME = "handbooks-1"  # another number where handbooks are drawn or cut in another way
 HERE = Path(__file__).parent
-SETTINGS = IndexSettings(foreign=(), foreign_errors=())  # those lists are about Python
+SETTINGS = IndexSettings(
+    foreign=(), foreign_errors=(), refuse_below=0.3
+)  # names and sentences decide; lists: Python's
 Say = Callable[[str], None]
 
 

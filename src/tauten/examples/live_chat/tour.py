@@ -14,7 +14,17 @@ import msgspec
 
 import tauten as tt
 from tauten.examples.live_chat.adding import Added, add_document
-from tauten.examples.live_chat.chat import FOUND, MARGIN, about, certainty, live_chat, metric, quotation
+from tauten.examples.live_chat.chat import (
+    FOUND,
+    MARGIN,
+    about,
+    answered,
+    certainty,
+    closest,
+    live_chat,
+    metric,
+    quotation,
+)
 from tauten.examples.live_chat.handbook import Handbook
 from tauten.examples.live_chat.library import HERE, documents, inputs_of, newcomers
 from tauten.examples.live_chat.recording import items_of
@@ -24,7 +34,7 @@ from tauten.improve.quality import Verdict
 from tauten.improve.quality import compare as compare_outcomes
 from tauten.improve.recording import Item
 from tauten.improve.replay import Replay, Served, replay, serve_one
-from tauten.plan.plan import Plan, load_plan
+from tauten.plan.plan import Batch, Plan, load_plan
 from tauten.run.engine import Engine
 from tauten.run.gating import scope
 from tauten.run.gating.gate import Gate, Labelled, Terms
@@ -139,18 +149,19 @@ def seen(answer: tt.Answer, sure: tuple[float, float]) -> Searched:
 @tt.workflow
 def searched(question: tt.Text) -> Searched:
     """What `live_chat` would answer without its model."""
-    found = about(tt.retrieve(question, documents, k=FOUND), question)
-    return seen(tt.quote(found, question), certainty(found, question))
+    found = closest(about(tt.retrieve(question, documents, k=FOUND), question), question)
+    return seen(answered(found), certainty(found, question))
 
 
-PLAN = Plan(name="searched").edit("retrieve", backend="openvino", precision="f32")
+_COMPILED = {"backend": "openvino", "precision": "f32"}
+PLAN = Plan(name="searched").edit("retrieve", **_COMPILED).edit("closest", **_COMPILED, batch=Batch(max=16))
 
 
 async def certify(items: Sequence[Item], say: Say) -> tuple[Gate, scope.Verdict]:
     """Certify the gate on labelled questions of the development half, each once; what it knew before is forgotten."""
     labelled: list[Labelled] = []
     async with Engine() as engine:
-        await engine.open(searched, PLAN.edit("quote", backend="openvino", precision="f32"))
+        await engine.open(searched, PLAN)
         for item in items:
             if "repeated" in item.tags:
                 continue
