@@ -43,7 +43,7 @@ def sections(
         )
     if isinstance(file, tt.Text):
         suffix = name.rpartition(".")[2].lower()
-        found = sections_of(Document(name, file.text, FORMATS.get(suffix, "text")))  # type: ignore[arg-type]
+        found = sections_of(Document(name, file.text, FORMATS.get(suffix, "text")))
     else:
         found = laid_out.function(name, sheets, read)
     if not found:
