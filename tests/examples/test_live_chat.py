@@ -321,6 +321,22 @@ def form(**parts: tuple[str, bytes] | str) -> tuple[bytes, dict[str, str]]:
     return body + b"--bound--\r\n", {"content-type": "multipart/form-data; boundary=bound"}
 
 
+CHAT, ADDING = "/v1/workflows/live_chat", "/v1/workflows/add_document"
+
+
+async def come_in(app: Any, book: Handbook) -> list[tuple[Answered, str, Label]]:
+    """Send a handbook's files, and ask about it before and after."""
+    item = next(items_of(book))
+    question = str(item.inputs["question"])
+    before = await ask(app, "POST", CHAT, {"inputs": {"question": question}})
+    assert _text(before).startswith(REFUSED)
+    sent = [ask(app, "POST", ADDING, *form(file=(name, file.data), name=name)) for name, file in files(book)]
+    for done in await asyncio.gather(*sent):
+        assert done.status == 200, done.body
+        assert done.json["output"]["chunks"] > 0
+    return [(await ask(app, "POST", CHAT, {"inputs": {"question": question}}), question, item.label)]
+
+
 @pytest.mark.models
 def test_documents_come_in_while_questions_are_answered_and_no_request_fails() -> None:
     """The whole way: forms to the native API, questions beside them, answers from the new documents at once."""
@@ -330,7 +346,6 @@ def test_documents_come_in_while_questions_are_answered_and_no_request_fails() -
     known = [str(item.inputs["question"]) for item in recording(split="dev", quick=True)][:8]
 
     async def main() -> tuple[list[Answered], list[tuple[Answered, str, Label]]]:
-        chat, adding = "/v1/workflows/live_chat", "/v1/workflows/add_document"
         services = (
             Service(live_chat, load_plan(HERE / "tuned.toml")),
             Service(add_document, load_plan(HERE / "adding.toml")),
@@ -341,27 +356,16 @@ def test_documents_come_in_while_questions_are_answered_and_no_request_fails() -
         async def keep_asking(questions: list[str]) -> None:
             while not over.is_set():
                 for question in questions:
-                    meanwhile.append(await ask(app, "POST", chat, {"inputs": {"question": question}}))
+                    meanwhile.append(await ask(app, "POST", CHAT, {"inputs": {"question": question}}))
+                    await asyncio.sleep(0.05)  # the machine has documents to read, too
 
         async with site(*services, apis=["native"]) as app:
             askers = [asyncio.create_task(keep_asking(known[place::3])) for place in range(3)]
-            after = []
-            for book in books:
-                item = next(items_of(book))
-                question = str(item.inputs["question"])
-                before = await ask(app, "POST", chat, {"inputs": {"question": question}})
-                assert _text(before).startswith(REFUSED)
-                sent = [
-                    ask(app, "POST", adding, *form(file=(name, file.data), name=name))
-                    for name, file in files(book)
-                ]
-                for done in await asyncio.gather(*sent):
-                    assert done.status == 200, done.body
-                    assert done.json["output"]["chunks"] > 0
-                answered = await ask(app, "POST", chat, {"inputs": {"question": question}})
-                after.append((answered, question, item.label))
-            over.set()
-            await asyncio.gather(*askers)
+            try:
+                after = [each for book in books for each in await come_in(app, book)]
+            finally:
+                over.set()
+                await asyncio.gather(*askers)
         return meanwhile, after
 
     meanwhile, after = asyncio.run(main())

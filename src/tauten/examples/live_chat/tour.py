@@ -43,6 +43,9 @@ from tauten.run.gating.gates import open_gate
 GATE = "live-chat"  # as the tuned plan names it
 EPSILON = 0.05  # of the shortcuts that are taken may be wrong: what a hundred labelled questions can prove
 THRESHOLDS = (0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)  # fixed before a label is read
+READING_S = (
+    0.05  # between an answer and the next question: what was asked before comes out of a cache at once
+)
 Say = Callable[[str], None]
 
 
@@ -126,6 +129,7 @@ async def _keep_asking(
                 grown.failed.append(f"{item.id}: {served.error.message}")
             if over.is_set():
                 return
+            await asyncio.sleep(READING_S)
 
 
 # -- the gate --------------------------------------------------------------------------------------------------
