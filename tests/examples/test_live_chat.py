@@ -38,7 +38,7 @@ from tauten.examples.live_chat.handbook import HALVES, Half, Handbook, handbooks
 from tauten.examples.live_chat.library import HERE, documents, ensure_library, newcomers
 from tauten.examples.live_chat.recording import items_of, recording
 from tauten.examples.live_chat.rendered import file_names, files
-from tauten.improve.labelled import labelled, metric_of, open_recording
+from tauten.improve.labelled import WHOLE, labelled, metric_of, open_recording
 from tauten.improve.recording import Document as Place
 from tauten.improve.recording import Label
 from tauten.plan.lower import lower
@@ -128,7 +128,7 @@ def test_scans_have_no_letters_and_as_many_pictures_as_pages() -> None:
 
 
 def test_it_is_found_and_every_item_has_a_label() -> None:
-    own = open_recording(live_chat)
+    own = open_recording(live_chat, "", usual=WHOLE)
     assert own.name == "live_chat"
     assert len(own) == len(labelled(own)) >= 220
     assert metric_of(live_chat) is metric
