@@ -9,10 +9,10 @@ from tauten.describe.passages import Chunk
 from tauten.describe.stages.chunk import chunks_of
 from tauten.describe.stages.clean import sections_of
 from tauten.describe.stages.ingest import read_documents
-from tauten.errors import InputError, MachineError, NotFound
+from tauten.examples.indexed import ensured
 from tauten.run.retrieval.building import KnownVectors, build
 from tauten.run.retrieval.embedder import embedder
-from tauten.run.retrieval.index import Index, remove_index
+from tauten.run.retrieval.index import Index
 from tauten.run.retrieval.ranking import IndexSettings
 
 NAME = "shop-pages"
@@ -23,23 +23,15 @@ SETTINGS = IndexSettings(foreign=(), foreign_errors=())  # a shop's pages do not
 
 def ensure_pages() -> None:
     """Build the index, or bring it up to date; a passage without a vector that travels here is embedded."""
-    index = _opened()
-    if {chunk.id for chunk in index} != {chunk.id for chunk in chunks()}:
-        build(index, read_documents([FOLDER]), embedder(), known=KnownVectors(HERE / "vectors"))
+    ensured(NAME, SETTINGS, _whole, _fill)
 
 
-def _opened() -> Index:
-    """The index of that name; an empty one where there is none, or a damaged one: it is made of what lies here."""
-    try:
-        return Index.open(NAME)
-    except NotFound:
-        pass  # it is made below
-    except MachineError:
-        remove_index(NAME)
-    try:
-        return Index.create(NAME, SETTINGS)
-    except InputError:
-        return Index.open(NAME)  # another process was quicker
+def _whole(index: Index) -> bool:
+    return {chunk.id for chunk in index} == {chunk.id for chunk in chunks()}
+
+
+def _fill(index: Index) -> None:
+    build(index, read_documents([FOLDER]), embedder(), known=KnownVectors(HERE / "vectors"))
 
 
 def chunks() -> list[Chunk]:

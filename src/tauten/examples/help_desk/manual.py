@@ -17,12 +17,12 @@ from tauten.describe.stages.chunk import chunk
 from tauten.describe.stages.clean import clean
 from tauten.describe.stages.ingest import ingest
 from tauten.describe.stages.store import store
-from tauten.errors import MachineError, NotFound
+from tauten.examples.indexed import ensured
 from tauten.plan.plan import Batch, Plan
 from tauten.run.ambient import run_async
 from tauten.run.engine import Engine
 from tauten.run.retrieval.building import KnownVectors
-from tauten.run.retrieval.index import Index, remove_index
+from tauten.run.retrieval.index import Index
 
 NAME = "python-docs"
 HERE = Path(__file__).parent
@@ -68,15 +68,7 @@ def index_manual(folder: str, index: Any) -> IndexReport:
 
 def ensure_manual() -> None:
     """Build the index unless it is there, whole and ours."""
-    try:
-        index = Index.open(NAME)
-    except NotFound:
-        index = Index.create(NAME)
-    except MachineError:  # damaged: it is made of what lies here, so it is made again
-        remove_index(NAME)
-        index = Index.create(NAME)
-    if not is_ours(index):
-        run_async(build(index))
+    ensured(NAME, None, is_ours, lambda index: run_async(build(index)))
 
 
 def is_ours(index: Index) -> bool:

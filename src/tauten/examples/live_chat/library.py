@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tauten.describe.payload import Payload
-from tauten.errors import MachineError, NotFound
+from tauten.examples.indexed import opened
 from tauten.examples.live_chat.handbook import HALVES, Handbook, handbook, handbooks
 from tauten.examples.live_chat.rendered import files
 from tauten.plan.plan import load_plan
 from tauten.run.ambient import run_async
 from tauten.run.engine import Engine
-from tauten.run.retrieval.index import Index, remove_index
 from tauten.run.retrieval.ranking import IndexSettings
 
 NAME = "handbooks-1"  # another number where handbooks are drawn or cut in another way
@@ -30,17 +29,7 @@ SETTINGS = IndexSettings(
 Say = Callable[[str], None]
 
 
-def _opened() -> Index:
-    try:
-        return Index.open(NAME)
-    except NotFound:
-        return Index.create(NAME, SETTINGS)
-    except MachineError:  # damaged: it is made of what ships, so it is made again
-        remove_index(NAME)
-        return Index.create(NAME, SETTINGS)
-
-
-documents = _opened()
+documents = opened(NAME, SETTINGS)
 
 
 def shipped() -> list[Handbook]:
