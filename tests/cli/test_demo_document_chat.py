@@ -20,6 +20,7 @@ def test_its_options_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.models
+@pytest.mark.slow  # every handbook is read, and both plans answer two dozen questions: two minutes
 def test_a_quick_round_tells_what_went_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo.json"
     assert run(["demo", "document-chat", "--requests", "6", "--json", str(out)]) == 0

@@ -415,6 +415,7 @@ def test_hostile_documents_are_told_so_and_nothing_comes_in() -> None:
 
 
 @pytest.mark.models
+@pytest.mark.slow  # more than a hundred questions are answered by the whole of it: a minute
 def test_the_gate_is_certified_on_the_development_half_and_routes_the_held_out_one() -> None:
     ensure_library()
     items = list(recording(split="held_out", quick=True))[:10]
