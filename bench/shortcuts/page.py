@@ -15,12 +15,12 @@ from typing import Any
 
 from bench.ground import drawing, machine, missed
 from bench.ground.check import Line
-from bench.shortcuts.section import FAILED, Result
+from bench.ground.verdict import WORDS, verdict
+from bench.shortcuts.section import FAILED
 
 OUT = Path("out/bench-shortcuts.json")
 FORMAT = "tauten-bench-shortcuts/1"
 REASONS = Path(__file__).parent / "reasons.toml"
-WORDS = {True: "met", False: "missed", None: "no figure"}
 OURS = "ours"
 
 
@@ -71,20 +71,13 @@ def _overview(sections: Sequence[Mapping[str, Any]]) -> str:
     names = ("section", "", "foreign CPU", "stolen by the host", "began", "commit")
     head = "".join(f"<th>{name}</th>" for name in names)
     rows = "".join(
-        f"<tr><td>{escape(one['title'])}</td><td>{_verdict(one)}</td>"
+        f"<tr><td>{escape(one['title'])}</td><td>{verdict(one['error'], [check['met'] for check in one['checks']])}</td>"
         f"<td>{drawing.number(one['foreign_share'], 'share')}</td>"
         f"<td>{drawing.number(one['steal_share'], 'share')}</td>"
         f"<td>{escape(one['began'])}</td><td>{escape(one['commit'])}</td></tr>"
         for one in sections
     )
     return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
-
-
-def _verdict(one: Mapping[str, Any]) -> str:
-    if one["error"]:
-        return "did not run"
-    lost = sum(check["met"] is not True for check in one["checks"])
-    return f"{lost} of {len(one['checks'])} missed" if lost else f"all {len(one['checks'])} met"
 
 
 def _section(one: Mapping[str, Any]) -> str:
@@ -186,22 +179,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_plain(each) for each in value)
     return drawing.number(value) if isinstance(value, float) else str(value)
-
-
-def text(results: Sequence[Result]) -> str:
-    """Every check on a line, for the terminal."""
-    lines = []
-    for one in results:
-        lines.append(
-            f"{one.title}   ({one.took_s:.0f} s)" + (f"   did not run: {one.error}" if one.error else "")
-        )
-        for check in one.checks:
-            seen = "-" if check.seen is None else f"{check.seen:.4g}"
-            sign = ">=" if check.at_least else "<="
-            lines.append(
-                f"   {WORDS[check.met]:<9} {check.name:<58} {seen:>9} {sign} {check.bound:g} {check.unit}"
-            )
-    return "\n".join(lines)
 
 
 def main() -> int:

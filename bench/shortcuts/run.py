@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from bench.ground import machine, missed, processes
+from bench.ground import machine, missed, processes, verdict
 from bench.shortcuts import page, rounds
 from bench.shortcuts.section import Result, Settings
 
@@ -148,7 +148,7 @@ def main() -> int:
             run.section(name)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-    print(page.text(run.results))
+    print(verdict.text(run.results))
     print(missed.text(page.missed_of(run.document(), page.read_reasons())))
     passed = all(each.passed for each in run.results)
     return 0 if passed and {each.name for each in run.results} >= set(asked.only) else 1

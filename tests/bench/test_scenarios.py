@@ -35,6 +35,7 @@ batching, books, desk, drive, light, outcome, overheads, overload, run_scenarios
     importlib.import_module(f"bench.serve.scenarios.{name}") for name in NAMES
 )
 missed = importlib.import_module("bench.serve.missed")
+verdict = importlib.import_module("bench.ground.verdict")
 
 METRICS = """# HELP tauten_request_seconds x
 # TYPE tauten_request_seconds histogram
@@ -204,7 +205,7 @@ def test_the_scenarios_are_on_the_page_with_what_was_missed(tmp_path: Path) -> N
     assert "3.4%" in page  # foreign CPU
     document = json.loads((tmp_path / "out" / "bench.json").read_text())["stress"]
     assert (document["passed"], document["scenarios"][0]["name"]) == (False, "one")
-    assert "missed" in run_scenarios.text(run.results)
+    assert "missed" in verdict.text(run.results)
     assert section.flat(result().figures)[-1] == ("plain", [1, 2])
     reasons = {"one": {"lost": "it was told to"}}
     found = [(one.where, one.name, one.reason) for one in missed.missed({"stress": document}, reasons)]

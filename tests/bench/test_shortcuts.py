@@ -19,6 +19,7 @@ import pytest
 from bench.kit_shortcuts import form, rounds, section
 
 page, run = (importlib.import_module(f"bench.shortcuts.{name}") for name in ("page", "run"))
+verdict = importlib.import_module("bench.ground.verdict")
 check, missed, quiet = (
     importlib.import_module(f"bench.ground.{name}") for name in ("check", "missed", "quiet")
 )
@@ -199,7 +200,7 @@ def test_the_file_and_the_page_say_what_was_missed_and_why(tmp_path: Path) -> No
     assert "<script" not in drawn
     assert drawn.count("<svg") >= 1
     assert "missed" in (tmp_path / "bench.html").read_text()
-    assert "no figure" in page.text(found.results)
+    assert "no figure" in verdict.text(found.results)
 
 
 @pytest.mark.usefixtures("sections", "undisturbed")

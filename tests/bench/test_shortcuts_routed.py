@@ -15,8 +15,8 @@ import tauten as tt
 from bench.kit_shortcuts import form, rows, section, verdicts
 from tauten.describe.said import Said, TokenLogprob
 from tauten.errors import StageError
-from tauten.examples.document_chat.chat import REFUSED, SHORT
 from tauten.examples.document_chat.recording import recording
+from tauten.examples.explained import REFUSED, SHORT
 from tauten.improve.recording import Document, Label
 from tauten.improve.replay import Served
 from tauten.run.attribution import attribute

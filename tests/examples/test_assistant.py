@@ -18,8 +18,9 @@ from tauten.examples.assistant.lookup import MOST, NONE_NAMED, order_desk, order
 from tauten.examples.assistant.orders import LOOKUP_CENTS, STATES, WAIT_S, Order, Orders, bundled, read
 from tauten.examples.assistant.pages import HERE, chunks
 from tauten.examples.assistant.recording import recording
-from tauten.examples.assistant.scoring import REFUSED, SHORT, metric
+from tauten.examples.assistant.scoring import metric
 from tauten.examples.assistant.source import use
+from tauten.examples.explained import REFUSED, SHORT
 from tauten.improve.labelled import answer_of, metric_of, scores
 from tauten.improve.recording import Document, Label
 from tauten.improve.replay import replay

@@ -12,8 +12,9 @@ import tauten as tt
 from examples.kit_recordings import accepted_share, answered_by, digest, digest_elsewhere, texts
 from tauten.describe.passages import Chunk
 from tauten.examples.document_chat import chat
-from tauten.examples.document_chat.chat import REFUSED, SHORT, covered, document_chat, is_prose, quotation
+from tauten.examples.document_chat.chat import document_chat, is_prose, quotation
 from tauten.examples.document_chat.recording import HALVES, Half, asked, recording, topics
+from tauten.examples.explained import REFUSED, SHORT, covered
 from tauten.improve.labelled import WHOLE, answer_of, clusters, labelled, metric_of, open_recording, scores
 from tauten.improve.recording import Document, Label
 from tauten.improve.replay import replay

@@ -18,13 +18,12 @@ from tauten.describe.stages.chunk import chunks_of
 from tauten.describe.stages.clean import sections_of
 from tauten.describe.stages.pages import laid_out
 from tauten.errors import InputError
+from tauten.examples.explained import REFUSED, SHORT
 from tauten.examples.help_desk.scoring import accepts
 from tauten.examples.live_chat import tour
 from tauten.examples.live_chat.adding import FORMATS, add_document, embedded, sections
 from tauten.examples.live_chat.chat import (
     MARGIN,
-    REFUSED,
-    SHORT,
     about,
     as_good,
     certainty,

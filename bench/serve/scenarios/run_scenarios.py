@@ -22,10 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.ground import machine, processes
+from bench.ground import machine, processes, verdict
 from bench.ground.missed import text as missed_text
 from bench.serve import files, missed
-from bench.serve.scenarios import section
 from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.settings import QUICK, Settings
 
@@ -112,22 +111,6 @@ def _stamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def text(results: Sequence[Result]) -> str:
-    """Every check on a line, for the terminal."""
-    lines = []
-    for one in results:
-        lines.append(
-            f"{one.title}   ({one.took_s:.0f} s)" + (f"   did not run: {one.error}" if one.error else "")
-        )
-        for check in one.checks:
-            seen = "-" if check.seen is None else f"{check.seen:.4g}"
-            sign = ">=" if check.at_least else "<="
-            lines.append(
-                f"   {section.WORDS[check.met]:<9} {check.name:<58} {seen:>9} {sign} {check.bound:g} {check.unit}"
-            )
-    return "\n".join(lines)
-
-
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -167,7 +150,7 @@ def main() -> int:
             run.scenario(name)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-    print(text(run.results))
+    print(verdict.text(run.results))
     print(missed_text(missed.missed({files.STRESS: run.document()}, missed.read_reasons())))
     passed = all(each.passed for each in run.results)
     return 0 if passed and {each.scenario for each in run.results} >= set(asked.only) else 1

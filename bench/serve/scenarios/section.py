@@ -9,8 +9,8 @@ from typing import Any
 
 from bench.ground import drawing, machine
 from bench.ground.check import Line
+from bench.ground.verdict import WORDS, verdict
 
-WORDS = {True: "met", False: "missed", None: "no figure"}
 LINES = {
     "slack": "ours",
     "no batches": "best",
@@ -31,7 +31,7 @@ def section(document: Mapping[str, Any]) -> str:
 
 def _overview(scenarios: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(one['title'])}</td><td>{_verdict(one)}</td>"
+        f"<tr><td>{escape(one['title'])}</td><td>{verdict(one['error'], [check['met'] for check in one['checks']])}</td>"
         f"<td>{drawing.number(one['foreign_share'], 'share')}</td><td>{drawing.number(one['steal_share'], 'share')}</td>"
         f"<td>{escape(one['began'])}</td><td>{escape(one['commit'])}</td></tr>"
         for one in scenarios
@@ -39,13 +39,6 @@ def _overview(scenarios: Sequence[Mapping[str, Any]]) -> str:
     columns = ("scenario", "", "foreign CPU", "stolen by the host", "began", "commit")
     head = "".join(f"<th>{name}</th>" for name in columns)
     return f"<table><tr>{head}</tr>{rows}</table>"
-
-
-def _verdict(one: Mapping[str, Any]) -> str:
-    if one["error"]:
-        return "did not run"
-    missed = sum(check["met"] is not True for check in one["checks"])
-    return f"{missed} of {len(one['checks'])} missed" if missed else f"all {len(one['checks'])} met"
 
 
 def _scenario(one: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ import msgspec
 
 import tauten as tt
 from tauten.examples.document_chat import chat
-from tauten.examples.document_chat.chat import REFUSED, SHORT, documents, metric, quotation
+from tauten.examples.document_chat.chat import documents, metric, quotation
+from tauten.examples.explained import REFUSED, SHORT
 from tauten.improve.recording import Item, Label
 
 GATE = "bench-retrieval-first"

@@ -13,7 +13,7 @@ import tauten as tt
 from tauten.describe.passages import Searchable
 from tauten.examples.assistant.lookup import about_orders, order_numbers
 from tauten.examples.assistant.pages import NAME, ensure_pages
-from tauten.examples.assistant.scoring import SHORT
+from tauten.examples.explained import SHORT
 
 ensure_pages()
 pages = tt.index(NAME)

@@ -7,20 +7,15 @@ question; its sentence is streamed as it comes, and marked as what it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 
 import tauten as tt
+from tauten.examples.explained import SHORT, is_right
 from tauten.examples.help_desk.manual import NAME, ensure_manual
-from tauten.examples.help_desk.scoring import accepts, stands_in
-from tauten.examples.words import content_words
 from tauten.improve.recording import Label
 
 ensure_manual()  # the documents are the help desk's, indexed once
 documents = tt.index(NAME)
-
-SHORT = "\n\nIn short (language model, may be wrong): "
-REFUSED = "Not found"  # how `quote` begins when no passage fits
 
 
 @tt.stage(pure=True, inline=True)
@@ -61,28 +56,8 @@ def document_chat(question: tt.Text) -> tt.Stream[tt.Text]:
 
 # -- what good means -----------------------------------------------------------------------------------------
 
-COVERED = (
-    0.75  # share of the model's words that must stand in the quotation; it may put a question's word between
-)
-_PLACE = re.compile(r"\[([\w./-]+): (.+)\]\s*\Z")
-
 
 @tt.metric(name="right answers")
 def metric(answer: tt.Text, label: Label) -> bool:
-    """The quotation holds the accepted content from a labelled place, and the model adds nothing to it; or it was rightly refused."""
-    quoted, _, short = answer.text.partition(SHORT)
-    if not label.answerable:
-        return quoted.startswith(REFUSED)
-    place = _PLACE.search(quoted)
-    return (
-        place is not None
-        and stands_in(label, place[1], place[2])
-        and accepts(label, quoted[: place.start()])
-        and (SHORT not in answer.text or covered(short, quoted))
-    )
-
-
-def covered(short: str, quoted: str) -> bool:
-    """Whether a sentence says something, and says it with the words of the quotation."""
-    said = content_words(short)
-    return bool(said) and len(said & content_words(quoted)) >= COVERED * len(said)
+    """See `is_right`."""
+    return is_right(answer.text, label)

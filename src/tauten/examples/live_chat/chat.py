@@ -21,20 +21,17 @@ from tauten.describe.stage import Role
 from tauten.describe.stages.quote import answer as answer_of
 from tauten.describe.stages.quote import refused
 from tauten.describe.tokens import token_items
-from tauten.examples.help_desk.scoring import accepts, stands_in
+from tauten.examples.explained import SHORT, covered, is_right
 from tauten.examples.live_chat.library import documents
 from tauten.examples.words import content_words
 from tauten.improve.recording import Label
 
-SHORT = "\n\nIn short (language model, may be wrong): "
-REFUSED = "Not found"  # how an answer begins when no passage fits
 FOUND = 16  # passages that are looked at for what the question names: twice what a short handbook has
 MOST = 32  # sentences that are compared with the question: two full batches
 NEAREST = 0.2  # cosine below which no sentence is an answer: chosen on the development half
 PARAGRAPH = 45  # words that are quoted as a whole: three sentences, which a person reads at a glance
 HEADING = 5  # words of a heading at most
 MARGIN = 0.02  # by which the first must lead the second
-COVERED = 0.75  # share of the model's words that must stand in the quotation
 
 
 # -- what is found ---------------------------------------------------------------------------------------------
@@ -238,25 +235,8 @@ def live_chat(question: tt.Text) -> tt.Stream[tt.Text]:
 
 # -- what good means -------------------------------------------------------------------------------------------
 
-_PLACE = re.compile(r"\[([\w./-]+): (.+)\]\s*\Z")
-
 
 @tt.metric(name="right answers")
 def metric(answer: tt.Text, label: Label) -> bool:
-    """The quotation holds the accepted words from a labelled place, and the model adds nothing to it; or it was rightly refused."""
-    shown, _, short = answer.text.partition(SHORT)
-    if not label.answerable:
-        return shown.startswith(REFUSED)
-    place = _PLACE.search(shown)
-    return (
-        place is not None
-        and stands_in(label, place[1], place[2])
-        and accepts(label, shown[: place.start()])
-        and (SHORT not in answer.text or covered(short, shown))
-    )
-
-
-def covered(short: str, shown: str) -> bool:
-    """Whether a sentence says something, and says it with the words of the quotation."""
-    said = content_words(short)
-    return bool(said) and len(said & content_words(shown)) >= COVERED * len(said)
+    """See `is_right`."""
+    return is_right(answer.text, label)

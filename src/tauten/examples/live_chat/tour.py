@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 import tauten as tt
+from tauten.examples.explained import SHORT
 from tauten.examples.live_chat.adding import Added, add_document
 from tauten.examples.live_chat.chat import (
     FOUND,
     MARGIN,
-    SHORT,
     about,
     answered,
     certainty,
