@@ -18,12 +18,12 @@ from tauten.run.deploy.scheduling import (
     FEW,
     HAND_S,
     INLINE_MOST_S,
-    INLINE_S,
     inline_most,
     runs_inline,
 )
 from tauten.run.request import Request
 
+INLINE_S = 0.00015  # less than a hand-off is worth at any of the rates here
 SETTLING = 4  # runs until a deployment trusts what it measured
 
 
@@ -146,17 +146,33 @@ def test_what_is_long_or_bound_or_not_fit_for_it_runs_in_the_thread(
 
 
 @pytest.mark.parametrize("most", [1, 8])
-def test_several_at_once_run_in_the_thread_until_one_is_alone_again(most: int) -> None:
+def test_several_at_once_run_on_the_loop_only_as_one_batch(most: int) -> None:
+    """One after the other, each would hold up those behind it."""
+
     async def body(deployment: Deployment, made: list[Noting]) -> None:
         for _ in range(SETTLING):
-            await ask(deployment, INLINE_S / 16)
+            await ask(deployment, INLINE_S / 64)
         made[0].ran.clear()
-        await asyncio.gather(*(ask(deployment, INLINE_S / 16) for _ in range(8)))
+        await asyncio.gather(*(ask(deployment, INLINE_S / 64) for _ in range(8)))
         assert sum(count for _, count in made[0].ran) == 8
-        assert made[0].ran[0][0] is False
-        assert [here for here, _ in made[0].ran[:-1]].count(True) == 0
+        if most == 8:
+            assert made[0].ran == [(True, 8)]
+        else:
+            assert [here for here, _ in made[0].ran[:-1]] == [False] * 7
 
     deployed(body, max_batch=most)
+
+
+def test_a_long_batch_goes_to_the_thread_where_one_of_its_items_would_not() -> None:
+    async def body(deployment: Deployment, made: list[Noting]) -> None:
+        for _ in range(2 * SETTLING):
+            await ask(deployment, INLINE_S / 2)
+        for _ in range(4):  # the first ones teach what eight take
+            made[0].ran.clear()
+            await asyncio.gather(*(ask(deployment, INLINE_MOST_S) for _ in range(8)))
+        assert made[0].ran == [(False, 8)]
+
+    deployed(body, max_batch=8)
 
 
 def test_stalls_of_the_machine_do_not_make_a_short_item_long() -> None:
@@ -213,11 +229,15 @@ def test_how_many_come_is_known_however_batches_may_wait(most: int, wait: Any) -
 
 
 def test_the_decision() -> None:
-    assert runs_inline(INLINE_S / 2, items=1, behind=0)
-    assert not runs_inline(INLINE_S / 2, items=2, behind=0)
-    assert not runs_inline(INLINE_S / 2, items=1, behind=1)
-    assert not runs_inline(INLINE_S, items=1, behind=0)
-    assert not runs_inline(0.0, items=1, behind=0), "nothing is known"
+    rate = 3500.0
+    most_s = inline_most(HAND_S, rate)
+    assert runs_inline(0.99 * most_s, 1, 0, HAND_S, rate)
+    assert not runs_inline(1.01 * most_s, 1, 0, HAND_S, rate)
+    assert runs_inline(1.01 * most_s, 2, 0, HAND_S, rate), "two hand-offs less"
+    assert not runs_inline(0.99 * most_s, 1, 1, HAND_S, rate), "another waits"
+    assert not runs_inline(0.99 * most_s, 1, 0, HAND_S, 2 * rate)
+    assert not runs_inline(INLINE_MOST_S, 1000, 0, HAND_S, rate), "others, too, have work for the loop"
+    assert not runs_inline(0.0, 1, 0, HAND_S, rate), "nothing is known"
 
 
 def test_a_run_may_be_as_long_as_those_whom_it_holds_up_lose_what_a_hand_off_costs() -> None:
@@ -227,7 +247,6 @@ def test_a_run_may_be_as_long_as_those_whom_it_holds_up_lose_what_a_hand_off_cos
         assert waiting_s == pytest.approx(hand_s)
     assert inline_most(0.0, 0.0) == inline_most(HAND_S, FEW), "bounds of what is taken for granted"
     assert inline_most(1.0, 0.0) == INLINE_MOST_S
-    assert not runs_inline(INLINE_S / 2, items=1, behind=0, most_s=INLINE_S / 4)
 
 
 def test_what_a_run_takes_of_the_processor_decides() -> None:

@@ -167,6 +167,39 @@ def test_smaller_crowds_gather_too(clients: int) -> None:
     assert view.batch_sizes[clients] >= 0.8 * view.batches
 
 
+class Disturbing(SyntheticBackend):
+    """Says when it runs, as a model says by the cores that it takes."""
+
+    until = 0.0
+
+    def duration(self, items: Any) -> float:
+        seconds = super().duration(items)
+        type(self).until = asyncio.get_running_loop().time() + seconds
+        return seconds
+
+
+@pytest.mark.parametrize("clients", [8, 32])
+def test_two_crowds_that_return_late_because_the_others_run_become_one(clients: int) -> None:
+    """Their time to return says nothing of how soon they would be back if nothing ran, so that is tried."""
+
+    async def client(load: Load, first_s: float) -> None:
+        await asyncio.sleep(first_s)
+        for _ in range(200):
+            await load.one()
+            await asyncio.sleep(0.0003)
+            await asyncio.sleep(max(0.0, Disturbing.until - load.loop.time()))
+
+    async def body(load: Load) -> Any:
+        half = clients // 2
+        crowds = [client(load, 0.0) for _ in range(half)] + [client(load, 0.002) for _ in range(half)]
+        await asyncio.gather(*crowds)
+        return load.deployment.view()
+
+    Disturbing.until = 0.0
+    view = simulate(body, options=MODEL, max_batch=32, backend=Disturbing)
+    assert view.batch_sizes[clients] > 0.8 * view.batches
+
+
 def test_a_single_client_never_waits() -> None:
     rate, view = closed(1)
     assert rate == pytest.approx(closed(1, "off")[0], rel=1e-9)

@@ -75,13 +75,13 @@ def test_what_gains_little_stays_together() -> None:
 
 
 def test_each_reason() -> None:
-    soon = Forecast(returning=16, returning_s=0.0004)
+    soon = Forecast(returning=16, returning_s=0.0003, latest_s=0.0004)
     assert decide(0.0, queue(32), soon)[:2] == (32, "full")
     assert decide(0.0, queue(40), soon)[:2] == (32, "full")
     assert decide(0.0, queue(3), soon, "off")[:2] == (3, "off")
     assert decide(0.0, queue(1))[:2] == (1, "alone")
     assert decide(0.0, queue(4, siblings=4), soon)[:2] == (4, "siblings")
-    assert decide(0.0, queue(16), Forecast(16, 0.5))[:2] == (16, "gain")
+    assert decide(0.0, queue(16), Forecast(16, 0.5, 0.6))[:2] == (16, "gain")
     assert decide(0.0, queue(16, due=0.005), soon)[:2] == (16, "slack")
     held = decide(0.0, queue(16), soon)
     assert (held.members, held.target) == (0, 32)
@@ -102,8 +102,25 @@ def test_siblings_on_their_way_are_waited_for_only_where_they_come_quickly() -> 
     assert decide(0.0, queue(2, siblings=2, missing=2))[:2] == (2, "gain"), "unknown: nothing is held"
 
 
+def test_two_crowds_in_turn_are_one_where_they_are_back_before_a_run_is_saved() -> None:
+    """3 ms of each run are its beginning: with two crowds every second one of them is for nothing."""
+    for here, away in ((4, 4), (24, 8), (1, 31)):
+        for back_s, joined in ((0.0025, True), (0.0029, False)):
+            found = decide(0.0, queue(here), Forecast(away, back_s, 2 * back_s))
+            assert (found.members == 0) is joined
+            assert not joined or (found.target, found.wake_at) == (here + away, pytest.approx(2 * back_s))
+
+
+def test_whether_clients_would_be_back_is_tried_for_half_of_what_it_may_save() -> None:
+    unknown = Forecast(4, None)
+    found = decide(0.0, queue(4), unknown)
+    assert (found.members, found.target, found.wake_at) == (0, 8, pytest.approx(0.0015))
+    assert decide(0.001, queue(4), unknown).wake_at == pytest.approx(0.0015), "however often it is looked at"
+    assert decide(0.0015, queue(4), unknown)[:2] == (4, "gain")
+
+
 def test_other_groups_are_never_kept_waiting() -> None:
-    assert decide(0.0, queue(16, others=1), Forecast(16, 0.0004)).members == 16
+    assert decide(0.0, queue(16, others=1), Forecast(16, 0.0004, 0.0004)).members == 16
 
 
 def test_strangers_are_waited_for_only_when_one_at_a_time_would_not_keep_up() -> None:
@@ -119,6 +136,7 @@ def test_strangers_are_waited_for_only_when_one_at_a_time_would_not_keep_up() ->
     st.floats(0.0, 0.02),
     st.floats(0.0, 0.005),
     st.integers(0, 40),
+    st.none() | st.floats(0.0, 0.02),
     st.floats(0.0, 0.02),
     st.floats(0.0, 5000.0),
     st.floats(0.0, 0.1),
@@ -131,7 +149,8 @@ def test_a_hold_is_bounded_and_a_release_takes_somebody(
     fixed_s: float,
     item_s: float,
     returning: int,
-    returning_s: float,
+    returning_s: float | None,
+    latest_s: float,
     rate: float,
     now: float,
     budget_s: float,
@@ -140,7 +159,7 @@ def test_a_hold_is_bounded_and_a_release_takes_somebody(
     run_s = line(fixed_s, item_s)
     weight = items * each
     waiting = Queue(items, most, weight, now + budget_s, budget_s, now)
-    found = release(now, waiting, run_s, run_s, Forecast(returning, returning_s, rate))
+    found = release(now, waiting, run_s, run_s, Forecast(returning, returning_s, latest_s, rate))
     if found.members:
         assert found.members == min(items, most)
         return
@@ -358,7 +377,8 @@ def test_returning_clients_are_expected_and_strangers_are_not() -> None:
         closed.went(now, 16)
     seen = closed.forecast(now)
     assert seen.returning == 16
-    assert seen.returning_s < 0.0008
+    assert seen.returning_s is not None
+    assert seen.returning_s <= seen.latest_s < 0.0008
     assert closed.forecast(now + 0.005).returning == 0, "who is overdue is not waited for"
     now = 0.0
     for _ in range(500):
@@ -366,7 +386,58 @@ def test_returning_clients_are_expected_and_strangers_are_not() -> None:
         open_loop.came(now)
         open_loop.went(now + 0.003, 1)
     seen = open_loop.forecast(now + 0.0031)
-    assert seen.returning == 0 or seen.returning_s > 0.010
+    assert seen.returning == 0 or (seen.returning_s is not None and seen.returning_s > 0.010)
+
+
+def test_those_who_came_together_are_one_sample_however_many_they_are() -> None:
+    """Of 32 who came in one turn, 31 say nothing of how much the time until all are back varies."""
+    arrivals, now = Arrivals(), 0.0
+    for back_s in (0.0010, 0.0016) * 20:
+        arrivals.went(now, 32)
+        arrivals.came(now + back_s, 32)
+        now += 0.010
+    arrivals.went(now, 32)
+    assert arrivals.forecast(now).latest_s > 0.0016
+
+
+def test_how_soon_clients_would_be_back_if_nothing_ran_is_not_known_from_runs() -> None:
+    arrivals, now = Arrivals(), 0.0
+    for _ in range(20):  # two crowds in turn: one returns while the other's batch runs
+        arrivals.went(now, 4)
+        arrivals.quiet_since = math.inf
+        arrivals.came(now + 0.003, 4)
+        now += 0.004
+    arrivals.went(now, 4)
+    assert (arrivals.forecast(now).returning, arrivals.forecast(now).returning_s) == (4, None)
+    for _ in range(2):
+        arrivals.came(now + 0.0005, 4)
+        now += 0.0005
+        arrivals.went(now, 4)
+    known = arrivals.forecast(now)
+    assert known.returning_s is not None
+    assert known.returning_s < 0.001
+    for _ in range(66):
+        arrivals.quiet_since = math.inf
+        arrivals.came(now + 0.003, 4)
+        now += 0.004
+        arrivals.went(now, 4)
+    assert arrivals.forecast(now).returning_s is None, "that was long ago"
+
+
+def test_who_left_for_good_is_missed_once() -> None:
+    arrivals, now = Arrivals(), 0.0
+    for _ in range(20):
+        arrivals.went(now, 8)
+        arrivals.came(now + 0.0005, 8)
+        now += 0.010
+    arrivals.went(now, 8)
+    arrivals.came(now + 0.0003, 7)
+    assert arrivals.forecast(now + 0.0004).returning == 1
+    assert arrivals.forecast(now + 0.005).returning == 0
+    now += 0.010
+    arrivals.went(now, 7)
+    arrivals.came(now + 0.0003, 7)
+    assert arrivals.forecast(now + 0.0004).returning == 0
 
 
 def test_waits_in_vain_make_waits_rarer() -> None:

@@ -18,6 +18,7 @@ from tauten.run.deploy.scheduling import WAIT_OF_BUDGET, WAIT_OF_RUN, Forecast, 
 MOST, REPLICAS = 16, 2
 FIXED_S, ITEM_S = 0.003, 0.0002
 RETURN_S = 0.0004  # until a client that was answered asks again
+SLOW = 10  # times, in every other rush: later than a run that is saved
 ARRIVE, EXPIRE, FINISH, WAKE = range(4)
 
 
@@ -61,6 +62,10 @@ class Simulation:
         self._events: list[tuple[float, int, int, Any]] = []
         self._order = itertools.count()
         self._woken = math.inf
+
+    @property
+    def return_s(self) -> float:
+        return RETURN_S * (SLOW if self.made // 2500 % 2 else 1)
 
     def at(self, when: float, kind: int, what: Any = None) -> None:
         heappush(self._events, (when, kind, next(self._order), what))
@@ -107,7 +112,7 @@ class Simulation:
             self.ends[item.end] += 1
             if len(batch) % 3 == 0:  # some clients ask again at once
                 self.returning += 1
-                self.at(self.now + RETURN_S * self.draws.random(), ARRIVE, True)
+                self.at(self.now + self.return_s * self.draws.random(), ARRIVE, True)
 
     def wake(self, _: Any) -> None:
         self._woken = math.inf
@@ -123,7 +128,7 @@ class Simulation:
             head = self.queue.head()
             since = max(self.idle_since, head.came)
             waiting = Queue(self.queue.live, MOST, self.queue.live, head.due, head.due - head.came, since)
-            forecast = Forecast(self.returning, RETURN_S, self.rate)
+            forecast = Forecast(self.returning, self.return_s, self.return_s, self.rate)
             found = release(self.now, waiting, run_s, run_s, forecast)
             if not found.members:
                 self.hold(found, waiting, since)

@@ -685,3 +685,135 @@ def test_models_without_a_batch_axis_take_one_at_a_time(
                 await peer.close()
 
     run(main)
+
+
+# -- while a run keeps the model -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def gathering(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate, count: int, gather_s: float = 10.0
+) -> AsyncIterator[Crowd]:
+    """The first client's run waits at the gate, and is thought to take long."""
+    monkeypatch.setattr("tauten.serve.oip.ride.GATHER_S", gather_s)
+    monkeypatch.setattr("tauten.serve.oip.ride._OF_BUDGET", 1.0)
+    monkeypatch.setattr(Deployment, "busy_s", lambda self: 0.0 if self._idle else 10.0)
+    async with crowd(folder, monkeypatch, count) as all:
+        await at(gate, all, arrays(1))
+        yield all
+
+
+async def one_by_one(all: Crowd, given: list[Any], **how: Any) -> None:
+    """Each asks in a turn of its own."""
+    for index in range(1, len(given)):
+        before = all.app.site.in_flight
+        await all.say([given[index]], [all.peers[index]], **how)
+        while all.app.site.in_flight == before:
+            await asyncio.sleep(0.001)
+
+
+def test_those_who_would_only_wait_for_the_model_travel_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    async def main() -> None:
+        async with gathering(tmp_path, monkeypatch, gate, 6) as all:
+            seen: list[Any] = []
+            answered = all.app.site.answered
+            monkeypatch.setattr(
+                all.app.site, "answered", lambda riders: (seen.extend(riders), answered(riders))
+            )
+            given = arrays(6)
+            await one_by_one(all, given)
+            assert all.deployment.waiting == 0, "they have yet to begin"
+            gate.open.set()
+            right(await all.answers(), given)
+            await empty(all.app)
+            assert [job.count for job in all.jobs] == [1, 5]
+            riders = sorted(seen[1:], key=lambda rider: float(rider.came))
+            traces = [rider.trace for rider in riders]
+            waits = [row for trace in traces for row in trace.rows if row[1] == "queue" and row[3] > row[2]]
+            assert [row[2] for row in waits[::2]] == [rider.came for rider in riders], "from when each came"
+            for trace in traces:
+                assert all_parts(trace) == pytest.approx(trace.end - trace.start, rel=0.01)
+
+    def all_parts(trace: Any) -> float:
+        owned = sum(row[3] - row[2] for row in trace.rows if row[1] not in ("user", "visit", "client"))
+        return float(owned)
+
+    run(main)
+
+
+def test_a_run_that_goes_on_is_not_waited_for_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    async def main() -> None:
+        async with gathering(tmp_path, monkeypatch, gate, 4, gather_s=0.02) as all:
+            given = arrays(4)
+            await one_by_one(all, given)
+            while all.deployment.waiting < 3:
+                await asyncio.sleep(0.001)
+            gate.open.set()
+            right(await all.answers(), given)
+            assert sum(job.count for job in all.jobs) == 4
+
+    run(main)
+
+
+def test_a_full_ride_gathers_no_more_and_who_has_a_deadline_never_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    async def main() -> None:
+        async with gathering(tmp_path, monkeypatch, gate, 7) as all:
+            monkeypatch.setattr(service_of(all.app).station(), "most", 3)
+            given = arrays(7)
+            await one_by_one(all, given[:4])
+            while all.deployment.waiting < 3:
+                await asyncio.sleep(0.001)
+            await all.say([given[4]], [all.peers[4]])
+            while all.app.site.in_flight < 5:
+                await asyncio.sleep(0.001)
+            assert all.deployment.waiting == 3
+            timed = {"x-tauten-deadline-ms": "60000"}
+            await all.say([given[5]], [all.peers[5]], headers=lambda _: timed)
+            while all.deployment.waiting < 5:
+                await asyncio.sleep(0.001)
+            gate.open.set()
+            right(await all.answers(all.peers[:6]), given[:6])
+            await empty(all.app)
+            assert sorted(job.count for job in all.jobs) == [1, 1, 1, 3]
+
+    run(main)
+
+
+def test_who_leaves_while_they_gather_is_not_taken_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    async def main() -> None:
+        async with gathering(tmp_path, monkeypatch, gate, 5) as all:
+            given = arrays(5)
+            await one_by_one(all, given)
+            all.peers[2].go("close")
+            while all.app.site.in_flight > 4:
+                await asyncio.sleep(0.001)
+            gate.open.set()
+            await staying(all, given, 2)
+            assert [job.count for job in all.jobs] == [1, 3]
+
+    run(main)
+
+
+def test_the_ride_of_a_short_budget_gathers_less_than_it_could_lose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    async def main() -> None:
+        async with gathering(tmp_path, monkeypatch, gate, 3) as all:
+            monkeypatch.setattr("tauten.serve.oip.ride._OF_BUDGET", 1e-6)
+            given = arrays(3)
+            await one_by_one(all, given)
+            while all.deployment.waiting < 2:
+                await asyncio.sleep(0.001)
+            gate.open.set()
+            right(await all.answers(), given)
+            assert [job.count for job in all.jobs] == [1, 1, 1]
+
+    run(main)

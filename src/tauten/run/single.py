@@ -92,6 +92,7 @@ class Single(ABC):
     over = False
     told = False  # by its deployment
     answered = False  # it came to its end as it should
+    gathered = False  # its requests waited for one another, while others ran
     job: Job | None = None
     calls: tuple[Call, ...] = ()  # that were made elsewhere for it
 
@@ -283,18 +284,22 @@ class Single(ABC):
         if lag_s:
             trace.rows.append(("", "loop", start, start + lag_s))
         if self.inside:
-            trace.rows.append(("", "admission", start + lag_s, self.began))
-            self._write(trace, step)
+            came = start + lag_s
+            began = min(came, self.began) if self.gathered else self.began
+            trace.rows.append(("", "admission", came, began))
+            self._write(trace, step, began)
         return trace
 
-    def _write(self, trace: Trace, step: str) -> None:
+    def _write(self, trace: Trace, step: str, began: float) -> None:
         end = self.end or self.station.door.clock()
         trace.spent.append((step, "rows", self.rows / self.count))
+        if self.gathered:
+            trace.rows.append((step, "queue", began, self.began))
         job = self.job
         if job is not None and self.told:
             job.write(trace, step, self.station.deployment.label, self.station.deployment.cause, end)
-        trace.rows.append((step, "user", self.began, end))
-        trace.rows.append((step, VISIT, self.began, end))
+        trace.rows.append((step, "user", began, end))
+        trace.rows.append((step, VISIT, began, end))
         trace.end = end
         if self.answered:
             trace.first_output = end

@@ -77,16 +77,10 @@ class Batching(Queued):
         self._groups: dict[Any, Crowd] = {}  # what waits, by group
         self._hand_off = HandOff()
         self._gap_s = math.inf  # between members of maps as they come
+        self._when_idle: list[Callable[[], None]] = []
         self._prepares = False
         self._sizes: Sequence[int] = ()  # that the backend runs, where not any
         self._backend: BatchBackend | None = None
-
-    def _run_only(self, sizes: Sequence[int]) -> None:
-        """Keep to the sizes of a backend that runs no others; what its items weigh are places of them."""
-        self._sizes = sorted(sizes)
-        if sizes:
-            self.max_batch = min(self.max_batch, max(sizes))
-            self.max_weight = min(self.max_weight, max(sizes) + HALF)
 
     def _count_in(self, job: Job) -> Crowd:
         """It waits from now on, among those of its group."""
@@ -324,12 +318,14 @@ class Batching(Queued):
         durations = self.durations
         now = self.clock()
         first.given = now
+        if not self._idle:
+            self.arrivals.quiet_since = math.inf
         if replica.inline:
             if self.max_batch == 1 or self.wait != "slack":
                 self.arrivals.came(now, size)  # else they were counted when they came
             if first.reason != "spread" and durations.fresh(now):
                 usual_s, rate = durations.usual_of(weight), self.arrivals.rate(now)
-                if self._hand_off.spared(usual_s, size, self.queue.live, rate):
+                if self._hand_off.spared(usual_s, size, weight, self.queue.live, rate):
                     first.reason = "inline"
         if self._rehearsal is not None:
             self._rehearsal.note(batch)
@@ -358,8 +354,7 @@ class Batching(Queued):
 
     def finished(self, replica: Replica, batch: list[Job]) -> None:
         """A replica has done a batch; called on the loop."""
-        now = self.clock()
-        ran = [job for job in batch if job.error is not LEFT]
+        now, ran = self.clock(), [job for job in batch if job.error is not LEFT]
         if replica.bisected:
             self.bisected += replica.bisected
             replica.bisected = 0
@@ -377,6 +372,10 @@ class Batching(Queued):
         self.done += done
         if self.wait == "slack" and self.max_batch > 1:
             self.arrivals.went(now, done)
+        while self._when_idle:
+            self._when_idle.pop()()
+        if self.queue.live and len(over) == len(batch) and batch[0].reason != "inline":
+            self._release()  # before the answers are written: the next batch need not wait for that
         for job in over:
             job.settle()
             if job.left:
@@ -390,9 +389,11 @@ class Batching(Queued):
         durations, took_s = self.durations, first.ended - first.started
         ran = padded(weight, self._sizes)  # what is filled up takes as long as the whole
         usual_s = durations.usual_of(ran)
-        if size == 1 and first.busy_s > 0.0 and usual_s > 0.0:
+        if first.busy_s > 0.0 and usual_s > 0.0:
             self._hand_off.learn(first, usual_s, now)
-        if first.reason != "inline" and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
+        own = first.reason == "inline" and size == 1  # has an estimate of its own
+        if not own and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
+            self._hand_off.heaviest = max(self._hand_off.heaviest, weight)
             durations.observe(size * ran / weight if weight else size, ran or size, took_s, now)
 
     def _halved(self, job: Job) -> bool:
@@ -446,4 +447,4 @@ class Batching(Queued):
 _LEARN_S = 0.001  # between runs that teach: a model of less runs often enough
 _LEARN_ALL = 64  # of the first runs all do
 _ALIKE = 1e-6  # of a weight: sums are rounded
-_NO_HOLD_S = 0.0003  # a full batch of less is not worth a timer that may be a millisecond late
+_NO_HOLD_S = 0.0005  # a full batch of less is not worth a timer that may be a millisecond late

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tauten.errors import TautenError, Unavailable
@@ -20,7 +20,7 @@ from tauten.run.deploy.job import Job
 from tauten.run.deploy.queueing import ZOMBIE_S, View
 from tauten.run.deploy.rehearsal import Rehearsal
 from tauten.run.deploy.replica import REOPEN_S, Replica
-from tauten.run.deploy.scheduling import queue_wait
+from tauten.run.deploy.scheduling import HALF, queue_wait
 from tauten.run.request import Asked
 from tauten.run.siblings import family_of
 from tauten.run.trace import Trace
@@ -159,6 +159,16 @@ class Deployment(Batching):
             job.group = backend.group(item)
         self.push(request, step, job)
         return job
+
+    def busy_s(self) -> float:
+        """Seconds for which every replica is likely to be busy; 0.0 while one is idle, or runs are short."""
+        if self._idle or not self._alive or self.durations.expected(1) < _LONG_S:
+            return 0.0
+        return max(_LONG_S, self._free_at - self.clock())
+
+    def when_idle(self, call: Callable[[], None]) -> None:
+        """Call back when a batch is over the next time, before the next one is formed."""
+        self._when_idle.append(call)
 
     def push(self, request: Asked, step: str, job: Job, *, at_once: bool = False) -> None:
         """As `submit`, of an item whose weight and group are known. `at_once` says that nobody else is about to come
@@ -357,6 +367,13 @@ class Deployment(Batching):
             lambda: self.wait_s(0, now),
         )
 
+    def _run_only(self, sizes: Sequence[int]) -> None:
+        """Keep to the sizes of a backend that runs no others; what its items weigh are places of them."""
+        self._sizes = sorted(sizes)
+        if sizes:
+            self.max_batch = min(self.max_batch, max(sizes))
+            self.max_weight = min(self.max_weight, max(sizes) + HALF)
+
     async def close(self) -> None:
         """Stop the replicas after what they hold, and fail what still waits; may be called twice."""
         self.closed = True
@@ -377,4 +394,5 @@ class Deployment(Batching):
 
 
 _NEVER = math.inf
+_LONG_S = 0.0015  # of a run: who comes in that much later is not late for the next one
 CLOSE_S = 5.0  # for runs to end; a user's function that blocks longer outlives us, its thread is a daemon

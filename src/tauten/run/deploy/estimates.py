@@ -24,6 +24,9 @@ LEAST_CHARACTERS, MOST_CHARACTERS = (
     0.25,
     16.0,
 )  # a token: beyond it the count was of something else than the text
+_OLD = 64  # groups answered since clients were seen to return undisturbed: a trial costs a part of one run
+_SLOWER = 2.0  # times the usual: nobody is so slow because nothing runs; it was somebody else
+_FEW = 2  # groups of clients that came back: before, nothing is said of them
 MOST_HIGH = 4.0  # times the mean: a run beyond that was the machine's stall, no property of the model
 
 
@@ -146,21 +149,52 @@ class Durations:
         return {"p05": one * self.low, "mean": one, "p99": one * self.high}
 
 
+class Returns:
+    """How long it takes until all are back who were answered together, as TCP estimates its round trips."""
+
+    __slots__ = ("deviation_s", "mean_s", "seen")
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.mean_s = self.deviation_s = 0.0
+
+    def see(self, seconds: float) -> None:
+        self.seen += 1
+        error = seconds - self.mean_s
+        if self.seen <= 8:
+            self.mean_s += error / self.seen
+            self.deviation_s = self.mean_s / 2
+        else:
+            self.mean_s += error / 8
+            self.deviation_s += (abs(error) - self.deviation_s) / 4
+
+    @property
+    def back_s(self) -> float:
+        """Until they are almost surely all back."""
+        return self.mean_s + 3 * self.deviation_s
+
+
 class Arrivals:
     """Who comes: a rate, and clients that come back after they were answered.
 
     Each arrival is taken for the return of the client that was answered longest ago. In a closed loop
     that gives the time they need to return; among strangers it gives long, useless times, and then
     nobody is waited for.
+
+    While a batch runs it takes cores from the clients, and they return late. Where batches always run, as with
+    two crowds of clients in turn, that time says nothing of how soon they would be back if nothing ran: then it
+    counts as unknown, and is tried.
     """
 
-    __slots__ = ("_answered", "_deviation_s", "_mean_s", "_recent", "_returns", "misses", "skip")
+    __slots__ = ("_age", "_answered", "_quiet", "_recent", "_usual", "misses", "quiet_since", "skip")
 
     def __init__(self) -> None:
         self._answered: deque[list[float]] = deque()  # [when, how many are not back]
         self._recent: deque[float] = deque(maxlen=64)  # arrivals; 64 give the rate to 25 %
-        self._mean_s = self._deviation_s = 0.0  # of the time until a client is back
-        self._returns = 0
+        self._usual = Returns()
+        self._quiet = Returns()  # of those who met no run on their way
+        self._age = 0  # groups answered since the newest of them
+        self.quiet_since = -math.inf  # when a replica became idle; inf while none is
         self.misses = 0  # waits in a row for which too few came
         self.skip = 0  # chances to wait that are let go, because of those
 
@@ -168,42 +202,42 @@ class Arrivals:
         recent, answered = self._recent, self._answered
         for _ in range(count):
             recent.append(now)
-            if not answered:
-                continue
-            first = answered[0]
-            if first[1] <= 1.0:
-                answered.popleft()
-            else:
-                first[1] -= 1.0
-            self._returns += 1
-            error = now - first[0] - self._mean_s
-            if self._returns <= 8:
-                self._mean_s += error / self._returns
-                self._deviation_s = self._mean_s / 2
-            else:
-                self._mean_s += error / 8  # the gains of the round-trip estimator of TCP
-                self._deviation_s += (abs(error) - self._deviation_s) / 4
+        while count and answered:
+            group = answered[0]
+            if group[1] > count:
+                group[1] -= count
+                return
+            count -= int(group[1])
+            answered.popleft()
+            when = group[0]
+            self._usual.see(now - when)
+            if when >= self.quiet_since:
+                self._undisturbed(now - when)
+
+    def _undisturbed(self, seconds: float) -> None:
+        if self._age > _OLD:
+            self._quiet = Returns()
+        self._age = 0
+        self._quiet.see(seconds)
 
     def went(self, now: float, count: int) -> None:
-        """So many were answered."""
+        """So many were answered, and a replica is idle."""
+        if self.quiet_since == math.inf:
+            self.quiet_since = now
+        self._age += 1
         self._answered.append([now, float(count)])
         self._forget(now)
 
     def _forget(self, now: float) -> None:
         """Those who are long overdue have left for good."""
         answered = self._answered
-        if self._returns < 8:
+        if self._usual.seen < _FEW:
             while len(answered) > 64:
                 answered.popleft()
             return
-        old = now - 4 * self.back_s - 0.001
+        old = now - 4 * self._usual.back_s - 0.001
         while answered and answered[0][0] < old:
             answered.popleft()
-
-    @property
-    def back_s(self) -> float:
-        """Until almost every client that returns is back."""
-        return self._mean_s + 3 * self._deviation_s
 
     def rate(self, now: float) -> float:
         """Arrivals a second of late; 0.0 before there were a few."""
@@ -214,15 +248,32 @@ class Arrivals:
     def forecast(self, now: float) -> Forecast:
         """Who is likely to come, as seen now."""
         rate = self.rate(now)
-        if self._returns < 8 or not self._answered:
-            return Forecast(0, 0.0, rate)
-        back_s, count, until = self.back_s, 0.0, 0.0
+        usual, quiet, since = self._usual, self._quiet, self.quiet_since
+        if usual.seen < _FEW or not self._answered:
+            return Forecast(rate=rate)
+        known = quiet.seen >= _FEW and self._age <= _OLD and quiet.mean_s < _SLOWER * usual.mean_s
+        if known:
+            self._miss(now)
+        usual_s, quiet_s = usual.back_s, quiet.back_s
+        count, left_s, latest_s = 0.0, 0.0, 0.0
         for when, many in self._answered:
-            left_s = when + back_s - now
-            if left_s > 0.0:
+            until = when + usual_s
+            if known:
+                until = min(until, max(when, since) + quiet_s)
+            if until > now:
                 count += many
-                until = left_s
-        return Forecast(int(count), until, rate)
+                latest_s = until - now
+                left_s = max(latest_s - 3 * quiet.deviation_s, latest_s / 3)
+        return Forecast(int(count), left_s if known else None, latest_s, rate)
+
+    def _miss(self, now: float) -> None:
+        """Who is not back though nothing held him up has left, or is slower than was thought; arrivals are then
+        those of others."""
+        answered, since, back_s = self._answered, self.quiet_since, self._quiet.back_s
+        while answered and max(answered[0][0], since) + back_s <= now:
+            when = answered.popleft()[0]
+            if when >= since:
+                self._undisturbed(now - when)
 
     def held(self, enough: bool) -> None:
         """A wait is over: where too few came, the next chances are let go, twice as many each time."""

@@ -1,10 +1,10 @@
-"""Where a lone item runs: what giving it to a thread costs, and what the event loop would take for it instead."""
+"""Where a short batch runs: what giving it to a thread costs, and what the event loop would take for it instead."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 from tauten.run.deploy.job import Job
-from tauten.run.deploy.scheduling import HAND_S, inline_most, runs_inline
+from tauten.run.deploy.scheduling import HAND_S, runs_inline
 
 HERE = 0.6  # before it is known: a thread's run ends when it has the interpreter again
 _MOST_S = 0.001  # of a hand-off that teaches: what takes longer met another's work
@@ -13,21 +13,24 @@ _GAIN = 1 / 8  # of the newest run, as in the estimator of round trips of TCP
 
 
 class HandOff:
-    """Learns, from items that ran alone, what a hand-off costs and how long their like take on the loop."""
+    """Learns, from batches that were one item, what a hand-off costs and how long their like take on the loop."""
 
-    __slots__ = ("here", "seconds", "stall")
+    __slots__ = ("heaviest", "here", "seconds", "stall")
 
     def __init__(self) -> None:
+        self.heaviest = 0.0  # of the batches that estimates stand on
         self.here = HERE  # times what a thread takes for a run is what the loop takes
         self.seconds = HAND_S  # that giving a thread one item and taking it back costs
         self.stall = 0.0  # times what a run takes of the processor is what it takes on the loop; 0: not known
 
-    def spared(self, usual_s: float, items: int, behind: int, rate: float) -> bool:
-        """Whether a batch that usually takes so long should run on the loop, at so many arrivals a second."""
-        return runs_inline(self.here * usual_s, items, behind, inline_most(self.seconds, rate))
+    def spared(self, usual_s: float, items: int, weight: float, behind: int, rate: float) -> bool:
+        """Whether a batch that usually takes so long should run on the loop, at so many arrivals a second. One that
+        is heavier than any before may take longer by as much."""
+        here_s = self.here * usual_s * max(1.0, weight / (self.heaviest or weight))
+        return runs_inline(here_s, items, behind, self.seconds, rate)
 
     def learn(self, job: Job, usual_s: float, now: float) -> None:
-        """Take what an item met that ran alone, and whose processor time was looked at."""
+        """Take what an item met that was a batch, and whose processor time was looked at."""
         took_s = job.ended - job.started
         if job.reason == "inline":
             stall = took_s / job.busy_s

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 Reason = Literal["full", "slack", "alone", "gain", "siblings", "off", "fixed", "inline", "spread"]
 """Why a batch left: it was full · its earliest deadline leaves no more time · nobody is likely to come ·
 waiting gains less than it costs · all members of a map were there · the plan forbids waiting · the plan's
-fixed wait was over · it is one short item that runs on the event loop itself, sooner than a thread would
+fixed wait was over · it is so short that it runs on the event loop itself, sooner than a thread would
 have taken it · it is one of the parts that idle replicas run side by side."""
 
 Wait = Literal["slack", "off"] | float
@@ -22,11 +22,9 @@ Wait = Literal["slack", "off"] | float
 
 WAIT_OF_BUDGET: Final = 0.10  # of a stage's budget at most: the rest is for its queue and its work
 WAIT_OF_RUN: Final = 2.0  # run times at most: beyond that a further batch would have come and gone
+TRIED: Final = 0.5  # of what a wait may save is spent to see whether they come
 WORTH: Final = 1.02  # of the present rate: estimates are no better than that
 HAND_S: Final = 0.00004  # that a thread's taking over and giving back costs at the least
-INLINE_S: Final = (
-    0.00015  # of a run on the loop, where nothing else is known: worth a hand-off at 3,500 arrivals/s
-)
 INLINE_MOST_S: Final = 0.0005  # whatever a hand-off costs: others, too, have work for the loop
 FEW: Final = 1000.0  # arrivals/s that are taken for granted: what else the loop has to do is not counted
 SPREAD: Final = 0.8  # of a whole batch's run at most: parts that run side by side share memory and caches
@@ -53,7 +51,8 @@ class Forecast(NamedTuple):
     """Who is likely to come: clients that were just answered, and a stream of strangers."""
 
     returning: int = 0  # answered a moment ago, not yet back
-    returning_s: float = 0.0  # until they are all back
+    returning_s: float | None = 0.0  # until they are all back, in the mean; None: to be tried
+    latest_s: float = 0.0  # until they are almost surely back
     rate: float = 0.0  # arrivals a second, of late
 
 
@@ -132,13 +131,19 @@ def _worth_waiting(
     room = queue.most - n
     weight = queue.weight
     each, run_s = weight / n, seconds(weight)
-    sources = [
-        (min(queue.missing, room), queue.gap_s * min(queue.missing, room)),
-        (min(forecast.returning, room), forecast.returning_s),
+    gaps_s = queue.gap_s * min(queue.missing, room)
+    sources: list[tuple[int, float | None, float]] = [
+        (min(queue.missing, room), gaps_s, gaps_s),
+        (min(forecast.returning, room), forecast.returning_s, forecast.latest_s),
     ]
-    for k, wait_s in sources:
-        if k and _raises_rate(n, k, wait_s, run_s, seconds(weight + k * each)):
-            return k, now + wait_s
+    for k, wait_s, latest_s in sources:
+        if not k:
+            continue
+        apart_s, together_s = run_s + seconds(k * each), seconds(weight + k * each)
+        if wait_s is None:
+            wait_s = latest_s = TRIED * (apart_s - together_s) + queue.since - now
+        if wait_s > 0.0 and _raises_rate(wait_s, apart_s, together_s):
+            return k, now + latest_s
     if forecast.rate > 0:
         next_s = 1.0 / forecast.rate
         if _saves_time(n, next_s, run_s, seconds(each), seconds(weight + each)):
@@ -146,14 +151,13 @@ def _worth_waiting(
     return 0, now
 
 
-def _raises_rate(n: int, k: int, wait_s: float, run_s: float, together_s: float) -> bool:
-    """Whether n + k after a wait are more items a second than n at once.
+def _raises_rate(wait_s: float, apart_s: float, together_s: float) -> bool:
+    """Whether all in one batch after a wait are over sooner than those who are here, and then those who come.
 
-    Those who were just answered come back, whatever is done: for them the rate is all that counts. With
-    a run of ``a + b n`` this is ``wait_s < a k / n``.
+    Those who were just answered come back, whatever is done: for them the rate is all that counts, and two crowds
+    in turn pay the fixed share of a run twice. With a run of ``a + b n`` this is ``wait_s < a``.
     """
-    saved_s = run_s * (n + k) / n - together_s
-    return saved_s - wait_s > WORTH_S and (n + k) * run_s > WORTH * n * (wait_s + together_s)
+    return apart_s - together_s - wait_s > WORTH_S and apart_s > WORTH * (wait_s + together_s)
 
 
 def _saves_time(n: int, wait_s: float, run_s: float, alone_s: float, together_s: float) -> bool:
@@ -179,19 +183,17 @@ def part(weight: float, whole: float, parts: int, seconds: Callable[[float], flo
     return each if each_s < SPREAD * whole_s and whole_s - each_s > WORTH_S else whole
 
 
-def runs_inline(run_s: float, items: int, behind: int, most_s: float = INLINE_S) -> bool:
-    """Whether a batch runs on the event loop itself: one short item with nobody behind it.
+def runs_inline(run_s: float, items: int, behind: int, hand_s: float, rate: float) -> bool:
+    """Whether a batch runs on the event loop itself: a short one with nobody behind it.
 
-    Whoever comes meanwhile waits for it, and then shares a batch, which goes to a thread.
+    A hand-off to a thread and back costs each of its items `hand_s`. A run of r seconds on the loop keeps those
+    waiting for r / 2 each who come meanwhile, r x rate of them; that and no more it may cost.
     """
-    return items == 1 and not behind and 0.0 < run_s < most_s
+    return not behind and 0.0 < run_s < inline_most(items * hand_s, rate)
 
 
 def inline_most(hand_s: float, rate: float) -> float:
-    """Seconds of a run that are worth a hand-off of `hand_s` at so many arrivals a second.
-
-    During a run of r seconds r x rate arrive and wait for r / 2 each.
-    """
+    """Seconds of a run that are worth hand-offs of `hand_s` in all at so many arrivals a second."""
     return min(INLINE_MOST_S, math.sqrt(2.0 * max(hand_s, HAND_S) / max(rate, FEW)))
 
 

@@ -1,4 +1,5 @@
-"""Rides: requests to one model that came in one turn of the loop and are alike travel as one item.
+"""Rides: requests to one model that are alike, and came in one turn of the loop or while they could only wait,
+travel as one item.
 
 Under load dozens of requests are read in a turn. Those that the same tenant sends in the same shape differ in
 nothing but their numbers: they pass the door together, wait as one entry and bring one array to the model.
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 _SHAPES = 256  # of a model's requests, whose items are known
 _HEADS = 64  # of answers, by the length of their JSON
+GATHER_S = (
+    0.004  # at most, while a run keeps the model from taking them: so much later a deadline may be noticed
+)
+_OF_BUDGET = 0.02  # at most: who came last is stopped so much too early, as the ride has one deadline
+_LEAST_S = 0.001  # timers know no less
 
 
 class Kind(NamedTuple):
@@ -44,14 +50,16 @@ class Kind(NamedTuple):
 
 
 class Line:
-    """Where the riders to one service gather until the end of the turn in which they came."""
+    """Where the riders to one service gather: until the end of the turn in which they came, and on while all
+    replicas are busy with long runs. A ride that waits in the queue costs as much as a request that came alone."""
 
     def __init__(self, site: Site, service: TensorService, route: str) -> None:
         self.site = site
         self.service = service
         self.route = route
         self.opened = 0.0  # when the newest ride was
-        self._rides: list[Ride] = []  # of this turn
+        self._rides: list[Ride] = []  # that have not begun
+        self._timer: asyncio.TimerHandle | None = None  # while they gather beyond their turn
         self._open: dict[tuple[rest.Layout, str, int], Ride] = {}  # that others may join
         self._items: dict[rest.Layout, Kind] = {}  # what the items of a layout have in common
         self._heads: dict[int, bytes] = {}
@@ -70,17 +78,39 @@ class Line:
                 self._open[key] = ride
         rider.ride = ride
         ride.riders.append(rider)
+        if self._timer is not None and len(ride.riders) == ride.most:
+            asyncio.get_running_loop().call_soon(self._begin)
         if rider.lag_s > ride.lag_s:
             ride.hurry(rider.lag_s)
 
     def _leave(self) -> None:
+        """The end of the turn in which the first of them was opened."""
+        gather_s = self._gather_s()
+        if gather_s < _LEAST_S:
+            self._begin()
+            return
+        self._timer = asyncio.get_running_loop().call_later(gather_s, self._begin)
+        self._rides[0].station.deployment.when_idle(self._begin)
+
+    def _gather_s(self) -> float:
+        """For how long they may wait for others, because they would only wait for the model."""
+        rides = self._rides
+        if any(len(ride.riders) == ride.most for ride in rides):
+            return 0.0
+        return min(
+            rides[0].station.deployment.busy_s(), GATHER_S, *[_OF_BUDGET * ride.left() for ride in rides]
+        )
+
+    def _begin(self) -> None:
         rides, self._rides = self._rides, []
         self._open.clear()
-        if len(rides) == 1:
-            rides[0].begin(alone=True)
-            return
+        gathered = self._timer is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for ride in rides:
-            ride.begin()
+            ride.gathered = gathered
+            ride.begin(alone=len(rides) == 1)
 
     def item(self, riders: list[Rider], deployment: Deployment) -> Item:
         """The tensors of riders with one layout, as the model runs them; raises InputError where they do not fit."""
