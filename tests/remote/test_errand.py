@@ -145,6 +145,23 @@ def test_an_answer_too_slow_for_its_call_counts_as_a_fault() -> None:
     assert virtually(scene) == ["closed"] * (FAULTS - 1) + ["open", "closed"]
 
 
+@pytest.mark.parametrize("left_s", [0.2, 0.5])  # it gives up, or hears the first word when half of it is over
+def test_who_leaves_less_than_it_usually_takes_blames_nobody(left_s: float) -> None:
+    async def scene() -> tuple[str, str]:
+        first = endpoint("a", says("usual", first_s=0.3))
+        for _ in range(11):
+            assert (await ask(Route([first]), left_s=10.0)).whole
+        for _ in range(3 * FAULTS):
+            await ask(Route([first]), left_s=left_s)
+        hasty = first.circuit.state
+        line(first).acts[0] = hangs()
+        for _ in range(3 * FAULTS):
+            await ask(Route([first]), left_s=0.5)
+        return hasty, first.circuit.state
+
+    assert virtually(scene) == ("closed", "open"), "longer than it usually takes is its own fault"
+
+
 def test_a_refusal_is_a_limit_and_no_fault() -> None:
     async def scene() -> tuple[Told, Endpoint]:
         first = endpoint("a", status(429, headers={"retry-after": "2"}), says("yes"))

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Literal
 
 from tauten.clock import in_ms
-from tauten.run.remote.circuit import Pass, slow
+from tauten.run.remote.circuit import Pass, late, slow
 from tauten.run.remote.endpoint import Endpoint
 from tauten.run.remote.failure import Failure, of_status
 from tauten.run.remote.line import Reply
@@ -140,7 +140,7 @@ class Attempt:
             raise Failure("fault", "an answer without anything in it") from error
         self.first_s = self._trail.clock() - self.started
         self._began = True
-        self._slow = slow(self.first_s, budget_s)
+        self._slow = slow(self.first_s, budget_s) and late(self.first_s, self.endpoint.room.usual_s)
         self._took(delta)
         return delta
 
@@ -174,7 +174,8 @@ class Attempt:
         elif self._pass is None:
             self._over = True  # it was never let in: nothing was sent, and nothing is booked
         elif error.given_up:
-            self._end("cancelled", fault=True, how=error.what)
+            blamed = late(self._trail.clock() - self._last, self.endpoint.room.usual_s)
+            self._end("cancelled", fault=True if blamed else None, how=error.what)
         elif self._began:
             self._end("cut", fault=True, how=error.what)
         elif error.kind == "limit":

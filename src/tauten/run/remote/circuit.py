@@ -19,9 +19,17 @@ LONGEST_OPEN_S: Final = 60.0  # an outage: one call a minute finds its end
 SLOW_SHARE: Final = 0.5  # of the call's budget before its first output: another could not be tried after it
 
 
+LATE: Final = 1.5  # times the usual first output: a call that gives up sooner blames its own deadline
+
+
 def slow(first_s: float, budget_s: float) -> bool:
     """Whether a first output came too late for the call that waited for it."""
     return first_s > SLOW_SHARE * budget_s
+
+
+def late(waited_s: float, usual_s: float) -> bool:
+    """Whether so long a wait says something of an endpoint that usually takes `usual_s`; all do where that is 0.0."""
+    return waited_s > LATE * usual_s
 
 
 class Pass(NamedTuple):

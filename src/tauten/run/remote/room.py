@@ -49,6 +49,11 @@ class Room:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def usual_s(self) -> float:
+        """Seconds until a first output in the long run; 0.0 before there were enough to say so."""
+        return self._usual_s if self._seen > _SETTLED else 0.0
+
     def fits(self, tokens: float) -> bool:
         """Whether a call would enter without waiting."""
         return not self._waiting and self._has(tokens)
