@@ -158,6 +158,25 @@ def test_a_call_that_took_more_than_was_held_is_booked_whole_and_counted(budgets
     assert budgets.over == {"desk": 1}
 
 
+def test_what_cannot_be_settled_is_said_and_stays_held(
+    budgets: Budgets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        hold = await desk(budgets).reserve("house", "small", MOST)
+        with monkeypatch.context() as broken:
+            broken.setattr(Sqlite, "alone", lambda *_: 1 / 0)
+            hold.settle(taken())
+            assert budgets._thread.submit(int).result() == 0, "it was tried"
+        assert "could not be settled, and stays held: ZeroDivisionError" in caplog.text
+        [state] = budgets.states()
+        assert (state.spent, state.held) == (0, CALL)
+        (await desk(budgets).reserve("house", "small", MOST)).settle(taken())
+
+    asyncio.run(main())
+    [state] = budgets.states()
+    assert (state.spent, state.held) == (2 * CALL, 0), "with the next, both are"
+
+
 def test_who_leaves_while_it_is_held_leaves_nothing_held(budgets: Budgets) -> None:
     async def main() -> None:
         waiting = asyncio.ensure_future(desk(budgets).reserve("house", "small", MOST))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import time
 from collections import Counter, deque
@@ -26,6 +27,7 @@ from tauten.run.usage.limits import Limit, Period, period_at
 from tauten.run.usage.payer import Payer
 from tauten.run.usage.prices import Prices
 
+log = logging.getLogger("tauten.run.usage")
 STALE_S: Final = 86_400.0  # a hold this old is of a process that died: no call takes a day
 _PREFIX: Final = os.urandom(8).hex()
 _count = itertools.count(1)
@@ -183,7 +185,7 @@ class Budgets:
         """Settle in the thread; what cannot be written now is tried again with the next."""
         self._unsettled.append((id, amounts))
         if not self._closed:  # else it stays held, and is taken as spent after a day
-            self._thread.submit(self._settle)
+            self._thread.submit(self._settle).add_done_callback(_told)
 
     def amount(
         self,
@@ -312,6 +314,13 @@ class Budgets:
                 spent, held = _used(database.fetch, name, whose, period.name)
                 found.append(State(name, whose, period.name, limit, spent, held, period.ends))
         return found
+
+
+def _told(settling: Future[None]) -> None:
+    """What no second try will cure is said: those holds stay, and count as spent after a day."""
+    error = settling.exception()
+    if error is not None:
+        log.warning("budgets: what calls took could not be settled, and stays held: %r", error)
 
 
 def _used(do: Do, name: str, whose: str, period: str) -> tuple[int, int]:
