@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote.kit_lines import ToldReply
+from remote.kit_lines import ToldReply, event
 from tauten.errors import InputError, MachineError, PlanError
 from tauten.run.backends.remote import RemoteBackend, question
 from tauten.run.contracts import ModelSpec
@@ -271,6 +271,50 @@ def test_the_sound_of_words() -> None:
     }
     with pytest.raises(Failure, match="without sound"):
         read({"speak": "hi"})
+
+
+ANSWER = [
+    *[event(choices=[{"index": 0, "delta": {"content": word}}]) for word in ("one ", "two ", "three")],
+    event(choices=[{"index": 0, "delta": {"reasoning_content": "hm"}}]),
+    event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]),
+    event(choices=[], usage={"prompt_tokens": 7, "completion_tokens": 4}),
+    b"data: [DONE]\n\n",
+]
+
+
+def pieces_of(*pieces: bytes | Failure) -> list[Delta]:
+    """What a stream gives whose bytes come so, up to its end or its failure."""
+
+    async def main() -> list[Delta]:
+        found = []
+        with contextlib.suppress(Failure):
+            reply = ToldReply([(0.0, piece) for piece in pieces], 200, {})
+            async for delta in question({"prompt": "x"}).deltas(reply):
+                found.append(delta)
+        return found
+
+    return asyncio.run(main())
+
+
+@given(st.lists(st.integers(1, len(b"".join(ANSWER)) - 1), max_size=8))
+def test_an_answer_is_the_same_however_its_bytes_come(cuts: list[int]) -> None:
+    stream = b"".join(ANSWER)
+    places = [0, *sorted(set(cuts)), len(stream)]
+    found = pieces_of(*[stream[start:end] for start, end in itertools.pairwise(places)])
+    assert "".join(delta.text for delta in found) == "one two three"
+    assert sum(delta.tokens for delta in found) == 4
+    assert [delta.finish for delta in found if delta.finish] == ["stop"]
+    assert found[-1].units == {"input_tokens": 7.0, "output_tokens": 4.0}
+
+
+def test_words_that_come_together_are_one_piece() -> None:
+    assert [delta.text for delta in pieces_of(b"".join(ANSWER))] == ["one two three", ""]
+    assert [delta.text for delta in pieces_of(*ANSWER)][:3] == ["one ", "two ", "three"]
+
+
+def test_what_was_said_before_an_error_comes_before_it() -> None:
+    wrong = event(error={"message": "overloaded"})
+    assert [delta.text for delta in pieces_of(b"".join((*ANSWER[:2], wrong)))] == ["one two "]
 
 
 def test_thoughts_count_and_log_probabilities_are_those_of_our_engines() -> None:

@@ -14,7 +14,7 @@ from tauten.run.remote.media import Picture, Sound
 from tauten.run.remote.providers import Provider
 from tauten.run.remote.question import Delta, Question, Said, decoded, whole
 from tauten.run.remote.responses import Responses
-from tauten.run.remote.sse import Events
+from tauten.run.remote.spoken import spoken
 from tauten.run.remote.units import counted
 
 _AS_THEY_ARE = ("temperature", "top_p", "seed", "tools", "tool_choice", "reasoning_effort")
@@ -50,25 +50,14 @@ class Chat(Conversation):
 
     async def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
         """A stream without its final event, or in which no choice was finished, is cut."""
-        reading, events = _Reading(), Events()
+        reading = _Reading()
         if is_whole(reply):
             for each in reading.document(decoded(await whole(reply))):
                 yield each
             return
-        async with aclosing(reply.pieces()) as pieces:
+        async with aclosing(spoken(reply, reading)) as pieces:
             async for piece in pieces:
-                for data in events.feed(piece):
-                    if (delta := reading.event(data)) is not None:
-                        yield delta
-                    if reading.done:
-                        for last in reading.last():
-                            yield last
-                        return
-        for data in events.last():
-            if (delta := reading.event(data)) is not None:
-                yield delta
-        for last in reading.last():
-            yield last
+                yield piece
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,20 +87,18 @@ class _Reading:
         self._units: dict[str, float] = {}
         self._calls = Calls()
 
-    def event(self, data: bytes) -> Delta | None:
+    def event(self, data: bytes) -> list[Delta]:
         if data == b"[DONE]":
             self.done = True
-            return None
+            return self._last()
         event = decoded(data)
         _check_error(event)
         if isinstance(usage := event.get("usage"), dict):
             self._units = counted(usage)
         choices = event.get("choices")
         if not choices:
-            return Delta(units=self._units) if self._units else None
-        return (
-            self._choice(choices[0]) if isinstance(choices, list) and isinstance(choices[0], dict) else None
-        )
+            return [Delta(units=self._units)] if self._units else []
+        return self._choice(choices[0]) if isinstance(choices, list) and isinstance(choices[0], dict) else []
 
     def document(self, answer: dict[str, Any]) -> list[Delta]:
         """All of an answer that came in one piece."""
@@ -122,10 +109,9 @@ class _Reading:
         if isinstance(usage := answer.get("usage"), dict):
             self._units = counted(usage)
         self.done = True
-        said = self._choice({**choices[0], "delta": choices[0].get("message")})
-        return [*([said] if said is not None else []), *self.last()]
+        return [*self._choice({**choices[0], "delta": choices[0].get("message")}), *self._last()]
 
-    def _choice(self, choice: dict[str, Any]) -> Delta | None:
+    def _choice(self, choice: dict[str, Any]) -> list[Delta]:
         self._finish = choice.get("finish_reason") or self._finish
         delta = choice.get("delta")
         delta = delta if isinstance(delta, dict) else {}
@@ -135,10 +121,10 @@ class _Reading:
         if not isinstance(text, str):
             raise Failure("fault", f"a stream whose text is {type(text).__name__}")
         if not text and not thought and not called:
-            return None
+            return []
         said = choice.get("logprobs")
         logprobs = logprobs_of(said.get("content") if isinstance(said, dict) else None)
-        return Delta(text, logprobs, 1, units=self._units)
+        return [Delta(text, logprobs, 1, units=self._units)]
 
     def _called(self, calls: Any) -> bool:
         """Keep pieces of calls of tools; whether there were any."""
@@ -157,10 +143,8 @@ class _Reading:
             )
         return True
 
-    def last(self) -> list[Delta]:
+    def _last(self) -> list[Delta]:
         """The end of a whole answer, calls of tools before it; raises Failure for one that is not whole."""
-        if not self.done:
-            raise Failure("fault", "the stream ended without its final event")
         if not self._finish:
             raise Failure("fault", "the stream ended without a finish reason")
         called = [] if self._finish == "length" else [Delta(value=each) for each in self._calls.all()]

@@ -13,7 +13,7 @@ from tauten.run.remote.line import Content, Reply
 from tauten.run.remote.media import Picture, Sound
 from tauten.run.remote.providers import Provider
 from tauten.run.remote.question import Delta, Question, Said, decoded, whole
-from tauten.run.remote.sse import Events
+from tauten.run.remote.spoken import spoken
 from tauten.run.remote.units import counted
 from tauten.run.stops import Stops
 
@@ -74,23 +74,14 @@ class Responses(Conversation):
 
     async def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
         """A stream without one of its last events is cut; one that says that it failed has failed."""
-        reading, events = _Reading(self.item.get("stop") or ()), Events()
+        reading = _Reading(self.item.get("stop") or ())
         if is_whole(reply):
             for delta in reading.end(decoded(await whole(reply))):
                 yield delta
             return
-        async with aclosing(reply.pieces()) as pieces:
+        async with aclosing(spoken(reply, reading)) as pieces:
             async for piece in pieces:
-                for data in events.feed(piece):
-                    for delta in reading.event(data):
-                        yield delta
-                    if reading.over:
-                        return
-        for data in events.last():
-            for delta in reading.event(data):
-                yield delta
-        if not reading.over:
-            raise Failure("fault", "the stream ended without its final event")
+                yield piece
 
 
 def _items(message: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -123,10 +114,10 @@ def _part(part: Mapping[str, Any], role: str) -> dict[str, Any]:
 
 
 class _Reading:
-    """What the events of one answer have said so far; `over` once its end came, or a stop string."""
+    """What the events of one answer have said so far; `done` once its end came, or a stop string."""
 
     def __init__(self, stops: Any) -> None:
-        self.over = False
+        self.done = False
         self._stops = Stops(list(stops))
         self._said = ""
         self._calls = Calls()
@@ -167,7 +158,7 @@ class _Reading:
         shown = self._stops.feed(text)
         found = [Delta(shown, logprobs_of(logprobs), 1)] if text else []
         if self._stops.hit:
-            self.over = True
+            self.done = True
             found.append(Delta(finish="stop"))  # what it took until here nobody counted
         return found
 
@@ -194,9 +185,9 @@ class _Reading:
         for place, item in enumerate(output if isinstance(output, list) else ()):
             self._item(place, item)
         found = self._rest(output)
-        if self.over:  # by a stop string
+        if self.done:  # by a stop string
             return [*found[:-1], Delta(finish="stop", units=units)]
-        self.over = True
+        self.done = True
         if held := self._stops.finish():
             found.append(Delta(held))
         return [*found, *self._ended(response, status, units)]
