@@ -404,9 +404,10 @@ def test_how_soon_clients_would_be_back_if_nothing_ran_is_not_known_from_runs() 
     arrivals, now = Arrivals(), 0.0
     for _ in range(20):  # two crowds in turn: one returns while the other's batch runs
         arrivals.went(now, 4)
-        arrivals.quiet_since = math.inf
+        arrivals.busy()
         arrivals.came(now + 0.003, 4)
         now += 0.004
+        arrivals.idle(now)
     arrivals.went(now, 4)
     assert (arrivals.forecast(now).returning, arrivals.forecast(now).returning_s) == (4, None)
     for _ in range(2):
@@ -417,9 +418,10 @@ def test_how_soon_clients_would_be_back_if_nothing_ran_is_not_known_from_runs() 
     assert known.returning_s is not None
     assert known.returning_s < 0.001
     for _ in range(66):
-        arrivals.quiet_since = math.inf
+        arrivals.busy()
         arrivals.came(now + 0.003, 4)
         now += 0.004
+        arrivals.idle(now)
         arrivals.went(now, 4)
     assert arrivals.forecast(now).returning_s is None, "that was long ago"
 

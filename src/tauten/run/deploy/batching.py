@@ -319,7 +319,7 @@ class Batching(Queued):
         now = self.clock()
         first.given = now
         if not self._idle:
-            self.arrivals.quiet_since = math.inf
+            self.arrivals.busy()
         if replica.inline:
             if self.max_batch == 1 or self.wait != "slack":
                 self.arrivals.came(now, size)  # else they were counted when they came
@@ -356,8 +356,7 @@ class Batching(Queued):
         """A replica has done a batch; called on the loop."""
         now, ran = self.clock(), [job for job in batch if job.error is not LEFT]
         if replica.bisected:
-            self.bisected += replica.bisected
-            replica.bisected = 0
+            self.bisected, replica.bisected = self.bisected + replica.bisected, 0
         elif ran and ran[0].error is None:
             self._learn(ran, now)
         if replica.dead:
@@ -365,6 +364,7 @@ class Batching(Queued):
         elif not replica.held and not self.closed:
             replica.until = now
             self._idle.append(replica)
+            self.arrivals.idle(now)
         if self.max_batch > 1:
             self.queue.quantum = sum([job.cost for job in batch])
         over = [job for job in batch if job.taken and not (job.count > 1 and self._halved(job))]

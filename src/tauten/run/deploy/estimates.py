@@ -186,7 +186,7 @@ class Arrivals:
     counts as unknown, and is tried.
     """
 
-    __slots__ = ("_age", "_answered", "_quiet", "_recent", "_usual", "misses", "quiet_since", "skip")
+    __slots__ = ("_age", "_answered", "_quiet", "_quiet_since", "_recent", "_usual", "misses", "skip")
 
     def __init__(self) -> None:
         self._answered: deque[list[float]] = deque()  # [when, how many are not back]
@@ -194,7 +194,7 @@ class Arrivals:
         self._usual = Returns()
         self._quiet = Returns()  # of those who met no run on their way
         self._age = 0  # groups answered since the newest of them
-        self.quiet_since = -math.inf  # when a replica became idle; inf while none is
+        self._quiet_since = -math.inf  # when a replica became idle; inf while none is
         self.misses = 0  # waits in a row for which too few came
         self.skip = 0  # chances to wait that are let go, because of those
 
@@ -211,8 +211,16 @@ class Arrivals:
             answered.popleft()
             when = group[0]
             self._usual.see(now - when)
-            if when >= self.quiet_since:
+            if when >= self._quiet_since:
                 self._undisturbed(now - when)
+
+    def busy(self) -> None:
+        """All replicas run from now on."""
+        self._quiet_since = math.inf
+
+    def idle(self, now: float) -> None:
+        """One has nothing to run."""
+        self._quiet_since = min(self._quiet_since, now)
 
     def _undisturbed(self, seconds: float) -> None:
         if self._age > _OLD:
@@ -221,9 +229,7 @@ class Arrivals:
         self._quiet.see(seconds)
 
     def went(self, now: float, count: int) -> None:
-        """So many were answered, and a replica is idle."""
-        if self.quiet_since == math.inf:
-            self.quiet_since = now
+        """So many were answered."""
         self._age += 1
         self._answered.append([now, float(count)])
         self._forget(now)
@@ -248,7 +254,7 @@ class Arrivals:
     def forecast(self, now: float) -> Forecast:
         """Who is likely to come, as seen now."""
         rate = self.rate(now)
-        usual, quiet, since = self._usual, self._quiet, self.quiet_since
+        usual, quiet, since = self._usual, self._quiet, self._quiet_since
         if usual.seen < _FEW or not self._answered:
             return Forecast(rate=rate)
         known = quiet.seen >= _FEW and self._age <= _OLD and quiet.mean_s < _SLOWER * usual.mean_s
@@ -269,7 +275,7 @@ class Arrivals:
     def _miss(self, now: float) -> None:
         """Who is not back though nothing held him up has left, or is slower than was thought; arrivals are then
         those of others."""
-        answered, since, back_s = self._answered, self.quiet_since, self._quiet.back_s
+        answered, since, back_s = self._answered, self._quiet_since, self._quiet.back_s
         while answered and max(answered[0][0], since) + back_s <= now:
             when = answered.popleft()[0]
             if when >= since:
