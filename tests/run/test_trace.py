@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tauten.run.attribution import Attribution, attribute, attribute_first_output, totals
+from tauten.run.attribution import Attribution, attribute, attribute_first_output, exclusive, totals
 from tauten.run.trace import CAUSES, SOURCES, VISIT, WAITING, Row, Trace
 
 MS = 0.001
@@ -50,6 +50,7 @@ def assert_closed(found: Attribution, trace: Trace) -> None:
         assert found.segments[0].start == trace.start
         assert found.segments[-1].end == trace.end
     assert math.fsum(found.exclusive().values()) == pytest.approx(trace.end - trace.start, abs=1e-9)
+    assert exclusive(trace) == found.exclusive()
     assert all(s >= 0 for table in (found.off_path, found.slack, found.free_slack) for s in table.values())
 
 

@@ -120,6 +120,11 @@ def attribute(trace: Trace) -> Attribution:
     )
 
 
+def exclusive(trace: Trace) -> dict[Key, float]:
+    """The same as `attribute(trace).exclusive()`, for who asks nothing else of the trace."""
+    return totals(_Walk(Visits(trace)).pieces())
+
+
 def attribute_first_output(trace: Trace) -> list[Segment]:
     """The same walk from the first output back: segments that tile [start, first_output], or none."""
     if trace.first_output is None:
@@ -127,7 +132,7 @@ def attribute_first_output(trace: Trace) -> list[Segment]:
     return _Walk(Visits(trace, trace.first_output)).run()
 
 
-def totals(segments: Iterable[Segment]) -> dict[Key, float]:
+def totals(segments: Iterable[Segment | Piece]) -> dict[Key, float]:
     """Seconds by (step, cause)."""
     parts: dict[Key, list[float]] = defaultdict(list)
     for start, end, step, cause in segments:
@@ -146,6 +151,9 @@ class _Walk:
         self._anyone = Group(visits.outer) if visits.observed else None
 
     def run(self) -> list[Segment]:
+        return [Segment(*piece) for piece in self.pieces()]
+
+    def pieces(self) -> list[Piece]:
         parts: list[list[Piece]] = []
         low = self.visits.start
         visit = self._next(None)
@@ -161,7 +169,7 @@ class _Walk:
         for part in reversed(parts):
             for piece in part:
                 append(pieces, piece)
-        return [Segment(*piece) for piece in pieces]
+        return pieces
 
     def _gap(self, low: float, high: float) -> list[Piece]:
         return fill(cut(self.visits.loose, low, high), low, high, "", UNATTRIBUTED) if high > low else []

@@ -17,7 +17,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from tauten.clock import Clock, real
-from tauten.run.attribution import attribute
+from tauten.run.attribution import exclusive
 from tauten.run.trace import Trace
 from tauten.serve import probes
 from tauten.serve.door import Call
@@ -173,7 +173,7 @@ class Metrics:
 
     def _attributed(self, workflow: str, trace: Trace) -> None:
         self.looked_at.add((workflow,))
-        for (step, cause), seconds in attribute(condensed(trace)).exclusive().items():
+        for (step, cause), seconds in exclusive(condensed(trace)).items():
             name = step.partition("[")[0] or "engine"  # members of a map are one stage
             self.stages.at((workflow, name, cause)).observe(seconds)
         for _, unit, amount in trace.spent:

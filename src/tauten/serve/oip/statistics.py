@@ -14,7 +14,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from tauten.errors import Cancelled, Overloaded
-from tauten.run.attribution import attribute
+from tauten.run.attribution import exclusive
 from tauten.run.trace import VISIT, Trace
 from tauten.serve.oip.models import VERSION
 
@@ -286,7 +286,7 @@ def _owned(trace: Trace) -> dict[str, float]:
 
 def _worked_out(trace: Trace) -> dict[str, float]:
     owned: dict[str, float] = {}
-    for (_, cause), seconds in attribute(trace).exclusive().items():
+    for (_, cause), seconds in exclusive(trace).items():
         owned[cause] = owned.get(cause, 0.0) + seconds
     return owned
 
