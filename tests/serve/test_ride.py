@@ -718,6 +718,8 @@ def test_those_who_would_only_wait_for_the_model_travel_together(
     async def main() -> None:
         async with gathering(tmp_path, monkeypatch, gate, 6) as all:
             seen: list[Any] = []
+            statistics = Statistics()
+            all.app.site.observers.append(statistics)
             answered = all.app.site.answered
             monkeypatch.setattr(
                 all.app.site, "answered", lambda riders: (seen.extend(riders), answered(riders))
@@ -729,6 +731,9 @@ def test_those_who_would_only_wait_for_the_model_travel_together(
             right(await all.answers(), given)
             await empty(all.app)
             assert [job.count for job in all.jobs] == [1, 5]
+            causes = statistics.shown(service_of(all.app))["tauten"]["causes"]
+            waited_s = sum(all.jobs[1].started - rider.came for rider in seen[1:])
+            assert causes["queue"]["ns"] / 1e9 == pytest.approx(waited_s, rel=0.02)
             riders = sorted(seen[1:], key=lambda rider: float(rider.came))
             traces = [rider.trace for rider in riders]
             waits = [row for trace in traces for row in trace.rows if row[1] == "queue" and row[3] > row[2]]

@@ -118,7 +118,7 @@ class ModelStatistics:
         lag_s = sum([rider.lag_s for rider in riders])
         door_s = ride.began * size - sum([rider.came for rider in riders])
         sums["loop"] += lag_s + (ride.end - ended) * size
-        sums["admission"] += door_s
+        sums["queue" if ride.gathered else "admission"] += door_s  # who gathers waits for the model
         sums["user"] += (queued - ride.began) * size
         sums["compute"] += run_s * size
         held = job.held >= 0.0
