@@ -807,6 +807,28 @@ def test_who_leaves_while_they_gather_is_not_taken_along(
     run(main)
 
 
+def test_a_replica_that_becomes_idle_before_their_turn_is_over_begins_them_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        leave, wrong = Line._leave, []
+
+        def begun_before(line: Line) -> None:
+            line._begin()
+            leave(line)
+
+        monkeypatch.setattr(Line, "_leave", begun_before)
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+        async with crowd(tmp_path, monkeypatch, 3) as all:
+            given = arrays(3)
+            await all.say(given)
+            right(await all.answers(), given)
+            assert [job.count for job in all.jobs] == [3]
+        assert not wrong
+
+    run(main)
+
+
 def test_the_ride_of_a_short_budget_gathers_less_than_it_could_lose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
 ) -> None:

@@ -17,8 +17,6 @@ SHARE: Final = 0.5  # of the window: below it, failing over is cheaper than givi
 FIRST_OPEN_S: Final = 1.0  # a restart of a process behind a balancer
 LONGEST_OPEN_S: Final = 60.0  # an outage: one call a minute finds its end
 SLOW_SHARE: Final = 0.5  # of the call's budget before its first output: another could not be tried after it
-
-
 LATE: Final = 1.5  # times the usual first output: a call that gives up sooner blames its own deadline
 
 

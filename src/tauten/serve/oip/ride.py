@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 _SHAPES = 256  # of a model's requests, whose items are known
 _HEADS = 64  # of answers, by the length of their JSON
-GATHER_S = (
-    0.004  # at most, while a run keeps the model from taking them: so much later a deadline may be noticed
-)
+GATHER_S = 0.004  # at most: so much later a deadline may be noticed
 _OF_BUDGET = 0.02  # at most: who came last is stopped so much too early, as the ride has one deadline
 _LEAST_S = 0.001  # timers know no less
 
@@ -85,6 +83,8 @@ class Line:
 
     def _leave(self) -> None:
         """The end of the turn in which the first of them was opened."""
+        if not self._rides or self._timer is not None:
+            return  # they began as a replica became idle, and others gather since
         gather_s = self._gather_s()
         if gather_s < _LEAST_S:
             self._begin()
