@@ -393,7 +393,7 @@ class Batching(Queued):
             self._hand_off.learn(first, usual_s, now)
         own = first.reason == "inline" and size == 1  # has an estimate of its own
         if not own and (now - durations.last > _LEARN_S or durations.runs < _LEARN_ALL):
-            self._hand_off.heaviest = max(self._hand_off.heaviest, weight)
+            self._hand_off.seen(weight)
             durations.observe(size * ran / weight if weight else size, ran or size, took_s, now)
 
     def _halved(self, job: Job) -> bool:

@@ -23,6 +23,10 @@ class HandOff:
         self.seconds = HAND_S  # that giving a thread one item and taking it back costs
         self.stall = 0.0  # times what a run takes of the processor is what it takes on the loop; 0: not known
 
+    def seen(self, weight: float) -> None:
+        """A batch of that weight is in the estimates."""
+        self.heaviest = max(self.heaviest, weight)
+
     def spared(self, usual_s: float, items: int, weight: float, behind: int, rate: float) -> bool:
         """Whether a batch that usually takes so long should run on the loop, at so many arrivals a second. One that
         is heavier than any before may take longer by as much."""

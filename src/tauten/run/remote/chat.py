@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from typing import Any, ClassVar
 
-from tauten.run.remote.conversation import Calls, Conversation, is_whole, logprobs_of, sent
+from tauten.run.remote.conversation import Calls, Conversation, logprobs_of, sent
 from tauten.run.remote.failure import Failure
 from tauten.run.remote.line import Content, Reply
 from tauten.run.remote.media import Picture, Sound
 from tauten.run.remote.providers import Provider
-from tauten.run.remote.question import Delta, Question, Said, decoded, whole
+from tauten.run.remote.question import Delta, Question, Said, decoded
 from tauten.run.remote.responses import Responses
 from tauten.run.remote.spoken import spoken
 from tauten.run.remote.units import counted
@@ -48,16 +47,9 @@ class Chat(Conversation):
             body |= provider.prefill
         return Content(sent(body, provider))
 
-    async def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
+    def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
         """A stream without its final event, or in which no choice was finished, is cut."""
-        reading = _Reading()
-        if is_whole(reply):
-            for each in reading.document(decoded(await whole(reply))):
-                yield each
-            return
-        async with aclosing(spoken(reply, reading)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return spoken(reply, _Reading())
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from typing import Any, ClassVar
 
-from tauten.run.remote.conversation import Calls, Conversation, is_whole, logprobs_of, sent
+from tauten.run.remote.conversation import Calls, Conversation, logprobs_of, sent
 from tauten.run.remote.failure import Failure, of_code
 from tauten.run.remote.line import Content, Reply
 from tauten.run.remote.media import Picture, Sound
 from tauten.run.remote.providers import Provider
-from tauten.run.remote.question import Delta, Question, Said, decoded, whole
+from tauten.run.remote.question import Delta, Question, Said, decoded
 from tauten.run.remote.spoken import spoken
 from tauten.run.remote.units import counted
 from tauten.run.stops import Stops
@@ -72,16 +71,9 @@ class Responses(Conversation):
             choice = {"type": "function", **choice["function"]}
         return {"tools": tools, **({} if choice is None else {"tool_choice": choice})}
 
-    async def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
+    def deltas(self, reply: Reply) -> AsyncGenerator[Delta, None]:
         """A stream without one of its last events is cut; one that says that it failed has failed."""
-        reading = _Reading(self.item.get("stop") or ())
-        if is_whole(reply):
-            for delta in reading.end(decoded(await whole(reply))):
-                yield delta
-            return
-        async with aclosing(spoken(reply, reading)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return spoken(reply, _Reading(self.item.get("stop") or ()))
 
 
 def _items(message: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -171,6 +163,9 @@ class _Reading:
                 arguments=str(item.get("arguments") or ""),
                 id=str(item.get("call_id") or item.get("id") or ""),
             )
+
+    def document(self, answer: dict[str, Any]) -> list[Delta]:
+        return self.end(answer)
 
     def end(self, response: Any) -> list[Delta]:
         """The end of an answer, or all of one that came in one piece: what no event said of it is said now."""
