@@ -34,9 +34,7 @@ _PART = {
 CODING_IN, CODING_OUT = "input_seconds", "output_seconds"  # what a trace's `spent` says of its tensors
 TOGETHER = 512  # rows of finished requests are counted at a time: a quarter of a millisecond
 RIDERS = 64  # or requests that ran in no task: what is kept longer is in no cache any more
-_HARD = (
-    16  # times what a simple row costs: thirty requests at once would hold up the loop for ten milliseconds
-)
+_HARD = 16  # times what a simple row counts: 27 such requests at once held up the loop for 6 ms
 _SIMPLE_ROWS = 12  # rows of a request of one step; beyond that who owns an instant has to be worked out
 
 
