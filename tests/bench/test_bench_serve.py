@@ -22,11 +22,11 @@ from tauten.plan.plan import load_plan
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 GROUND = ("client", "environments", "figures", "machine", "processes", "quiet")
-NAMES = ("files", "load", "missed", "models", "peers", "report", "run", "table", "wire")
+NAMES = ("files", "load", "missed", "models", "peers", "record", "report", "run", "table", "wire")
 client, environments, figures, machine, processes, quiet = (
     importlib.import_module(f"bench.ground.{name}") for name in GROUND
 )
-files, load, missed, models, peers, report, run, table, wire = (
+files, load, missed, models, peers, record, report, run, table, wire = (
     importlib.import_module(f"bench.serve.{name}") for name in NAMES
 )
 ground_missed = importlib.import_module("bench.ground.missed")
@@ -508,6 +508,25 @@ def test_what_is_missed_is_on_top_of_the_page_with_its_reason(document: dict[str
         missed.missed(document, {"comparison": {name: "two <cores>"}})
     )
     assert "None." in files.whole({}, {})
+
+
+def test_the_page_of_the_docs_has_each_row_and_what_is_missed(document: dict[str, object]) -> None:
+    name = "share of bare at 128 clients, heavy"
+    check = {"name": "goodput", "seen": 0.5, "bound": 0.9, "unit": "share", "at_least": True, "met": False}
+    scenario = {"name": "over", "title": "Overload", "error": "", "checks": [check]}
+    stress = {"began": "2026-01-02T", "machine": machine.facts(), "scenarios": [scenario]}
+    page = record.page({**document, "stress": stress}, {"comparison": {name: "two cores"}})
+    rows = document["rows"]
+    assert isinstance(rows, list)
+    lines = page.splitlines()
+    for row in rows:
+        assert any(line.startswith(f"| {row['label']} |") for line in lines), row["label"]
+    assert "did not run: ended & <gone>" in page
+    assert any("**" in line for line in lines if line.startswith("| tauten"))
+    assert "| Overload | goodput | 50.0% | ≥ 90.0% |" in lines
+    assert f"* comparison: {name}: 0.851 (≥ 0.900): two cores" in lines
+    assert f"* Overload: goodput: 50.0% (≥ 90.0%): {missed.UNSTATED}" in lines
+    assert "nan" not in page.lower()
 
 
 def test_every_reason_of_the_comparison_is_that_of_a_target() -> None:

@@ -87,6 +87,15 @@ def test_segments_tile_every_trace_exactly(trace: Trace) -> None:
     assert causes <= set(CAUSES)
 
 
+@given(traces(), st.tuples(st.floats(99.0, 104.0), st.floats(99.0, 104.0)).map(sorted))
+@settings(max_examples=200, deadline=None)
+def test_a_trace_with_one_visit_needs_no_graph(trace: Trace, visit: tuple[float, float]) -> None:
+    """It is worked out by one sweep, to the last bit as by the walk."""
+    trace.rows = [row for row in trace.rows if row[1] != VISIT]
+    trace.add(STEPS[0], VISIT, *visit)
+    assert exclusive(trace) == attribute(trace).exclusive()
+
+
 @given(traces())
 @settings(max_examples=60, deadline=None)
 def test_an_owner_really_had_a_row_at_that_instant(trace: Trace) -> None:

@@ -23,7 +23,8 @@ from bench.shortcuts.provider.running import ROOT, Provider
 from tauten.serve.safety.keys import new_key
 
 FLOW = Path(__file__).with_name("flow.py")
-LITELLM = ("litellm[proxy]==1.109.1",)  # one release: pip would try hundreds where one does not fit
+# One release: pip would try hundreds where one does not fit. Later ones ask for a certifi that was not there.
+LITELLM = ("litellm[proxy]==1.102.4",)
 START_S = 120.0  # LiteLLM imports for tens of seconds on a busy machine
 END_S = 5.0
 FREE = 1_000_000_000  # of whatever a limit counts: in force, and never reached

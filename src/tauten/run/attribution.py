@@ -36,10 +36,23 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from heapq import heappop, heappush
+from typing import Any, Final, NamedTuple
 
-from tauten.run.trace import BODY, Trace
-from tauten.run.visits import UNATTRIBUTED, Group, Piece, Visit, Visits, append, cut, fill, rank
+from tauten.run.trace import BODY, VISIT, Trace
+from tauten.run.visits import (
+    ASSEMBLE,
+    UNATTRIBUTED,
+    Group,
+    Piece,
+    Visit,
+    Visits,
+    append,
+    cut,
+    fill,
+    precedence,
+    rank,
+)
 
 EPSILON_S: Final = 1e-6  # 1 µs: two reads of one clock in two threads may cross by this much
 ORDER_GAP_S: Final = 1e-3  # 1 ms: ten times a hand-over between threads; shorter gaps are the engine's
@@ -122,7 +135,8 @@ def attribute(trace: Trace) -> Attribution:
 
 def exclusive(trace: Trace) -> dict[Key, float]:
     """The same as `attribute(trace).exclusive()`, for who asks nothing else of the trace."""
-    return totals(_Walk(Visits(trace)).pieces())
+    found = _of_one_visit(trace)
+    return totals(_Walk(Visits(trace)).pieces()) if found is None else found
 
 
 def attribute_first_output(trace: Trace) -> list[Segment]:
@@ -138,6 +152,68 @@ def totals(segments: Iterable[Segment | Piece]) -> dict[Key, float]:
     for start, end, step, cause in segments:
         parts[step, cause].append(end - start)
     return {key: math.fsum(lengths) for key, lengths in parts.items()}
+
+
+def _of_one_visit(trace: Trace) -> dict[Key, float] | None:
+    """The walk of a trace with one visit, which needs no graph: one sweep over its rows. None for any other trace."""
+    visited = [row for row in trace.rows if row[1] == VISIT]
+    low, high = trace.start, max(trace.start, trace.end)
+    if len(visited) != 1:
+        return None
+    step, _, began, ended = visited[0]
+    enters, leaves = max(began, low), min(ended, high)
+    if not enters <= leaves:
+        return None
+    claims: list[tuple[float, tuple[Any, ...]]] = []
+    for index, (name, cause, began, ended) in enumerate(trace.rows):
+        if cause == VISIT:
+            continue
+        if cause == ASSEMBLE and name == step:
+            return None
+        start, end = max(began, low), min(ended, high)
+        key = (precedence(cause), -began, ended, -index, name, cause)
+        if name == step:
+            claims.append((max(start, enters), (0, *key, min(end, leaves))))
+        if not name:  # the engine's own have what the visit's leave
+            claims.append((start, (1, *key, end)))
+        else:
+            claims.append((start, (1, *key, min(end, enters))))
+            claims.append((max(start, leaves), (1, *key, end)))
+    claims = [claim for claim in claims if claim[1][-1] > claim[0]]
+    return _swept(claims, low, high, enters, leaves, step)
+
+
+def _swept(
+    claims: list[tuple[float, tuple[Any, ...]]],
+    low: float,
+    high: float,
+    enters: float,
+    leaves: float,
+    step: str,
+) -> dict[Key, float]:
+    """Seconds by owner: each instant is that of the least open claim, or nobody's."""
+    claims.sort()
+    cuts = sorted(
+        {low, high, enters, leaves, *[edge for start, claim in claims for edge in (start, claim[-1])]}
+    )
+    pieces: list[Piece] = []
+    open_: list[tuple[Any, ...]] = []
+    upcoming, since = 0, low
+    last: Key | None = None
+    for start in cuts[:-1]:
+        while upcoming < len(claims) and claims[upcoming][0] <= start:
+            heappush(open_, claims[upcoming][1])
+            upcoming += 1
+        while open_ and open_[0][-1] <= start:
+            heappop(open_)
+        owner = open_[0][-3:-1] if open_ else (step if enters <= start < leaves else "", UNATTRIBUTED)
+        if owner != last:
+            if last is not None:
+                pieces.append((since, start, *last))
+            last, since = owner, start
+    if last is not None:
+        pieces.append((since, high, *last))
+    return totals(pieces)
 
 
 class _Walk:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+import msgspec
 
 from tauten.run.remote.conversation import Calls, Conversation, logprobs_of, sent
 from tauten.run.remote.failure import Failure
@@ -70,6 +72,33 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     return dict(part)
 
 
+class _Words(msgspec.Struct):
+    """What a choice of most events adds: words and nothing else."""
+
+    content: str | None = None
+    refusal: None = None
+    reasoning: None = None
+    reasoning_content: None = None
+    tool_calls: None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Words
+    finish_reason: None = None
+    logprobs: None = None
+
+
+class _Plain(msgspec.Struct):
+    """An event that adds words; whatever says more does not fit, and is read field by field."""
+
+    choices: tuple[_Choice]
+    error: None = None
+    usage: None = None
+
+
+_plain: Final = msgspec.json.Decoder(_Plain)
+
+
 class _Reading:
     """What the events of one answer have said so far."""
 
@@ -83,7 +112,13 @@ class _Reading:
         if data == b"[DONE]":
             self.done = True
             return self._last()
-        event = decoded(data)
+        try:
+            words = _plain.decode(data).choices[0].delta.content
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._event(decoded(data))
+        return [Delta(words, None, 1, units=self._units)] if words else []
+
+    def _event(self, event: dict[str, Any]) -> list[Delta]:
         _check_error(event)
         if isinstance(usage := event.get("usage"), dict):
             self._units = counted(usage)

@@ -239,6 +239,8 @@ class Book:
                     self._adopt(database)
                 if database is not None:
                     self.write(database)
+                if self.budgets is not None:
+                    self.budgets.look()
                 pause_s = EVERY_S
             except Exception as error:  # noqa: BLE001  # whatever it is, what was taken must not be lost with the thread
                 self._failed(str(error) if isinstance(error, DatabaseBusy | MachineError) else repr(error))

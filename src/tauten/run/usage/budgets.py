@@ -1,8 +1,9 @@
 """Who may spend how much: what a call may take at most is held before it is made, and settled by what it took.
 
-Holding is one transaction of the database, which those of other tasks and processes wait for. So the sum of what is spent and
-held is never more than the budget, however many ask at once, as long as no call takes more than was held for it.
-A hold whose process died stays held, and is taken as spent after a day.
+A call is held of a lot that this process holds already (see `lots.py`), or in one transaction of the database, which those
+of other tasks and processes wait for. So the sum of what is spent and held is never more than the budget, however many ask
+at once, as long as no call takes more than was held for it. A hold whose process died stays held, and is taken as spent
+after a day.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -23,7 +24,8 @@ from tauten.clock import Clock
 from tauten.errors import Overloaded, Unavailable
 from tauten.run.usage.call import Call
 from tauten.run.usage.database import Database, DatabaseBusy, Do
-from tauten.run.usage.limits import Limit, Period, period_at
+from tauten.run.usage.limits import Limit, period_at
+from tauten.run.usage.lots import Claim, Grant, Lots, add_spent
 from tauten.run.usage.payer import Payer
 from tauten.run.usage.prices import Prices
 
@@ -39,14 +41,8 @@ class Exhausted(Overloaded):
     code = "E451"
 
 
-class Claim(NamedTuple):
-    """What one call asks of one budget."""
-
-    name: str
-    whose: str
-    period: Period
-    limit: Limit
-    amount: int
+Full = tuple[Claim, int, int]
+"""What has no room, what is spent of its budget, and what is held."""
 
 
 class State(NamedTuple):
@@ -62,7 +58,10 @@ class State(NamedTuple):
 
 
 class Hold:
-    """What is held for one call, until it is settled. Settling costs nothing and waits for nothing."""
+    """What is held for one call, until it is settled. Settling costs nothing and waits for nothing.
+
+    Without an `id` it is a part of lots.
+    """
 
     __slots__ = ("_at", "_budgets", "_settled", "claims", "id")
 
@@ -80,7 +79,7 @@ class Hold:
         self._settled = True
         amounts = {claim.name: self._took(claim, call) for claim in self.claims}
         if amounts:
-            self._budgets.settle_later(self.id, amounts)
+            self._budgets.settle(self, amounts)
 
     def _took(self, claim: Claim, call: Call | None) -> int:
         """Where nobody knows what it took, all that was held."""
@@ -137,6 +136,7 @@ class Budgets:
         self._database: Database | None = None
         self._swept = False
         self._unsettled: deque[tuple[str, Mapping[str, int]]] = deque()
+        self._lots = Lots()
         self._closed = False
         self._thread = ThreadPoolExecutor(1, "tauten-budgets")
 
@@ -144,48 +144,59 @@ class Budgets:
 
     async def reserve(self, purse: Purse, provider: str, model: str, units: Mapping[str, float]) -> Hold:
         """See `Purse.reserve`."""
-        at, id = self._now(), f"{_PREFIX}{next(_count):x}"
-        held = self._asked(purse, (provider, model, units), id, at)
-        if held is None:
-            return Hold(self, id, (), at)
+        at = self._now()
+        claims = self._claims(purse, provider, model, units, at)
+        if not claims or self._lots.take(claims):
+            return Hold(self, "", claims, at)
+        held = self._thread.submit(self._reserve, claims, at)
         try:
-            claims = await asyncio.shield(asyncio.wrap_future(held))
+            return await asyncio.shield(asyncio.wrap_future(held))
         except asyncio.CancelledError:
-            held.add_done_callback(lambda done: self._give_back(id, done))  # who asked is gone
+            held.add_done_callback(_give_back)  # who asked is gone
             raise
-        return Hold(self, id, claims, at)
 
     def reserve_now(self, purse: Purse, provider: str, model: str, units: Mapping[str, float]) -> Hold:
         """See `Purse.reserve_now`."""
-        at, id = self._now(), f"{_PREFIX}{next(_count):x}"
-        held = self._asked(purse, (provider, model, units), id, at)
-        return Hold(self, id, () if held is None else held.result(), at)
+        at = self._now()
+        claims = self._claims(purse, provider, model, units, at)
+        if not claims or self._lots.take(claims):
+            return Hold(self, "", claims, at)
+        return self._thread.submit(self._reserve, claims, at).result()
 
-    def _asked(
-        self, purse: Purse, asked: tuple[str, str, Mapping[str, float]], id: str, at: datetime
-    ) -> Future[Sequence[Claim]] | None:
-        """Let the thread hold it; None where no budget is on it."""
-        limits = [
-            (name, limit, whose)
+    def _claims(
+        self, purse: Purse, provider: str, model: str, units: Mapping[str, float], at: datetime
+    ) -> list[Claim]:
+        """What a call asks of the budgets that it goes on; raises Unavailable E452."""
+        return [
+            Claim(
+                name,
+                whose,
+                period_at(limit.period, at),
+                limit,
+                self.amount(limit, provider, model, units, at, None),
+            )
             for name, limit in self.limits.items()
             for whose in limit.whose(purse.tenant, purse.payer, purse.workflow)
         ]
-        return self._thread.submit(self._reserve, id, limits, asked, at) if limits else None
 
     def _now(self) -> datetime:
         """Never earlier than before: a clock that is set back opens no period that is over."""
         self._latest = max(self._latest, self._wall())
         return datetime.fromtimestamp(self._latest, UTC)
 
-    def _give_back(self, id: str, done: Any) -> None:
-        if not done.cancelled() and done.exception() is None:
-            self.settle_later(id, {claim.name: 0 for claim in done.result()})
-
-    def settle_later(self, id: str, amounts: Mapping[str, int]) -> None:
-        """Settle in the thread; what cannot be written now is tried again with the next."""
-        self._unsettled.append((id, amounts))
+    def settle(self, hold: Hold, amounts: Mapping[str, int]) -> None:
+        """In memory where it is of lots, else in the thread; what cannot be written now is tried again with the next."""
+        if not hold.id:
+            self.over.update(self._lots.settle(hold.claims, amounts))
+            return
+        self._unsettled.append((hold.id, amounts))
         if not self._closed:  # else it stays held, and is taken as spent after a day
             self._thread.submit(self._settle).add_done_callback(_told)
+
+    def look(self) -> None:
+        """Have the database told what it does not know yet, if anything; whoever keeps budgets asks for it now and then."""
+        if self._lots.due and not self._closed:
+            self._thread.submit(self._write_lots).add_done_callback(_told)
 
     def amount(
         self,
@@ -218,24 +229,18 @@ class Budgets:
             return
         self._closed = True
         self._thread.submit(self._settle)
+        self._thread.submit(self._write_lots, all=True).add_done_callback(_told)
         self._thread.submit(self._shut)
         self._thread.shutdown(wait=True)
 
     # -- in the thread ------------------------------------------------------------------------------------
 
-    def _reserve(
-        self,
-        id: str,
-        limits: Sequence[tuple[str, Limit, str]],
-        asked: tuple[str, str, Mapping[str, float]],
-        at: datetime,
-    ) -> Sequence[Claim]:
-        claims = [
-            Claim(name, whose, period_at(limit.period, at), limit, self.amount(limit, *asked, at, None))
-            for name, limit, whose in limits
-        ]
+    def _reserve(self, claims: Sequence[Claim], at: datetime) -> Hold:
+        if self._lots.take(claims):  # which came while it waited
+            return Hold(self, "", claims, at)
+        id = f"{_PREFIX}{next(_count):x}"
         try:
-            full = self._opened().alone(lambda do: self._claim(do, id, claims, at))
+            full, grants = self._claim_all(id, claims, at)
         except DatabaseBusy as busy:
             raise Unavailable(
                 f"the budgets cannot be read: {busy}",
@@ -246,22 +251,36 @@ class Budgets:
         if full is not None:
             self.refused[full[0].name] += 1
             raise _exhausted(*full, at)
-        return claims
+        self._lots.granted(grants)
+        return Hold(self, id, claims, at)
 
-    def _claim(self, do: Do, id: str, claims: Sequence[Claim], at: datetime) -> tuple[Claim, int, int] | None:
-        """Hold all, or nothing: then the first that has no room, what is spent of it, and what is held."""
+    def _claim_all(self, id: str, claims: Sequence[Claim], at: datetime) -> tuple[Full | None, list[Grant]]:
+        """In one transaction; what lots of ours hold is given back before anybody is refused."""
         now_ms = int(at.timestamp() * 1000)
+        full, grants = self._opened().alone(lambda do: self._claim(do, id, claims, now_ms))
+        if full is not None and self._write_lots(all=True):
+            return self._opened().alone(lambda do: self._claim(do, id, claims, now_ms))
+        return full, grants
+
+    def _claim(
+        self, do: Do, id: str, claims: Sequence[Claim], now_ms: int
+    ) -> tuple[Full | None, list[Grant]]:
+        """Hold all, and more where there is plenty; or nothing: then the first that has no room, what is spent of it,
+        and what is held."""
         self._sweep(do, now_ms)
+        rooms = []
         for claim in claims:
-            spent, held = _used(do, claim.name, claim.whose, claim.period.name)
-            if spent + held + claim.amount > claim.limit.most:
-                return claim, spent, held
+            spent, held = _used(do, *claim.account)
+            rooms.append(claim.limit.most - spent - held - claim.amount)
+            if rooms[-1] < 0:
+                return (claim, spent, held), []
         for claim in claims:
             do(
                 "INSERT INTO hold (id, name, whose, period, amount, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
-                (id, claim.name, claim.whose, claim.period.name, claim.amount, now_ms),
+                (id, *claim.account, claim.amount, now_ms),
             )
-        return None
+        found = [self._lots.grant(do, claim, room, now_ms) for claim, room in zip(claims, rooms, strict=True)]
+        return None, [grant for grant in found if grant is not None]
 
     def _sweep(self, do: Do, now_ms: int) -> None:
         """Once a process: holds of those that died are taken as spent."""
@@ -286,6 +305,16 @@ class Budgets:
             lambda do: [name for name, amount in amounts.items() if _spend(do, id, name, amount)]
         )
 
+    def _write_lots(self, *, all: bool = False) -> bool:
+        """Say what was spent of lots, and give back those that nobody uses (`all`: each); whether there were any."""
+        now_ms = int(self._now().timestamp() * 1000)
+        try:
+            written = self._opened().alone(lambda do: self._lots.write(do, now_ms, all=all))
+        except DatabaseBusy:
+            return False  # what they hold stays held, which is on the safe side, and is tried again
+        self._lots.told(written)
+        return bool(written)
+
     def _opened(self) -> Database:
         if self._database is None:
             self._database = self._make()
@@ -300,6 +329,7 @@ class Budgets:
         return self._thread.submit(self._states).result()
 
     def _states(self) -> list[State]:
+        self._write_lots(all=True)
         at = self._now()
         found = []
         for name, limit in self.limits.items():
@@ -316,7 +346,13 @@ class Budgets:
         return found
 
 
-def _told(settling: Future[None]) -> None:
+def _give_back(reserved: Future[Hold]) -> None:
+    """Of a hold that nobody waits for any more."""
+    if not reserved.cancelled() and reserved.exception() is None:
+        reserved.result().settle(None)
+
+
+def _told(settling: Future[Any]) -> None:
     """What no second try will cure is said: those holds stay, and count as spent after a day."""
     error = settling.exception()
     if error is not None:
@@ -339,11 +375,7 @@ def _spend(do: Do, id: str, name: str, amount: int) -> bool:
         "SELECT whose, period, amount FROM hold WHERE id = ? AND name = ?", (id, name)
     ):
         do("DELETE FROM hold WHERE id = ? AND name = ? AND whose = ?", (id, name, whose))
-        do(
-            "INSERT INTO budget (name, whose, period, spent) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (name, whose, period) DO UPDATE SET spent = budget.spent + excluded.spent",
-            (name, whose, period, amount),
-        )
+        add_spent(do, name, whose, period, amount)
         over = over or amount > int(held)
     return over
 
