@@ -144,7 +144,8 @@ def test_the_gate_hands_on_what_was_confirmed(tmp_path: Path) -> None:
     gate = Gate(Judging(keeper), ids, 0.5)  # type: ignore[arg-type]
     before, after = Plan(name="before"), Plan(name="after")
     gate.before = before
-    found = gate.confirmed(before, after, 1)
+    found = gate.proven(before, [after]).evidence
+    assert found is not None
     assert found.verdict.decision == "accept"
     old, new = gate.told
     assert set(old) == set(new) == set(found.items)

@@ -65,7 +65,7 @@ def test_what_keeps_answers_is_enough_where_the_slo_is_wide() -> None:
 
 
 def test_lossy_changes_come_only_while_the_slo_is_missed_and_are_proven() -> None:
-    """Under 140 ms only fewer rows help: one row loses a tenth of the answers, two rows none."""
+    """Under 140 ms only fewer rows help; two are enough, so one is not judged."""
     found = usual(TIGHT)
     assert found.outcome.answer == "met"
     taken = [each.change for each in found.outcome.decisions if each.taken]
@@ -73,6 +73,15 @@ def test_lossy_changes_come_only_while_the_slo_is_missed_and_are_proven() -> Non
     assert found.evidence is not None
     assert found.evidence.verdict.decision == "accept"
     assert found.evidence.verdict.flips == []
+    refused = {each.change: each for each in found.outcome.decisions if not each.taken}
+    assert refused["look: last = 1"].why == "look: last = 2 is enough"
+
+
+def test_what_gains_most_is_judged_first_where_nothing_is_enough() -> None:
+    """One row loses a tenth of the answers, two rows none."""
+    found = optimized(Slo(p95_ms=60.0, quality_loss=0.05))
+    taken = [each.change for each in found.outcome.decisions if each.taken and each.answers == "lossy"]
+    assert taken == ["look: last = 2"]
     refused = {each.change: each for each in found.outcome.decisions if not each.taken}
     worse = refused["look: last = 1"]
     assert "got worse" in worse.why

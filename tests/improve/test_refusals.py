@@ -135,12 +135,13 @@ def test_int8_where_bf16_is_faster_without_figures_on_its_card() -> None:
 
 
 def test_one_scale_a_tensor_flips_half_of_the_answers() -> None:
-    """The fastest of all, and so the first that the gate sees."""
+    """The fastest of all, and so the first that the gate sees where none is enough."""
 
     def wrong(plan: Plan) -> Callable[[int], bool]:
         return lambda item: plan.stage("classify").variant == TENSOR and item % 2 == 0
 
-    found, judge = searched(with_cards(card("fp32"), card(TENSOR)), wrong)
+    case = with_cards(card("fp32"), card(TENSOR), slo="p95<1ms, quality_loss<5pt")
+    found, judge = searched(case, wrong)
     assert found.plan.stage("classify").precision == "bf16"
     assert not found.plan.stage("classify").variant
     why = told(found, f"classify as {TENSOR}").why

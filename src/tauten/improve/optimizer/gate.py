@@ -1,16 +1,22 @@
-"""Whether changes that may alter answers may stay: chosen on some labelled requests, confirmed once on the others."""
+"""Whether changes that may alter answers may stay: chosen on some labelled requests, confirmed on the others.
+
+Confirmed are the changes in the order in which they were taken, each with those before it, until one cannot be. Tests in
+an order that was fixed before need no correction for their number as long as each is only made after the one before it
+has held (Maurer, Hothorn and Lehmacher, 1995): so the change that gains most is proven as if it were the only one.
+"""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from tauten.clock import Clock, real
 from tauten.improve.labels.keeper import Told
 from tauten.improve.optimizer.outcome import Labels
 from tauten.improve.optimizer.testbed import Scored, Testbed
-from tauten.improve.quality import Evidence, Verdict, compare, decide, scored, split
+from tauten.improve.quality import Evidence, Halves, Verdict, compare, decide, scored, split
 from tauten.improve.situation import Proposal
 from tauten.plan.plan import Plan
 from tauten.statistics import items_needed, smallest_provable_loss
@@ -20,6 +26,14 @@ SELECTION: Final = 0.25  # of the labelled items: choosing takes few, a proof ta
 FIRST: Final = 24  # items that a candidate is tried on first: what halves the answers shows at once
 PART: Final = 24  # items of a confirmation between two looks at whether the rest can still prove it
 LOOKS: Final = 60  # items of the selection that a candidate sees at most
+
+
+class Proven(NamedTuple):
+    """So many changes are confirmed, the evidence for all of them together, and why the next one is not."""
+
+    changes: int
+    evidence: Evidence | None
+    why: str
 
 
 class Gate:
@@ -33,14 +47,15 @@ class Gate:
         *,
         clusters: Mapping[str, str] | None = None,
         seed: int = 0,
-        more: Callable[[], bool] = lambda: True,
+        more: Callable[..., bool] = lambda needed_s=0.0: True,
         say: Callable[[str], None] = lambda text: None,
         clock: Clock = real,
     ) -> None:
         self.testbed = testbed
         self.items = list(items)
         self.clusters = {id: clusters[id] for id in items} if clusters is not None else None
-        self.halves = split(items, seed, SELECTION, clusters=self.clusters)
+        halves = split(items, seed, SELECTION, clusters=self.clusters)
+        self.halves = Halves(*(sorted(half, key=lambda id: self._drawn(id, seed)) for half in halves))
         self.allowed_loss = allowed_loss
         self.seed = seed
         self.more = more
@@ -50,9 +65,11 @@ class Gate:
             True: [],
             False: [],
         }  # (seconds, answers): before, after
+        self._known: tuple[bytes, dict[str, Scored]] = b"", {}  # of the plan that all are judged against
+        self._worse: dict[tuple[str, str], str] = {}  # why changes were refused: they lost answers
         self.before: Plan | None = None  # what lossy changes are judged against
         self.verdicts: dict[tuple[str, str], Verdict] = {}  # of the selection, by strategy and change
-        self.told: tuple[Told, Told] = ({}, {})  # answers of the last confirmation, where they are kept
+        self.told: tuple[Told, Told] = ({}, {})  # answers of what was proven last, where they are kept
 
     @property
     def labels(self) -> Labels:
@@ -64,6 +81,10 @@ class Gate:
             0 if enough or not self.allowed_loss else items_needed(self.allowed_loss, confidence=CONFIDENCE)
         )
         return Labels(n, provable, self.allowed_loss, needed)
+
+    def _drawn(self, id: str, seed: int) -> str:
+        """An order by lot, in which the first few are a sample of all; items of a topic stay together."""
+        return hashlib.sha256(f"{seed}\0order\0{self._topic(id)}".encode()).hexdigest()
 
     def _topic(self, id: str) -> str:
         return self.clusters[id] if self.clusters is not None else id
@@ -79,19 +100,21 @@ class Gate:
         """Why a proposal may not be taken; empty where it may. Identical and equivalent ones always may."""
         if proposal.answers != "lossy":
             return ""
-        if reason := self.hopeless():
+        change = proposal.strategy, proposal.change
+        if reason := self.hopeless() or self._worse.get(change, ""):
             return reason
         assert self.before is not None  # the optimizer says against what before it tries lossy ones
         verdict = self._looked_at(self.before, proposal.plan)
         if verdict is None:
             return "there was no time left to judge it"
-        self.verdicts[proposal.strategy, proposal.change] = verdict
+        self.verdicts[change] = verdict
         if verdict.loss > self.allowed_loss or verdict.decision == "reject":
             worse = ", ".join(flip.item for flip in verdict.bad_flips[:3])
-            return (
+            self._worse[change] = (
                 f"{len(verdict.bad_flips)} of {verdict.n} answers got worse, {len(verdict.good_flips)} better "
                 f"(loss {verdict.loss * 100:.1f} points): {worse}"
             )
+            return self._worse[change]
         return ""
 
     def hopeless(self) -> str:
@@ -120,61 +143,94 @@ class Gate:
 
     # -- confirming -------------------------------------------------------------------------------------------
 
-    def confirmed(self, before: Plan, after: Plan, candidates: int) -> Evidence:
-        """A look at the items that nothing was chosen by; corrected for how many candidates may take one.
+    def proven(self, before: Plan, afters: Sequence[Plan]) -> Proven:
+        """How many of these plans, each of which goes on from the one before it, are confirmed one after another.
+
+        By all items that are left, or where there is no time for these by as many as can be enough.
+        """
+        every, enough = self.halves.confirmation, self._enough()
+        needed_s = self.confirmation_s(len(afters)) * len(every) / max(1, len(enough))
+        ids = every if self.more(needed_s) else enough
+        proven = Proven(0, None, "there was no time left to confirm that no answer suffers")
+        for count, after in enumerate(afters):
+            if not self.more():
+                return proven
+            found, told = self._confirmed(before, after, ids)
+            if found.verdict.decision != "accept":
+                return proven._replace(why=str(found.verdict))
+            proven, self.told = proven._replace(changes=count + 1, evidence=found), told
+        return proven
+
+    def _enough(self) -> Sequence[str]:
+        """The first items that prove the allowed loss if none of their answers suffers."""
+        needed = items_needed(self.allowed_loss, confidence=CONFIDENCE) if self.allowed_loss else 0
+        topics: set[str] = set()
+        for place, id in enumerate(self.halves.confirmation, 1):
+            topics.add(self._topic(id))
+            if len(topics) == needed:
+                return self.halves.confirmation[:place]
+        return self.halves.confirmation
+
+    def _confirmed(self, before: Plan, after: Plan, ids: Sequence[str]) -> tuple[Evidence, tuple[Told, Told]]:
+        """A look at items that nothing was chosen by; and what was answered, where answers are kept.
 
         It ends early where it can prove nothing any more, whatever is left, and when the time is over: that refuses
         some changes sooner and accepts none.
         """
-        level = 1.0 - (1.0 - CONFIDENCE) / max(1, candidates)  # Bonferroni: one of them is taken
         old: dict[str, Scored] = {}
         new: dict[str, Scored] = {}
-        for part in _parts(self.halves.confirmation, PART):
+        for part in _parts(ids, PART):
             old |= self.scores(before, part)
             new |= self.scores(after, part)
-            if self._in_vain(old, new, level) or not self.more():
+            if self._in_vain(old, new, ids) or not self.more():
                 break
         was, now = _numbers(old), _numbers(new)
-        self.told = {id: each.told for id, each in old.items()}, {id: each.told for id, each in new.items()}
+        told = {id: each.told for id, each in old.items()}, {id: each.told for id, each in new.items()}
         topics = self._topics(list(old))
-        verdict = compare(was, now, self.allowed_loss, level, clusters=topics, seed=self.seed)
+        verdict = compare(was, now, self.allowed_loss, CONFIDENCE, clusters=topics, seed=self.seed)
         hashes = {id: (old[id].answer, new[id].answer) for id in old}
-        return Evidence(
+        evidence = Evidence(
             metric="",
             confidence=CONFIDENCE,
             items=scored(was, now, hashes=hashes, clusters=topics),
             verdict=verdict,
-            candidates=candidates,
             seed=self.seed,
             plan_before=before.id,
             plan_after=after.id,
         )
+        return evidence, told
 
-    @property
-    def confirmation_s(self) -> float:
-        """How long a confirmation will take, by what judging answers has taken so far."""
-        spans = [(sum(s for s, _ in each), sum(n for _, n in each)) for each in self._took.values()]
-        return len(self.halves.confirmation) * sum(seconds / n for seconds, n in spans if n)
+    def confirmation_s(self, changes: int) -> float:
+        """How long the confirmation of so many changes takes at least, by what judging answers has taken so far."""
+        before_s, after_s = (
+            sum(s for s, _ in each) / max(1, sum(n for _, n in each)) for each in self._took.values()
+        )
+        return len(self._enough()) * (before_s + changes * after_s)
 
-    def _in_vain(self, old: Mapping[str, Scored], new: Mapping[str, Scored], level: float) -> bool:
+    def _in_vain(self, old: Mapping[str, Scored], new: Mapping[str, Scored], ids: Sequence[str]) -> bool:
         """Whether these flips would be too many even if every item that is left scored the same."""
         was, now = _numbers(old), _numbers(new)
         if was == now:
             return False
-        ids = self.halves.confirmation
         rest = {id: True for id in ids if id not in was}
         topics = self._topics(ids)
         return (
-            decide(was | rest, now | rest, self.allowed_loss, level, clusters=topics, seed=self.seed)
+            decide(was | rest, now | rest, self.allowed_loss, CONFIDENCE, clusters=topics, seed=self.seed)
             != "accept"
         )
 
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
-        self.say(f"judge {len(ids)} answers of {plan.id}")
-        began = self.clock()
-        found = self.testbed.scores(plan, ids)
-        self._took[plan is self.before].append((self.clock() - began, len(ids)))
-        return found
+        """What they score; those of the plan that all others are judged against are kept."""
+        own = plan is self.before
+        if own and self._known[0] != plan.content:
+            self._known = plan.content, {}
+        known = self._known[1] if own else {}
+        if missing := [id for id in ids if id not in known]:
+            self.say(f"judge {len(missing)} answers of {plan.id}")
+            began = self.clock()
+            known |= self.testbed.scores(plan, missing)
+            self._took[own].append((self.clock() - began, len(missing)))
+        return {id: known[id] for id in ids}
 
     def _judged(self, before: Plan, after: Plan, ids: Sequence[str]) -> Verdict:
         return compare(

@@ -1,7 +1,8 @@
 """The search: strategies in their order, again and again, until none of them gains; a pure function of its prices.
 
 A strategy that did not pay may pay once another has changed what is on the path, so the order is gone through
-until a whole round brings nothing. Those that may change answers are asked only while the SLO is missed.
+until a whole round brings nothing. Changes that may alter answers are asked only while the SLO is missed, and of all
+strategies the one that gains most first: each has to be judged, which takes far longer than its price.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -16,7 +17,7 @@ from tauten.describe.slo import Slo
 from tauten.describe.turn import Answers
 from tauten.errors import PlanError
 from tauten.improve.situation import Proposal, Refusal, Situation, Strategy
-from tauten.plan.plan import Plan
+from tauten.plan.plan import Plan, diff_plans
 
 WORTH = 0.01  # of the objective that a change must gain: a simulation repeats no better
 ROUNDS = 4  # through all strategies; workflows of ten stages came to rest in two
@@ -170,13 +171,10 @@ class Search:
         kept = self.improve(plan, lossy=False)
         return self.improve(kept.plan, lossy=True)
 
-    def improve(self, plan: Plan, *, lossy: bool) -> Found:
-        """By changes that keep answers, or by those that may alter them: by these only while the SLO is missed."""
-        present = self._figures(plan)
-        self.usual, self.began = self.usual or present, self.began or plan
-        if not lossy or present.missed(self.slo):
-            plan = self._rounds(plan, lossy=lossy)
-        return self._found(plan)
+    def improve(self, plan: Plan, *, lossy: bool, rounds: int = ROUNDS) -> Found:
+        """By changes that keep answers, in so many rounds, or by those that may alter them."""
+        self.usual, self.began = self.usual or self._figures(plan), self.began or plan
+        return self._found(self._by_gain(plan) if lossy else self._rounds(plan, rounds))
 
     def instead(self, plan: Plan, other: Proposal) -> Found:
         """A plan that was made another way, where it is better than the one that was found; all that was taken on
@@ -205,28 +203,54 @@ class Search:
     def _found(self, plan: Plan) -> Found:
         return Found(plan, self._figures(plan), self.tried)
 
-    def _rounds(self, plan: Plan, *, lossy: bool) -> Plan:
-        for _ in range(ROUNDS):
+    def _rounds(self, plan: Plan, rounds: int) -> Plan:
+        for _ in range(rounds):
             before = plan
             for strategy in self.strategies:
-                plan = self._exhaust(strategy, plan, lossy=lossy)
-                if lossy and not self._figures(plan).missed(self.slo):
-                    return plan
+                plan = self._exhaust(strategy, plan)
             if plan.content == before.content or not self.more():
                 break
         return plan
 
-    def _exhaust(self, strategy: Strategy, plan: Plan, *, lossy: bool) -> Plan:
+    def _exhaust(self, strategy: Strategy, plan: Plan) -> Plan:
         """Take a strategy's best proposal, and ask it again, until it has none that gains."""
         while self.more():
-            found = [each for each in self._asked(strategy, plan) if (each.answers == "lossy") == lossy]
+            found = [each for each in self._asked(strategy, plan) if each.answers != "lossy"]
             best = self._best(plan, found)
             if best is None:
                 return plan
-            self.taken.append(Taken(self._told(best), plan, best.plan))
-            self.took(self._figures(best.plan))
-            plan = best.plan
+            plan = self._take(plan, best)
         return plan
+
+    def _by_gain(self, plan: Plan) -> Plan:
+        """Of what all strategies have that may alter answers the first that is enough, else the one that gains most,
+        until the SLO holds or none of it gains."""
+        vain: set[tuple[str, str]] = set()  # on the stages that were changed since
+        while self._figures(plan).missed(self.slo) and self.more():
+            asked = [each for strategy in self.strategies for each in self._asked(strategy, plan)]
+            found = [each for each in asked if each.answers == "lossy" and _named(each) not in vain]
+            best = self._best(plan, found)
+            if best is None:
+                return plan
+            stages = _stages(plan, best.plan)
+            vain |= {
+                _named(each)
+                for each in found
+                if each is not best and self._gains_nothing(plan, each) and stages & _stages(plan, each.plan)
+            }
+            plan = self._take(plan, best)
+        return plan
+
+    def _gains_nothing(self, plan: Plan, proposal: Proposal) -> bool:
+        """Whether it did not gain by itself: with another change of its stage it would have to be run anew to tell."""
+        known = self._prices.get(proposal.plan.content)
+        usual = self.usual or Figures({})
+        return known is None or known.objective(self.slo, usual) > self._objective(plan) * (1.0 - WORTH)
+
+    def _take(self, plan: Plan, best: Proposal) -> Plan:
+        self.taken.append(Taken(self._told(best), plan, best.plan))
+        self.took(self._figures(best.plan))
+        return best.plan
 
     def _told(self, taken: Proposal) -> Tried:
         """What was kept of a change that has just been taken."""
@@ -253,7 +277,7 @@ class Search:
     def _best(self, plan: Plan, proposals: Sequence[Proposal]) -> Proposal | None:
         present = self._objective(plan)
         best: Proposal | None = None
-        for objective, _, each in self._priced(plan, self._worth_a_look(plan, proposals)):
+        for objective, each in self._ranked(self._priced(plan, self._worth_a_look(plan, proposals))):
             why = self._why_not(objective, present, each, best)
             self.tried.append(
                 Tried(
@@ -272,6 +296,17 @@ class Search:
                 best = each
         return best
 
+    def _ranked(self, priced: list[tuple[float, int, Proposal]]) -> list[tuple[float, Proposal]]:
+        """The best first. Of those that may alter answers and after which the SLO holds the first: strategies stand in
+        the order of what they lose, and more than is needed is not spent."""
+
+        def rank(one: tuple[float, int, Proposal]) -> tuple[bool, float, int]:
+            objective, place, each = one
+            enough = each.answers == "lossy" and not self._figures(each.plan).missed(self.slo)
+            return not enough, place if enough else objective, place
+
+        return [(objective, each) for objective, _, each in sorted(priced, key=rank)]
+
     def _worth_a_look(self, plan: Plan, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Those that are not refused at once; what they need to be priced is measured."""
         left = []
@@ -284,7 +319,7 @@ class Search:
         return left
 
     def _priced(self, plan: Plan, proposals: Sequence[Proposal]) -> list[tuple[float, int, Proposal]]:
-        """(objective, place, proposal) of those that have a price, the best first."""
+        """(objective, place, proposal) of those that have a price."""
         priced = []
         for index, each in enumerate(proposals):
             self.say(f"simulate {each.strategy}: {each.change}")
@@ -294,7 +329,7 @@ class Search:
                 self._not_priced(each, unknown.message)
                 continue
             self.pruning.came(plan, each, self._figures(plan), self._figures(each.plan))
-        return sorted(priced, key=lambda one: one[:2])
+        return priced
 
     def _not_priced(self, proposal: Proposal, why: str) -> None:
         told = Tried(proposal.strategy, proposal.change, proposal.answers, False, why)
@@ -309,7 +344,8 @@ class Search:
                 f"{'gains' if gain >= 0.0 else 'loses'} {abs(gain):.1f} % in simulation: not worth a change"
             )
         if best is not None:
-            return f"gains less than {best.change}"
+            enough = objective < self._objective(best.plan)
+            return f"{best.change} is enough" if enough else f"gains less than {best.change}"
         return self.allowed(each)
 
     def _objective(self, plan: Plan) -> float:
@@ -320,3 +356,12 @@ class Search:
         if content not in self._prices:
             self._prices[content] = self.price(plan)
         return self._prices[content]
+
+
+def _named(proposal: Proposal) -> tuple[str, str]:
+    return proposal.strategy, proposal.change
+
+
+def _stages(before: Plan, after: Plan) -> set[str]:
+    """The stages that differ between two plans."""
+    return {stage for stage, _, _, _ in diff_plans(before, after)}
