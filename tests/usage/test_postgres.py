@@ -13,6 +13,7 @@ from tauten.run.usage.book import Book
 from tauten.run.usage.budgets import Budgets, Exhausted, Purse
 from tauten.run.usage.database import DatabaseBusy
 from tauten.run.usage.limits import read_limits
+from tauten.run.usage.lots import SHARE
 from tauten.run.usage.payer import NOBODY, Payer
 from tauten.run.usage.postgres import Postgres
 from tauten.run.usage.report import report
@@ -86,6 +87,25 @@ def test_two_hundred_calls_at_once_spend_at_most_the_budget(url: str, tmp_path: 
     [(spent,)] = database.fetch("SELECT SUM(spent) FROM budget")
     assert sum(made) == 50
     assert int(spent) == 50 * CALL
+    assert database.fetch("SELECT COUNT(*) FROM hold") == [(0,)]
+    database.close()
+
+
+def test_lots_of_two_processes_spend_at_most_the_budget_and_come_back(url: str, tmp_path: Path) -> None:
+    (tmp_path / "budgets.toml").write_text('tauten = "budgets/1"\n[budget.all]\ncalls = 300\n')
+    limits, priced = read_limits(tmp_path / "budgets.toml"), prices(tmp_path)
+    several = [Budgets(limits, priced, lambda: Postgres(url)) for _ in range(2)]
+
+    async def main() -> list[bool]:
+        purses = [Purse(each, "desk", NOBODY, "flow") for each in several]
+        return await asyncio.gather(*(spend(purses[number % 2]) for number in range(400)))
+
+    made = asyncio.run(main())
+    for each in several:
+        each.close()
+    database = Postgres(url)
+    [(spent,)] = database.fetch("SELECT SUM(spent) FROM budget")
+    assert 300 - 2 * 300 // SHARE <= sum(made) == int(spent) <= 300
     assert database.fetch("SELECT COUNT(*) FROM hold") == [(0,)]
     database.close()
 

@@ -195,8 +195,8 @@ class Budgets:
 
     def look(self) -> None:
         """Have the database told what it does not know yet, if anything; whoever keeps budgets asks for it now and then."""
-        if self._lots.due and not self._closed:
-            self._thread.submit(self._write_lots).add_done_callback(_told)
+        if (self._unsettled or self._lots.due) and not self._closed:
+            self._thread.submit(self._catch_up).add_done_callback(_told)
 
     def amount(
         self,
@@ -228,8 +228,7 @@ class Budgets:
         if self._closed:
             return
         self._closed = True
-        self._thread.submit(self._settle)
-        self._thread.submit(self._write_lots, all=True).add_done_callback(_told)
+        self._thread.submit(self._catch_up, all=True).add_done_callback(_told)
         self._thread.submit(self._shut)
         self._thread.shutdown(wait=True)
 
@@ -304,6 +303,11 @@ class Budgets:
         return self._opened().alone(
             lambda do: [name for name, amount in amounts.items() if _spend(do, id, name, amount)]
         )
+
+    def _catch_up(self, *, all: bool = False) -> None:
+        """Tell the database what it does not know yet."""
+        self._settle()
+        self._write_lots(all=all)
 
     def _write_lots(self, *, all: bool = False) -> bool:
         """Say what was spent of lots, and give back those that nobody uses (`all`: each); whether there were any."""

@@ -71,6 +71,11 @@ class _Lot:
         self.used = used
         self.changed = False  # against its row
 
+    @property
+    def held(self) -> int:
+        """What its row has to hold until what was spent of it is written."""
+        return self.left + self.out + self.spent
+
 
 class Lots:
     """Those of one process. `take` and `settle` may be called in any thread; the others are for the database's."""
@@ -121,12 +126,12 @@ class Lots:
         """Hold more for calls like this one, where so much room is left that others will not miss it."""
         with self._lock:
             lot = self._lots.get(claim.account)
-            left, out = (lot.left, lot.out) if lot is not None else (0, 0)
+            left, held = (lot.left, lot.held) if lot is not None else (0, 0)
         more = min(CALLS * claim.amount, room // SHARE) - left
         if more < max(claim.amount, 1):
             return None
         id = lot.id if lot is not None else f"{_PREFIX}{next(_count):x}"
-        _hold(do, claim.account, id, left + out + more, now_ms)
+        _hold(do, claim.account, id, held + more, now_ms)
         return Grant(claim.account, id, more)
 
     def write(self, do: Do, now_ms: int, *, all: bool = False) -> list[Written]:
@@ -138,7 +143,7 @@ class Lots:
                 if lot.left and (all or lot.used < idle):
                     lot.left, lot.changed = 0, True
                 if lot.changed:
-                    written.append((account, lot.id, lot.left + lot.out, lot.spent))
+                    written.append((account, lot.id, lot.held - lot.spent, lot.spent))
         for (name, whose, period), id, held, spent in written:
             _hold(do, (name, whose, period), id, held, now_ms)
             if spent:
