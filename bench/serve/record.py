@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.ground import markdown
 from bench.ground.drawing import number, value
 from bench.serve import files, missed
 from bench.serve.table import REFERENCES
@@ -34,11 +35,11 @@ def page(document: Mapping[str, Any], reasons: missed.Reasons) -> str:
     parts = [HEAD, *_comparison(document)] if "rows" in document else [HEAD]
     if files.STRESS in document:
         parts += _scenarios(document[files.STRESS])
-    return "\n".join([*parts, *_missed(missed.missed(document, reasons))]).rstrip() + "\n"
+    return "\n".join([*parts, *markdown.missed(missed.missed(document, reasons))]).rstrip() + "\n"
 
 
 def _comparison(document: Mapping[str, Any]) -> Iterator[str]:
-    yield _conditions(
+    yield markdown.conditions(
         document, f"{document['minutes']:.0f} minutes, closed loop by {document['closed_loop_client']}"
     )
     for model, title in MODELS.items():
@@ -48,27 +49,17 @@ def _comparison(document: Mapping[str, Any]) -> Iterator[str]:
             yield from _table(rows, [column for column in document["columns"] if model in column["models"]])
 
 
-def _conditions(part: Mapping[str, Any], more: str) -> str:
-    machine = part["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return (
-        f"Measured {part['began'][:10]} at commit {machine['commit']}: {machine['cores']} cores of {machine['cpu']}, "
-        f"{machine['system'].split('-')[0]}, Python {machine['python']}, {versions}; {more}.\n"
-    )
-
-
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     titles = [f"{each['title']}{'' if each['unit'] == 'share' else ', ' + each['unit']}" for each in columns]
-    yield _line(["server", "rounds", "CPU of others", *titles])
-    yield _line(["---", *["---:"] * (len(titles) + 2)])
+    yield from markdown.head(["server", "rounds", "CPU of others", *titles], 1)
     for row in rows:
-        yield _line([row["label"], str(row["rounds"]), *_cells(row, columns)])
+        yield markdown.line([row["label"], str(row["rounds"]), *_cells(row, columns)])
     yield ""
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if row["reason"]:
-        yield f"did not run: {row['reason']}".replace("|", "/")
+        yield f"did not run: {row['reason']}"
         return
     taken = [row[key]["median"] for key in ("foreign_share", "steal_share") if row[key] is not None]
     yield number(sum(taken), "share") if taken else "–"
@@ -84,27 +75,13 @@ def _cells(row: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> Iter
 
 def _scenarios(stress: Mapping[str, Any]) -> Iterator[str]:
     yield "## Under stress\n"
-    yield _conditions(stress, "each scenario once")
-    yield _line(["scenario", "what", "seen", "bound"])
-    yield _line(["---", "---", "---:", "---:"])
+    yield markdown.conditions(stress, "each scenario once")
+    yield from markdown.head(["scenario", "what", "seen", "bound"], 2)
     for one in stress["scenarios"]:
         for check in one["checks"]:
-            bound = f"{'≥' if check['at_least'] else '≤'} {value(check['bound'], check['unit'])}"
-            yield _line([one["title"], check["name"], value(check["seen"], check["unit"]), bound])
+            seen = value(check["seen"], check["unit"])
+            yield markdown.line([one["title"], check["name"], seen, markdown.bound(check)])
     yield ""
-
-
-def _missed(found: Sequence[missed.Missed]) -> Iterator[str]:
-    yield "## Missed\n"
-    for one in found:
-        bound = "" if one.bound is None else f" ({'≥' if one.at_least else '≤'} {value(one.bound, one.unit)})"
-        yield f"* {one.where}: {one.name}: {value(one.seen, one.unit)}{bound}: {one.reason}"
-    if not found:
-        yield "Nothing."
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from bench.kit_shortcuts import form, rounds, section
 
-page, run = (importlib.import_module(f"bench.shortcuts.{name}") for name in ("page", "run"))
+page, record, run = (importlib.import_module(f"bench.shortcuts.{name}") for name in ("page", "record", "run"))
 verdict = importlib.import_module("bench.ground.verdict")
 check, missed, quiet = (
     importlib.import_module(f"bench.ground.{name}") for name in ("check", "missed", "quiet")
@@ -201,6 +201,12 @@ def test_the_file_and_the_page_say_what_was_missed_and_why(tmp_path: Path) -> No
     assert drawn.count("<svg") >= 1
     assert "missed" in (tmp_path / "bench.html").read_text()
     assert "no figure" in verdict.text(found.results)
+    told = record.whole(document, reasons).splitlines()
+    assert "| quick enough | 1.50 ms | ≤ 2 ms |" in told
+    assert "| **ours** | 1.50 | – | – |" in told
+    assert any(line.startswith("| gone | did not run: not <installed>") for line in told)
+    assert "* A <section>: beside the other: – (≤ 1 ×): it is <gone>" in told
+    assert "Did not run: OSError: no port" in told
 
 
 @pytest.mark.usefixtures("sections", "undisturbed")

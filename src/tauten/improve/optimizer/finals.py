@@ -21,6 +21,7 @@ from tauten.statistics import Interval, queries_needed
 ROUNDS: Final = 3  # of one request at a time: a round is one independent observation
 FEW: Final = 4  # requests of a round: fewer are no sample of anything
 MISSES: Final = 5  # that a run at the stated rate can afford and still prove p95
+DROWNING: Final = 60  # requests that show it of a plan that simulations see drown
 ALONE_SHARE: Final = 0.4  # of the time, for one request at a time
 
 
@@ -52,7 +53,12 @@ class Finals:
         different = distinct(plans)
         quiet = self._alone(different, alone, seconds * ALONE_SHARE)
         afloat = {name: plan for name, plan in different.items() if self._holds(simulated[name])}
-        loaded = self._loaded(afloat or {"chosen": plans["chosen"]}, seconds * (1.0 - ALONE_SHARE))
+        left_s = seconds * (1.0 - ALONE_SHARE)
+        loaded = (
+            self._loaded(afloat, left_s, queries_needed(max(judged(self.slo), default=0.95), MISSES))
+            if afloat
+            else self._loaded({"chosen": plans["chosen"]}, left_s, DROWNING)
+        )
         return Played(_spread(quiet, plans), _spread(loaded, plans))
 
     def _alone(
@@ -64,8 +70,7 @@ class Finals:
         load = Load(clients=1, requests=max(1, count * 9 // 10), seed=self.seed)
         return self._bench(plans, _evenly(self.items, count), load, ROUNDS, Slo())
 
-    def _loaded(self, plans: Mapping[str, Plan], seconds: float) -> dict[str, Run]:
-        wanted = queries_needed(max(judged(self.slo), default=0.95), MISSES)
+    def _loaded(self, plans: Mapping[str, Plan], seconds: float, wanted: int) -> dict[str, Run]:
         rounds = 1  # a queue shows what it does in one long run, not in three short ones
         fitting = int(self.rate * seconds / max(1, len(plans)))
         load = Load(rate_per_s=self.rate, requests=max(20, min(wanted, fitting)), seed=self.seed)
