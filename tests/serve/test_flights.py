@@ -306,6 +306,8 @@ def test_short_requests_are_not_worth_sharing() -> None:
                 *(ask(app, "POST", "/v1/workflows/whole", {"inputs": {"text": "a"}}) for _ in "12")
             )
             assert flights.joined == 1
+            flights.part()
+            assert flights.worth("whole"), "a cache was emptied: what it gave at once has to be computed"
 
     asyncio.run(main())
 

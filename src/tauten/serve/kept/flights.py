@@ -106,7 +106,11 @@ class Flights:
         return sum(len(flights) for flights in self._open.values())
 
     def part(self) -> None:
-        """Let those who come from now on share nothing that runs: it may have seen the world as it was before."""
+        """Let those who come from now on share nothing that runs: it may have seen the world as it was before.
+
+        What was short because it was kept may be long now.
+        """
+        self._mean_s.clear()
         for flights in self._open.values():
             for flight in flights:
                 flight.joinable = False
