@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from tauten.errors import InputError, MachineError, MediaError
+from tauten.run.lookup import lookup
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -140,7 +140,7 @@ def is_public(address: str) -> bool:
 
 
 async def _system_resolver(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await lookup(host, port)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

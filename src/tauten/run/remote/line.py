@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 
+from tauten.run.lookup import lookup
 from tauten.run.remote.failure import Failure
 from tauten.run.remote.phases import Phases, timed_tls, watching
 
@@ -76,7 +78,7 @@ class HttpLine:
             limit=0,  # the deployment's slots and the endpoint's room bound it, where waiting is seen
             keepalive_timeout=_IDLE_S,
             ssl=timed_tls() if url.startswith("https:") else True,
-            resolver=resolver,
+            resolver=resolver or Names(),
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -112,6 +114,36 @@ class HttpLine:
         if draining:
             await asyncio.wait(draining)
         await self._session.close()
+
+
+class Names(AbstractResolver):
+    """The system's names; a look-up that hangs keeps nobody from ending."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await lookup(host, port, family, socket.AI_ADDRCONFIG)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=_numbers(address),
+                port=address[1],
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, proto, _, address in found
+            if len(address) > 1
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _numbers(address: tuple[Any, ...]) -> str:
+    """An address without its port; one of a single link names that link."""
+    scoped = len(address) > 3 and address[3]
+    return f"{address[0]}%{address[3]}" if scoped and "%" not in address[0] else str(address[0])
 
 
 def _form(fields: Mapping[str, str | tuple[str, bytes, str]]) -> aiohttp.FormData:
