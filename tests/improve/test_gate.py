@@ -86,6 +86,7 @@ def test_when_the_time_is_over_what_was_seen_proves_too_little() -> None:
     testbed = Judging()
     why, looked_at = refused(gate(testbed, more=lambda needed_s=0.0: testbed.now_s + needed_s < 60.0))
     assert "cannot conclude" in why
+    assert why.endswith("there was no time left to judge more")
     assert looked_at == 3 * PART
 
 

@@ -157,7 +157,8 @@ class Gate:
                 return proven
             found, told = self._confirmed(before, after, ids)
             if found.verdict.decision != "accept":
-                return proven._replace(why=str(found.verdict))
+                late = "" if self.more() else "; there was no time left to judge more"
+                return proven._replace(why=f"{found.verdict}{late}")
             proven, self.told = proven._replace(changes=count + 1, evidence=found), told
         return proven
 
