@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.ground import drawing
+from bench.ground.command import drawn
 from bench.ground.missed import table
 from bench.serve import missed, report
 from bench.serve.scenarios import section
@@ -66,12 +67,7 @@ def whole(document: Mapping[str, Any], reasons: missed.Reasons) -> str:
 
 
 def main() -> int:
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    if not read(file):
-        print(f"{file}: no figures of `make bench-serve` here", file=sys.stderr)
-        return 2
-    print(draw(file))
-    return 0
+    return drawn("make bench-serve", OUT, read, lambda file, found: draw(file))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.ground import markdown
+from bench.ground.command import drawn
 from bench.ground.drawing import number, value
 from bench.serve import files, missed
 from bench.serve.table import REFERENCES
@@ -84,15 +85,14 @@ def _scenarios(stress: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def written(file: Path, document: Mapping[str, Any]) -> Path:
+    """The page of the documentation."""
+    PAGE.write_text(page(document, missed.read_reasons()))
+    return PAGE
+
+
 def main() -> int:
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else files.OUT
-    found = files.read(file)
-    if not found:
-        print(f"{file}: no figures of `make bench-serve` here", file=sys.stderr)
-        return 2
-    PAGE.write_text(page(found, missed.read_reasons()))
-    print(PAGE)
-    return 0
+    return drawn("make bench-serve", files.OUT, files.read, written)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.ground import drawing, machine, missed
 from bench.ground.check import Line
+from bench.ground.command import drawn
 from bench.ground.verdict import WORDS, verdict
 from bench.shortcuts.section import FAILED
 
@@ -182,12 +183,7 @@ def _plain(value: Any) -> str:
 
 
 def main() -> int:
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    if not read(file):
-        print(f"{file}: no figures of `make bench-shortcuts` here", file=sys.stderr)
-        return 2
-    print(draw(file))
-    return 0
+    return drawn("make bench-shortcuts", OUT, read, lambda file, found: draw(file))
 
 
 if __name__ == "__main__":

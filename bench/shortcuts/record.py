@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.ground import drawing, markdown, missed
+from bench.ground.command import drawn
 from bench.shortcuts import page
 
 PAGE = Path("docs/shortcuts_measured.md")
@@ -73,15 +74,14 @@ def _unit(column: Mapping[str, Any]) -> str:
     return "share" if column["unit"] == "share" else ""
 
 
+def written(file: Path, document: Mapping[str, Any]) -> Path:
+    """The page of the documentation."""
+    PAGE.write_text(whole(document, page.read_reasons()))
+    return PAGE
+
+
 def main() -> int:
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else page.OUT
-    found = page.read(file)
-    if not found:
-        print(f"{file}: no figures of `make bench-shortcuts` here", file=sys.stderr)
-        return 2
-    PAGE.write_text(whole(found, page.read_reasons()))
-    print(PAGE)
-    return 0
+    return drawn("make bench-shortcuts", page.OUT, page.read, written)
 
 
 if __name__ == "__main__":

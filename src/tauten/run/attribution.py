@@ -36,13 +36,13 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from tauten.run.trace import BODY, VISIT, Trace
 from tauten.run.visits import (
     ASSEMBLE,
     UNATTRIBUTED,
+    Claim,
     Group,
     Piece,
     Visit,
@@ -52,6 +52,7 @@ from tauten.run.visits import (
     fill,
     precedence,
     rank,
+    sweep,
 )
 
 EPSILON_S: Final = 1e-6  # 1 µs: two reads of one clock in two threads may cross by this much
@@ -164,55 +165,25 @@ def _of_one_visit(trace: Trace) -> dict[Key, float] | None:
     enters, leaves = max(began, low), min(ended, high)
     if not enters <= leaves:
         return None
-    claims: list[tuple[float, tuple[Any, ...]]] = []
+    claims: list[Claim] = []
     for index, (name, cause, began, ended) in enumerate(trace.rows):
         if cause == VISIT:
             continue
         if cause == ASSEMBLE and name == step:
             return None
         start, end = max(began, low), min(ended, high)
-        key = (precedence(cause), -began, ended, -index, name, cause)
+        key = (precedence(cause), -began, ended, -index)
         if name == step:
-            claims.append((max(start, enters), (0, *key, min(end, leaves))))
+            claims.append(((0, *key), max(start, enters), min(end, leaves), name, cause))
         if not name:  # the engine's own have what the visit's leave
-            claims.append((start, (1, *key, end)))
+            claims.append(((1, *key), start, end, name, cause))
         else:
-            claims.append((start, (1, *key, min(end, enters))))
-            claims.append((max(start, leaves), (1, *key, end)))
-    claims = [claim for claim in claims if claim[1][-1] > claim[0]]
-    return _swept(claims, low, high, enters, leaves, step)
-
-
-def _swept(
-    claims: list[tuple[float, tuple[Any, ...]]],
-    low: float,
-    high: float,
-    enters: float,
-    leaves: float,
-    step: str,
-) -> dict[Key, float]:
-    """Seconds by owner: each instant is that of the least open claim, or nobody's."""
-    claims.sort()
-    cuts = sorted(
-        {low, high, enters, leaves, *[edge for start, claim in claims for edge in (start, claim[-1])]}
-    )
-    pieces: list[Piece] = []
-    open_: list[tuple[Any, ...]] = []
-    upcoming, since = 0, low
-    last: Key | None = None
-    for start in cuts[:-1]:
-        while upcoming < len(claims) and claims[upcoming][0] <= start:
-            heappush(open_, claims[upcoming][1])
-            upcoming += 1
-        while open_ and open_[0][-1] <= start:
-            heappop(open_)
-        owner = open_[0][-3:-1] if open_ else (step if enters <= start < leaves else "", UNATTRIBUTED)
-        if owner != last:
-            if last is not None:
-                pieces.append((since, start, *last))
-            last, since = owner, start
-    if last is not None:
-        pieces.append((since, high, *last))
+            claims.append(((1, *key), start, min(end, enters), name, cause))
+            claims.append(((1, *key), max(start, leaves), end, name, cause))
+    swept, pieces = sweep(claims), list[Piece]()
+    for since, until, owner in ((low, enters, ""), (enters, leaves, step), (leaves, high, "")):
+        for piece in fill(cut(swept, since, until), since, until, owner, UNATTRIBUTED):
+            append(pieces, piece)
     return totals(pieces)
 
 
