@@ -67,12 +67,13 @@ def test_without_a_flip_every_item_is_looked_at_and_the_change_accepted() -> Non
     assert len(evidence.items) == len(seen.halves.confirmation) == 300
 
 
-@pytest.mark.parametrize("place", [0, 30, 299])
-def test_a_flip_that_the_rest_cannot_make_good_ends_it(place: int) -> None:
+@pytest.mark.parametrize(("place", "seen"), [(0, PART), (30, 3 * PART), (80, 7 * PART), (299, 300)])
+def test_a_flip_that_the_rest_cannot_make_good_ends_it(place: int, seen: int) -> None:
+    """Looks lie after 24 items, 48 more, 96 more, and so on."""
     wrong = gate(Judging()).halves.confirmation[place]
     why, looked_at = refused(gate(Judging([wrong])))
     assert "cannot conclude" in why
-    assert looked_at == min(300, (place // PART + 1) * PART)
+    assert looked_at == seen
 
 
 def test_flips_that_a_wider_margin_bears_do_not_end_it() -> None:

@@ -12,10 +12,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError
@@ -23,6 +23,8 @@ from tauten.improve.quality import Metric
 from tauten.improve.recording import Item, Label, Recording
 from tauten.improve.replay import Served
 from tauten.run.values import join
+
+T = TypeVar("T")
 
 DEV, WHOLE = "dev", "all"  # what a command line names: the split to tune on, and every split
 TOPIC = "topic:"
@@ -128,10 +130,21 @@ def beside(workflow: Workflow[..., Any], name: str) -> Path | None:
 
 def answer_of(workflow: Workflow[..., Any], served: Served) -> Any:
     """What calling the workflow would have given: streamed texts joined, other increments as a list, else the value."""
-    values = served.values
+    return _joined(workflow, served.values)
+
+
+def _joined(workflow: Workflow[..., Any], values: list[Any]) -> Any:
     if workflow.streams:
         return join(values, workflow.output)
     return values[0] if len(values) == 1 else join(values, workflow.output)
+
+
+def settles(metric: Metric, workflow: Workflow[..., Any]) -> Callable[[list[Any]], bool] | None:
+    """Whether the increments of a request so far settle its score; None where the metric does not say so."""
+    enough = metric.enough
+    if enough is None:
+        return None
+    return lambda values: bool(_told(metric, "in `enough`", lambda: enough(_joined(workflow, values))))
 
 
 def score(metric: Metric, workflow: Workflow[..., Any], served: Served, label: Any) -> float:
@@ -141,14 +154,18 @@ def score(metric: Metric, workflow: Workflow[..., Any], served: Served, label: A
     """
     if served.error is not None:
         return 0.0
-    answer = answer_of(workflow, served)
+    return _told(metric, f"on {served.id}", lambda: metric(answer_of(workflow, served), label))
+
+
+def _told(metric: Metric, where: str, say: Callable[[], T]) -> T:
+    """What a metric says; raises InputError where it raises."""
     try:
-        return metric(answer, label)
+        return say()
     except InputError:
         raise
     except Exception as error:
         raise InputError(
-            f"metric `{metric.name}` raised {type(error).__name__} on {served.id}: {error}",
+            f"metric `{metric.name}` raised {type(error).__name__} {where}: {error}",
             help="a metric gives 0 for an answer that it cannot read",
             code="E253",
         ) from error

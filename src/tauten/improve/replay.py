@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,21 +140,31 @@ async def replay(
 
 
 async def serve_one(
-    engine: Engine, plan: str, id: str, inputs: Mapping[str, Any], *, partition: str = ""
+    engine: Engine,
+    plan: str,
+    id: str,
+    inputs: Mapping[str, Any],
+    *,
+    partition: str = "",
+    enough: Callable[[list[Any]], bool] | None = None,
 ) -> Served:
-    """Run one request to its end; what the process computes meanwhile is booked to it as core-seconds. Caches give
-    it only what requests of its partition left there."""
+    """Run one request to its end, or until its increments so far are `enough`; what the process computes meanwhile is
+    booked to it as core-seconds. Caches give it only what requests of its partition left there."""
     values: list[Any] = []
     error: TautenError | None = None
     before = core_seconds()
     request = engine.request()  # its clock starts here
     request.partition = partition
     request.teaches = False
-    try:
-        async for value in engine.stream(inputs, plan=plan, request=request):
-            values.append(value)
-    except TautenError as failed:
-        error = failed
+    async with aclosing(engine.stream(inputs, plan=plan, request=request)) as increments:
+        while enough is None or not values or not enough(values):
+            try:
+                values.append(await anext(increments))
+            except StopAsyncIteration:
+                break
+            except TautenError as failed:
+                error = failed
+                break
     request.trace.spend("", "core_seconds", core_seconds() - before)
     return Served(id, values, request.trace, attribute(request.trace), error)
 

@@ -41,10 +41,15 @@ def score(item: Item, answer: Any, passages: Sequence[Any] | None = None) -> Out
     return Outcome(correct=_right(label, answer), hit_rank=_rank(label, candidates), refused_right=found)
 
 
-@tt.metric(name="right answers")
+def _quoted(answer: Sequence[Any]) -> Any:
+    """The quotation of a reply; None where it has none so far."""
+    return next((reply.answer for reply in answer if reply.answer is not None), None)
+
+
+@tt.metric(name="right answers", enough=lambda answer: _quoted(answer) is not None)
 def metric(answer: Sequence[Any], label: Label) -> bool:
     """The quotation holds the accepted content, or the request was rightly refused; the model's words do not count."""
-    quoted = next((reply.answer for reply in answer if reply.answer is not None), None)
+    quoted = _quoted(answer)
     return quoted is not None and _right(label, quoted)
 
 

@@ -23,11 +23,13 @@ class Outliving(Caches):
         return False
 
 
-def aside(graph: Graph, plan: Plan, wanted: Collection[str] = (), *, streams: bool = False) -> Plan:
+def aside(graph: Graph, plan: Plan, wanted: Collection[str] = ()) -> Plan:
     """The plan with a cache before each stage but the wanted ones, where equal inputs give equal results.
 
-    Without `streams`, stages that stream work every time: who looks at times wants their readers to wait for them.
+    Where a wanted stage reads a stream as it comes, stages that stream work every time: what they give at once would
+    leave their reader nothing to wait for.
     """
+    streams = not any(reads_stream(graph, graph.stages[name]) for name in wanted)
     for name, stage in graph.stages.items():
         if name not in wanted and (streams or not stage.kind.streams) and _may(graph, plan, stage):
             plan = plan.edit(name, cache=True)

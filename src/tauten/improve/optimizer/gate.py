@@ -24,7 +24,8 @@ from tauten.statistics import items_needed, smallest_provable_loss
 CONFIDENCE: Final = 0.95
 SELECTION: Final = 0.25  # of the labelled items: choosing takes few, a proof takes all that are left
 FIRST: Final = 24  # items that a candidate is tried on first: what halves the answers shows at once
-PART: Final = 24  # items of a confirmation between two looks at whether the rest can still prove it
+PART: Final = 24  # items of a confirmation before the first look at whether the rest can still prove it
+LATER: Final = 96  # and at most between two later ones: models are loaded for each part, which takes seconds
 LOOKS: Final = 60  # items of the selection that a candidate sees at most
 
 
@@ -180,7 +181,7 @@ class Gate:
         """
         old: dict[str, Scored] = {}
         new: dict[str, Scored] = {}
-        for part in _parts(ids, PART):
+        for part in _parts(ids):
             old |= self.scores(before, part)
             new |= self.scores(after, part)
             if self._in_vain(old, new, ids) or not self.more():
@@ -244,8 +245,12 @@ class Gate:
         )
 
 
-def _parts(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (ids[place : place + size] for place in range(0, len(ids), size))
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A small one first, then twice as many each time: what harms shows early, what does not should take little."""
+    place, size = 0, PART
+    while place < len(ids):
+        yield ids[place : place + size]
+        place, size = place + size, min(LATER, 2 * size)
 
 
 def _numbers(found: Mapping[str, Scored]) -> dict[str, bool | float]:

@@ -18,7 +18,7 @@ from tauten.errors import InputError, PlanError
 from tauten.explain.account import Account, account
 from tauten.improve.analyze import header
 from tauten.improve.drawn import drawn
-from tauten.improve.labelled import score
+from tauten.improve.labelled import score, settles
 from tauten.improve.labels.keeper import Keeper
 from tauten.improve.load.bench import Bencher, Side
 from tauten.improve.load.result import Run
@@ -216,13 +216,16 @@ class LiveTestbed:
             found: dict[str, Scored] = run_async(self._scores(plan, ids, metric, caches))
             return found
 
-        return self._sparing(aside(self.graph, plan, streams=True), plan, run)
+        return self._sparing(aside(self.graph, plan), plan, run)
 
     async def _scores(
         self, plan: Plan, ids: Sequence[str], metric: Metric, caches: Caches
     ) -> dict[str, Scored]:
-        """What plans have in common works once: answers are judged, not times."""
+        """What plans have in common works once, and what no score hangs on not at all: answers are judged, not times."""
         found: dict[str, Scored] = {}
+        enough = (
+            settles(metric, self.workflow) if self.keeper is None else None
+        )  # who keeps answers keeps them whole
         async with Engine() as engine:
             engine.deployments.caches = caches
             name = await engine.open(self.workflow, plan)
@@ -231,7 +234,8 @@ class LiveTestbed:
             async def judge() -> None:
                 for id in left:
                     item = self.recorded[id]
-                    served = await serve_one(engine, name, id, self.workflow.bind(**item.inputs))
+                    inputs = self.workflow.bind(**item.inputs)
+                    served = await serve_one(engine, name, id, inputs, enough=enough)
                     item.forget()
                     right = score(metric, self.workflow, served, item.label)
                     told = self.keeper.told(served) if self.keeper is not None else None

@@ -11,10 +11,17 @@ from tauten.errors import InputError
 
 
 class Metric:
-    """What good means: a function of an answer and its label, to a score in 0..1 (True is 1)."""
+    """What good means: a function of an answer and its label, to a score in 0..1 (True is 1).
 
-    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
+    `enough` says of a streamed answer, as far as it has come, whether the score is the same whatever still comes: where
+    only scores are wanted, the rest is then not computed. So a failure in the rest is not seen there.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], name: str = "", enough: Callable[[Any], Any] | None = None
+    ) -> None:
         self.function = function
+        self.enough = enough
         self.name = name or getattr(function, "__name__", "metric")
         self.description = (inspect.getdoc(function) or "").partition("\n")[0]
 
@@ -36,7 +43,15 @@ class Metric:
 @overload
 def metric(function: Callable[..., Any], /) -> Metric: ...
 @overload
-def metric(*, name: str = "") -> Callable[[Callable[..., Any]], Metric]: ...
-def metric(function: Callable[..., Any] | None = None, /, *, name: str = "") -> Any:
-    """Make a metric of ``def good(answer, label) -> bool | float``."""
-    return Metric(function, name) if function is not None else lambda body: Metric(body, name)
+def metric(
+    *, name: str = "", enough: Callable[[Any], Any] | None = None
+) -> Callable[[Callable[..., Any]], Metric]: ...
+def metric(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str = "",
+    enough: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Make a metric of ``def good(answer, label) -> bool | float``; what `enough` is says `Metric`."""
+    return Metric(function, name) if function is not None else lambda body: Metric(body, name, enough)
