@@ -329,7 +329,7 @@ def test_a_long_head_goes_through_the_parser_each_time(tmp_path: Path, taken: Ta
     async def main() -> None:
         async with serving(tmp_path) as (_, peer):
             answers = await repeated(peer, request(headers={"User-Agent": "x" * 5_000}), 4)
-            assert [status for status, _, _ in answers] == [200] * 4
+            assert [status for status, _, _ in answers] == [200] * (LEARNING + 2)
             assert taken.count == 0
 
     run(main)
@@ -375,7 +375,7 @@ def test_who_asks_for_more_takes_the_longer_way(
     async def main() -> None:
         async with serving(tmp_path) as (_, peer):
             answers = await repeated(peer, request(headers=headers, **more), 4)
-            assert [status for status, _, _ in answers] == [200] * 4
+            assert [status for status, _, _ in answers] == [200] * (LEARNING + 2)
             assert taken.count == 0
 
     run(main)
@@ -488,6 +488,22 @@ def test_a_model_that_is_not_ready_says_so(tmp_path: Path, taken: Taken) -> None
             assert (await asked(peer, request()))[0] == 200
 
     run(main)
+
+
+def test_where_budgets_are_to_be_asked_a_task_does_that(tmp_path: Path, taken: Taken) -> None:
+    """As of a model that somebody else computes, of whom each run is a call."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as (app, peer):
+            service = service_of(app)
+            assert not service.pays
+            service.pays = True
+            assert [status for status, _, _ in await repeated(peer, request(), LEARNING + 2)] == [200] * (
+                LEARNING + 2
+            )
+
+    run(main)
+    assert taken.count == 0
 
 
 def test_a_model_without_a_plan_says_so(tmp_path: Path, taken: Taken) -> None:
@@ -863,7 +879,7 @@ def test_observers_that_know_nothing_of_it_see_an_exchange(tmp_path: Path, taken
             app.site.observers.append(watch)
             answers = await repeated(peer, request(), 4)
             await empty(app)
-            assert [exchange.status for exchange, _, _, _ in watch.seen] == [200] * 4
+            assert [exchange.status for exchange, _, _, _ in watch.seen] == [200] * (LEARNING + 2)
             ids = [call.id for _, call, _, _ in watch.seen if call is not None]
             assert ids == [headers["x-request-id"] for _, headers, _ in answers]
             assert all(call is not None and call.service is service_of(app) for _, call, _, _ in watch.seen)

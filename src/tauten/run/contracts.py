@@ -66,7 +66,8 @@ class BatchBackend(Protocol):
 
     One that asks another machine says `local = False`: the time of its runs is then `remote`. It may have
     `account()`, which is asked after each run, in its thread: for each item of that run the calls (`Call`) that were
-    made for it, by which it is booked.
+    made for it, by which it is booked; and `billed`, who would bill them and for which of their models: then budgets
+    are asked for one call before an item is queued.
 
     One that can do nothing more until it is opened anew says so in one of two ways: by `dead = True` on the
     BackendError that `run` raises or gives in a member's place, or by `alive()`, which is asked, in the thread

@@ -65,6 +65,7 @@ class Asked(Protocol):
     families: dict[str, Family]
     armed: list[Any] | None
     failure: TautenError | None
+    purse: Purse | None
 
     @property
     def count(self) -> int: ...  # requests that it stands for

@@ -30,6 +30,7 @@ from tauten.run.usage.payer import Payer
 
 if TYPE_CHECKING:
     from tauten.run.usage.book import Book
+    from tauten.run.usage.budgets import Purse
 
 
 class Station:
@@ -84,6 +85,7 @@ class Single(ABC):
     families: dict[str, Family] = NOBODY
     armed: list[Any] | None = None
     failure: TautenError | None = None  # why it was stopped from our side
+    purse: Purse | None = None  # where budgets are to be asked it takes the longer way
     count = 1  # requests
     rows = 1.0  # of all of them
     began = -1.0  # when its stage did

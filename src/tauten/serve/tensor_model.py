@@ -64,6 +64,7 @@ class TensorService(Service):
     """A service that knows which tensors it takes and gives; `signature` is there once it is open."""
 
     signature = Signature((), ())
+    pays = False  # budgets are asked before its model is: that is a task's work
     _station: Station | None = None  # the last one used
     _dtypes: Mapping[str, Any] = {}  # what each input must be
     _inputs: Sequence[TensorInfo] = ()  # with the rows that a request may bring
@@ -75,6 +76,8 @@ class TensorService(Service):
         assert isinstance(deployment, Deployment)  # raw models have no slots
         if bound.results is not None:
             raise _uncached(self.name)
+        book = self.engine.door.book
+        self.pays = self.pays or (deployment.pays and book is not None and book.budgets is not None)
         if not plan:  # it is opened: whatever it goes over to takes the same
             self._read(deployment)
         if self.samples:

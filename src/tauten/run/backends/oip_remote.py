@@ -38,6 +38,7 @@ class OipRemoteBackend:
     calls of one batch at the same time.
 
     Each call is booked with its bytes and its time; of one that carried items of several requests each has its part.
+    Budgets hold one call for each item before it is queued.
 
     Options: `provider` names a table of `providers.toml`, whose url is ``http://`` (raw tensors behind a JSON head)
     or ``grpc://``; `unbatched` sends the arrays as they are, an item a call; `timeout_ms` ends a call (30,000).
@@ -134,6 +135,11 @@ class OipRemoteBackend:
         self._calls = [()] * len(items)
         parts = _arrays.stacked(items, most=self._most)
         return self._runner.run(self._all(parts, len(items)))
+
+    @property
+    def billed(self) -> tuple[str, str] | None:
+        """Who would bill a call, and for which of their models; None of one that is not open."""
+        return None if self._provider is None else (self._provider.name, self._model)
 
     def account(self) -> list[tuple[Call, ...]]:
         """What calls the last run made for each of its items."""

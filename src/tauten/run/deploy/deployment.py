@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tauten.errors import TautenError, Unavailable
+from tauten.run.deploy.account import Account
 from tauten.run.deploy.batching import Batching
 from tauten.run.deploy.fair_queue import Waiter
 from tauten.run.deploy.job import Job
@@ -25,6 +26,9 @@ from tauten.run.request import Asked
 from tauten.run.siblings import family_of
 from tauten.run.trace import Trace
 from tauten.run.visits import base_name
+
+if TYPE_CHECKING:
+    from tauten.run.usage.budgets import Hold
 
 
 class Deployment(Batching):
@@ -120,6 +124,11 @@ class Deployment(Batching):
         return self._replicas[0].backend.properties() if self._replicas else {}
 
     @property
+    def pays(self) -> bool:
+        """Whether somebody may bill its runs."""
+        return getattr(self._backend, "billed", None) is not None
+
+    @property
     def capacity(self) -> int:
         """Items that run at once when all replicas are full."""
         return self._count * self.max_batch
@@ -137,14 +146,39 @@ class Deployment(Batching):
         Raises Overloaded when the queue is full or the deadline could not be met, and what the backend
         raises.
         """
+        hold = await self._held(request) if self._accounts else None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        job = self.submit(request, step, item, future)
+        job: Job | None = None
         try:
+            job = self.submit(request, step, item, future)
+            if hold is not None and job.account is not None:
+                job.account.hold = hold
             await future
         except BaseException:
-            self.leave(job)
+            if job is not None:
+                self.leave(job)
             raise
+        finally:
+            if hold is not None:
+                self._settle(hold, job)
         return self.result(request.trace, step, job, cause)
+
+    async def _held(self, request: Asked) -> Hold | None:
+        """Its way into the budgets, where there are any: one call, of which others may pay their part. Raises what
+        they say, and then nothing is asked."""
+        billed = getattr(self._backend, "billed", None)
+        if request.purse is None or billed is None:
+            return None
+        provider, model = billed
+        return await request.purse.reserve(provider, model, _ONE_CALL)
+
+    @staticmethod
+    def _settle(hold: Hold, job: Job | None) -> None:
+        """Its request has ended; what still runs for it is settled when it has."""
+        if job is None or job.account is None:
+            hold.settle(None)
+        elif not job.left:
+            job.account.settle()
 
     def submit(self, request: Asked, step: str, item: Any, waiter: Waiter) -> Job:
         """Let one item wait for its batch; `waiter` is told when it is over, and then reads `result`.
@@ -177,7 +211,7 @@ class Deployment(Batching):
             raise self._not_there()
         now = job.queued
         if self._accounts:
-            job.account = (request, step)
+            job.account = Account(request, step)
         if request.deadline != _NEVER:  # before somebody gives up a place for it
             self._check_deadline(request, step, job, now)
         if self.queue.live + job.count > self.bound:  # those that leave at the end of this turn hold no place
@@ -394,5 +428,6 @@ class Deployment(Batching):
 
 
 _NEVER = math.inf
+_ONE_CALL: Final = {"requests": 1.0}
 _LONG_S = 0.0015  # of a run: who comes in that much later is not late for the next one
 CLOSE_S = 5.0  # for runs to end; a user's function that blocks longer outlives us, its thread is a daemon

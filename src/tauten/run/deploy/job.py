@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from msgspec.structs import replace
-
 from tauten.errors import Cancelled
+from tauten.run.deploy.account import Account
 from tauten.run.deploy.fair_queue import Waiter
 from tauten.run.deploy.queueing import Entry
 from tauten.run.request import Asked
@@ -80,7 +79,7 @@ class Job(Entry):
         self.given = queued  # to a replica
         self.busy_s = 0.0  # of the processor, where it ran alone and that was looked at
         self.calls: tuple[Call, ...] = ()  # that its backend made elsewhere for it
-        self.account: tuple[Asked, str] | None = None  # whose they are: a request, and its step
+        self.account: Account | None = None  # whose they are
         self.parted: tuple[float, ...] = ()  # when some of its requests ended while this ran for the others
 
     def split(self, count: int, kept: Any, rest: Any) -> Job:
@@ -116,9 +115,9 @@ class Job(Entry):
         """Let its request know of the calls that were made for it, also one that has left."""
         calls, self.calls = self.calls, ()
         if self.account is not None:
-            request, step = self.account
-            for call in calls:
-                request.took(replace(call, step=step))
+            self.account.took(calls)
+            if self.left:
+                self.account.settle()
 
     def write(self, trace: Trace, step: str, place: str, cause: str, back: float) -> None:
         """Where its time went, as rows, and what was asked of which place; `back` is when its request had it."""

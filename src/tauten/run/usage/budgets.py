@@ -86,7 +86,7 @@ class Hold:
         if call is None or call.outcome == "refused":
             return 0
         if claim.limit.unit == "calls":
-            return 1
+            return round(call.units.get("requests", 1.0))  # several may share one
         if call.counted == "none" or not call.units:
             return claim.amount
         return self._budgets.amount(

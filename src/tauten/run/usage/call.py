@@ -60,6 +60,17 @@ def divided(call: Call, weights: Sequence[int]) -> list[Call]:
     return parts
 
 
+def together(calls: Sequence[Call]) -> Call:
+    """Several attempts for one thing (one or more) as one, with what all of them took; as sure as the least sure."""
+    first, units = calls[0], dict(calls[0].units)
+    for call in calls[1:]:
+        for unit, amount in call.units.items():
+            units[unit] = units.get(unit, 0.0) + amount
+    counted = "none" if any(call.counted == "none" for call in calls) else first.counted
+    outcome = next((call.outcome for call in calls if call.outcome != "refused"), first.outcome)
+    return replace(first, units=units, ended=calls[-1].ended, outcome=outcome, counted=counted)
+
+
 def _part(amount: float, low: int, high: int, whole: int) -> float:
     if not float(amount).is_integer():
         return amount * (high - low) / whole

@@ -69,7 +69,7 @@ class Express:
             if layout is None:
                 return None
         service = self.line.service
-        if not (service.ready and service.engine.plans):
+        if service.pays or not (service.ready and service.engine.plans):
             return None
         call = self.call
         if given:
