@@ -67,7 +67,13 @@ def test_sharing_runs_to_its_end() -> None:
     [
         ("loading", ["loading"]),
         ("slow", ["slow_client"]),
-        ("overload", ["overload_paused", "burst_paused", "overload_heavy", "burst_heavy"]),
+        (
+            "overload",
+            [
+                *("overload_paused", "burst_paused", "overload_heavy", "burst_heavy"),
+                *("overload_heavy_alone", "burst_heavy_alone"),
+            ],
+        ),
         ("steady", ["steady"]),
         ("referee", ["referee"]),
         ("overheads", ["overheads"]),

@@ -49,6 +49,7 @@ class Subject:
     name: str
     words: str
     slo_s: float
+    model: str = ""  # of a raw model; else it is a workflow of its name
     plan: str = ""
 
 
@@ -58,7 +59,15 @@ SUBJECTS = (
         "heavy",
         "the 60 MB model on one thread, 8 together: the client has the other core",
         0.3,
+        "heavy",
         '[stage.model]\nthreads = 1\nspin = false\nbatch = { max = 8, wait = "slack" }',
+    ),
+    Subject(
+        "heavy_alone",
+        "the same one at a time: three times its peak is what the client and our loop can send and refuse",
+        0.3,
+        "heavy",
+        "[stage.model]\nthreads = 1\nspin = false\nbatch = { max = 1 }",
     ),
 )
 
@@ -68,14 +77,14 @@ async def subject_served(subject: Subject, seed: int) -> Any:
     """The server and a driver of this subject."""
     target: Target
     inputs: Iterator[Inputs]
-    if subject.plan:
-        model = models.ensure(subject.name, environments.cache_folder() / "models")
-        words, plans = [str(model)], {subject.name: subject.plan}
+    if subject.model:
+        model = models.ensure(subject.model, environments.cache_folder() / "models")
+        words, plans = [str(model)], {subject.model: subject.plan}
     else:
         words, plans = [f"{FLOWS}:{subject.name}"], {}
     async with serving(words, plans) as served:
-        if subject.plan:
-            target, inputs = model_target(served.url, subject.name), rows(subject.name)
+        if subject.model:
+            target, inputs = model_target(served.url, subject.model), rows(subject.model)
         else:
             target, inputs = workflow_target(served.url, subject.name), texts()
         async with driver(target, inputs, subject.slo_s, seed) as driven:
@@ -137,7 +146,7 @@ async def _over(scene: _Scene, curve: Sequence[Samples]) -> Result:
     found.check("goodput over its peak", kept / peak if peak else None, PEAK_SHARE, "share", at_least=True)
     found.check("p99 of the admitted", p_ms(admitted(over), 0.99), subject.slo_s * 1e3, "ms")
     _all_ended(found, over, watched)
-    balance = books.balance(driven.sent, after.since(before), subject.name)
+    balance = books.balance(driven.sent, after.since(before), subject.model or subject.name)
     found.check("requests that only one side knows", balance["missing"], 0)
     shown = summary(over, subject.slo_s)
     found.notes.append(said(shown))

@@ -93,6 +93,20 @@ class Site:
                 except Exception as mistake:  # noqa: BLE001  # the others are to be seen, too
                     tell(mistake)
 
+    def turned_away(self, riders: list[Rider], error: TautenError) -> None:
+        """Those were refused before anything was begun, all for one reason."""
+        for observer in self.observers:
+            told = getattr(observer, "turned_away", None)
+            if told is not None:
+                told(riders, error)
+                continue
+            for rider in riders:
+                call = rider.refused(error)
+                try:
+                    observer.finished(call.exchange, call, error, rider.seconds)
+                except Exception as mistake:  # noqa: BLE001  # the others are to be seen, too
+                    tell(mistake)
+
 
 PLAIN = frozenset(  # headers that mean the same each time they come; others take the longer way
     (

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tauten.clock import Clock, real
-from tauten.errors import NotFound
+from tauten.errors import NotFound, TautenError
 from tauten.explain.account import Account, Header, account
 from tauten.explain.exports import perfetto
 from tauten.run.attribution import attribute
@@ -100,6 +100,9 @@ class Traces:
             self._index()  # so that many tenants cannot keep many riders
             new = self._new[tenant] = deque(maxlen=self._kept.most)
         new.extend(riders)
+
+    def turned_away(self, riders: list[Rider], error: TautenError) -> None:
+        """Of what ran nothing there is no trace."""
 
     def _index(self) -> None:
         """Make what was put aside findable."""

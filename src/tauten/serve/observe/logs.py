@@ -102,6 +102,16 @@ class Logs:
             call = rider.call()
             self._write(self._line(call.exchange, call, None, 200, "ok", rider.seconds))
 
+    def turned_away(self, riders: list[Rider], error: TautenError) -> None:
+        """As `finished`, of some that were refused for one reason."""
+        outcome = outcome_of(error.http_status, error)
+        for rider in riders:
+            if self._bucket.take(self._clock()):
+                self.dropped += 1
+                continue
+            call = rider.refused(error)
+            self._write(self._line(call.exchange, call, error, call.exchange.status, outcome, rider.seconds))
+
     def _chosen(self, riders: list[Rider]) -> list[Rider]:
         """A sample, by how many are passed over until the next one: one draw a line, not one a request."""
         if not 0.0 < self.sample < 1.0:

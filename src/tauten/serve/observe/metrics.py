@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from tauten.clock import Clock, real
+from tauten.errors import TautenError
 from tauten.run.attribution import exclusive
 from tauten.run.trace import Trace
 from tauten.serve import probes
@@ -119,6 +120,18 @@ class Metrics:
         self._riders += len(riders)
         if self._riders >= TOGETHER:
             self.count()
+
+    def turned_away(self, riders: list[Rider], error: TautenError) -> None:
+        """As `finished`, of some that were refused for one reason before anything was begun."""
+        line, count = riders[0].way.line, len(riders)
+        service, outcome = line.service, outcome_of(error.http_status, error)
+        self.refusals.add((service.name, reason_of(error)), count)
+        self.responses.add((line.route, str(error.http_status)), count)
+        found = self.requests.at((service.name, service.plan_id, outcome))
+        found.observe_all([rider.seconds for rider in riders])
+        for tenant, of in Counter([rider.caller.tenant for rider in riders]).items():
+            if tenant:
+                self.by_tenant.add((tenant, outcome), of)
 
     # -- later --------------------------------------------------------------------------------------------
 

@@ -158,6 +158,12 @@ class Rider(Direct):
             self.send_off(b"".join((head, tail, *body)))
         self._over()
 
+    def turn_away(self, message: bytes) -> None:
+        """Send a refusal that others were told, too, as it goes on the wire. The observers hear of it from there."""
+        self._release()
+        self.send_off(message)
+        self._over()
+
     def reply(self, reply: Reply) -> None:
         """As `answer`, of what is not made for many."""
         exchange = self.call().exchange
@@ -215,6 +221,12 @@ class Rider(Direct):
         call.caller, call.service = self.caller, self.way.line.service
         if self.ride is not None and self.ride.inside:  # else it was refused before anything was begun
             call.request = cast(Request, self)  # whose plan, trace and failure are all that is looked at
+        return call
+
+    def refused(self, error: TautenError) -> Call:
+        """The same, of one that was turned away."""
+        call = self.call()
+        call.exchange.status = error.http_status
         return call
 
     @property

@@ -24,6 +24,7 @@ from tauten.run.single import Item, Single, Station
 from tauten.run.usage.payer import Payer
 from tauten.serve.door import client_left
 from tauten.serve.oip import rest
+from tauten.serve.oip.shut import Shut
 from tauten.serve.tensor_model import Feed, TensorService, refusal, rows_of
 
 if TYPE_CHECKING:
@@ -61,9 +62,16 @@ class Line:
         self._open: dict[tuple[rest.Layout, str, int], Ride] = {}  # that others may join
         self._items: dict[rest.Layout, Kind] = {}  # what the items of a layout have in common
         self._heads: dict[int, bytes] = {}
+        self._shut: dict[_Rank, Shut] = {}  # the latest refusals
 
     def board(self, rider: Rider, priority: int, *, alone: bool) -> None:
-        """Take a rider along in this turn; raises where no plan is open."""
+        """Take a rider along in this turn, or turn him away as those before him; raises where no plan is open."""
+        if self._shut:
+            if self.turns_away(rider, priority):
+                return
+            if alone and self._shut.pop(_rank(rider, priority), None) is not None:
+                self._ask(rider, priority)  # here and now: those behind him may share what he is told
+                return
         key = (rider.layout, rider.caller.tenant, priority)
         ride = None if alone else self._open.get(key)
         if ride is None or len(ride.riders) >= ride.most:
@@ -80,6 +88,34 @@ class Line:
             asyncio.get_running_loop().call_soon(self._begin)
         if rider.lag_s > ride.lag_s:
             ride.hurry(rider.lag_s)
+
+    def turns_away(self, rider: Rider, priority: int) -> bool:
+        """Whether he was refused because one like him was, just now."""
+        rank = _rank(rider, priority)
+        shut = self._shut.get(rank)
+        if shut is None or rider.wire.hub.draining:
+            return False
+        if not shut.takes(self.budget_s(rider)):
+            return False
+        shut.answer(rider)
+        return True
+
+    def _ask(self, rider: Rider, priority: int) -> None:
+        """Let one ride alone, and at once."""
+        ride = rider.ride = Ride(self, self.service.station(), rider, priority, rider.wire.hub)
+        ride.riders.append(rider)
+        ride.begin()
+
+    def shut(self, ride: Ride, rider: Rider, error: Overloaded) -> None:
+        """The door has refused a ride of one: those who are like him need not ask for some milliseconds."""
+        if len(self._shut) >= _RANKS:
+            self._shut.clear()
+        self._shut[_rank(rider, ride.priority)] = Shut(ride, rider, error)
+
+    def budget_s(self, rider: Rider) -> float:
+        """What a rider has from his arrival."""
+        call = rider.first
+        return call.deadline_ms / 1e3 - rider.sent_s if call.timed else self.service.budget_s
 
     def _leave(self) -> None:
         """The end of the turn in which the first of them was opened."""
@@ -164,7 +200,7 @@ class Ride(Single):
         Single.__init__(
             self,
             station,
-            budget_s=call.deadline_ms / 1e3 - first.sent_s if timed else service.budget_s,
+            budget_s=line.budget_s(first),
             aim=ANY_TIME if timed else service.aim,
             priority=priority,
             tenant=first.caller.tenant,
@@ -191,10 +227,10 @@ class Ride(Single):
         `alone`: no other began in this turn.
         """
         riders, requests = self.riders, self.station.opened.requests
-        if not riders:
+        self.count = len(riders)
+        if not riders or (self.count == 1 and self.line.turns_away(riders[0], self.priority)):
             requests.discard(self)
             return
-        self.count = len(riders)
         try:
             began = real()
             item = self.line.item(riders, self.station.deployment)
@@ -203,6 +239,8 @@ class Ride(Single):
         except (Overloaded, Unavailable) as error:
             requests.discard(self)
             if self.count == 1 or self.failure is not None:
+                if isinstance(error, Overloaded) and not self.inside:
+                    self.line.shut(self, riders[0], error)
                 self._fail(error)
                 return
             self.riders = []
@@ -354,6 +392,16 @@ class Ride(Single):
         for rider in riders:
             if not rider.answered:
                 rider.fail(error)
+
+
+_Rank = tuple[str, str, int, bool]
+"""Caller, tenant, priority, and whether a deadline was named."""
+_RANKS = 256  # of those who were refused of late: some milliseconds of them
+
+
+def _rank(rider: Rider, priority: int) -> _Rank:
+    caller = rider.caller
+    return caller.name, caller.tenant, priority, rider.first.timed
 
 
 def _rows(feed: Any, begin: int, end: int | None) -> Feed:

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from tauten.errors import Cancelled, Overloaded
+from tauten.errors import Cancelled, Overloaded, TautenError
 from tauten.run.attribution import exclusive
 from tauten.run.trace import VISIT, Trace
 from tauten.serve.oip.models import VERSION
@@ -233,6 +233,12 @@ class Statistics:
     def answered(self, riders: list[Rider]) -> None:
         """As `finished`, of some that ran in no task and went well."""
         self._of[riders[0].way.line.service.name].answered(riders)
+
+    def turned_away(self, riders: list[Rider], error: TautenError) -> None:
+        """As `finished`, of some for which nothing was begun."""
+        found = self._of[riders[0].way.line.service.name]
+        for rider in riders:
+            found.refused(rider.seconds)
 
     def shown(self, service: Service) -> dict[str, Any]:
         """One entry of ``model_stats``, with ours beside Triton's."""
