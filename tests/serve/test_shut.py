@@ -35,7 +35,7 @@ class Full:
         def enter(path: object, request: Asked) -> bool:
             self.asked += 1
             self.door.refused += request.count == 1
-            raise Overloaded("the queue is long", help="retry later", retry_after_s=1.5)
+            raise Overloaded("the queue is long", help="retry later", retry_after_s=0.05)
 
         monkeypatch.setattr(self.door, "enter", enter)
 
@@ -76,7 +76,7 @@ def test_every_request_has_a_no_of_its_own_and_the_door_was_asked_once(
             assert "the queue is long" in json.loads(first[2])["error"]
             for _, headers, _ in others:
                 assert {**headers, "x-request-id": ""} == {**first[1], "x-request-id": ""}
-                assert headers["retry-after-ms"] == "1500"
+                assert headers["retry-after-ms"] == "50"
             assert len({headers["x-request-id"] for _, headers, _ in answers}) == MANY
             assert (found.asked, found.refused) == (1, MANY)
             assert [(each.status, type(error)) for each, _, error, _ in watch.seen] == [
@@ -113,7 +113,7 @@ def test_after_some_milliseconds_the_door_is_asked_again(
     ("headers", "shares"),
     [
         ({"X-Tauten-Deadline-Ms": "900"}, True),
-        ({"X-Tauten-Deadline-Ms": "1000"}, True),
+        ({"X-Tauten-Deadline-Ms": "1030"}, True),  # it would have needed 1050
         ({"X-Tauten-Deadline-Ms": "1100"}, False),  # it has more time
         ({}, False),  # its service says how much it has
     ],

@@ -95,7 +95,7 @@ class Line:
         shut = self._shut.get(rank)
         if shut is None or rider.wire.hub.draining:
             return False
-        if not shut.takes(self.budget_s(rider)):
+        if not shut.takes(self.budget_s(rider) - rider.lag_s):
             return False
         shut.answer(rider)
         return True
@@ -230,6 +230,7 @@ class Ride(Single):
         self.count = len(riders)
         if not riders or (self.count == 1 and self.line.turns_away(riders[0], self.priority)):
             requests.discard(self)
+            self.riders = []
             return
         try:
             began = real()
@@ -239,7 +240,7 @@ class Ride(Single):
         except (Overloaded, Unavailable) as error:
             requests.discard(self)
             if self.count == 1 or self.failure is not None:
-                if isinstance(error, Overloaded) and not self.inside:
+                if isinstance(error, Overloaded) and not self.inside and self.left() > 0.0:
                     self.line.shut(self, riders[0], error)
                 self._fail(error)
                 return

@@ -24,25 +24,26 @@ _OF_BUDGET: Final = 0.05  # at most: by so little of it the queue that is too lo
 
 
 class Shut:
-    """Why the door refused a ride of one, for those who come in the milliseconds after it, have no more time than it
-    had, and are of the same caller and rank."""
+    """Why the door refused a ride of one, for those who come in the milliseconds after it, have less time than it would
+    have needed, and are of the same caller and rank."""
 
     def __init__(self, ride: Ride, rider: Rider, error: Overloaded) -> None:
-        self.budget_s = ride.deadline - ride.start
-        self.until = real() + min(SHARED_S, _OF_BUDGET * self.budget_s)
+        left_s = ride.left()
+        self.needs_s = left_s + error.retry_after_s  # so much later it would have been in time
+        self.until = real() + min(SHARED_S, _OF_BUDGET * left_s)
         self._ride, self._error = ride, error
         call = rider.call()
         reply = call.route.failed(told(error, call))
         lines = [("content-type", reply.media_type), *refusal_headers(error)]
         head = Head(reply.status, [(name.encode(), value.encode("latin-1")) for name, value in lines])
-        self.status, self.text = reply.status, reply.whole()
+        text = reply.whole()
         self._head = head.text + b"x-request-id: "
-        self._tail = b"content-length: %d\r\n\r\n%b" % (len(self.text), self.text)
+        self._tail = b"content-length: %d\r\n\r\n%b" % (len(text), text)
         self._told: list[Rider] = []
 
-    def takes(self, budget_s: float) -> bool:
-        """Whether it is the answer for one who comes now with so much time."""
-        return budget_s <= self.budget_s and real() < self.until
+    def takes(self, left_s: float) -> bool:
+        """Whether it is the answer for one who comes now and has so much time left."""
+        return left_s < self.needs_s and real() < self.until
 
     def answer(self, rider: Rider) -> None:
         """Turn a rider away; whoever counts is told at the end of this turn of the loop."""
