@@ -108,6 +108,9 @@ class VirtualTestbed:
     def held(self, plan: Plan, step: str, role: str, items: Items) -> Held:
         return ((1, HELD[step]),)
 
+    def alike(self, before: Plan, after: Plan, ids: Sequence[str]) -> dict[str, bool]:
+        return {}
+
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         self.asked.append(f"scores {len(ids)}")
         inputs = dict(EVERY)

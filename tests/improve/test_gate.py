@@ -32,6 +32,9 @@ class Judging:
         self.now_s = 0.0
         self.judged: dict[bytes, int] = {}
 
+    def alike(self, before: Plan, after: Plan, ids: Sequence[str]) -> dict[str, bool]:
+        return {}
+
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         self.now_s += len(ids) * (1.0 if plan.content == BEFORE.content else 0.1)
         self.judged[plan.content] = self.judged.get(plan.content, 0) + len(ids)

@@ -107,6 +107,9 @@ class Judging:
         self.keeper = keeper
         self.judged: list[str] = []
 
+    def alike(self, before: Plan, after: Plan, ids: Any) -> dict[str, bool]:
+        return {}
+
     def scores(self, plan: Plan, ids: Any) -> dict[str, Scored]:
         self.judged += ids
         found = {}

@@ -70,6 +70,9 @@ class Labelled:
     def __init__(self, wrong: Callable[[Plan], Callable[[int], bool]]) -> None:
         self.wrong = wrong
 
+    def alike(self, before: Plan, after: Plan, ids: Sequence[str]) -> dict[str, bool]:
+        return {}
+
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         wrong = self.wrong(plan)
         return {id: Scored(0.0 if wrong(int(id)) else 1.0, f"{id} {wrong(int(id))}") for id in ids}

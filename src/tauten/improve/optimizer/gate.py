@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from tauten.clock import Clock, real
 from tauten.improve.labels.keeper import Told
 from tauten.improve.optimizer.outcome import Labels
-from tauten.improve.optimizer.testbed import Scored, Testbed
+from tauten.improve.optimizer.testbed import ALIKE, Scored, Testbed
 from tauten.improve.quality import Evidence, Halves, Verdict, compare, decide, scored, split
 from tauten.improve.situation import Proposal
 from tauten.plan.plan import Plan
@@ -66,6 +66,7 @@ class Gate:
             True: [],
             False: [],
         }  # (seconds, answers): before, after
+        self._looked: list[tuple[float, int, int]] = []  # (seconds, items, of these alike under both plans)
         self._known: tuple[bytes, dict[str, Scored]] = b"", {}  # of the plan that all are judged against
         self._worse: dict[tuple[str, str], str] = {}  # why changes were refused: they lost answers
         self.before: Plan | None = None  # what lossy changes are judged against
@@ -182,19 +183,20 @@ class Gate:
         old: dict[str, Scored] = {}
         new: dict[str, Scored] = {}
         for part in _parts(ids):
-            old |= self.scores(before, part)
-            new |= self.scores(after, part)
+            was, now = self._pair(before, after, part)
+            old, new = old | was, new | now
             if self._in_vain(old, new, ids) or not self.more():
                 break
-        was, now = _numbers(old), _numbers(new)
+        then, since = _numbers(old), _numbers(new)
         told = {id: each.told for id, each in old.items()}, {id: each.told for id, each in new.items()}
         topics = self._topics(list(old))
-        verdict = compare(was, now, self.allowed_loss, CONFIDENCE, clusters=topics, seed=self.seed)
+        verdict = compare(then, since, self.allowed_loss, CONFIDENCE, clusters=topics, seed=self.seed)
         hashes = {id: (old[id].answer, new[id].answer) for id in old}
+        alike = {id for id, each in old.items() if each is ALIKE}
         evidence = Evidence(
             metric="",
             confidence=CONFIDENCE,
-            items=scored(was, now, hashes=hashes, clusters=topics),
+            items=scored(then, since, hashes=hashes, clusters=topics, alike=alike),
             verdict=verdict,
             seed=self.seed,
             plan_before=before.id,
@@ -207,7 +209,11 @@ class Gate:
         before_s, after_s = (
             sum(s for s, _ in each) / max(1, sum(n for _, n in each)) for each in self._took.values()
         )
-        return len(self._enough()) * (before_s + changes * after_s)
+        looked_s = sum(seconds for seconds, _, _ in self._looked)
+        items = max(1, sum(count for _, count, _ in self._looked))
+        whole = 1.0 - sum(alike for _, _, alike in self._looked) / items
+        each_s = changes * looked_s / items + whole * (before_s + changes * after_s)
+        return len(self._enough()) * each_s
 
     def _in_vain(self, old: Mapping[str, Scored], new: Mapping[str, Scored], ids: Sequence[str]) -> bool:
         """Whether these flips would be too many even if every item that is left scored the same."""
@@ -234,10 +240,22 @@ class Gate:
             self._took[own].append((self.clock() - began, len(missing)))
         return {id: known[id] for id in ids}
 
+    def _pair(
+        self, before: Plan, after: Plan, ids: Sequence[str]
+    ) -> tuple[dict[str, Scored], dict[str, Scored]]:
+        """What they score under both plans; those are not run whole to which all that differs gives the same."""
+        began = self.clock()
+        alike = self.testbed.alike(before, after, ids)
+        self._looked.append((self.clock() - began, len(ids), sum(alike.values())))
+        rest = [id for id in ids if not alike.get(id, False)]
+        old, new = self.scores(before, rest), self.scores(after, rest)
+        return {id: old.get(id, ALIKE) for id in ids}, {id: new.get(id, ALIKE) for id in ids}
+
     def _judged(self, before: Plan, after: Plan, ids: Sequence[str]) -> Verdict:
+        old, new = self._pair(before, after, ids)
         return compare(
-            _numbers(self.scores(before, ids)),
-            _numbers(self.scores(after, ids)),
+            _numbers(old),
+            _numbers(new),
             self.allowed_loss,
             CONFIDENCE,
             clusters=self._topics(ids),

@@ -117,6 +117,18 @@ class Remembered:
             for id in ids
         }
 
+    def alike(self, before: Plan, after: Plan, ids: Sequence[str]) -> dict[str, bool]:
+        """One question an item, as for scores; that it cannot be told is not remembered."""
+        contents = before.content.decode(), after.content.decode()
+        wanted = [id for id in ids if self.journal.told(["alike", *contents, id]) is None]
+        fresh = self.testbed.alike(before, after, wanted) if wanted else {}
+        if wanted and not fresh:
+            return {}
+        return {
+            id: bool(self.journal.ask(["alike", *contents, id], lambda id=id: fresh[id]))  # type: ignore[misc]
+            for id in ids
+        }
+
     def bench(self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo) -> list[Run]:
         """Never remembered: what is promised of a plan was measured just now."""
         return self.testbed.bench(plans, items, load, rounds, slo)

@@ -29,6 +29,7 @@ from tauten.improve.measuring.overheard import Ear, OverhearingEngine, Where, ov
 from tauten.improve.measuring.profile import Profile
 from tauten.improve.measuring.runs import How, held_of, measured_memory, measured_runs, measured_streams
 from tauten.improve.optimizer.aside import Outliving, aside
+from tauten.improve.optimizer.cutout import Cutout, cutout
 from tauten.improve.optimizer.testbed import Items, Runs, Scored, Together
 from tauten.improve.quality import Metric
 from tauten.improve.recording import Item
@@ -43,6 +44,7 @@ from tauten.plan.peaks import Peaks
 from tauten.plan.plan import ModelChoice, Plan
 from tauten.run.ambient import run_async
 from tauten.run.caching.caches import Caches, NoCaches
+from tauten.run.caching.naming import Nameless, content_name
 from tauten.run.contracts import find
 from tauten.run.engine import Engine
 from tauten.run.here import gather
@@ -85,6 +87,7 @@ class LiveTestbed:
         self.say = say
         self.known: dict[str, Held] = {}  # memory of what was measured here, by the form of a model
         self.before = Outliving()  # what stages gave
+        self._named: dict[bytes, dict[str, bytes | None]] = {}  # by plan of a part what it gives, by its name
         self.heard: dict[Where, tuple[Mapping[str, Path], list[Any]]] = {}
 
     def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
@@ -226,24 +229,73 @@ class LiveTestbed:
         enough = (
             settles(metric, self.workflow) if self.keeper is None else None
         )  # who keeps answers keeps them whole
+
+        def judge(id: str, served: Served) -> None:
+            right = score(metric, self.workflow, served, self.recorded[id].label)
+            told = self.keeper.told(served) if self.keeper is not None else None
+            found[id] = Scored(right, _hash(served) if told is None else told.content, told)
+            self.say(f"{plan.id}: {len(found)} of {len(ids)} answers judged")
+
+        await self._each(self.workflow, plan, ids, caches, judge, enough)
+        return {id: found[id] for id in ids}
+
+    async def _each(
+        self,
+        workflow: Workflow[..., Any],
+        plan: Plan,
+        ids: Sequence[str],
+        caches: Caches,
+        seen: Callable[[str, Served], None],
+        enough: Callable[[list[Any]], bool] | None = None,
+    ) -> None:
+        """Run recorded requests, some at a time."""
         async with Engine() as engine:
             engine.deployments.caches = caches
-            name = await engine.open(self.workflow, plan)
+            name = await engine.open(workflow, plan)
             left = iter(ids)
 
-            async def judge() -> None:
+            async def run() -> None:
                 for id in left:
                     item = self.recorded[id]
-                    inputs = self.workflow.bind(**item.inputs)
+                    inputs = workflow.bind(**item.inputs)
                     served = await serve_one(engine, name, id, inputs, enough=enough)
                     item.forget()
-                    right = score(metric, self.workflow, served, item.label)
-                    told = self.keeper.told(served) if self.keeper is not None else None
-                    found[id] = Scored(right, _hash(served) if told is None else told.content, told)
-                    self.say(f"{plan.id}: {len(found)} of {len(ids)} answers judged")
+                    seen(id, served)
 
-            await gather(*(judge() for _ in range(JUDGES)))
-        return {id: found[id] for id in ids}
+            await gather(*(run() for _ in range(JUDGES)))
+
+    def alike(self, before: Plan, after: Plan, ids: Sequence[str]) -> dict[str, bool]:
+        part = cutout(self.workflow, before, after)
+        if part is None or self.keeper is not None:  # who keeps answers wants them all
+            return {}
+        was, now = (self._names(part, part.plan(plan), ids) for plan in (before, after))
+        return {id: was[id] is not None and was[id] == now[id] for id in ids}
+
+    def _names(self, part: Cutout, plan: Plan, ids: Sequence[str]) -> dict[str, bytes | None]:
+        """Names of what a part of the workflow gives requests; None where it failed, or gives what has no name."""
+        known = self._named.setdefault(plan.content, {})
+        if missing := [id for id in ids if id not in known]:
+            assert part.workflow.graph is not None  # it was cut out of one
+
+            def run(plan: Plan, caches: Caches) -> None:
+                run_async(self._name(part.workflow, plan, missing, caches, known))
+
+            self._sparing(aside(part.workflow.graph, plan), plan, run)
+        return known
+
+    async def _name(
+        self,
+        workflow: Workflow[..., Any],
+        plan: Plan,
+        ids: Sequence[str],
+        caches: Caches,
+        found: dict[str, bytes | None],
+    ) -> None:
+        def named(id: str, served: Served) -> None:
+            found[id] = _named(served)
+            self.say(f"{plan.id}: what it changes for {len(found)} requests")
+
+        await self._each(workflow, plan, ids, caches, named)
 
     # -- one request ------------------------------------------------------------------------------------------
 
@@ -316,6 +368,14 @@ def _needs_files(choice: ModelChoice) -> bool:
 async def _files(choice: ModelChoice) -> Mapping[str, Path]:
     async with Engine() as engine:  # it knows the store
         return await engine.deployments.files(choice)
+
+
+def _named(served: Served) -> bytes | None:
+    """The name of all that a request gave."""
+    try:
+        return None if served.error is not None else content_name(served.values)
+    except Nameless:
+        return None
 
 
 def _hash(served: Served) -> str:

@@ -283,7 +283,7 @@ class Optimizer:
             searched_s=self.clock() - self.began,
             interrupted=self.stopped,
             made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            notes=self.learner.failures,
+            notes=[*self.learner.failures, *_alike(evidence)],
             began=self.asked.began,
         )
 
@@ -364,6 +364,16 @@ class Optimizer:
     def _curves(self, plans: Mapping[str, Plan]) -> list[Curve]:
         rates = [self.asked.rate * times for times in RATES]
         return [Curve(name, True, curve(self.pricer, plan, rates)) for name, plan in distinct(plans).items()]
+
+
+def _alike(evidence: Evidence | None) -> list[str]:
+    """How many of the items that speak for a plan were not run to their end, and why not."""
+    if evidence is None or not (alike := sum(each.alike for each in evidence.items.values())):
+        return []
+    return [
+        f"{alike} of {len(evidence.items)} labelled requests are answered the same: all that the plans do differently "
+        "gives them the same"
+    ]
 
 
 def _named(plan: Plan, name: str) -> Plan:

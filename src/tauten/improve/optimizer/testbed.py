@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from tauten.describe.slo import Slo
 from tauten.improve.labels.answers import Answer
@@ -29,6 +29,10 @@ class Scored(NamedTuple):
     score: float  # 0 to 1 by the workflow's metric; 0 where it failed
     answer: str  # hash of what it gave
     told: Answer | None = None  # what it gave, where answers are kept
+
+
+ALIKE: Final = Scored(1.0, "")
+"""Stands for a request that two plans answer the same: what it scores was not looked at."""
 
 
 class Testbed(Protocol):
@@ -58,6 +62,11 @@ class Testbed(Protocol):
 
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         """What labelled requests of the recording score under a plan."""
+        ...
+
+    def alike(self, before: Plan, after: Plan, ids: Sequence[str]) -> dict[str, bool]:
+        """Whether two plans answer a labelled request the same because the part in which they differ gives it the same;
+        empty where that cannot be told without running all of it."""
         ...
 
     def bench(self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo) -> list[Run]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Final, Self
@@ -24,13 +24,18 @@ ALIKE = 1e-6  # two figures that differ by less are the same: sums of floats in 
 
 
 class Scored(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One item's scores (0..1), the hashes of the two answers, and the cluster that it belongs to."""
+    """One item's scores (0..1), the hashes of the two answers, and the cluster that it belongs to.
+
+    `alike`: what differs between the plans gave it the same, so it was not run to its end; its scores are equal, and
+    stand for no answer.
+    """
 
     before: float
     after: float
     answer_before: str = ""
     answer_after: str = ""
     cluster: str = ""
+    alike: bool = False
 
 
 class Evidence(
@@ -71,9 +76,11 @@ class Evidence(
         return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, seal=""))).hexdigest()
 
     @property
-    def means(self) -> tuple[float, float]:
-        """The mean score of all items, before and after."""
+    def means(self) -> tuple[float, float] | tuple[None, None]:
+        """The mean score of all items, before and after; None where some were not run to their end."""
         items = self.items.values()
+        if any(each.alike for each in items):
+            return None, None
         return fmean(each.before for each in items), fmean(each.after for each in items)
 
     def save(self, path: Path) -> Path:
@@ -132,11 +139,19 @@ def scored(
     *,
     hashes: Mapping[str, tuple[str, str]] | None = None,
     clusters: Mapping[str, str] | None = None,
+    alike: Collection[str] = (),
 ) -> dict[str, Scored]:
-    """What `compare` was given, as evidence keeps it; `hashes` are those of the two answers, by item."""
+    """What `compare` was given, as evidence keeps it; `hashes` are those of the two answers, by item, `alike` those that
+    were not run to their end."""
     groups, pairs = clusters or {}, hashes or {}
     return {
-        item: Scored(float(score), float(after[item]), *pairs.get(item, ("", "")), groups.get(item, ""))
+        item: Scored(
+            float(score),
+            float(after[item]),
+            *pairs.get(item, ("", "")),
+            groups.get(item, ""),
+            item in alike,
+        )
         for item, score in before.items()
     }
 
