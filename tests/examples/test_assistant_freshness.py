@@ -171,7 +171,7 @@ def test_an_unknown_number_is_kept_for_a_moment_only() -> None:
         await asyncio.sleep(RULES.negative_s)
         assert "received" in (await shop.ask(NOT_YET) or ""), "and no stale `unknown` before it"
 
-    shopping(body)
+    shopping(body, plans.ruled(LAYERED, refresh=0.0))  # which is drawn by lot
 
 
 # -- the service fails ---------------------------------------------------------------------------------------
