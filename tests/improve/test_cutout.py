@@ -156,6 +156,15 @@ def test_what_goes_on_into_the_rest_is_compared() -> None:
     assert worked["read"] == 2 * len(GIVEN)  # it is known
 
 
+def test_two_parts_of_plans_that_say_the_same_of_them_are_two() -> None:
+    """Of a plan that says nothing both parts have the same settings: none."""
+    testbed = live()
+    testbed.alike(Plan(), SHORT, ["same"])
+    beside = Plan().edit("heard", threads=1)
+    assert testbed.alike(Plan(), beside, ["same"]) == {"same": True}
+    assert worked["heard"] == 1  # the second time it gives what it gave
+
+
 def test_who_keeps_answers_has_all_of_them_run(tmp_path: Path) -> None:
     assert live(keeper=Keeper(tmp_path)).alike(Plan(), SHORT, list(GIVEN)) == {}
     assert not worked

@@ -87,7 +87,9 @@ class LiveTestbed:
         self.say = say
         self.known: dict[str, Held] = {}  # memory of what was measured here, by the form of a model
         self.before = Outliving()  # what stages gave
-        self._named: dict[bytes, dict[str, bytes | None]] = {}  # by plan of a part what it gives, by its name
+        self._named: dict[
+            Any, dict[str, bytes | None]
+        ] = {}  # by part and its plan what it gives, by its name
         self.heard: dict[Where, tuple[Mapping[str, Path], list[Any]]] = {}
 
     def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
@@ -273,7 +275,7 @@ class LiveTestbed:
 
     def _names(self, part: Cutout, plan: Plan, ids: Sequence[str]) -> dict[str, bytes | None]:
         """Names of what a part of the workflow gives requests; None where it failed, or gives what has no name."""
-        known = self._named.setdefault(plan.content, {})
+        known = self._named.setdefault((part.stages, plan.content), {})
         if missing := [id for id in ids if id not in known]:
             assert part.workflow.graph is not None  # it was cut out of one
 
