@@ -31,6 +31,8 @@ from tauten.improve.labelled import (
     splits_of,
 )
 from tauten.improve.labels.keeper import MOST_BYTES, Keeper, folder_of
+from tauten.improve.measuring.pace import Pace, reference_of
+from tauten.improve.measuring.prober import Prober, Slice
 from tauten.improve.measuring.stages import PEAKS_FILE, machine_peaks
 from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
@@ -192,6 +194,9 @@ def _optimizer(
     journal = journal_of(workflow, kept, chosen, fresh=fresh)
     peaks: Peaks = run_async(machine_peaks(Store().root / PEAKS_FILE, progress=progress.tell))
     testbed.peaks = peaks
+    probe = Prober().slice
+    began = Slice(*journal.ask("pace", lambda: msgspec.structs.astuple(reference_of(probe))))
+    testbed.pace = Pace(probe, began)
     answers = str(testbed.keeper.folder.resolve()) if testbed.keeper is not None else ""
     return Optimizer(
         workflow,
@@ -238,6 +243,7 @@ def journal_of(
         [item.id for item in chosen],
         msgspec.to_builtins(hardware()),
         __version__,
+        "at one pace",
     ]
     name = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:12]
     path = Store().root / "searches" / f"{workflow.name}-{name}.jsonl"

@@ -26,6 +26,7 @@ from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
 from tauten.improve.measuring.moving import moving_of
 from tauten.improve.measuring.overheard import Ear, OverhearingEngine, Where, overhear
+from tauten.improve.measuring.pace import AROUND, Pace
 from tauten.improve.measuring.profile import Profile
 from tauten.improve.measuring.runs import How, held_of, measured_memory, measured_runs, measured_streams
 from tauten.improve.optimizer.aside import Outliving, aside
@@ -85,6 +86,7 @@ class LiveTestbed:
         self.peaks = peaks
         self.keeper = keeper
         self.say = say
+        self.pace: Pace | None = None  # by which what is measured in a slow hour is told as in the first one
         self.known: dict[str, Held] = {}  # memory of what was measured here, by the form of a model
         self.before = Outliving()  # what stages gave
         self._named: dict[
@@ -121,7 +123,13 @@ class LiveTestbed:
             return seen
 
         found: Captured = run_async(run())
-        return found
+        return found if self.pace is None else found.at_pace(self._times(self.pace), _needs_files)
+
+    def _times(self, pace: Pace) -> float:
+        """By what the seconds of a measurement that is over are multiplied."""
+        times = pace.taken()
+        self.say(f"the machine ran at {times:.0%} of the speed that it had when the search began")
+        return times
 
     def _counted(self, items: int) -> Callable[[str], None]:
         """Tells how far a capture is."""
@@ -130,6 +138,8 @@ class LiveTestbed:
         def tell(id: str) -> None:
             nonlocal done
             done += 1
+            if self.pace is not None:
+                self.pace.look()
             self.say(f"run {done} of {whole}: {id}")
 
         return tell
@@ -146,8 +156,13 @@ class LiveTestbed:
             how = self._how(choice)
             return await measured_runs(choice, await _files(choice), given, batches=BATCHES, how=how)
 
+        if self.pace is None or not _needs_files(choice):
+            return list(run_async(run()))
+        self.pace.look(AROUND)
         found: Runs = run_async(run())
-        return found
+        self.pace.look(AROUND)
+        times = self._times(self.pace)
+        return [(weight, seconds * times) for weight, seconds in found]
 
     def streams(self, plan: Plan, step: str, role: str, items: Items) -> Together:
         choice, given = self._choice(plan, step, role), self._given(plan, step, role, items)
@@ -364,6 +379,7 @@ class LiveTestbed:
 
 
 def _needs_files(choice: ModelChoice) -> bool:
+    """Whether a model holds weights here; of those that do not, some only wait for another machine."""
     return bool(getattr(find("backends", choice.backend), "needs_files", True))
 
 

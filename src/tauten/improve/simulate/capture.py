@@ -14,7 +14,7 @@ from tauten.describe.workflow import Workflow
 from tauten.improve.simulate.tape import Tape, tape
 from tauten.improve.simulate.unseen import unseen
 from tauten.plan.lower import Lowered, lower
-from tauten.plan.plan import Plan
+from tauten.plan.plan import ModelChoice, Plan
 from tauten.run.caching.caches import NoCaches
 from tauten.run.deploy.slots_deployment import SlotDeployment
 from tauten.run.engine import Engine
@@ -33,6 +33,15 @@ class Captured(NamedTuple):
     tapes: list[list[Tape]]  # of each request those of its repeats, from the quickest to the slowest
     slots: dict[tuple[str, str], int]  # (step, role) -> streams that its engine runs at a time
     firsts: list[tuple[str, float]]  # (id, seconds) of the round that warmed up, in its order
+
+    def at_pace(self, times: float, computes: Callable[[ModelChoice], bool]) -> Captured:
+        """As where what computes takes so many times as long; `computes` says it of a model."""
+        elsewhere = {
+            step.name: [role for role, choice in step.models.items() if not computes(choice)]
+            for step in self.lowered.steps
+        }
+        tapes = [[tape.at_pace(times, elsewhere) for tape in each] for each in self.tapes]
+        return self._replace(tapes=tapes, firsts=[(id, seconds * times) for id, seconds in self.firsts])
 
 
 class KeepingEngine(Engine):

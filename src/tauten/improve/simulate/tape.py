@@ -10,7 +10,7 @@ their first and their last increment.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -75,6 +75,20 @@ class Visit(msgspec.Struct, frozen=True):
         )
         return replace(self, levels=levels)
 
+    def at_pace(self, times: float, elsewhere: Collection[str] = ()) -> Visit:
+        """As where what is computed takes so many times as long; not what roles do `elsewhere`, nor what is waited for."""
+        own = 1.0 + (times - 1.0) * self.held
+
+        def longer(event: Event) -> Event:
+            run = 1.0 if event.role in elsewhere else times
+            return replace(
+                event, seconds=event.seconds * run, first_s=event.first_s * run, gap_s=event.gap_s * own
+            )
+
+        changed = self.changed(longer)
+        levels = tuple(replace(level, gap_s=level.gap_s * own) for level in changed.levels)
+        return replace(changed, levels=levels, tail_s=self.tail_s * own)
+
 
 class Tape(msgspec.Struct, frozen=True):
     """One request: its visits by name, and what its steps gave, as far as others decide by it."""
@@ -86,6 +100,14 @@ class Tape(msgspec.Struct, frozen=True):
     seconds: float  # that it took when it was recorded
     first_s: float
     short_s: float = 0.0  # pieces of own code are added up to this
+
+    def at_pace(self, times: float, elsewhere: Mapping[str, Collection[str]]) -> Tape:
+        """As where what is computed takes so many times as long; `elsewhere` are roles by step."""
+        visits = {
+            name: visit.at_pace(times, elsewhere.get(base_name(name), ()))
+            for name, visit in self.visits.items()
+        }
+        return replace(self, visits=visits, seconds=self.seconds * times, first_s=self.first_s * times)
 
 
 def tape(

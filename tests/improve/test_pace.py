@@ -1,0 +1,158 @@
+"""What is measured in a slow hour of a machine is told as in the first one."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+import pytest
+
+import tauten as tt
+from improve.kit_testbed import ITEMS, NAIVE, VirtualTestbed
+from tauten.describe.payload import Text
+from tauten.improve.measuring.pace import AROUND, Pace, reference_of
+from tauten.improve.measuring.prober import Prober, Slice
+from tauten.improve.optimizer import live
+from tauten.improve.optimizer.live import LiveTestbed
+from tauten.improve.simulate.tape import Level, Visit
+from tauten.plan.plan import ModelChoice, Plan
+from tauten.run.visits import base_name
+
+QUICK = Slice(100.0, 10.0)
+
+
+def pace(slices: Iterable[Slice]) -> Pace:
+    left = iter(slices)
+    return Pace(lambda: next(left), QUICK)
+
+
+def test_a_machine_at_half_its_speed_has_taken_twice_too_long() -> None:
+    found = pace([Slice(50.0, 5.0)] * 4)
+    found.look(3)
+    assert found.taken() == pytest.approx(0.5)
+
+
+def test_arithmetic_and_copying_count_alike() -> None:
+    found = pace([Slice(25.0, 10.0)] * 2)
+    found.look()
+    assert found.taken() == pytest.approx(0.5)
+
+
+def test_one_disturbed_slice_says_nothing() -> None:
+    found = pace([QUICK, QUICK, Slice(1.0, 0.1), QUICK])
+    found.look(3)
+    assert found.taken() == pytest.approx(1.0)
+
+
+def test_each_measurement_has_its_own_slices() -> None:
+    found = pace([Slice(50.0, 5.0)] * 2 + [QUICK] * 2)
+    found.look()
+    assert found.taken() == pytest.approx(0.5)
+    assert found.taken() == 1.0  # without a slice nothing is known
+    found.look()
+    assert found.taken() == pytest.approx(1.0)
+
+
+def test_a_reference_is_the_median_of_real_slices() -> None:
+    found = reference_of(Prober().slice)
+    assert found.compute > 0.0
+    assert found.memory > 0.0
+
+
+def test_what_computes_is_as_long_as_at_another_pace_in_all_its_parts() -> None:
+    seen = VirtualTestbed().capture(NAIVE, ITEMS)
+    slow = seen.at_pace(3.0, lambda choice: True)
+    for before, after in zip(seen.tapes, slow.tapes, strict=True):
+        for one, other in zip(before, after, strict=True):
+            assert other.seconds == pytest.approx(3.0 * one.seconds)
+            assert other.first_s == pytest.approx(3.0 * one.first_s)
+            for name, visit in one.visits.items():
+                longer = other.visits[name]
+                assert longer.own_s() == pytest.approx(3.0 * visit.own_s())
+                assert longer.held == visit.held
+                for event, later in zip(visit.events(), longer.events(), strict=True):
+                    assert later.seconds == pytest.approx(3.0 * event.seconds)
+                    assert (later.weight, later.tokens, later.role) == (
+                        event.weight,
+                        event.tokens,
+                        event.role,
+                    )
+    assert [seconds for _, seconds in slow.firsts] == pytest.approx(
+        [3.0 * seconds for _, seconds in seen.firsts]
+    )
+
+
+def test_what_a_model_elsewhere_takes_hangs_on_no_pace_of_this_machine() -> None:
+    seen = VirtualTestbed().capture(NAIVE, ITEMS)
+    slow = seen.at_pace(3.0, lambda choice: False)
+    roles = {step.name: set(step.models) for step in seen.lowered.steps}
+    events = [
+        (event.role in roles[base_name(name)], event.seconds, later.seconds)
+        for before, after in zip(chain(*seen.tapes), chain(*slow.tapes), strict=True)
+        for name in before.visits
+        for event, later in zip(before.visits[name].events(), after.visits[name].events(), strict=True)
+    ]
+    assert any(model for model, _, _ in events)
+    for model, seconds, later in events:
+        assert later == pytest.approx(seconds if model else 3.0 * seconds)
+
+
+def test_of_own_code_what_waits_takes_what_it_took() -> None:
+    visit = Visit((Level(2.0),), tail_s=2.0, held=0.25)
+    assert visit.at_pace(3.0).own_s() == pytest.approx(4.0 * (0.75 + 0.25 * 3.0))
+
+
+@tt.stage(pure=True)
+def works(words: Text) -> Text:
+    until = time.perf_counter() + 0.02
+    while time.perf_counter() < until:
+        pass
+    return words
+
+
+@tt.workflow
+def working(words: Text) -> Text:
+    return works(words)
+
+
+def test_a_capture_is_told_at_the_pace_of_the_first() -> None:
+    testbed = LiveTestbed(working, [])
+    items = [("one", {"words": Text("a")})]
+    testbed.pace = Pace(lambda: Slice(0.1, 0.01), QUICK)  # a thousandth of its speed
+    [[*tapes]] = testbed.capture(Plan(), items).tapes
+    assert tapes
+    assert all(tape.seconds < 0.02 for tape in tapes)  # it worked for that long
+    testbed.pace = None
+    [[*tapes]] = testbed.capture(Plan(), items).tapes
+    assert all(tape.seconds >= 0.02 for tape in tapes)
+
+
+def test_runs_of_a_model_are_told_at_the_pace_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def measured(*_: Any, **__: Any) -> list[tuple[float, float]]:
+        return [(1.0, 0.5), (4.0, 1.5)]
+
+    async def nothing(_: Any) -> dict[str, Any]:
+        return {}
+
+    looks: list[int] = []
+
+    class Noted(Pace):
+        def look(self, slices: int = 1) -> None:
+            looks.append(slices)
+            super().look(slices)
+
+    monkeypatch.setattr(live, "measured_runs", measured)
+    monkeypatch.setattr(live, "_files", nothing)
+    testbed = LiveTestbed(working, [])
+    monkeypatch.setattr(testbed, "_choice", lambda *_: ModelChoice(backend="onnx"))
+    monkeypatch.setattr(testbed, "_given", lambda *_: [])
+    assert testbed.runs(Plan(), "works", "model", []) == [(1.0, 0.5), (4.0, 1.5)]
+    testbed.pace = Noted(lambda: Slice(50.0, 5.0), QUICK)
+    assert testbed.runs(Plan(), "works", "model", []) == [
+        (1.0, pytest.approx(0.25)),
+        (4.0, pytest.approx(0.75)),
+    ]
+    assert looks == [AROUND, AROUND]
