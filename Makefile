@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup
 
-.PHONY: setup models browser servers demo test coverage test-slow test-gpu check bench bench-desk bench-serve bench-shortcuts docs clean
+.PHONY: setup models browser servers demo test coverage test-slow test-gpu check bench bench-desk bench-predictions bench-serve bench-shortcuts docs clean
 
 setup: $(STAMP)
 
@@ -74,6 +74,10 @@ bench: models
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/memory.py
+
+# Three workflows, one after another; the same command goes on where it was. ARGS="triage --most 5 --loads 0" is a look.
+bench-predictions: models
+	$(BIN)/python -m bench.predictions --ledger out/predictions.jsonl --out out/predictions.json $(ARGS)
 
 # Both halves run, whatever the first one says, and write out/bench-serve.json with its page beside it; SCENARIOS=--quick
 # is a look of three minutes at the second. `python -m bench.serve.files` draws the page again from the file.

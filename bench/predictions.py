@@ -1,11 +1,12 @@
-"""How near simulations come: plans of the help desk under an open loop, measured and simulated on one schedule.
+"""How near simulations come: what strategies propose for three workflows, foreseen first, then run, at one pace.
 
-    python -m bench.predictions [--items 12] [--requests 60] [--rates 0.2,0.4] [--plans naive,tuned] [--out OUT.json]
-                                [--ledger LEDGER.jsonl]
+    python -m bench.predictions [help_desk document_chat triage] [--ledger LEDGER.jsonl] [--minutes 60] [--most 40]
+                                [--loads 0,0.5] [--items 8] [--out OUT.json]
 
-Each plan is recorded one request at a time first; then each rate is sent in real time and in virtual time. What the
-formula says, which knows no queues, stands beside it. A ledger keeps all of it from run to run, with the intervals
-that its earlier rows gave.
+Each plan is foreseen by the simulation and by the formula, which knows no queues. Then it is measured: one request at
+a time (load 0), or in an open loop at a share of what simulations say that it can do. Slices of the machine's probe
+lie between the requests; what is measured is told at the pace at which the models were. A ledger keeps all of it; the
+same command goes on where it was, and tells of all that its ledger has.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -13,29 +14,45 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
+
+from tauten.cli.explain import naive
+from tauten.cli.optimize import evenly, naive_beside
 from tauten.describe.slo import Slo
+from tauten.describe.workflow import Workflow
+from tauten.errors import TautenError
+from tauten.examples.document_chat.chat import document_chat
 from tauten.examples.help_desk.desk import help_desk
-from tauten.examples.help_desk.manual import ensure_manual
-from tauten.examples.help_desk.recording import recording, render
-from tauten.examples.help_desk.tour import plans
+from tauten.examples.triage.inbox import triage
+from tauten.improve.compress.forms import StoredForms
+from tauten.improve.labelled import WHOLE, open_recording
 from tauten.improve.load.bench import Bencher, Side
 from tauten.improve.load.figures import quantile_of
 from tauten.improve.load.samples import Samples
-from tauten.improve.load.schedule import Load
+from tauten.improve.load.schedule import Load, Schedule
 from tauten.improve.load.targets.workflow import WorkflowTarget
+from tauten.improve.measuring.pace import AROUND, Pace, opened, reference_of
+from tauten.improve.measuring.stages import PEAKS_FILE, machine_peaks
+from tauten.improve.optimizer.baseline import zero_effort
 from tauten.improve.optimizer.formula import formula
+from tauten.improve.optimizer.live import LiveTestbed
+from tauten.improve.optimizer.optimizer import Asked, Optimizer
+from tauten.improve.optimizer.order import ORDER
 from tauten.improve.optimizer.record import By, Record
 from tauten.improve.optimizer.search import Figures
-from tauten.improve.simulate.capture import KeepingEngine, capture
-from tauten.improve.simulate.library import Library
-from tauten.improve.simulate.machine import Shared
-from tauten.improve.simulate.simulator import Simulated, Simulator
+from tauten.improve.optimizer.testbed import Items
+from tauten.improve.replay import serve_one
+from tauten.improve.simulate.machine import shared_of
+from tauten.improve.simulate.simulator import Simulated
+from tauten.improve.situation import Proposal
+from tauten.models.store import Store
 from tauten.plan.hardware import hardware
 from tauten.plan.ledger import Ledger
 from tauten.plan.lower import lower
@@ -44,148 +61,224 @@ from tauten.run.ambient import run_async
 from tauten.run.engine import Engine
 from tauten.statistics import percentile
 
-Inputs = list[tuple[str, Any]]
+WORKFLOWS: dict[str, Workflow[..., Any]] = {each.name: each for each in (help_desk, document_chat, triage)}
+RATE = 1.0  # requests a second, of which strategies think when they propose
+REQUESTS = 24  # of an open loop
+PATIENCE_S = 1e9  # for what has to be known first: --minutes ends the measuring
 NO_SLO = Slo()  # nothing is refused: the figures are of all
+TIMES = ("p50_ms", "p95_ms")  # what the bound on errors is about
+BOTH: tuple[By, ...] = ("simulation", "formula")
+
+
+class DidNotRun(Exception):
+    """Why a plan could not be measured."""
+
+
+class Candidate(NamedTuple):
+    """A plan, and what is different in it."""
+
+    change: str
+    plan: Plan
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def learn(plan: Plan, items: Inputs, library: Library) -> None:
-    async with KeepingEngine() as engine:
-        say(f"{plan.name}: recording {len(items)} requests, four times each")
-        library.add(await capture(engine, help_desk, plan, items))
+class Subject:
+    """One workflow with its requests, what is known of it, and the pace of its machine since then."""
+
+    def __init__(self, workflow: Workflow[..., Any], count: int) -> None:
+        self.workflow = workflow
+        chosen = evenly(list(open_recording(workflow, "", usual=WHOLE)), count + 1)
+        peaks = run_async(machine_peaks(Store().root / PEAKS_FILE, progress=say))
+        measurer = opened()
+        self.pace = Pace(measurer, reference_of(measurer))
+        self.testbed = LiveTestbed(workflow, chosen, peaks=peaks)
+        self.testbed.pace = self.pace
+        bound: Items = [(item.id, workflow.bind(**item.inputs)) for item in chosen]
+        self.first, self.items = bound[0], bound[1:]  # the first one only warms up
+        asked = Asked(workflow.slo, RATE, budget_s=PATIENCE_S, dry_run=True)
+        self.optimizer = Optimizer(
+            workflow,
+            self.items,
+            self.testbed,
+            ORDER,
+            asked,
+            forms=StoredForms(Store()),
+            shared=shared_of(peaks),
+            say=say,
+        )
+
+    def candidates(self, most: int) -> list[Candidate]:
+        """The naive plan, what takes no effort, and what each strategy proposes for it; evenly so many of them."""
+        begin = naive_beside(self.workflow) or naive(self.workflow)
+        begin = msgspec.structs.replace(begin, graph=self.optimizer.graph.hash)
+        self.optimizer.learner.learn(begin, [])
+        seen = self.optimizer.look(begin)
+        found = {begin.content: Candidate("naive", begin)}
+        for plan in zero_effort(seen):
+            found.setdefault(plan.content, Candidate("zero effort", plan))
+        for strategy in ORDER:
+            for each in strategy.propose(seen):
+                if isinstance(each, Proposal):
+                    found.setdefault(
+                        each.plan.content, Candidate(f"{each.strategy}: {each.change}", each.plan)
+                    )
+        every = list(found.values())
+        count = min(most, len(every))
+        chosen = [every[place * len(every) // count] for place in range(count)]
+        self.optimizer.learner.learn(begin, [each.plan for each in chosen])
+        return chosen
+
+    # -- foreseen ---------------------------------------------------------------------------------------------
+
+    def coming(self, plan: Plan, load: float) -> Load:
+        """An open loop at that share of the rate at which one request would follow upon another."""
+        return Load(rate_per_s=load * 1e3 / self.optimizer.alone(plan).values["p50_ms"], requests=REQUESTS)
+
+    def foreseen(self, plan: Plan, load: float) -> dict[By, Figures]:
+        """What both say. Raises PlanError for a plan of which something could not be learned."""
+        summed = formula(self.optimizer.learner.library, lower(self.optimizer.graph, plan))
+        if not load:
+            return {"simulation": self.optimizer.alone(plan), "formula": summed}
+        schedule = self.coming(plan, load).schedule(len(self.items))
+        arrivals = [
+            (due - schedule.due[0], self.items[item][0])
+            for due, item in zip(schedule.due, schedule.items, strict=True)
+        ]
+        found = self.optimizer.pricer.simulator.run(plan, arrivals)
+        return {"simulation": _told(found, schedule), "formula": summed}
+
+    # -- measured ---------------------------------------------------------------------------------------------
+
+    def measured(self, plan: Plan, load: float) -> Figures:
+        """What a run took, told at the pace of what the simulation knows."""
+        if not load:
+            latencies, firsts = run_async(self._alone(plan))
+        else:
+            seen = run_async(self._loaded(plan, self.coming(plan, load))).measured
+            latencies = [each.latency for each in seen]
+            firsts = [each.first_output for each in seen]
+        times = self.pace.taken()
+        if math.inf in latencies:
+            raise DidNotRun(f"{latencies.count(math.inf)} of {len(latencies)} requests failed")
+        found = _figures(latencies, firsts)
+        return Figures({name: value * times for name, value in found.values.items()})
+
+    async def _alone(self, plan: Plan) -> tuple[list[float], list[float]]:
+        latencies, firsts = [], []
+        async with Engine() as engine:
+            name = await engine.open(self.workflow, plan)
+            await serve_one(engine, name, *self.first)
+            for id, inputs in self.items:
+                self.pace.look()
+                served = await serve_one(engine, name, id, inputs)
+                if served.error is not None:
+                    raise DidNotRun(served.error.message)
+                latencies.append(served.wall_ms / 1e3)
+                first_ms = served.first_output_ms
+                firsts.append((served.wall_ms if first_ms is None else first_ms) / 1e3)
+        return latencies, firsts
+
+    async def _loaded(self, plan: Plan, load: Load) -> Samples:
+        async with Engine() as engine:
+            target = WorkflowTarget(engine, self.workflow, plan, NO_SLO)
+            await target.open()
+            side = Side("plan", target, [inputs for _, inputs in self.items])
+            self.pace.look(AROUND)
+            samples, _ = await Bencher([side], slo=NO_SLO).once(side, load)
+            self.pace.look(AROUND)
+            return samples
 
 
-async def measure(plan: Plan, items: Inputs, rate: float, requests: int) -> Samples:
-    async with Engine() as engine:
-        target = WorkflowTarget(engine, help_desk, plan, NO_SLO)
-        await target.open()
-        side = Side(plan.name, target, [inputs for _, inputs in items])  # bound already
-        say(f"{plan.name}: {requests} requests at {rate:g}/s")
-        samples, _ = await Bencher([side], slo=NO_SLO).once(side, Load(rate_per_s=rate, requests=requests))
-        return samples
+def _told(found: Simulated, schedule: Schedule) -> Figures:
+    """Of a simulation, without what warmed the measured run up."""
+    done = sorted(found.done, key=lambda each: each.at_s)[sum(at < 0 for at in schedule.due) :]
+    return _figures([each.seconds for each in done], [each.first_s for each in done])
 
 
-def simulate(
-    library: Library, plan: Plan, items: Inputs, rate: float, requests: int
-) -> tuple[Simulated, float]:
-    """The same schedule in virtual time, and the seconds that took."""
-    schedule = Load(rate_per_s=rate, requests=requests).schedule(len(items))
-    begins = schedule.due[0]
-    arrivals = [
-        (due - begins, items[item][0]) for due, item in zip(schedule.due, schedule.items, strict=True)
-    ]
-    simulator = Simulator(help_desk, library, Shared(cores=hardware().cores))
-    began = time.process_time()
-    found = simulator.run(plan, arrivals)
-    return found, time.process_time() - began
-
-
-def seen_of(samples: Samples) -> Figures:
-    """Measured, by the names of SLO limits."""
-    latencies = [each.latency for each in samples.measured]
-    firsts = [each.first_output for each in samples.measured]
-    return figures(latencies, firsts)
-
-
-def told_of(found: Simulated, warm: int) -> Figures:
-    """The same of a simulation, without its warm-up."""
-    done = sorted(found.done, key=lambda each: each.at_s)[warm:]
-    return figures([each.seconds for each in done], [each.first_s for each in done])
-
-
-def figures(latencies: list[float], firsts: list[float]) -> Figures:
-    values = {name: percentile(latencies, quantile_of(name)) * 1e3 for name in ("p50_ms", "p95_ms")}
+def _figures(latencies: list[float], firsts: list[float]) -> Figures:
+    """Of seconds, by the names of SLO limits."""
+    values = {name: percentile(latencies, quantile_of(name)) * 1e3 for name in TIMES}
     values["first_output_ms"] = percentile(firsts, quantile_of("first_output_ms")) * 1e3
     return Figures(values)
 
 
-def kept(record: Record, of: str, seen: Figures, simulated: Figures, summed: Figures) -> None:
-    """Keep what both said of a plan at a rate beside what was measured."""
-    told: list[tuple[By, Figures]] = [("simulation", simulated), ("formula", summed)]
-    for by, said in told:
-        record.keep(record.forecast(of, said, seen, by=by), by=by)
+def left(
+    subject: Subject, record: Record, asked: argparse.Namespace
+) -> Iterator[tuple[str, Candidate, float]]:
+    """What is to be measured yet, and how the ledger names it: first all at one load, then at the next."""
+    known = {row.of for row in record.ledger.rows}
+    candidates = subject.candidates(asked.most)
+    for load in asked.loads:
+        for each in candidates:
+            of = f"{subject.workflow.name} {each.plan.id} {load:g} {each.change}"
+            if of not in known:
+                yield of, each, load
 
 
-def row(plan: Plan, rate: float, samples: Samples, found: Simulated, warm: int) -> dict[str, Any]:
-    """Measured and simulated side by side, in ms; the warm-up left out of both."""
-    done = sorted(found.done, key=lambda each: each.at_s)[warm:]
-    pairs = {
-        "p50": (
-            percentile([each.latency for each in samples.measured], 0.5),
-            percentile([each.seconds for each in done], 0.5),
-        ),
-        "p95": (
-            percentile([each.latency for each in samples.measured], 0.95),
-            percentile([each.seconds for each in done], 0.95),
-        ),
-        "first p50": (
-            percentile([each.first_output for each in samples.measured], 0.5),
-            percentile([each.first_s for each in done], 0.5),
-        ),
-    }
-    made: dict[str, Any] = {"plan": plan.name, "rate": rate, "requests": len(done)}
-    for name, (seen, told) in pairs.items():
-        made[name] = {
-            "measured_ms": seen * 1e3,
-            "simulated_ms": told * 1e3,
-            "error": told / seen - 1.0 if seen else None,
+def compare(subject: Subject, record: Record, asked: argparse.Namespace, until: float) -> None:
+    """Foresee and measure, as long as there is time."""
+    for of, each, load in left(subject, record, asked):
+        if time.monotonic() > until:
+            return
+        try:
+            told = subject.foreseen(each.plan, load)
+            seen = subject.measured(each.plan, load)
+        except (TautenError, DidNotRun) as error:
+            say(f"{of}: left out: {error}")
+            continue
+        for by, figures in told.items():
+            record.keep(record.forecast(of, figures, seen, by=by), by=by)
+        said = ", ".join(
+            f"{name} {told['simulation'].values[name]:.0f} foreseen, {seen.values[name]:.0f}"
+            for name in TIMES
+        )
+        say(f"{of}: {said}")
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """How near they came: of each workflow, and pooled."""
+    found: dict[str, Any] = {"machine": record.hardware}
+    for name in (*WORKFLOWS, ""):
+        rows = [row for row in record.ledger.rows if row.of.startswith(name)]
+        part = Record(Ledger(rows=rows), hardware())
+        found[name or "pooled"] = {
+            "candidates": len({row.of for row in rows}),
+            **{f"{by}, {what}": part.accuracy(by, (what,)).said() for by in BOTH for what in TIMES},
+            **{f"{by}, both": part.accuracy(by, TIMES).said() for by in BOTH},
         }
-    return made
-
-
-def compare(asked: argparse.Namespace) -> dict[str, Any]:
-    every = list(recording(split="dev"))[:: asked.every][: asked.items]
-    render(every)
-    items: Inputs = [(item.id, help_desk.bind(**item.inputs)) for item in every]
-    assert help_desk.graph is not None  # it is drawn
-    library, rows = Library(), []
-    record = Record(Ledger() if asked.ledger is None else Ledger.load(asked.ledger), hardware())
-    chosen = [plan for plan in plans() if plan.name in asked.plans]
-    for plan in chosen:
-        run_async(learn(plan, items, library))
-    for plan in chosen:
-        for rate in asked.rates:
-            samples = run_async(measure(plan, items, rate, asked.requests))
-            found, took_s = simulate(library, plan, items, rate, asked.requests)
-            made = row(plan, rate, samples, found, len(samples.warm_up))
-            made["simulated_requests_per_minute"] = len(found.done) / took_s * 60.0
-            summed = formula(library, lower(help_desk.graph, plan))
-            made["formula_ms"] = summed.values
-            told = told_of(found, len(samples.warm_up))
-            kept(record, f"{plan.id} at {rate:g}/s", seen_of(samples), told, summed)
-            rows.append(made)
-            say(json.dumps(made))
-    errors = {name: [abs(each[name]["error"]) for each in rows] for name in ("p50", "p95", "first p50")}
-    summary = {name: statistics.median(values) for name, values in errors.items()}
-    by: list[By] = ["simulation", "formula"]
-    return {
-        "machine": str(hardware()),
-        "rows": rows,
-        "median_absolute_error": summary,
-        "record": [record.accuracy(each).said() for each in by],
-    }
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--items", type=int, default=12)
-    parser.add_argument("--every", type=int, default=4, help="take each n-th request of the recording")
-    parser.add_argument("--requests", type=int, default=60)
-    parser.add_argument("--rates", type=lambda text: [float(part) for part in text.split(",")], default=[0.2])
-    parser.add_argument("--plans", type=lambda text: text.split(","), default=["naive", "tuned"])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("workflows", nargs="*", default=list(WORKFLOWS), help=", ".join(WORKFLOWS))
+    parser.add_argument("--items", type=int, default=8, help="requests that are run under each plan")
+    parser.add_argument("--most", type=int, default=40, help="plans of a workflow")
+    parser.add_argument("--minutes", type=float, default=60.0, help="for each workflow, once it is known")
     parser.add_argument(
-        "--ledger", type=Path, help="keep predictions and outcomes here, and state intervals by it"
+        "--loads", type=lambda text: [float(part) for part in text.split(",")], default=[0.0, 0.5]
     )
+    parser.add_argument("--ledger", type=Path, help="keep all of it here, and go on from there")
+    parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    ensure_manual()
-    found = compare(asked)
-    text = json.dumps(found, indent=1)
+    for file in filter(None, (asked.ledger, asked.out)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    record = Record(Ledger() if asked.ledger is None else Ledger.load(asked.ledger), hardware())
+    for name in asked.workflows:
+        if name not in WORKFLOWS:
+            parser.error(f"no workflow is called {name!r}; known: {', '.join(WORKFLOWS)}")
+    for name in asked.workflows:
+        subject = Subject(WORKFLOWS[name], asked.items)
+        try:
+            compare(subject, record, asked, time.monotonic() + asked.minutes * 60.0)
+        finally:
+            subject.testbed.close()
+    text = json.dumps(summary(record), indent=1)
     print(text)
     if asked.out:
         asked.out.write_text(text)

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Mapping
+from itertools import chain, cycle
 from typing import Any
 
+import msgspec
 import pytest
 
 import tauten as tt
 from improve.kit_testbed import ITEMS, NAIVE, VirtualTestbed
 from tauten.describe.payload import Text
-from tauten.improve.measuring.pace import AROUND, Pace, reference_of
-from tauten.improve.measuring.prober import Prober, Slice
+from tauten.errors import BackendError
+from tauten.improve.measuring.pace import AROUND, Pace, opened, reference_of
+from tauten.improve.measuring.prober import Slice
 from tauten.improve.optimizer import live
 from tauten.improve.optimizer.live import LiveTestbed
 from tauten.improve.simulate.tape import Level, Visit
@@ -24,9 +27,23 @@ from tauten.run.visits import base_name
 QUICK = Slice(100.0, 10.0)
 
 
+class Told:
+    """A measurer that gives these slices, in turn and again."""
+
+    def __init__(self, slices: Iterable[Slice]) -> None:
+        self.left = cycle(slices)
+        self.ended = 0
+
+    async def ask(self, message: Mapping[str, Any], timeout_s: float) -> Any:
+        assert message == {"probe": True}
+        return msgspec.to_builtins(next(self.left))
+
+    async def end(self) -> None:
+        self.ended += 1
+
+
 def pace(slices: Iterable[Slice]) -> Pace:
-    left = iter(slices)
-    return Pace(lambda: next(left), QUICK)
+    return Pace(Told(slices), QUICK)
 
 
 def test_a_machine_at_half_its_speed_has_taken_twice_too_long() -> None:
@@ -56,10 +73,19 @@ def test_each_measurement_has_its_own_slices() -> None:
     assert found.taken() == pytest.approx(1.0)
 
 
-def test_a_reference_is_the_median_of_real_slices() -> None:
-    found = reference_of(Prober().slice)
-    assert found.compute > 0.0
-    assert found.memory > 0.0
+def test_slices_come_from_a_process_of_their_own() -> None:
+    measurer = opened()
+    pace = Pace(measurer, reference_of(measurer))
+
+    async def elsewhere() -> None:
+        pace.look(2)
+
+    pace.look()
+    asyncio.run(elsewhere())  # any event loop may ask
+    assert 0.0 < pace.taken() < 100.0
+    pace.close()
+    with pytest.raises(BackendError):
+        pace.look()
 
 
 def test_what_computes_is_as_long_as_at_another_pace_in_all_its_parts() -> None:
@@ -121,10 +147,13 @@ def working(words: Text) -> Text:
 def test_a_capture_is_told_at_the_pace_of_the_first() -> None:
     testbed = LiveTestbed(working, [])
     items = [("one", {"words": Text("a")})]
-    testbed.pace = Pace(lambda: Slice(0.1, 0.01), QUICK)  # a thousandth of its speed
+    told = Told([Slice(0.1, 0.01)])  # a thousandth of its speed
+    testbed.pace = Pace(told, QUICK)
     [[*tapes]] = testbed.capture(Plan(), items).tapes
     assert tapes
     assert all(tape.seconds < 0.02 for tape in tapes)  # it worked for that long
+    testbed.close()
+    assert told.ended == 1
     testbed.pace = None
     [[*tapes]] = testbed.capture(Plan(), items).tapes
     assert all(tape.seconds >= 0.02 for tape in tapes)
@@ -150,7 +179,7 @@ def test_runs_of_a_model_are_told_at_the_pace_around_them(monkeypatch: pytest.Mo
     monkeypatch.setattr(testbed, "_choice", lambda *_: ModelChoice(backend="onnx"))
     monkeypatch.setattr(testbed, "_given", lambda *_: [])
     assert testbed.runs(Plan(), "works", "model", []) == [(1.0, 0.5), (4.0, 1.5)]
-    testbed.pace = Noted(lambda: Slice(50.0, 5.0), QUICK)
+    testbed.pace = Noted(Told([Slice(50.0, 5.0)]), QUICK)
     assert testbed.runs(Plan(), "works", "model", []) == [
         (1.0, pytest.approx(0.25)),
         (4.0, pytest.approx(0.75)),

@@ -463,6 +463,37 @@ def test_a_restart_knows_the_questions_of_the_disk_again() -> None:
         restart()
 
 
+def test_questions_alone_are_forgotten_on_the_disk_too_and_their_answers_stay() -> None:
+    proved("desk", "reply", RULES)
+    tiers = ("memory", "disk", "semantic")
+
+    async def first(engine: Engine) -> None:
+        await engine.open(desk, plan(tiers=tiers))
+        never(engine)
+        await asks(engine, ASKED, "")
+        await engine.deployments.caches.settled()
+        assert await engine.deployments.caches.forget("step:another", "semantic") == 0
+
+    async def second(engine: Engine) -> None:
+        await engine.open(desk, plan(tiers=tiers))
+        tier = never(engine)
+        await engine.deployments.caches.settled()
+        assert len(tier._index) == 1, "another label forgot nothing"
+        assert await engine.deployments.caches.forget("step:reply", "semantic") == 1
+
+    async def third(engine: Engine) -> None:
+        await engine.open(desk, plan(tiers=tiers))
+        tier = never(engine)
+        await engine.deployments.caches.settled()
+        assert len(tier._index) == 0, "what was forgotten is not known again"
+        assert took(await asks(engine, ASKED)) == 0.0, "its answer is there"
+        assert took(await asks(engine, ALIKE)) == 1.0
+
+    for body in (first, second, third):
+        virtual(body)
+        restart()
+
+
 def test_another_stage_or_model_of_vectors_knows_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     proved("desk", "reply", RULES)
     tiers = ("memory", "disk", "semantic")

@@ -31,8 +31,8 @@ from tauten.improve.labelled import (
     splits_of,
 )
 from tauten.improve.labels.keeper import MOST_BYTES, Keeper, folder_of
-from tauten.improve.measuring.pace import Pace, reference_of
-from tauten.improve.measuring.prober import Prober, Slice
+from tauten.improve.measuring.pace import Pace, opened, reference_of
+from tauten.improve.measuring.prober import Slice
 from tauten.improve.measuring.stages import PEAKS_FILE, machine_peaks
 from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
@@ -136,6 +136,7 @@ def optimize(
         shown = testbed.accounts(begin, result.plan, optimizer.items) if html and not dry_run else None
     finally:
         progress.close()
+        testbed.close()
     _keep(_with_answers(result, keeper, path, kept.name), path, html, shown)
     optimizer.record.keep(result.outcome.forecasts)
     settle_outcome(Store().root, optimizer.here, optimizer.graph.hash, kept.name, result.outcome)
@@ -194,9 +195,9 @@ def _optimizer(
     journal = journal_of(workflow, kept, chosen, fresh=fresh)
     peaks: Peaks = run_async(machine_peaks(Store().root / PEAKS_FILE, progress=progress.tell))
     testbed.peaks = peaks
-    probe = Prober().slice
-    began = Slice(*journal.ask("pace", lambda: msgspec.structs.astuple(reference_of(probe))))
-    testbed.pace = Pace(probe, began)
+    measurer = opened()
+    began = journal.ask("pace", lambda: msgspec.structs.astuple(reference_of(measurer)))
+    testbed.pace = Pace(measurer, Slice(*began))
     answers = str(testbed.keeper.folder.resolve()) if testbed.keeper is not None else ""
     return Optimizer(
         workflow,

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from tauten.improve.measuring.prober import Slice
+from tauten.improve.measuring.process import Measurer, started
+from tauten.improve.measuring.profile import TIMEOUT_S
+from tauten.run.ambient import shared
 
 AROUND: Final = (
     4  # slices before and after what cannot be interrupted: their median bears two that were disturbed
@@ -16,20 +20,19 @@ AROUND: Final = (
 
 
 class Pace:
-    """Slices of the probe between measurements. `reference` is what a machine was when its pace was 1."""
+    """Slices of the probe between measurements, from a process of their own: where arithmetic takes one thread, and
+    leaves none behind that waits for more. `reference` is what the machine was when its pace was 1."""
 
-    def __init__(self, probe: Callable[[], Slice], reference: Slice) -> None:
-        self._probe = probe
+    def __init__(self, measurer: Measurer, reference: Slice) -> None:
+        self._measurer = measurer
         self._reference = reference
         self._compute: list[float] = []
         self._memory: list[float] = []
 
     def look(self, slices: int = 1) -> None:
         """Take some slices, about 35 ms each, while nothing else runs here; one before them, whose arrays others drove
-        out of the caches, does not count."""
-        self._probe()
-        for _ in range(slices):
-            found = self._probe()
+        out of the caches, does not count. Raises BackendError where their process has ended."""
+        for found in _slices(self._measurer, slices):
             self._compute.append(found.compute / self._reference.compute)
             self._memory.append(found.memory / self._reference.memory)
 
@@ -43,10 +46,26 @@ class Pace:
             return 1.0
         return math.sqrt(statistics.median(compute) * statistics.median(memory))
 
+    def close(self) -> None:
+        """Let the process go, and its 256 MiB."""
+        shared().block(self._measurer.end())
 
-def reference_of(probe: Callable[[], Slice]) -> Slice:
+
+def opened() -> Measurer:
+    """A process that gives slices. Raises MachineError."""
+    process: Measurer = shared().block(started())
+    return process
+
+
+def reference_of(measurer: Measurer) -> Slice:
     """The median of some slices, to compare later ones with."""
-    found = [probe() for _ in range(4 * AROUND)][1:]
+    found = _slices(measurer, 4 * AROUND)
     return Slice(
         statistics.median(each.compute for each in found), statistics.median(each.memory for each in found)
     )
+
+
+def _slices(measurer: Measurer, count: int) -> list[Slice]:
+    """So many, after one that does not count; whoever asks is held up, on an event loop, too."""
+    asked = (shared().block(measurer.ask({"probe": True}, TIMEOUT_S)) for _ in range(count + 1))
+    return [msgspec.convert(each, Slice) for each in asked][1:]

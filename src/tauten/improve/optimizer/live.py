@@ -94,6 +94,11 @@ class LiveTestbed:
         ] = {}  # by part and its plan what it gives, by its name
         self.heard: dict[Where, tuple[Mapping[str, Path], list[Any]]] = {}
 
+    def close(self) -> None:
+        """Let go of the process that tells the machine's pace."""
+        if self.pace is not None:
+            self.pace.close()
+
     def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
         if not only:
             return self._capture(plan, items, NoCaches())

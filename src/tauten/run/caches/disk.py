@@ -78,8 +78,9 @@ class Disk:
     async def clear(self) -> None:
         await self._off(self._clear, None)
 
-    async def forget(self, label: str) -> int:
-        return await self._off(self._forget, 0, label)
+    async def forget(self, label: str, *more: str) -> int:
+        """Forget what carries the label, and all of `more`; says how many results that were."""
+        return await self._off(self._forget, 0, {label, *more})
 
     async def labelled(self, label: str) -> list[Kept]:
         """Every result that carries a label: a walk through the whole file, for when a process begins."""
@@ -154,9 +155,9 @@ class Disk:
         file.clear()
         self._look(file)
 
-    def _forget(self, label: str) -> int:
+    def _forget(self, labels: set[str]) -> int:
         file = self._open()
-        found = file.remove_where(lambda data: label in labels_of(data))
+        found = file.remove_where(lambda data: labels.issubset(labels_of(data)))
         self._look(file)
         return found
 

@@ -260,6 +260,11 @@ class Semantic:
         keys = self._index.labelled(label)
         for key in keys:
             self._index.remove(key)
+        if self._disk is not None:
+            for mark in self._marks:
+                await self._disk.forget(
+                    label, mark
+                )  # their answers stay: those may have been asked for word by word
         return len(keys)
 
     async def close(self) -> None:

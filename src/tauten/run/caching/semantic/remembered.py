@@ -22,7 +22,9 @@ MARK = "like:"  # before the name of what a step computes, in the labels of its 
 
 
 class Walked(Cache, Protocol):
-    """A tier whose results can be gone through."""
+    """A tier whose results can be gone through, and forgotten by several labels at once."""
+
+    async def forget(self, label: str, *more: str) -> int: ...
 
     async def labelled(self, label: str) -> list[Kept]: ...
 
