@@ -17,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,21 +206,22 @@ def _figures(latencies: list[float], firsts: list[float]) -> Figures:
 
 
 def left(
-    subject: Subject, record: Record, asked: argparse.Namespace
+    subject: Subject, candidates: Sequence[Candidate], record: Record, loads: Sequence[float]
 ) -> Iterator[tuple[str, Candidate, float]]:
     """What is to be measured yet, and how the ledger names it: first all at one load, then at the next."""
     known = {row.of for row in record.ledger.rows}
-    candidates = subject.candidates(asked.most)
-    for load in asked.loads:
+    for load in loads:
         for each in candidates:
             of = f"{subject.workflow.name} {each.plan.id} {load:g} {each.change}"
             if of not in known:
                 yield of, each, load
 
 
-def compare(subject: Subject, record: Record, asked: argparse.Namespace, until: float) -> None:
+def compare(subject: Subject, record: Record, asked: argparse.Namespace) -> None:
     """Foresee and measure, as long as there is time."""
-    for of, each, load in left(subject, record, asked):
+    candidates = subject.candidates(asked.most)
+    until = time.monotonic() + asked.minutes * 60.0
+    for of, each, load in left(subject, candidates, record, asked.loads):
         if time.monotonic() > until:
             return
         try:
@@ -275,7 +276,7 @@ def main() -> None:
     for name in asked.workflows:
         subject = Subject(WORKFLOWS[name], asked.items)
         try:
-            compare(subject, record, asked, time.monotonic() + asked.minutes * 60.0)
+            compare(subject, record, asked)
         finally:
             subject.testbed.close()
     text = json.dumps(summary(record), indent=1)

@@ -20,8 +20,8 @@ AROUND: Final = (
 
 
 class Pace:
-    """Slices of the probe between measurements, from a process of their own: where arithmetic takes one thread, and
-    leaves none behind that waits for more. `reference` is what the machine was when its pace was 1."""
+    """Slices of the probe between measurements, from a process of their own, where arithmetic takes one thread.
+    `reference` is what the machine was when its pace was 1."""
 
     def __init__(self, measurer: Measurer, reference: Slice) -> None:
         self._measurer = measurer
