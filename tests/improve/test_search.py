@@ -75,6 +75,30 @@ def test_what_did_not_pay_may_pay_later() -> None:
     assert marks(found.plan) == {"a", "b"}
 
 
+def test_what_was_priced_by_less_is_not_compared_with_what_is_priced_by_more() -> None:
+    """What is measured for a proposal may tell more of what all plans have in common: then all take longer."""
+    times = [1.0]
+    gains = additive(a=100.0, b=5.0, c=100.0)
+
+    def ready(present: Plan, wanted: Sequence[Plan]) -> None:
+        times[0] = 1.0 + len(asked)
+        asked.append([marks(plan) for plan in wanted])
+
+    asked: list[list[frozenset[str]]] = []
+    found = searched(
+        [Turning("a"), Turning("b"), Turning("c")],
+        lambda found: times[0] * gains(found),
+        ready=ready,
+        known=lambda: int(times[0]),
+    )
+    assert marks(found.plan) == {"a", "c"}
+    for tried in found.tried:
+        if tried.figures is not None and tried.before is not None:
+            ratio = tried.figures.values["p95_ms"] / tried.before.values["p95_ms"]
+            assert ratio == pytest.approx(1.0, abs=0.15), "both by what was known then"
+    assert found.figures.values["p95_ms"] == pytest.approx(times[0] * 800.0)
+
+
 def test_answers_are_spent_only_while_the_slo_is_missed() -> None:
     strategies = [Turning("exact"), Turning("mild", "lossy"), Turning("strong", "lossy")]
     prices = additive(exact=300.0, mild=200.0, strong=400.0)

@@ -167,6 +167,7 @@ class Optimizer:
             allowed=self.gate.allowed,
             more=self.more,
             ready=self.learner.learn,
+            known=lambda: self.learner.library.version,
             took=lambda figures: self.best(figures.said(self.asked.slo)),
             say=self.say,
             pruning=Formulas(

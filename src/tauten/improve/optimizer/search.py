@@ -72,6 +72,8 @@ Price = Callable[[Plan], Figures]
 """Raises PlanError for a plan that nothing is known of: it is refused with that reason."""
 Ready = Callable[[Plan, Sequence[Plan]], None]
 """Told which plans will be priced next, in place of the first: what is to be measured for all is measured at once."""
+Known = Callable[[], int]
+"""Another number whenever more is known than before: what was priced by less is not compared with what comes then."""
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -146,6 +148,7 @@ class Search:
         allowed: Callable[[Proposal], str] = lambda _: "",
         more: Callable[[], bool] = lambda: True,
         ready: Ready = lambda present, wanted: None,
+        known: Known = lambda: 0,
         pruning: Pruning | None = None,
         took: Callable[[Figures], None] = lambda figures: None,
         say: Callable[[str], None] = lambda text: None,
@@ -157,6 +160,7 @@ class Search:
         self.allowed = allowed
         self.more = more  # whether there is time for one more candidate
         self.ready = ready
+        self.known = known
         self.pruning = pruning or NoPruning()
         self.took = took  # told the figures of the best so far
         self.say = say
@@ -165,6 +169,7 @@ class Search:
         self.usual: Figures | None = None  # of the first plan: what counts where the SLO sets no limit
         self.began: Plan | None = None  # the first plan
         self._prices: dict[bytes, Figures] = {}
+        self._by = known()  # what was known when they were found
 
     def run(self, plan: Plan) -> Found:
         """Improve a plan; the same prices give the same plan."""
@@ -243,7 +248,7 @@ class Search:
 
     def _gains_nothing(self, plan: Plan, proposal: Proposal) -> bool:
         """Whether it did not gain by itself: with another change of its stage it would have to be run anew to tell."""
-        known = self._prices.get(proposal.plan.content)
+        known = self._kept().get(proposal.plan.content)
         usual = self.usual or Figures({})
         return known is None or known.objective(self.slo, usual) > self._objective(plan) * (1.0 - WORTH)
 
@@ -275,9 +280,10 @@ class Search:
             self.tried.append(told)
 
     def _best(self, plan: Plan, proposals: Sequence[Proposal]) -> Proposal | None:
-        present = self._objective(plan)
+        looked_at = self._worth_a_look(plan, proposals)
+        present = self._objective(plan)  # by what was measured for them, too
         best: Proposal | None = None
-        for objective, each in self._ranked(self._priced(plan, self._worth_a_look(plan, proposals))):
+        for objective, each in self._ranked(self._priced(plan, looked_at)):
             why = self._why_not(objective, present, each, best)
             self.tried.append(
                 Tried(
@@ -315,7 +321,7 @@ class Search:
                 self._not_priced(each, why)
             else:
                 left.append(each)
-        self.ready(plan, [each.plan for each in left if each.plan.content not in self._prices])
+        self.ready(plan, [each.plan for each in left])
         return left
 
     def _priced(self, plan: Plan, proposals: Sequence[Proposal]) -> list[tuple[float, int, Proposal]]:
@@ -352,10 +358,16 @@ class Search:
         return self._figures(plan).objective(self.slo, self.usual or Figures({}))
 
     def _figures(self, plan: Plan) -> Figures:
-        content = plan.content
-        if content not in self._prices:
-            self._prices[content] = self.price(plan)
-        return self._prices[content]
+        kept, content = self._kept(), plan.content
+        if content not in kept:
+            kept[content] = self.price(plan)
+        return kept[content]
+
+    def _kept(self) -> dict[bytes, Figures]:
+        """What plans were found to do by all that is known now."""
+        if self._by != (now := self.known()):
+            self._prices, self._by = {}, now
+        return self._prices
 
 
 def _named(proposal: Proposal) -> tuple[str, str]:

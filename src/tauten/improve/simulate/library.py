@@ -73,6 +73,7 @@ class Library:
         self._alone: set[str] = set()  # costs of which runs of several sizes are known
         self._moving: dict[str, Moving] = {}
         self._held: dict[str, Held] = {}  # of a form's key
+        self.version = 0  # another one whenever it has learned something that simulations go by
 
     # -- learning -----------------------------------------------------------------------------------------
 
@@ -123,6 +124,7 @@ class Library:
 
     def add_held(self, choice: ModelChoice, held: Held) -> None:
         """Take the memory that a form of a model holds."""
+        self.version += 1
         self._held[form_key(choice)] = held
 
     def _median(self, step: Step, visits: list[Visit]) -> Visit:
@@ -165,6 +167,7 @@ class Library:
         return usual
 
     def _fit(self) -> None:
+        self.version += 1
         self._as_wanted.clear()
         for key, runs in self._runs.items():
             cost = fitted(runs, threads=self._threads[key], noise=self._noise.get(key, ()))
