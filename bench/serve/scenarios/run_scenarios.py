@@ -29,8 +29,8 @@ from bench.serve.scenarios.outcome import Result
 from bench.serve.scenarios.settings import QUICK, Settings
 
 SCENARIOS = (
-    *("overheads", "batching", "desk", "overload", "slow", "leaving", "killing", "loading", "sharing"),
-    *("referee", "steady"),
+    *("overheads", "batching", "desk", "desk_rate", "overload", "slow", "leaving", "killing", "loading"),
+    *("sharing", "referee", "steady"),
 )
 
 
