@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tauten.cli.explain import naive
-from tauten.cli.optimize import evenly, naive_beside
+from tauten.cli.optimize import naive_beside
 from tauten.describe.slo import Slo
 from tauten.describe.workflow import Workflow
 from tauten.errors import TautenError
@@ -48,6 +48,7 @@ from tauten.improve.optimizer.order import ORDER
 from tauten.improve.optimizer.record import By, Record
 from tauten.improve.optimizer.search import Figures
 from tauten.improve.optimizer.testbed import Items
+from tauten.improve.recording import evenly
 from tauten.improve.replay import serve_one
 from tauten.improve.simulate.machine import shared_of
 from tauten.improve.simulate.simulator import Simulated

@@ -118,13 +118,23 @@ def stamp(git: Callable[[], str] | None = None) -> Stamp:
 
 
 def _commit() -> str:
-    """The commit of the checkout that this file lies in; "" where it is installed."""
+    """The commit of the checkout that this file lies in, `-dirty` where its code is another; "" where it is installed.
+
+    The pages that earlier rows were written into are no code.
+    """
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return ""
+    commit, changed = _git(root, "rev-parse", "--short", "HEAD"), _git(root, "status", "--porcelain", "src")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _git(root: Path, *words: str) -> str:
+    """What it prints; "" where it cannot tell."""
     try:
-        asked = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-        done = subprocess.run(asked, cwd=root, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

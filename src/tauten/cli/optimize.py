@@ -41,7 +41,7 @@ from tauten.improve.optimizer.order import ordered
 from tauten.improve.optimizer.outcome import to_json
 from tauten.improve.optimizer.record import Record
 from tauten.improve.quality import evidence_path
-from tauten.improve.recording import Item, Recording
+from tauten.improve.recording import Item, Recording, evenly
 from tauten.improve.report.progress import Progress
 from tauten.improve.report.screen import to_text
 from tauten.improve.simulate.machine import shared_of
@@ -224,14 +224,6 @@ def _told(kept: Recording) -> str:
     """
     splits = splits_of(kept)
     return f"{kept.name} ({', '.join(splits)})" if len(splits) > 1 else kept.name
-
-
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """So many of them, evenly over their kinds, as far as tags tell, and then over time; all where there are no
-    more."""
-    ordered = sorted(items, key=lambda item: item.tags)
-    count = min(count, len(ordered))
-    return [ordered[place * len(ordered) // count] for place in range(count)]
 
 
 def journal_of(

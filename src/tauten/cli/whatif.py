@@ -12,7 +12,7 @@ import typer
 from msgspec.structs import replace
 
 from tauten.cli.explain import ITEMS, MINUTES
-from tauten.cli.optimize import evenly, journal_of
+from tauten.cli.optimize import journal_of
 from tauten.cli.output import write_output
 from tauten.cli.progress import teller
 from tauten.cli.target import read_inputs
@@ -32,7 +32,7 @@ from tauten.improve.optimizer.live import LiveTestbed
 from tauten.improve.optimizer.order import ORDER
 from tauten.improve.optimizer.record import Record
 from tauten.improve.optimizer.testbed import Testbed
-from tauten.improve.recording import Item, Recording
+from tauten.improve.recording import Item, Recording, evenly
 from tauten.improve.simulate.machine import shared_of
 from tauten.improve.simulate.simulator import Done
 from tauten.improve.whatif.awaited import Awaited

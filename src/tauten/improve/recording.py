@@ -152,6 +152,14 @@ class Recording:
         return cls(header.name, [_item(line, folder / "media") for line in kept])
 
 
+def evenly(items: Iterable[Item], count: int) -> list[Item]:
+    """So many of them, evenly over their kinds, as far as tags tell, and then over time; all where there are no
+    more."""
+    ordered = sorted(items, key=lambda item: item.tags)
+    count = min(count, len(ordered))
+    return [ordered[place * len(ordered) // count] for place in range(count)]
+
+
 def arrivals(count: int, rate_per_s: float, *, seed: int = 0) -> list[float]:
     """Arrival times of `count` independent requests at a mean rate (a Poisson process), the first at 0.
 

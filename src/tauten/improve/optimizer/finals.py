@@ -14,7 +14,7 @@ from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.optimizer.pricing import TIMES
 from tauten.improve.optimizer.search import Figures
-from tauten.improve.optimizer.testbed import Items, Testbed
+from tauten.improve.optimizer.testbed import WARM_UP, Items, Testbed
 from tauten.plan.plan import Plan
 from tauten.statistics import Interval, queries_needed
 
@@ -22,7 +22,7 @@ ROUNDS: Final = 3  # of one request at a time: a round is one independent observ
 FEW: Final = 4  # requests of a round: fewer are no sample of anything
 MISSES: Final = 5  # that a run at the stated rate can afford and still prove p95
 DROWNING: Final = 60  # requests that show it of a plan that simulations see drown
-ALONE_SHARE: Final = 0.4  # of the time, for one request at a time
+ALONE_SHARE: Final = 0.4  # of the time, for one request at a time; and what the load does not need
 
 
 class Played(NamedTuple):
@@ -51,28 +51,26 @@ class Finals:
         and of one request `alone`.
         """
         different = distinct(plans)
-        quiet = self._alone(different, alone, seconds * ALONE_SHARE)
         afloat = {name: plan for name, plan in different.items() if self._holds(simulated[name])}
-        left_s = seconds * (1.0 - ALONE_SHARE)
-        loaded = (
-            self._loaded(afloat, left_s, queries_needed(max(judged(self.slo), default=0.95), MISSES))
-            if afloat
-            else self._loaded({"chosen": plans["chosen"]}, left_s, DROWNING)
-        )
+        wanted = queries_needed(max(judged(self.slo), default=0.95), MISSES) if afloat else DROWNING
+        under = afloat or {"chosen": plans["chosen"]}
+        loaded_s = min(seconds * (1.0 - ALONE_SHARE), wanted * len(under) / self.rate)
+        quiet = self._alone(different, alone, seconds - loaded_s)
+        loaded = self._loaded(under, loaded_s, wanted)
         return Played(_spread(quiet, plans), _spread(loaded, plans))
 
     def _alone(
         self, plans: Mapping[str, Plan], alone: Mapping[str, Figures], seconds: float
     ) -> dict[str, Run]:
-        """Each request once a round, the first of them to warm up."""
+        """Each request once a round, the first of them to warm up behind those that warm up the engine."""
         each_s = sum(alone[name].values.get("p50_ms", 1e3) for name in plans) / 1e3
-        count = max(FEW, min(len(self.items), int(seconds / ROUNDS / max(each_s, 1e-3))))
+        count = max(FEW, min(len(self.items), int(seconds / ROUNDS / max(each_s, 1e-3)) - WARM_UP))
         load = Load(clients=1, requests=max(1, count * 9 // 10), seed=self.seed)
         return self._bench(plans, _evenly(self.items, count), load, ROUNDS, Slo())
 
     def _loaded(self, plans: Mapping[str, Plan], seconds: float, wanted: int) -> dict[str, Run]:
         rounds = 1  # a queue shows what it does in one long run, not in three short ones
-        fitting = int(self.rate * seconds / max(1, len(plans)))
+        fitting = round(self.rate * seconds / max(1, len(plans)))
         load = Load(rate_per_s=self.rate, requests=max(20, min(wanted, fitting)), seed=self.seed)
         return self._bench(plans, (), load, rounds, self.slo)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -31,9 +32,9 @@ from tauten.improve.measuring.profile import Profile
 from tauten.improve.measuring.runs import How, held_of, measured_memory, measured_runs, measured_streams
 from tauten.improve.optimizer.aside import Outliving, aside
 from tauten.improve.optimizer.cutout import Cutout, cutout
-from tauten.improve.optimizer.testbed import Items, Runs, Scored, Together
+from tauten.improve.optimizer.testbed import WARM_UP, Items, Runs, Scored, Together
 from tauten.improve.quality import Metric
-from tauten.improve.recording import Item
+from tauten.improve.recording import Item, evenly
 from tauten.improve.replay import Replay, Served, replay, serve_one
 from tauten.improve.simulate.capture import Captured, KeepingEngine, capture
 from tauten.improve.simulate.costs import STILL, Moving
@@ -55,6 +56,7 @@ BATCHES: Final = (1, 4, 16)  # a line takes two, a third shows whether it is one
 STREAMS: Final = (1, 2, 4)  # more at a time than a machine can hold only wait for one another
 HOW: Final = How(repeats=3, budget_s=4.0)  # of one model on one engine: there are some thirty of them
 JUDGES: Final = 2  # requests at a time: what one waits for, another uses
+WARM_UP_S: Final = 60.0  # for one request that warms up
 HEARD: Final = 16  # items of a model: one batch of the largest size
 
 Say = Callable[[str], None]
@@ -363,14 +365,28 @@ class LiveTestbed:
     ) -> list[Run]:
         """Each round on an engine of its own: a request that comes again is read again."""
         prepared = [inputs for _, inputs in items] or self._prepared(load)
+        first = (
+            self._others({id for id, _ in items}) if items else []
+        )  # what a load sends first warms it up itself
         async with AsyncExitStack() as stack:
 
             async def opened() -> list[Side]:
                 await stack.aclose()
-                return await self._sides(await stack.enter_async_context(Engine()), plans, prepared, slo)
+                engine = await stack.enter_async_context(Engine())
+                sides = await self._sides(engine, plans, prepared, slo)
+                for side, inputs in itertools.product(sides, first):
+                    self.say(f"{side.name}: warm up")
+                    await side.target.send(inputs, WARM_UP_S)
+                return sides
 
             bencher = Bencher(await opened(), slo=slo, renew=opened, say=self.say)
             return (await bencher.runs(load, rounds=rounds))[0]
+
+    def _others(self, measured: Collection[str]) -> list[Mapping[str, Any]]:
+        """Some recorded requests that are not measured: the first ones of an engine read what all prompts begin with,
+        and compile what theirs need."""
+        left = [item for id, item in self.recorded.items() if id not in measured]
+        return [self.workflow.bind(**item.inputs) for item in evenly(left, WARM_UP)]
 
     async def _sides(
         self, engine: Engine, plans: Sequence[Plan], prepared: Sequence[Mapping[str, Any]], slo: Slo

@@ -15,6 +15,7 @@ from tauten.improve.simulate.costs import Moving
 from tauten.improve.simulate.library import Held
 from tauten.plan.plan import Plan
 
+WARM_UP: Final = 3  # requests that are not measured, of each plan before a round over given items
 Items = Sequence[tuple[str, Mapping[str, Any]]]
 """(id, bound inputs) of recorded requests."""
 Runs = list[tuple[float, float]]
@@ -70,6 +71,6 @@ class Testbed(Protocol):
         ...
 
     def bench(self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo) -> list[Run]:
-        """All plans in turn under the same load, in rounds whose order is drawn anew; a run for each. Without items
-        the recording's own requests in their order, so that they repeat one another as often as they did."""
+        """All plans in turn under the same load, in rounds whose order is drawn anew; a run for each. Items
+        are sent to engines that were warmed up by other requests of the recording; without items the recording's own requests in their order, so that they repeat one another as often as they did."""
         ...
