@@ -23,6 +23,7 @@ NAMES = (
     "batching",
     "books",
     "desk",
+    "desk_rate",
     "drive",
     "light",
     "outcome",
@@ -31,7 +32,7 @@ NAMES = (
     "run_scenarios",
     "section",
 )
-batching, books, desk, drive, light, outcome, overheads, overload, run_scenarios, section = (
+batching, books, desk, desk_rate, drive, light, outcome, overheads, overload, run_scenarios, section = (
     importlib.import_module(f"bench.serve.scenarios.{name}") for name in NAMES
 )
 missed = importlib.import_module("bench.serve.missed")
@@ -231,7 +232,7 @@ def test_the_tuned_plan_is_held_against_the_naive_one() -> None:
 
     for before, after, met in ((2.0, 3.0, [True]), (2.0, 1.0, [False]), (2.0, None, [None]), (None, 3.0, [])):
         tuned = rated(after)
-        desk.compared(rated(before), tuned)
+        desk_rate.compared(rated(before), tuned)
         assert [check.met for check in tuned.checks] == met
         assert bool(tuned.notes) == (before is None)
 
