@@ -15,7 +15,7 @@ import pytest
 
 from tauten.examples.help_desk.tour import plans
 from tauten.improve.load.samples import Sample, Samples
-from tauten.plan.plan import parse_plan
+from tauten.plan.plan import Batch, parse_plan
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
@@ -117,7 +117,12 @@ def test_every_wait_is_a_plan_and_the_desk_changes_only_its_batches() -> None:
     assert held.stage("quote").batch.wait == held.stage("ocr").roles["recognize"].batch.wait == 2.0
     assert desk.with_wait(tuned, None).stage("quote").batch.max == 1
     assert desk.with_wait(tuned, "slack") == tuned
-    assert held.stage("classify") == tuned.stage("classify")
+    for name in ("transcribe", "classify", "retrieve"):
+        assert held.stage(name).batch == Batch(wait=2.0)
+    for wait in desk.BATCH_WAITS.values():
+        assert desk.with_wait(tuned, wait).stage("generate") == tuned.stage("generate"), (
+            "it batches by itself"
+        )
 
 
 def point(p50: float, saturated: bool = False) -> dict[str, Any]:

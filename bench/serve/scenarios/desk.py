@@ -18,11 +18,14 @@ from tauten.examples.help_desk.desk import help_desk
 from tauten.examples.help_desk.manual import ensure_manual
 from tauten.examples.help_desk.recording import recording, render
 from tauten.examples.help_desk.tour import plans
+from tauten.improve.drawn import drawn
 from tauten.improve.load.bench import Bencher, Side
 from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
 from tauten.improve.load.targets.workflow import WorkflowTarget
+from tauten.plan.lower import lower
 from tauten.plan.plan import Batch, Plan
+from tauten.run.contracts import batches_itself
 from tauten.run.engine import Engine
 
 SLO = Slo(p95_ms=1500)
@@ -43,20 +46,21 @@ def recorded(settings: Settings) -> list[Any]:
 
 
 def with_wait(plan: Plan, wait: Any) -> Plan:
-    """The plan with every batch held in this way; None takes the batches away."""
+    """The plan with every batch held in this way; None takes the batches away. Engines that batch by themselves do."""
 
     def changed(batch: Batch) -> Batch:
-        if wait is None:
-            return Batch(max=1)
-        return msgspec.structs.replace(batch, wait=wait) if batch.max else batch
+        return Batch(max=1) if wait is None else msgspec.structs.replace(batch, wait=wait)
 
-    stages = {}
-    for name, stage in plan.stages.items():
+    stages = dict(plan.stages)
+    for step in lower(drawn(help_desk), plan).steps:
+        if all(batches_itself(choice.backend) for choice in step.models.values()):
+            continue
+        said = plan.stage(step.name)
         roles = {
             role: msgspec.structs.replace(choice, batch=changed(choice.batch))
-            for role, choice in stage.roles.items()
+            for role, choice in said.roles.items()
         }
-        stages[name] = msgspec.structs.replace(stage, batch=changed(stage.batch), roles=roles)
+        stages[step.name] = msgspec.structs.replace(said, batch=changed(said.batch), roles=roles)
     return msgspec.structs.replace(plan, stages=stages)
 
 
