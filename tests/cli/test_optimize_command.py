@@ -143,6 +143,33 @@ def test_lossy_changes_leave_evidence_and_the_document_holds_all(
     assert page.read_text().startswith("<!doctype html>")
 
 
+def test_evidence_of_an_earlier_plan_does_not_stay_beside_the_next(
+    waiting: Path, recorded: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tight.toml"
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(out), *SIMULATED]
+    run([*words, "--slo", "p95<36ms, quality_loss<20pt"])
+    assert evidence_path(out).exists()
+    run([*words, "--slo", "p95<5000ms"])
+    assert not load_plan(out).stage("upper").settings
+    assert not evidence_path(out).exists()
+
+
+def test_a_label_that_was_corrected_is_judged_by(
+    waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was measured is known still; what was judged by the old labels is not."""
+    words = ["optimize", str(waiting), "--recording", str(recorded), "--out", str(tmp_path / "tight.toml")]
+    words += [*SIMULATED, "--slo", "p95<36ms, quality_loss<20pt", "--json"]
+    run(words)
+    assert from_json(capsys.readouterr().out.encode()).verdict is not None
+    items = recorded / "items.jsonl"
+    items.write_text(items.read_text().replace('"answer":"W', '"answer":"X'))
+    run(words)
+    found = from_json(capsys.readouterr().out.encode())
+    assert all(each.quality in (0.0, None) for each in found.candidates), "no answer is right by these labels"
+
+
 def test_answers_are_kept_where_it_is_asked_and_can_be_labelled(
     waiting: Path, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,11 @@ def test_rows_are_steps_with_their_waits_and_their_last_reason() -> None:
     assert (rows[0].ms, rows[0].waits_ms) == (pytest.approx(199.0), pytest.approx(49.0))
 
 
+def test_another_step_whose_name_begins_so_is_no_reason() -> None:
+    rows = rows_of([Segment(0.0, 0.1, "look", "compute")], [refused("looker on 2 threads", "loses 3 %")])
+    assert [(row.step, row.why) for row in rows] == [("look", "")]
+
+
 def test_the_limit_that_is_furthest_away_counts() -> None:
     slo = Slo(p50_ms=100.0, p95_ms=200.0, memory_bytes=10)
     assert worst_limit(slo, Figures({"p50_ms": 150.0, "p95_ms": 220.0, "memory_bytes": 1e9})) == "p50_ms"

@@ -94,6 +94,37 @@ def test_when_the_time_is_over_what_was_seen_proves_too_little() -> None:
     assert looked_at == 3 * PART
 
 
+def test_a_proof_of_what_was_chosen_may_take_longer_than_there_is_for_anything_else() -> None:
+    testbed = Judging()
+    seen = gate(testbed, more=lambda needed_s=0.0: testbed.now_s + needed_s < 200.0, grace_s=250.0)
+    seen.scores(BEFORE, seen.halves.selection[:10])
+    assert seen.provable(1)
+    found, evidence = proof(seen)
+    assert (found.changes, len(evidence.items)) == (1, 300)
+    assert not seen.more()
+    assert not seen.provable(1), "another would take too long"
+
+
+def test_a_topic_that_weighs_more_than_others_proves_less() -> None:
+    """A loss is bounded by topics, and the largest of them may be what got worse."""
+    items = [f"item {number}" for number in range(400)]
+    alone = gate(Judging(), 0.05, items)
+    uneven = gate(
+        Judging(), 0.05, items, clusters={id: "one" if n < 40 else id for n, id in enumerate(items)}
+    )
+    assert not alone.hopeless()
+    assert uneven.labels.provable_loss > 10 * alone.labels.provable_loss
+    assert "cannot conclude" in uneven.hopeless()
+    assert uneven.labels.needed > uneven.labels.items
+    pairs = {id: str(n // 2) for n, id in enumerate(items)}
+    even = gate(Judging(), 0.05, items, clusters=pairs)
+    assert not even.hopeless()
+    found, evidence = proof(even)
+    assert (found.changes, evidence.verdict.decision) == (1, "accept"), (
+        "what is said to be provable is proven"
+    )
+
+
 def test_where_there_is_no_time_for_all_items_as_many_as_can_be_enough_are_looked_at() -> None:
     """59 without a flip prove five points; which they are was drawn before anything was seen."""
     testbed = Judging()

@@ -151,6 +151,13 @@ def test_memory_that_nobody_knows_is_not_said_to_fit() -> None:
     assert all(each.memory_bytes is None for each in found.outcome.candidates)
 
 
+def test_a_limit_that_is_not_judged_here_is_not_said_to_hold() -> None:
+    found = optimized(Slo(p95_ms=170.0, cost_cents=1.0))
+    assert found.outcome.answer == "cannot conclude"
+    assert any("cost_cents is not judged here" in each for each in found.outcome.why)
+    assert sum(each.taken for each in found.outcome.decisions) <= len(ordered())
+
+
 def test_what_it_varies_is_told_by_its_setting() -> None:
     lines: list[str] = []
     optimized(TIGHT, say=lines.append, dry_run=True, without=(*FEW, "batch"))

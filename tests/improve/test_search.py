@@ -99,6 +99,45 @@ def test_what_was_priced_by_less_is_not_compared_with_what_is_priced_by_more() -
     assert found.figures.values["p95_ms"] == pytest.approx(times[0] * 800.0)
 
 
+def test_while_the_slo_is_far_a_first_look_leaves_out_what_gains_little() -> None:
+    def search(p95_ms: float) -> Search:
+        prices = additive(a=200.0, b=15.0)
+
+        def price(plan: Plan) -> Figures:
+            return Figures({"p95_ms": prices(marks(plan))})
+
+        turns = [Turning("a"), Turning("b")]
+        return Search(turns, lambda plan: plan, price, Slo(p95_ms=p95_ms))  # type: ignore[arg-type, return-value]
+
+    far = search(300.0)
+    first = far.improve(Plan(), lossy=False, rounds=1, first=True)
+    assert marks(first.plan) == {"a"}
+    assert any("not worth a change while the SLO is far" in each.why for each in first.tried)
+    assert marks(far.improve(first.plan, lossy=False).plan) == {"a", "b"}, "another look takes it"
+    assert marks(search(600.0).improve(Plan(), lossy=False, rounds=1, first=True).plan) == {"a", "b"}
+
+
+def test_a_limit_that_nothing_is_known_of_is_left_out() -> None:
+    """No price tells cents: what is usual is made small, and what gains nothing is not taken for ever."""
+    found = searched([Turning("a"), Turning("b")], additive(a=300.0, b=0.0), Slo(cost_cents=0.2))
+    assert marks(found.plan) == {"a"}
+    assert {each.change for each in found.tried if each.taken} == {"a"}
+
+
+def test_a_figure_that_is_not_known_of_a_plan_counts_as_its_limit() -> None:
+    slo = Slo(p95_ms=1000.0, memory_bytes=100)
+    known = Figures({"p95_ms": 500.0, "memory_bytes": 80.0})
+    unknown = Figures({"p95_ms": 500.0})
+    assert known.objective(slo, known) == pytest.approx((0.5 + 0.8) / 2)
+    assert unknown.objective(slo, known) == pytest.approx((0.5 + 1.0) / 2)
+    assert unknown.objective(slo, unknown) == pytest.approx(0.5)
+
+
+def test_nothing_gains_where_nothing_can_be_made_smaller() -> None:
+    found = searched([Turning("a")], lambda marks: 0.0)
+    assert marks(found.plan) == frozenset()
+
+
 def test_answers_are_spent_only_while_the_slo_is_missed() -> None:
     strategies = [Turning("exact"), Turning("mild", "lossy"), Turning("strong", "lossy")]
     prices = additive(exact=300.0, mild=200.0, strong=400.0)

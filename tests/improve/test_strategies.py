@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import tauten as tt
 from improve.kit_golden import ToldFacts, ToldStep
 from simulate.kit_desk import FIRST_MS, NAIVE, TOKEN_MS, TOKENS, desk, learned
 from tauten.describe.slo import Slo
 from tauten.examples.help_desk.desk import help_desk
+from tauten.improve.drawn import drawn
+from tauten.improve.optimizer.baseline import zero_effort
 from tauten.improve.optimizer.facts import TapedFacts
 from tauten.improve.optimizer.pricing import Pricer
 from tauten.improve.optimizer.search import Search
 from tauten.improve.simulate.machine import Shared
+from tauten.improve.simulate.tape import Event, Level, Visit
 from tauten.improve.situation import NO_TOKENS, Proposal, Refusal, Situation, Strategy, computes_in
 from tauten.improve.strategies.backend import Backend
 from tauten.improve.strategies.batch import Batching
@@ -239,6 +244,63 @@ def test_a_stage_that_knows_one_engine_says_so(library: Any) -> None:
     proposals, refusals = said(Backend(), seen(library))
     assert proposals == {}
     assert set(refusals.values()) == {"its stage knows no other"}
+
+
+@tt.workflow
+def pinned(text: tt.Text) -> tt.Tensor:
+    return tt.embed(text, backend="onnx")
+
+
+@tt.workflow
+def open_to_all(text: tt.Text) -> tt.Tensor:
+    return tt.embed(text)
+
+
+def of(workflow: Any, plan: Plan) -> Situation:
+    return Situation(workflow.graph, plan, TWO_CORES, Slo(p95_ms=500.0), 1.0, ToldFacts({"embed": BUSY}))
+
+
+BUSY = ToldStep(work_ms=10.0, run_ms={"model": 9.0})
+
+
+def test_an_engine_that_the_workflow_writes_is_not_changed() -> None:
+    refusal, *others = Backend().propose(of(pinned, Plan()))
+    assert isinstance(refusal, Refusal)
+    assert 'the workflow writes backend = "onnx"' in refusal.why
+    assert not others
+    for plan in zero_effort(of(pinned, Plan())):
+        assert lowered_choice(pinned, plan).backend == "onnx"
+        assert not lowered_choice(pinned, plan).precision
+    proposed = [each for each in Backend().propose(of(open_to_all, Plan())) if isinstance(each, Proposal)]
+    assert {lowered_choice(open_to_all, each.plan).backend for each in proposed} == {"openvino"}
+
+
+def test_a_change_is_said_where_it_counts() -> None:
+    """What a plan says of a role goes before what it says of the stage."""
+    role = {"model": ModelChoice(backend="onnx", threads=2)}
+    plan = Plan().edit("embed", roles=role)
+    for each in Backend().propose(of(open_to_all, plan)):
+        assert isinstance(each, Proposal)
+        chosen = lowered_choice(open_to_all, each.plan)
+        assert (chosen.backend, chosen.precision, chosen.threads) == ("openvino", "f32", 2)
+
+
+def lowered_choice(workflow: Any, plan: Plan) -> ModelChoice:
+    return next(step.models["model"] for step in lower(workflow.graph, plan).steps if step.models)
+
+
+@tt.workflow
+def mapped(texts: list[tt.Text]) -> list[tt.Tensor]:
+    return tt.map(tt.embed, texts, concurrency=3)
+
+
+def test_members_of_a_map_come_together() -> None:
+    once = Visit((Level(0.0, ((Event("model", 0.02),),)),))
+    lowered = lower(drawn(mapped), Plan())
+    step = next(each for each in lowered.steps if each.control == "map")
+    members = {f"{step.name}[{place}]": once for place in range(8)}
+    library = SimpleNamespace(seen=lambda *_: {"a": members}, inputs={"a": {}})
+    assert TapedFacts(library, lowered).asks(step.name, "model") == (1.0, 8.0, 3.0)  # type: ignore[arg-type]
 
 
 def test_where_nobody_offers_a_setting_nothing_is_made_up(library: Any) -> None:

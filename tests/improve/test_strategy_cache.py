@@ -72,7 +72,7 @@ def test_a_recording_that_never_repeats_itself_is_refused() -> None:
     proposals, refusals = told(learned(NAIVE))
     assert proposals == {}
     assert refusals["look cached"] == (
-        "no request of the recording repeats another's `photo`: a cache would never hit"
+        "no request that was run repeats another's `photo`: a cache would never hit"
     )
 
 

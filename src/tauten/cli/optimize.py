@@ -26,6 +26,7 @@ from tauten.improve.labelled import (
     beside,
     clusters,
     labelled,
+    marks_of,
     metric_of,
     open_recording,
     splits_of,
@@ -41,7 +42,7 @@ from tauten.improve.optimizer.order import ordered
 from tauten.improve.optimizer.outcome import to_json
 from tauten.improve.optimizer.record import Record
 from tauten.improve.quality import evidence_path
-from tauten.improve.recording import Item, Recording, evenly
+from tauten.improve.recording import Item, Recording, sample
 from tauten.improve.report.progress import Progress
 from tauten.improve.report.screen import to_text
 from tauten.improve.simulate.machine import shared_of
@@ -191,7 +192,7 @@ def _optimizer(
 ) -> Optimizer:
     workflow = testbed.workflow
     judged = labelled(kept) if testbed.metric is not None else []
-    chosen = evenly(list(kept), count)
+    chosen = sample(list(kept), count)
     journal = journal_of(workflow, kept, chosen, fresh=fresh)
     peaks: Peaks = run_async(machine_peaks(Store().root / PEAKS_FILE, progress=progress.tell))
     testbed.peaks = peaks
@@ -202,7 +203,7 @@ def _optimizer(
     return Optimizer(
         workflow,
         [(item.id, workflow.bind(**item.inputs)) for item in chosen],
-        Remembered(testbed, journal, testbed.graph, answers),
+        Remembered(testbed, journal, testbed.graph, answers, marks=marks_of(kept, testbed.metric)),
         strategies,
         asked,
         labelled=[item.id for item in judged],
@@ -233,7 +234,7 @@ def journal_of(
     identity = [
         drawn(workflow).hash,
         kept.name,
-        [item.id for item in chosen],
+        [[item.id, item.revision] for item in chosen],
         msgspec.to_builtins(hardware()),
         __version__,
         "at one pace",
@@ -276,6 +277,8 @@ def _keep(result: Result, path: Path, html: Path | None, shown: tuple[Account, A
     write_output(path, format_plan(result.plan))
     if result.evidence is not None:
         result.evidence.save(evidence_path(path))
+    else:
+        evidence_path(path).unlink(missing_ok=True)  # of an earlier plan of that name
     if html is not None:
         from tauten.improve.report.page import to_html
 

@@ -8,6 +8,7 @@ In the workflow's module, or in its package: a metric in the package itself or i
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -15,7 +16,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError
@@ -123,6 +126,25 @@ def beside(workflow: Workflow[..., Any], name: str) -> Path | None:
     file = getattr(module, "__file__", None)
     path = Path(file).parent / name if file else None
     return path if path is not None and path.is_file() else None
+
+
+class Mark(NamedTuple):
+    """What has to be the same for an item's answers, and for their scores, to be those of before."""
+
+    inputs: str
+    judged: str = ""
+
+
+def marks_of(items: Iterable[Item], metric: Metric | None) -> Callable[[str], Mark]:
+    """By the id of an item what it gives and what its answers are judged by, looked at when it is asked for."""
+    known = {item.id: item for item in items}
+    judge = metric.revision if metric is not None else ""
+
+    def mark(id: str) -> Mark:
+        label = msgspec.json.encode(known[id].label, enc_hook=repr, order="deterministic")
+        return Mark(known[id].revision, hashlib.sha256(label + judge.encode()).hexdigest())
+
+    return functools.cache(mark)
 
 
 # -- scores --------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ once, named by its content hash.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import msgspec
 
 from tauten.describe.payload import Audio, Image, Json, Payload, Pdf, Tensor, Text, Video
 from tauten.errors import InputError, MediaError
+from tauten.run.caching.naming import content_name
 
 SCHEMA = "tauten.recording/1"
 Inputs = Mapping[str, Payload]
@@ -51,7 +54,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Item(msgspec.Struct, kw_only=True, dict=True):
-    """One request. Its inputs are made by `render` when they are first read, and kept until `forget`."""
+    """One request. Its inputs are made by `render` when they are first read, and kept until `forget`. `made_of` names
+    all that they are made of, so that nobody has to render them to see whether they have changed."""
 
     id: str
     render: Callable[[], Inputs]
@@ -61,11 +65,21 @@ class Item(msgspec.Struct, kw_only=True, dict=True):
     quick: bool = False
     tags: tuple[str, ...] = ()
     provenance: str = ""
+    made_of: str = ""
 
     @functools.cached_property
     def inputs(self) -> Inputs:
         """Payloads by the name of the workflow's input; an input that the request lacks is not there."""
         return self.render()
+
+    @functools.cached_property
+    def revision(self) -> str:
+        """Another one when the inputs are; those that do not tell what they are made of are rendered for it."""
+        if self.made_of:
+            return self.made_of
+        name = content_name(*sorted(self.inputs.items())).hex()
+        self.forget()
+        return name
 
     def forget(self) -> None:
         """Free the rendered inputs; reading them again renders them again."""
@@ -160,6 +174,29 @@ def evenly(items: Iterable[Item], count: int) -> list[Item]:
     return [ordered[place * len(ordered) // count] for place in range(count)]
 
 
+def sample(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of them, evenly as above, of which about as large a share repeats others as in the whole: a cache is
+    worth as much to them. Items that do not tell what they are made of repeat none.
+
+    >>> asked = [Item(id=str(number), render=dict, made_of="ab"[number % 2] * (number < 4)) for number in range(8)]
+    >>> [item.id for item in sample(asked, 4)]
+    ['0', '4', '6', '2']
+    """
+    alike: dict[str, list[Item]] = {}
+    for item in items:
+        alike.setdefault(item.made_of or item.id, []).append(item)
+    count = min(count, len(items))
+    again = min(count - 1, round(count * (1.0 - len(alike) / max(1, len(items)))))
+    if again < 1:
+        return evenly(items, count)
+    often = evenly((each[0] for each in alike.values() if len(each) > 1), min(again, count - again))
+    once = evenly((each[0] for each in alike.values() if len(each) == 1), count - again - len(often))
+    more = [
+        item for turn in zip_longest(*(alike[each.made_of][1:] for each in often)) for item in turn if item
+    ]
+    return [*often, *once, *more][:count]
+
+
 def arrivals(count: int, rate_per_s: float, *, seed: int = 0) -> list[float]:
     """Arrival times of `count` independent requests at a mean rate (a Poisson process), the first at 0.
 
@@ -245,6 +282,7 @@ def _item(kept: _Kept, media: Path) -> Item:
         quick=kept.quick,
         tags=kept.tags,
         provenance=kept.provenance,
+        made_of=hashlib.sha256(msgspec.json.encode(kept.inputs, order="deterministic")).hexdigest(),
     )
 
 

@@ -230,6 +230,10 @@ class Situation:
                 if choice.backend:
                     yield step, role, choice
 
+    def written_backend(self, step: Step) -> str:
+        """The engine that the workflow itself writes for a stage, which no plan changes; empty where it writes none."""
+        return str(self.graph.stages[step.name].params.get("backend") or "")
+
 
 class Strategy(Protocol):
     """One idea. `reason` says why it stands where it stands in the order."""
@@ -256,7 +260,9 @@ def with_choice(plan: Plan, step: Step, role: str, **changes: object) -> Plan:
     """The plan with another choice for one model: said of the stage where it has only that one."""
     stage = plan.stage(step.name)
     if len([each for each in step.models.values() if each.backend]) == 1:
-        return plan.edit(step.name, **changes)
+        plan = plan.edit(step.name, **changes)
+        if role not in stage.roles:
+            return plan  # else what is said of the role goes before
     own: Choices = stage.roles.get(role, ModelChoice())
     return plan.edit(step.name, roles={**stage.roles, role: msgspec.structs.replace(own, **changes)})
 

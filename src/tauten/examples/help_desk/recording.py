@@ -199,6 +199,7 @@ def _item(
         split=half,
         tags=kinds,
         provenance=SYNTHETIC,
+        made_of=repr((question, shot, scene)),
     )
 
 

@@ -24,7 +24,8 @@ def zero_effort(seen: Situation) -> list[Plan]:
             for step, role, choice in seen.models():
                 assert step.kind is not None  # a model's step is a stage
                 changes: dict[str, object] = {"threads": threads, "batch": Batch()}
-                if engine in step.kind.roles[role].backends and engine != choice.backend:
+                offered = engine in step.kind.roles[role].backends and not seen.written_backend(step)
+                if offered and engine != choice.backend:
                     changes |= {"backend": engine, "precision": FULL}
                 plan = with_choice(plan, step, role, **changes)
             plans.append(plan)

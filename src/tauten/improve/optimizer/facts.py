@@ -36,11 +36,19 @@ class TapedFacts:
         items, together = 0, 0.0
         for visits in seen.values():
             items += sum(event.role == role for visit in visits.values() for event in visit.events())
-            together += max((_at_once(visit, role) for visit in visits.values()), default=0)
+            together += self._together(step, [_at_once(visit, role) for visit in visits.values()])
         if not seen:
             return Asks(0.0, 0.0, 0.0)
         share = len(seen) / max(1, len(self._library.inputs))
         return Asks(share, items / len(seen), together / len(seen))
+
+    def _together(self, step: str, counts: Sequence[int]) -> int:
+        """Items at once of all visits of a request: members of a map are side by side, others one after another."""
+        found = self._steps.get(step)
+        if found is None or found.control != "map":
+            return max(counts, default=0)
+        side_by_side = int(found.params.get("concurrency") or len(counts))
+        return sum(sorted(counts, reverse=True)[:side_by_side])
 
     def run_s(self, step: str, role: str) -> float:
         runs = [

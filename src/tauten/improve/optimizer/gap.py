@@ -88,5 +88,14 @@ def rows_of(segments: Iterable[Segment], tried: Sequence[Tried]) -> list[GapRow]
 
 
 def _why(step: str, tried: Sequence[Tried]) -> str:
-    reasons = [each.why for each in tried if not each.taken and each.change.startswith(step)]
+    reasons = [each.why for each in tried if not each.taken and _about(each.change, step)]
     return reasons[-1] if reasons else ""
+
+
+def _about(change: str, step: str) -> bool:
+    """Whether a change, in words, is one of a step, and not of another whose name begins like it.
+
+    >>> _about("ocr.detect on 2 threads", "ocr"), _about("ocr: limit = 640", "ocr"), _about("ocr2 cached", "ocr")
+    (True, True, False)
+    """
+    return change == step or (change.startswith(step) and change[len(step)] in " .:,")

@@ -9,6 +9,7 @@ has held (Maurer, Hothorn and Lehmacher, 1995): so the change that gains most is
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -38,7 +39,8 @@ class Proven(NamedTuple):
 
 
 class Gate:
-    """The labelled items of a recording and what a change may lose (a share of right answers, 0 to 1)."""
+    """The labelled items of a recording and what a change may lose (a share of right answers, 0 to 1). A proof of what
+    was chosen may take `grace_s` seconds more than there are for anything else."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Gate:
         clusters: Mapping[str, str] | None = None,
         seed: int = 0,
         more: Callable[..., bool] = lambda needed_s=0.0: True,
+        grace_s: float = 0.0,
         say: Callable[[str], None] = lambda text: None,
         clock: Clock = real,
     ) -> None:
@@ -60,6 +63,7 @@ class Gate:
         self.allowed_loss = allowed_loss
         self.seed = seed
         self.more = more
+        self.grace_s = grace_s
         self.say = say
         self.clock = clock
         self._took: dict[bool, list[tuple[float, int]]] = {
@@ -76,13 +80,14 @@ class Gate:
     @property
     def labels(self) -> Labels:
         """What these labels can prove, before anything is searched."""
-        n = len({self._topic(id) for id in self.halves.confirmation})  # items of a topic fall together
-        provable = smallest_provable_loss(n, confidence=CONFIDENCE) if n else 1.0
-        enough = provable <= self.allowed_loss
-        needed = (
-            0 if enough or not self.allowed_loss else items_needed(self.allowed_loss, confidence=CONFIDENCE)
-        )
-        return Labels(n, provable, self.allowed_loss, needed)
+        ids = self.halves.confirmation
+        sizes = Counter(map(self._topic, ids))  # items of a topic fall together
+        provable = _provable(len(sizes), max(sizes.values(), default=1), len(ids))
+        needed = 0
+        if provable > self.allowed_loss > 0.0:
+            weight = max(sizes.values(), default=1) * len(sizes) / max(1, len(ids))
+            needed = items_needed(self.allowed_loss / max(1.0, weight), confidence=CONFIDENCE)
+        return Labels(len(sizes), provable, self.allowed_loss, needed)
 
     def _drawn(self, id: str, seed: int) -> str:
         """An order by lot, in which the first few are a sample of all; items of a topic stay together."""
@@ -152,25 +157,35 @@ class Gate:
         """
         every, enough = self.halves.confirmation, self._enough()
         needed_s = self.confirmation_s(len(afters)) * len(every) / max(1, len(enough))
-        ids = every if self.more(needed_s) else enough
+        ids = every if self._goes_on(needed_s) else enough
         proven = Proven(0, None, "there was no time left to confirm that no answer suffers")
         for count, after in enumerate(afters):
-            if not self.more():
+            if not self._goes_on():
                 return proven
             found, told = self._confirmed(before, after, ids)
             if found.verdict.decision != "accept":
-                late = "" if self.more() else "; there was no time left to judge more"
+                late = "" if self._goes_on() else "; there was no time left to judge more"
                 return proven._replace(why=f"{found.verdict}{late}")
             proven, self.told = proven._replace(changes=count + 1, evidence=found), told
         return proven
 
+    def _goes_on(self, needed_s: float = 0.0) -> bool:
+        """Whether there is time to prove what was chosen."""
+        return self.more(needed_s - self.grace_s)
+
+    def provable(self, changes: int) -> bool:
+        """Whether there is time to confirm so many changes, as long as judging has taken so far."""
+        return self._goes_on(self.confirmation_s(changes))
+
     def _enough(self) -> Sequence[str]:
         """The first items that prove the allowed loss if none of their answers suffers."""
         needed = items_needed(self.allowed_loss, confidence=CONFIDENCE) if self.allowed_loss else 0
-        topics: set[str] = set()
+        topics: Counter[str] = Counter()
         for place, id in enumerate(self.halves.confirmation, 1):
-            topics.add(self._topic(id))
-            if len(topics) == needed:
+            topics[self._topic(id)] += 1
+            if len(topics) < max(1, needed):
+                continue
+            if _provable(len(topics), max(topics.values()), place) <= self.allowed_loss:
                 return self.halves.confirmation[:place]
         return self.halves.confirmation
 
@@ -185,7 +200,7 @@ class Gate:
         for part in _parts(ids):
             was, now = self._pair(before, after, part)
             old, new = old | was, new | now
-            if self._in_vain(old, new, ids) or not self.more():
+            if self._in_vain(old, new, ids) or not self._goes_on():
                 break
         then, since = _numbers(old), _numbers(new)
         told = {id: each.told for id, each in old.items()}, {id: each.told for id, each in new.items()}
@@ -261,6 +276,18 @@ class Gate:
             clusters=self._topics(ids),
             seed=self.seed,
         )
+
+
+def _provable(topics: int, largest: int, items: int) -> float:
+    """The smallest loss that items can bound if none of them gets worse. Those of a topic fall together, so the bound
+    is that of so many topics, times what the largest of them weighs among them.
+
+    >>> round(_provable(60, 1, 60), 4), round(_provable(60, 5, 64), 4)
+    (0.0487, 0.2283)
+    """
+    if not topics:
+        return 1.0
+    return min(1.0, smallest_provable_loss(topics, confidence=CONFIDENCE) * largest * topics / items)
 
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -17,6 +17,7 @@ import msgspec
 from tauten.describe.graph import FromStage, Graph, Listed, Source
 from tauten.describe.payload import Text
 from tauten.describe.slo import Slo
+from tauten.improve.labelled import Mark
 from tauten.improve.labels.answers import Answer
 from tauten.improve.load.result import Run
 from tauten.improve.load.schedule import Load
@@ -58,6 +59,10 @@ class Journal:
     def _key(question: Any) -> str:
         return hashlib.sha256(msgspec.json.encode(question, order="deterministic")).hexdigest()
 
+    def forget(self, question: Any) -> None:
+        """Whoever asks next is told anew."""
+        self.known.pop(self._key(question), None)
+
     def ask(self, question: Any, answer: Callable[[], Any]) -> Any:
         """The answer that is known, or the one that is found now, which is kept. Plain values only."""
         key = self._key(question)
@@ -71,13 +76,23 @@ class Journal:
 
 class Remembered:
     """A testbed that asks a journal first. `answers` is where it keeps what was answered, if anywhere: what was judged
-    without is judged again then."""
+    without, or has gone from there, is judged again then. `marks` tells what an item's answers hang on beside the plan:
+    what was answered or judged by something else is not the answer."""
 
-    def __init__(self, testbed: Testbed, journal: Journal, graph: Graph, answers: str = "") -> None:
+    def __init__(
+        self,
+        testbed: Testbed,
+        journal: Journal,
+        graph: Graph,
+        answers: str = "",
+        *,
+        marks: Callable[[str], Mark] = lambda id: Mark(""),
+    ) -> None:
         self.testbed = testbed
         self.journal = journal
         self.graph = graph
         self.answers = answers
+        self.marks = marks
         self.read = attributes(graph)
 
     def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
@@ -110,7 +125,7 @@ class Remembered:
     def scores(self, plan: Plan, ids: Sequence[str]) -> dict[str, Scored]:
         """One question an item, so that more items later ask for these alone."""
         content = plan.content.decode()
-        wanted = [id for id in ids if self.journal.told(self._question(content, id)) is None]
+        wanted = [id for id in ids if self._lacks(self._question(content, id))]
         fresh = self.testbed.scores(plan, wanted) if wanted else {}
         return {
             id: _scored(*self.journal.ask(self._question(content, id), lambda id=id: fresh[id]))  # type: ignore[misc]
@@ -120,13 +135,14 @@ class Remembered:
     def alike(self, before: Plan, after: Plan, ids: Sequence[str]) -> dict[str, bool]:
         """One question an item, as for scores; that it cannot be told is not remembered."""
         contents = before.content.decode(), after.content.decode()
-        wanted = [id for id in ids if self.journal.told(["alike", *contents, id]) is None]
+        questions = {id: ["alike", *contents, id, self.marks(id).inputs] for id in ids}
+        wanted = [id for id, question in questions.items() if self.journal.told(question) is None]
         fresh = self.testbed.alike(before, after, wanted) if wanted else {}
         if wanted and not fresh:
             return {}
         return {
-            id: bool(self.journal.ask(["alike", *contents, id], lambda id=id: fresh[id]))  # type: ignore[misc]
-            for id in ids
+            id: bool(self.journal.ask(question, lambda id=id: fresh[id]))  # type: ignore[misc]
+            for id, question in questions.items()
         }
 
     def bench(self, plans: Sequence[Plan], items: Items, load: Load, rounds: int, slo: Slo) -> list[Run]:
@@ -134,7 +150,19 @@ class Remembered:
         return self.testbed.bench(plans, items, load, rounds, slo)
 
     def _question(self, content: str, id: str) -> list[str]:
-        return ["answer", self.answers, content, id] if self.answers else ["score", content, id]
+        about = [content, id, *self.marks(id)]
+        return ["answer", self.answers, *about] if self.answers else ["score", *about]
+
+    def _lacks(self, question: list[str]) -> bool:
+        """Whether a score has to be found; one whose answer was kept and has gone is forgotten."""
+        known = self.journal.told(question)
+        if known is None:
+            return True
+        told = _scored(*known).told
+        if not self.answers or told is None or not told.file or (Path(self.answers) / told.file).is_file():
+            return False
+        self.journal.forget(question)
+        return True
 
 
 def _scored(score: float, answer: str, told: Any = None) -> Scored:

@@ -95,9 +95,8 @@ class Learner:
             seen = self.testbed.capture(plan, self.items, only)
         except TautenError as error:
             if len(turn) > 1:
-                bare = {name: each for name, each in plan.stages.items() if name not in turn}
                 for stage, settings in turn.items():
-                    self._capture(msgspec.structs.replace(plan, stages=bare), {stage: settings})
+                    self._capture(present, {stage: settings})
                 return
             if not self.library.inputs:
                 raise  # the very first plan: there is nothing to optimise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -28,7 +28,7 @@ from tauten.improve.optimizer.gap import Gap, gap_of
 from tauten.improve.optimizer.gate import Gate
 from tauten.improve.optimizer.learner import Learner
 from tauten.improve.optimizer.outcome import Answer, Candidate, Curve, Decision, Forecast, Optimized
-from tauten.improve.optimizer.pricing import REQUESTS, Pricer, curve
+from tauten.improve.optimizer.pricing import REQUESTS, TIMES, Pricer, curve
 from tauten.improve.optimizer.pruning import Formulas
 from tauten.improve.optimizer.record import SOONEST, Record
 from tauten.improve.optimizer.search import MEMORY, Figures, Found, Search, Taken, Tried
@@ -44,7 +44,8 @@ from tauten.plan.lower import lower
 from tauten.plan.plan import Plan, format_plan
 
 MINUTES: Final = 30.0
-FINALS_SHARE: Final = 0.25  # of the time: what is kept for measuring the finalist
+FINALS_SHARE: Final = 0.2  # of the time: what is kept for measuring the finalist
+LEAST_SHARE: Final = 0.1  # of the time: what is kept for it where a proof that was begun comes to its end
 RATES: Final = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # times the stated rate, of the curves
 
 Say = Callable[[str], None]
@@ -123,6 +124,7 @@ class Optimizer:
             clusters=clusters,
             seed=asked.seed,
             more=self.more,
+            grace_s=asked.budget_s * (FINALS_SHARE - LEAST_SHARE),
             say=say,
             clock=clock,
         )
@@ -140,7 +142,7 @@ class Optimizer:
         naive = msgspec.structs.replace(naive, graph=self.graph.hash)
         self.learner.learn(naive, [])
         search = self._search()
-        kept = search.improve(naive, lossy=False, rounds=1)
+        kept = search.improve(naive, lossy=False, rounds=1, first=True)
         easy = self._zero_effort(naive)  # most of it was measured by now
         kept = self._no_worse(search, naive, kept, easy)
         kept, evidence = self._lossy(search, kept)
@@ -195,7 +197,9 @@ class Optimizer:
             kept.plan,
             Proposal("zero-effort", "one engine and number of threads for all", easy, "equivalent", why),
         )
-        return kept if found.plan is kept.plan else search.improve(found.plan, lossy=False, rounds=1)
+        return (
+            kept if found.plan is kept.plan else search.improve(found.plan, lossy=False, rounds=1, first=True)
+        )
 
     def _zero_effort(self, naive: Plan) -> Plan:
         """The best of them one request at a time. One that would not be it even if what nobody has run so were as
@@ -221,7 +225,7 @@ class Optimizer:
         self.gate.before = kept.plan
         taken = len(search.taken)
         # what cannot be confirmed is chosen in vain
-        search.more = lambda: self.more(self.gate.confirmation_s(len(search.taken) - taken + 1))
+        search.more = lambda: self.more() and self.gate.provable(len(search.taken) - taken + 1)
         found = search.improve(kept.plan, lossy=True)
         search.more = self.more
         if len(search.taken) == taken:
@@ -241,7 +245,7 @@ class Optimizer:
         self.say("measure the finalist beside the plans that it would replace")
         left_s = self.asked.budget_s - (self.clock() - self.began)
         finals = Finals(self.testbed, self.items, self.asked.slo, self.asked.rate, self.asked.seed)
-        return finals.play(plans, figures, alone, max(left_s, self.asked.budget_s * FINALS_SHARE / 2))
+        return finals.play(plans, figures, alone, max(left_s, self.asked.budget_s * LEAST_SHARE))
 
     # -- telling ------------------------------------------------------------------------------------------------
 
@@ -298,17 +302,26 @@ class Optimizer:
             )
             return ("missed" if missed else "cannot conclude"), [words]
         answer: Answer = run.answer if run.answer in ("met", "missed") else "cannot conclude"
-        beyond = self._memory(simulated)
-        return (worse_of(answer, beyond[0]), [*run.why, beyond[1]]) if beyond else (answer, run.why)
+        beyond = [*self._memory(simulated), *self._not_judged()]
+        for told, _ in beyond:
+            answer = worse_of(answer, told)
+        return answer, [*run.why, *(words for _, words in beyond)]
 
-    def _memory(self, figures: Figures) -> tuple[Answer, str] | None:
+    def _memory(self, figures: Figures) -> Iterator[tuple[Answer, str]]:
         """What is to be said of a limit on memory that is not known to hold; a load does not see it."""
         limit, held = self.asked.slo.memory_bytes, figures.values.get(MEMORY)
-        if limit is None or (held is not None and held <= limit):
-            return None
+        if limit is None:
+            return
         if held is None:
-            return "cannot conclude", "the memory of one of its models is not known"
-        return "missed", f"its models and caches take up to {held / 1e6:.0f} MB of {limit / 1e6:.0f}"
+            yield "cannot conclude", "the memory of one of its models is not known"
+        elif held > limit:
+            yield "missed", f"its models and caches take up to {held / 1e6:.0f} MB of {limit / 1e6:.0f}"
+
+    def _not_judged(self) -> Iterator[tuple[Answer, str]]:
+        """Limits that no load here tells anything of."""
+        for name in self.asked.slo.limits():
+            if name not in TIMES and name != MEMORY:
+                yield "cannot conclude", f"{name} is not judged here: `tauten usage` tells what requests cost"
 
     def _candidates(
         self,

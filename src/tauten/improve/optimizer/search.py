@@ -20,6 +20,8 @@ from tauten.improve.situation import Proposal, Refusal, Situation, Strategy
 from tauten.plan.plan import Plan, diff_plans
 
 WORTH = 0.01  # of the objective that a change must gain: a simulation repeats no better
+COARSE = 0.05  # what it must gain at first where the SLO is far: looking costs as much, and what comes later changes it
+FAR = 1.0  # limits that are missed by more of themselves than that are far
 ROUNDS = 4  # through all strategies; workflows of ten stages came to rest in two
 MISSED = 10.0  # times as bad is a millisecond beyond a limit than one within it
 MEMORY = "memory_bytes"  # the figure of a plan's models and caches, by the name of its limit
@@ -58,13 +60,15 @@ class Figures(msgspec.Struct, frozen=True):
     def objective(self, slo: Slo, usual: Figures) -> float:
         """What is made small: limits that are missed count most, then how far within them all are, by what is
         usual where there is no limit. Memory counts only where it is limited: what lies there idle is nobody's
-        loss."""
-        limits = slo.limits() or {
+        loss. A figure that is not known of this plan counts as one that reaches its limit, and one that the usual
+        plan has not either is left out."""
+        known = {name: limit for name, limit in slo.limits().items() if name in usual.values}
+        limits = known or {
             name: value for name, value in usual.values.items() if value > 0.0 and name != MEMORY
         }
-        shares = [self.values.get(name, 0.0) / limit for name, limit in limits.items() if limit]
+        shares = [self.values.get(name, limit) / limit for name, limit in limits.items() if limit]
         within = sum(shares) / len(shares) if shares else 0.0
-        beyond = sum(max(0.0, share - 1.0) for share in shares) if slo.limits() else 0.0
+        beyond = sum(max(0.0, share - 1.0) for share in shares) if known else 0.0
         return within + MISSED * (beyond + self.failed)
 
 
@@ -168,6 +172,7 @@ class Search:
         self.taken: list[Taken] = []
         self.usual: Figures | None = None  # of the first plan: what counts where the SLO sets no limit
         self.began: Plan | None = None  # the first plan
+        self._first = False  # another look at the same is to come
         self._prices: dict[bytes, Figures] = {}
         self._by = known()  # what was known when they were found
 
@@ -176,14 +181,17 @@ class Search:
         kept = self.improve(plan, lossy=False)
         return self.improve(kept.plan, lossy=True)
 
-    def improve(self, plan: Plan, *, lossy: bool, rounds: int = ROUNDS) -> Found:
-        """By changes that keep answers, in so many rounds, or by those that may alter them."""
+    def improve(self, plan: Plan, *, lossy: bool, rounds: int = ROUNDS, first: bool = False) -> Found:
+        """By changes that keep answers, in so many rounds, or by those that may alter them. A `first` look, after which
+        there is to be another, leaves out what gains little while the SLO is far."""
+        self._first = first
         self.usual, self.began = self.usual or self._figures(plan), self.began or plan
         return self._found(self._by_gain(plan) if lossy else self._rounds(plan, rounds))
 
     def instead(self, plan: Plan, other: Proposal) -> Found:
         """A plan that was made another way, where it is better than the one that was found; all that was taken on
         the way to that is then taken no more: it is a change of the plan that the search began with."""
+        self._first = False
         if self._best(plan, [other]) is None:
             return self._found(plan)
         told = self._told(other)
@@ -281,10 +289,9 @@ class Search:
 
     def _best(self, plan: Plan, proposals: Sequence[Proposal]) -> Proposal | None:
         looked_at = self._worth_a_look(plan, proposals)
-        present = self._objective(plan)  # by what was measured for them, too
         best: Proposal | None = None
         for objective, each in self._ranked(self._priced(plan, looked_at)):
-            why = self._why_not(objective, present, each, best)
+            why = self._why_not(objective, plan, each, best)
             self.tried.append(
                 Tried(
                     each.strategy,
@@ -342,17 +349,22 @@ class Search:
         if told not in self.tried:
             self.tried.append(told)
 
-    def _why_not(self, objective: float, present: float, each: Proposal, best: Proposal | None) -> str:
-        """Why a proposal is not taken; empty where it is."""
-        if objective > present * (1.0 - WORTH):
-            gain = (1.0 - objective / present) * 100.0
+    def _why_not(self, objective: float, plan: Plan, each: Proposal, best: Proposal | None) -> str:
+        """Why a proposal is not taken in place of a plan; empty where it is."""
+        present = self._objective(plan)
+        if objective >= present * (1.0 - self._worth(plan)):
+            gain = (1.0 - objective / present) * 100.0 if present else 0.0
             return (
                 f"{'gains' if gain >= 0.0 else 'loses'} {abs(gain):.1f} % in simulation: not worth a change"
+                f"{' while the SLO is far' if gain > WORTH * 100.0 else ''}"
             )
         if best is not None:
             enough = objective < self._objective(best.plan)
             return f"{best.change} is enough" if enough else f"gains less than {best.change}"
         return self.allowed(each)
+
+    def _worth(self, plan: Plan) -> float:
+        return COARSE if self._first and self._figures(plan).missed(self.slo) > FAR else WORTH
 
     def _objective(self, plan: Plan) -> float:
         return self._figures(plan).objective(self.slo, self.usual or Figures({}))

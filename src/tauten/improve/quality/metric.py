@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, overload
 
 from tauten.errors import InputError
@@ -24,6 +26,14 @@ class Metric:
         self.enough = enough
         self.name = name or getattr(function, "__name__", "metric")
         self.description = (inspect.getdoc(function) or "").partition("\n")[0]
+
+    @property
+    def revision(self) -> str:
+        """Another one when the file is that its function stands in; empty where that is no file."""
+        try:
+            return hashlib.sha256(Path(inspect.getfile(self.function)).read_bytes()).hexdigest()
+        except (OSError, TypeError):  # typed in at a prompt, or not written in Python
+            return ""
 
     def __call__(self, answer: Any, label: Any) -> float:
         """The score of one answer; raises InputError when the function gives anything but 0..1."""

@@ -23,6 +23,10 @@ class Backend:
             if why := seen.idle(step):
                 yield Refusal(self.name, f"{label(step, role)} on another engine", why)
                 continue
+            if written := seen.written_backend(step):
+                why = f'the workflow writes backend = "{written}", and what it writes it keeps'
+                yield Refusal(self.name, f"{label(step, role)} on another engine", why)
+                continue
             others = _others(step, role, choice)
             if not others:
                 yield Refusal(self.name, f"{label(step, role)} on another engine", "its stage knows no other")

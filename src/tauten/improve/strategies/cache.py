@@ -55,7 +55,7 @@ def _why_not(found: Repeated, works_s: float) -> str:
     """Why looking would not pay; empty where it would."""
     if not found.share:
         what = " and ".join(f"`{name}`" for name in found.inputs) or "inputs"
-        return f"no request of the recording repeats another's {what}: a cache would never hit"
+        return f"no request that was run repeats another's {what}: a cache would never hit"
     saved_s = found.share * works_s
     if saved_s > found.lookup_s:
         return ""
