@@ -159,6 +159,31 @@ def test_a_lot_that_nobody_uses_goes_back(tmp_path: Path) -> None:
     budgets.close()
 
 
+@pytest.mark.parametrize("took", [0, 7])
+def test_a_call_of_which_nothing_is_held_may_end_after_everybody_else(tmp_path: Path, took: int) -> None:
+    now = [0.0]
+    budgets = made(tmp_path)
+    budgets._lots = Lots(lambda: now[0])
+
+    async def main() -> Hold:
+        await spend(budgets, 1)
+        return await purse(budgets).reserve("p", "m", {"audio_seconds": 3.0})
+
+    hold = asyncio.run(main())
+    assert [claim.amount for claim in hold.claims] == [0]
+    now[0] += IDLE_S + 0.01
+    budgets.look()
+    budgets._thread.submit(int).result()
+    assert told(tmp_path) == (4, 0), "the lot is given back"
+    hold.settle(ended(took))
+    assert budgets._lots.due
+    budgets.look()
+    budgets._thread.submit(int).result()
+    assert told(tmp_path) == (4 + took, 0)
+    assert not budgets._lots._lots, "and then it goes"
+    budgets.close()
+
+
 def test_calls_that_are_held_already_go_on_while_the_database_is_locked(tmp_path: Path) -> None:
     budgets = made(tmp_path, kind=lambda path: Sqlite(path, wait_s=0.05))
     asyncio.run(spend(budgets, 2))
@@ -185,9 +210,12 @@ class Crowd:
     most: int
     spent: int = 0
     open: list[tuple[Hold, int]] = field(default_factory=list)
+    now: float = 0.0
 
     def __post_init__(self) -> None:
         self.processes = [made(self.folder, self.most) for _ in range(2)]
+        for each in self.processes:
+            each._lots = Lots(lambda: self.now)
 
     async def reserve(self, number: int, amount: int) -> None:
         true = self.spent + sum(held for _, held in self.open)
@@ -206,7 +234,8 @@ class Crowd:
             hold.settle(ended(took) if took else None)
             self.spent += took
 
-    def look(self, number: int) -> None:
+    def look(self, number: int, idle_s: float = 0.0) -> None:
+        self.now += idle_s
         self.processes[number % 2].look()
 
     def check(self) -> None:
@@ -220,7 +249,7 @@ class Crowd:
 
 NUMBERS = st.integers(0, 60)
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(("reserve", "reserve", "settle", "settle", "look")), NUMBERS, NUMBERS),
+    st.tuples(st.sampled_from(("reserve", "reserve", "settle", "settle", "look", "idle")), NUMBERS, NUMBERS),
     max_size=60,
 )
 
@@ -240,7 +269,7 @@ def test_two_processes_in_any_order_never_spend_what_the_database_does_not_hold(
                 elif word == "settle":
                     crowd.settle(number, amount)
                 else:
-                    crowd.look(number)
+                    crowd.look(number, 2 * IDLE_S if word == "idle" else 0.0)
                 crowd.check()
             while crowd.open:
                 crowd.settle(0, 60)

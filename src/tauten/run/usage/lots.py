@@ -61,12 +61,13 @@ class Written(NamedTuple):
 
 
 class _Lot:
-    __slots__ = ("changed", "id", "left", "out", "spent", "used")
+    __slots__ = ("changed", "claims", "id", "left", "out", "spent", "used")
 
     def __init__(self, id: str, used: float) -> None:
         self.id = id
         self.left = 0  # that calls may take
         self.out = 0  # that calls hold
+        self.claims = 0  # of calls that are still to end: some of them hold nothing
         self.spent = 0  # that the database does not know of yet
         self.used = used
         self.changed = False  # against its row
@@ -99,6 +100,7 @@ class Lots:
                 assert lot is not None  # looked at above
                 lot.left -= claim.amount
                 lot.out += claim.amount
+                lot.claims += 1
                 lot.used = now
             return True
 
@@ -108,6 +110,7 @@ class Lots:
             for claim in claims:
                 lot, took = self._lots[claim.account], amounts[claim.name]
                 lot.out -= claim.amount
+                lot.claims -= 1
                 lot.left = max(0, lot.left + claim.amount - took)
                 lot.spent += took
                 lot.changed = True
@@ -167,7 +170,7 @@ class Lots:
                 lot = self._lots[account]
                 lot.spent -= spent
                 lot.changed = bool(lot.spent)
-                if not (lot.spent or lot.left or lot.out):
+                if not (lot.spent or lot.left or lot.claims):
                     del self._lots[account]
 
 
