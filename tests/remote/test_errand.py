@@ -11,15 +11,19 @@ import pytest
 
 from remote.kit_lines import (
     ITEM,
+    Act,
     Told,
+    ToldReply,
     ask,
     breaks,
     cuts,
+    end,
     endpoint,
     hangs,
     line,
     says,
     status,
+    word,
 )
 from tauten.clock import run_virtual
 from tauten.errors import BackendError, DeadlineExceeded, InputError, Overloaded
@@ -203,6 +207,19 @@ def test_a_limit_is_kept_before_it_is_hit() -> None:
     assert [each.spent_s("limit") for each in told] == pytest.approx([0.0, 0.0, 30.0])
 
 
+def test_a_count_that_no_call_can_have_uses_up_no_limit() -> None:
+    async def act() -> ToldReply:
+        return ToldReply([(0.1, word("yes")), (0.0, end(900_000_000_000_000))], 200, {})
+
+    async def scene() -> tuple[Told, float]:
+        first = endpoint("a", act, limits=Limits(tokens_per_minute=1000))
+        return await ask(Route([first])), first.wait_s(900.0)
+
+    told, wait_s = virtually(scene)
+    assert told.whole
+    assert wait_s == 0.0
+
+
 def test_an_endpoint_without_a_wait_is_asked_first() -> None:
     async def scene() -> Told:
         first = endpoint("a", says("slow"), limits=Limits(requests_per_minute=1))
@@ -313,8 +330,6 @@ def test_a_continuation_that_is_cut_too_is_an_error() -> None:
 
 @pytest.mark.parametrize("missing", ["final event", "finish reason"])
 def test_an_answer_without_its_end_is_cut(missing: str) -> None:
-    from remote.kit_lines import Act, ToldReply, word
-
     def unfinished() -> Act:
         async def act() -> ToldReply:
             last = b"data: [DONE]\n\n"

@@ -137,6 +137,9 @@ def test_any_order_of_holding_and_settling_keeps_the_sum_within_the_budget(
         (taken({}, outcome="refused"), 0),
         (taken({}, outcome="cancelled", counted="none"), CALL),
         (taken({"input_tokens": 40, "output_tokens": 2}, outcome="cut", counted="estimate"), 45_000),
+        (taken({"input_tokens": 100, "output_tokens": 9e14}), CALL),  # which is no count
+        (taken({"input_tokens": 100, "output_tokens": -1}), CALL),
+        (taken({"input_tokens": 100, "output_tokens": 9e11}), CALL),  # which is no price
     ],
 )
 def test_a_hold_is_settled_by_what_the_call_took(budgets: Budgets, call: Call | None, spent: int) -> None:
@@ -175,6 +178,31 @@ def test_what_cannot_be_settled_is_said_and_stays_held(
     asyncio.run(main())
     [state] = budgets.states()
     assert (state.spent, state.held) == (2 * CALL, 0), "with the next, both are"
+
+
+def test_an_amount_that_no_database_takes_keeps_no_other_call_from_being_settled(
+    budgets: Budgets, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        bad, good = [await desk(budgets).reserve("house", "small", MOST) for _ in range(2)]
+        budgets.settle(bad, {"desk": 2**70})
+        good.settle(taken())
+
+    asyncio.run(main())
+    [state] = budgets.states()
+    assert (state.spent, state.held) == (CALL, CALL), "what cannot be settled stays held"
+    assert "could not be settled, and stays held: BadValue" in caplog.text
+
+
+def test_tokens_that_are_no_count_leave_what_was_held(tmp_path: Path) -> None:
+    budgets = made(tmp_path, 'tauten = "budgets/1"\n[budget.t]\ntokens = 500\n')
+
+    async def main() -> None:
+        (await desk(budgets).reserve("house", "small", MOST)).settle(taken({"output_tokens": 1e300}))
+
+    asyncio.run(main())
+    assert [(state.spent, state.held) for state in budgets.states()] == [(120, 0)]
+    budgets.close()
 
 
 def test_who_leaves_while_it_is_held_leaves_nothing_held(budgets: Budgets) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from tauten.run.usage.report import report
 from tauten.run.usage.sqlite import Sqlite
 from usage.kit_postgres import server
 from usage.kit_usage import prices, stored
+from usage.test_bad_lines import BAD, with_bad
 from usage.test_budgets import CALL, FIFTY, spend
 from usage.test_writing import turn_away, until
 
@@ -53,6 +55,16 @@ def test_lines_come_back_as_they_were_written(url: str) -> None:
     assert (book.written, book.dropped) == (3, 0)
     database.write([line.values() for line in lines])
     assert len(stored(database)) == 3
+    database.close()
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_line_that_it_never_takes_keeps_no_other_waiting(url: str, bad: dict[str, Any]) -> None:
+    book, database = Book(url), Postgres(url)
+    with_bad(book, **bad)
+    book.write(database)
+    assert [line.request for line in stored(database)] == ["r0", "r1", "r3", "r4"]
+    assert (book.written, book.dropped, book.waiting) == (4, 1, 0)
     database.close()
 
 

@@ -19,7 +19,7 @@ from tauten.run.remote.room import Entry
 from tauten.run.remote.trail import Trail
 from tauten.run.remote.units import MESSAGE_TOKENS, MOST_MESSAGE_TOKENS, text_tokens, tokens_of
 from tauten.run.usage.budgets import Hold
-from tauten.run.usage.call import Call, Outcome
+from tauten.run.usage.call import Call, Outcome, mistaken
 
 
 class Attempt:
@@ -225,7 +225,7 @@ class Attempt:
         """What it took, and who says so."""
         took, counted = self._took_units(outcome)
         used = took.get("input_tokens", 0.0) + took.get("output_tokens", 0.0)
-        if self._reserved and outcome != "refused":
+        if self._reserved and outcome != "refused" and not mistaken(took):
             self.endpoint.allowance.settle(self._reserved, used)
         return {**took, "requests": 1.0}, counted
 

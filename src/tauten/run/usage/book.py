@@ -23,6 +23,7 @@ import msgspec
 from tauten.clock import Clock, real
 from tauten.errors import Cancelled, DeadlineExceeded, MachineError, Overloaded, Unavailable
 from tauten.plan import files
+from tauten.run.usage import writing
 from tauten.run.usage.budgets import Budgets, Purse
 from tauten.run.usage.call import Call
 from tauten.run.usage.database import Database, DatabaseBusy, open_database
@@ -79,12 +80,13 @@ class Book:
         self.budgets = budgets
         self.totals = Totals()
         self.written = 0  # lines in the database
-        self.dropped = 0  # requests and late calls that nobody has a line of
+        self.dropped = 0  # requests, late calls and lines that nobody has
         self.failures = 0  # tries that the database did not take
         self.aside = 0  # lines that were put in files
         self.set_back = 0  # times that the machine's clock was
         self.problem = ""  # why the last one was not taken
         self._aside_problem = ""  # why lines could not be put in a file
+        self._drop_said = False
         self._say, self._wall, self._clock = say, wall, clock
         self._most_entries, self._most_lines = entries, lines
         self._spare = spare
@@ -190,10 +192,16 @@ class Book:
             self._wake.set()
 
     def _drop(self, count: int, why: str) -> None:
-        first = not self.dropped
         self.dropped += count
-        if first:
+        if not self._drop_said:
+            self._drop_said = True
             self._say(f"usage: {why}; what is lost is counted in tauten_usage_dropped_total")
+
+    def _give_up(self, bad: Sequence[object]) -> None:
+        """What can be written at no time is counted, and the first of it is said."""
+        if bad:
+            self.dropped += len(bad)
+            self._say(f"usage: {len(bad)} lines that nothing takes are lost and counted as dropped: {bad[0]}")
 
     @property
     def waiting(self) -> int:
@@ -260,10 +268,10 @@ class Book:
         self._meter.look()
         self._look_at_clock()
         self._entries.extend(self._together.take())
-        room = True
+        room, bad = True, list[str]()
         while self._entries:
             entry = self._entries.popleft()
-            rows = self._lines.of(entry)
+            rows = self._made(entry, bad)
             if len(self._unwritten) + len(rows) > self._most_lines:
                 room = room and self._put_aside()  # a disk that is full is asked once a turn
                 if not room:
@@ -272,6 +280,15 @@ class Book:
             for row in rows:
                 self.totals.add(row)
             self._unwritten.extend(rows)
+        self._give_up(bad)
+
+    def _made(self, entry: Entry, bad: list[str]) -> list[UsageRow]:
+        """Its lines; none where they cannot be made."""
+        try:
+            return self._lines.of(entry)
+        except Exception as error:  # noqa: BLE001  # whatever is in it, those behind it are booked
+            bad.append(f"request {entry.request!r}: {error!r}")
+            return []
 
     def _look_at_clock(self) -> None:
         """A wall clock that was set back is said and counted: lines have the earlier time from then on, and no sum changes."""
@@ -288,13 +305,18 @@ class Book:
         """Write all lines, some at a time; raises DatabaseBusy with those that are left kept."""
         while self._unwritten:
             some = list(islice(self._unwritten, AT_ONCE))
-            database.write([row.values() for row in some])
+            bad = writing.write(database, some)
             for _ in some:
                 self._unwritten.popleft()
-            self.written += len(some)
+            self._wrote(some, bad)
         if self.problem:
             self.problem = ""
             self._say("usage: the book is written again")
+
+    def _wrote(self, rows: Sequence[UsageRow], bad: Sequence[writing.Bad]) -> None:
+        """These lines are in the database, but for the bad ones among them."""
+        self.written += len(rows) - len(bad)
+        self._give_up(bad)
 
     def _failed(self, why: str) -> None:
         self.failures += 1
@@ -317,15 +339,17 @@ class Book:
         if not rows or self._spare is None or len(self._left()) >= ASIDE:
             return False
         path = self._spare / LEFT.replace("*", rows[0].id)
+        lines, bad = writing.encoded(rows)
         try:
-            files.replace(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+            files.replace(path, b"".join(lines))
         except MachineError as error:
             self._aside_problem = f"neither can {path.name}: {error}"
             return False
         self._unwritten.clear()
-        self.aside += len(rows)
+        self.aside += len(lines)
         self._adopted = False
-        self._say(f"usage: {len(rows)} lines lie in {path} until the book can be written ({self.problem})")
+        self._give_up(bad)
+        self._say(f"usage: {len(lines)} lines lie in {path} until the book can be written ({self.problem})")
         return True
 
     @property
@@ -346,11 +370,12 @@ class Book:
             except (OSError, msgspec.MsgspecError) as error:
                 self._say(f"usage: {path} cannot be read: {error}")
                 continue
+            bad = list[writing.Bad]()
             for start in range(0, len(rows), AT_ONCE):
-                database.write([row.values() for row in rows[start : start + AT_ONCE]])
+                bad += writing.write(database, rows[start : start + AT_ONCE])
             path.unlink(missing_ok=True)
-            self.written += len(rows)
-            self._say(f"usage: {len(rows)} lines that lay in {path.name} were taken in")
+            self._wrote(rows, bad)
+            self._say(f"usage: {len(rows) - len(bad)} lines that lay in {path.name} were taken in")
         self._adopted = True
 
 

@@ -22,8 +22,9 @@ from typing import Any, Final, NamedTuple
 
 from tauten.clock import Clock
 from tauten.errors import Overloaded, Unavailable
-from tauten.run.usage.call import Call
-from tauten.run.usage.database import Database, DatabaseBusy, Do
+from tauten.run.usage.call import Call, mistaken
+from tauten.run.usage.cost import fits
+from tauten.run.usage.database import BadValue, Database, DatabaseBusy, Do
 from tauten.run.usage.limits import Limit, period_at
 from tauten.run.usage.lots import Claim, Grant, Lots, add_spent
 from tauten.run.usage.payer import Payer
@@ -85,6 +86,8 @@ class Hold:
         """Where nobody knows what it took, all that was held."""
         if call is None or call.outcome == "refused":
             return 0
+        if mistaken(call.units):
+            return claim.amount
         if claim.limit.unit == "calls":
             return round(call.units.get("requests", 1.0))  # several may share one
         if call.counted == "none" or not call.units:
@@ -207,16 +210,16 @@ class Budgets:
         at: datetime,
         held: int | None,
     ) -> int:
-        """What a call with these units asks of a limit; `held` is taken where its price is not known."""
+        """What a call with these units asks of a limit; `held` is taken where its price is not known, or none."""
         if limit.unit == "calls":
             return 1
         if limit.unit == "tokens":
             return round(units.get("input_tokens", 0) + units.get("output_tokens", 0))
         nano = self._prices.call(provider, model, units, at).nano
+        if held is not None and (nano is None or not fits(nano)):
+            return held
         if nano is not None:
             return nano
-        if held is not None:
-            return held
         raise Unavailable(
             f"nobody knows what {model!r} of {provider!r} costs, and a budget of money is on it",
             help="give its price: tauten serve --prices FILE (docs/usage.md)",
@@ -240,7 +243,7 @@ class Budgets:
         id = f"{_PREFIX}{next(_count):x}"
         try:
             full, grants = self._claim_all(id, claims, at)
-        except DatabaseBusy as busy:
+        except (DatabaseBusy, BadValue) as busy:
             raise Unavailable(
                 f"the budgets cannot be read: {busy}",
                 help="send it again; see `tauten usage budgets`",
@@ -296,6 +299,8 @@ class Budgets:
                 self.over.update(self._write(*self._unsettled[0]))
             except DatabaseBusy:
                 return  # it stays held, which is on the safe side, and is tried again
+            except BadValue as error:  # at no time, and others wait behind it
+                _warn(error)
             self._unsettled.popleft()
 
     def _write(self, id: str, amounts: Mapping[str, int]) -> list[str]:
@@ -360,7 +365,11 @@ def _told(settling: Future[Any]) -> None:
     """What no second try will cure is said: those holds stay, and count as spent after a day."""
     error = settling.exception()
     if error is not None:
-        log.warning("budgets: what calls took could not be settled, and stays held: %r", error)
+        _warn(error)
+
+
+def _warn(error: BaseException) -> None:
+    log.warning("budgets: what calls took could not be settled, and stays held: %r", error)
 
 
 def _used(do: Do, name: str, whose: str, period: str) -> tuple[int, int]:

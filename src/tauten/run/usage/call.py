@@ -29,6 +29,18 @@ UNITS: Final = (
 )
 """What a provider may count; the closed list."""
 
+MOST: Final = 1e12  # of a unit: no call takes so much
+
+
+def is_count(amount: float) -> bool:
+    """Whether a provider's number can be a count: below zero, and from `MOST` on, it is a mistake."""
+    return 0 <= amount < MOST
+
+
+def mistaken(units: Mapping[str, float]) -> bool:
+    """Whether any of these numbers is none that a call can have taken."""
+    return not all(is_count(amount) for amount in units.values())
+
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt. Instants in monotonic seconds of this process."""

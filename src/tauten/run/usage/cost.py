@@ -8,6 +8,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final, NamedTuple
 
 NANO: Final = 1_000_000_000  # of a dollar: one token of the cheapest model costs some ten of them
+MOST: Final = 10**15  # nano: no line costs a million dollars, and of thousands a column still holds the sum
 _CENT: Final = NANO // 100
 
 
@@ -39,6 +40,11 @@ def total(amounts: Iterable[int | None]) -> Cost:
     for each in amounts:
         cost = cost.plus(each)
     return cost
+
+
+def fits(nano: int | None) -> bool:
+    """Whether the books can hold a price; an unknown one they can."""
+    return nano is None or nano <= MOST
 
 
 def money(nano: int) -> str:

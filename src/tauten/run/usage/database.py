@@ -24,19 +24,24 @@ class DatabaseBusy(Exception):  # not an error of the tree: whoever writes tries
     """The database cannot take it now: locked, full, away. What was to be written is not there."""
 
 
+class BadValue(Exception):  # not an error of the tree: whoever writes goes on without it
+    """No column takes such a value, however often it is tried. What was to be written is not there."""
+
+
 class Database(Protocol):
-    """Statements are SQL that SQLite and PostgreSQL read alike. One thread at a time."""
+    """Statements are SQL that SQLite and PostgreSQL read alike. One thread at a time. All raise DatabaseBusy, and
+    BadValue for what they are given."""
 
     def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Add lines, all or none; those that are there already stay as they are. Raises DatabaseBusy."""
+        """Add lines, all or none; those that are there already stay as they are."""
         ...
 
     def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Read; raises DatabaseBusy."""
+        """Read."""
         ...
 
     def alone(self, work: Callable[[Do], T]) -> T:
-        """Run `work` in a transaction while no other `alone` of any process runs. Raises DatabaseBusy."""
+        """Run `work` in a transaction while no other `alone` of any process runs."""
         ...
 
     def close(self) -> None: ...

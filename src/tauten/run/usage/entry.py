@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from tauten.plan.plan import ModelChoice
-from tauten.run.usage.call import UNITS, Call
+from tauten.run.usage.call import UNITS, Call, is_count, mistaken
+from tauten.run.usage.cost import fits
 from tauten.run.usage.energy import Meter
 from tauten.run.usage.payer import Payer
 from tauten.run.usage.prices import FREE, LOCAL, UNKNOWN, Price, Prices
@@ -108,16 +109,14 @@ class Lines:
                 counted=call.counted,
                 seconds=call.ended - call.started,
                 units={
-                    unit: amount
-                    for unit, amount in call.units.items()
-                    if unit in UNITS and 0 <= amount < _MOST
+                    unit: amount for unit, amount in call.units.items() if unit in UNITS and is_count(amount)
                 },
             )
 
     def _price(self, call: Call, at: datetime) -> Price:
         if call.outcome == "refused":
             return FREE
-        if call.counted == "none" or not call.units:
+        if call.counted == "none" or not call.units or mistaken(call.units):
             return UNKNOWN
         return self.prices.call(call.provider, call.model, call.units, at)
 
@@ -168,7 +167,9 @@ class Lines:
         )
 
     def _line(self, entry: Entry, price: Price, **fields: Any) -> UsageRow:
-        told: dict[str, Any] = {**self._about(entry), "request": entry.request, **fields}
+        told: dict[str, Any] = {**self._about(entry), "request": _told(entry.request), **fields}
+        if not fits(price.nano):
+            price = UNKNOWN
         for name, value in fields.items():
             if value.__class__ is str:
                 told[name] = _told(value)
@@ -210,8 +211,10 @@ def _common(
 
 
 def _told(value: str) -> str:
-    """What others call something, as a database takes it."""
-    return value if len(value) <= _LONGEST and "\0" not in value else value.replace("\0", "")[:_LONGEST]
+    """What others call something, as a database takes it; a header's bytes that are no text are question marks in it."""
+    if value.isascii() and len(value) <= _LONGEST and "\0" not in value:
+        return value
+    return value.replace("\0", "")[:_LONGEST].encode(errors="replace").decode()
 
 
 @functools.lru_cache(maxsize=4)
@@ -222,7 +225,6 @@ def _day(number: int) -> str:
 
 _DAY_S: Final = 86_400
 _COMMON: Final = 1024  # payers, workflows and plans of a moment: some dozens
-_MOST: Final = 1e15  # of a unit: beyond it, and below zero, a provider's number is a mistake and no count
 _LONGEST: Final = 256  # characters of what others call something
 _CORE_S: Final = 13  # where an invocation says what of the processor it took
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from tauten.errors import MachineError
-from tauten.run.usage.database import INSERT, DatabaseBusy, Do, additions, check_format, schema
+from tauten.run.usage.database import INSERT, BadValue, DatabaseBusy, Do, additions, check_format, schema
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class Postgres:
         self.place = _without_password(url)
         self._url = url
         self._wait_s = wait_s
+        self._unfit = (asyncpg.DataError, asyncpg.NotNullViolationError)
         self._errors = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
         self._connect = asyncpg.connect
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -73,6 +74,8 @@ class Postgres:
         try:
             self._open()
             return work()
+        except self._unfit as error:
+            raise BadValue(f"{self.place}: {error}") from error
         except self._errors as error:
             self.close()
             raise DatabaseBusy(f"{self.place}: {error or error.__class__.__name__}") from error

@@ -11,7 +11,7 @@ import msgspec
 
 from tauten.errors import InputError, MachineError, NotFound, suggest
 from tauten.run.usage.cost import Cost
-from tauten.run.usage.database import Database, DatabaseBusy
+from tauten.run.usage.database import BadValue, Database, DatabaseBusy
 from tauten.run.usage.entry import ELSEWHERE
 from tauten.run.usage.prices import LOCAL
 from tauten.run.usage.row import COUNTED_UNITS, FRACTIONS
@@ -77,7 +77,7 @@ def report(
     try:
         lines = [_usage(by, row) for row in _rows(database, [BY[word] for word in by], where, values)]
         [total] = [_usage((), row) for row in _rows(database, [], where, values)]
-    except DatabaseBusy as busy:
+    except (BadValue, DatabaseBusy) as busy:
         raise MachineError(
             f"the book cannot be read: {busy}", help="see whether it is there, and try again", code="E361"
         ) from busy

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from tauten.clock import Clock, real
 from tauten.errors import MachineError
-from tauten.run.usage.database import INSERT, DatabaseBusy, Do, additions, check_format, schema
+from tauten.run.usage.database import INSERT, BadValue, DatabaseBusy, Do, additions, check_format, schema
 
 T = TypeVar("T")
 
@@ -23,6 +23,13 @@ COPY_WAIT_S: Final = (
     20.0  # for a book that others open, close or check: each takes milliseconds, of a large one seconds
 )
 COPY_PAUSE_S: Final = 0.05  # between looks: as long as an opening takes
+_UNFIT: Final = (  # how it refuses a value: a number beyond 64 bits, half a sign, nothing, what is neither
+    OverflowError,
+    UnicodeError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+)
 
 
 class Sqlite:
@@ -37,18 +44,20 @@ class Sqlite:
     def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(INSERT, rows)
+            _given(lambda: connection.executemany(INSERT, rows))
             connection.execute("COMMIT")
 
         self._try(work)
 
     def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return self._try(lambda connection: connection.execute(statement, values).fetchall())
+        return self._try(lambda connection: _given(lambda: connection.execute(statement, values)).fetchall())
 
     def alone(self, work: Callable[[Do], T]) -> T:
         def inside(connection: sqlite3.Connection) -> T:
             connection.execute("BEGIN IMMEDIATE")
-            result = work(lambda statement, values: connection.execute(statement, values).fetchall())
+            result = work(
+                lambda statement, values: _given(lambda: connection.execute(statement, values)).fetchall()
+            )
             connection.execute("COMMIT")
             return result
 
@@ -103,6 +112,14 @@ class Sqlite:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _given(run: Callable[[], T]) -> T:
+    """What a statement gives; raises BadValue where it is for a value that it fails."""
+    try:
+        return run()
+    except _UNFIT as error:
+        raise BadValue(str(error)) from error
 
 
 def _columns(connection: sqlite3.Connection) -> list[str]:
