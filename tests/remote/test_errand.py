@@ -33,7 +33,7 @@ from tauten.run.remote.endpoint import Endpoint
 from tauten.run.remote.errand import Errand
 from tauten.run.remote.providers import Limits
 from tauten.run.remote.retrying import Retrying
-from tauten.run.remote.route import Route
+from tauten.run.remote.route import MIRRORED, Route
 from tauten.run.remote.trail import Trail
 from tauten.run.request import Request
 
@@ -514,6 +514,56 @@ def test_a_share_of_calls_is_sent_elsewhere_too_and_only_booked() -> None:
     assert [each.text for each in told] == ["yes"] * 4
     mirrors = [call for each in told for call in each.calls if call[1] == "mirror"]
     assert mirrors == [("m", "mirror", "ok", 7.0, 2.0, "provider")] * 2
+
+
+def test_a_mirror_is_asked_for_no_more_than_its_limit_lets_go_at_once() -> None:
+    """Who means that endpoint waits for one turn, and not behind all that were mirrored."""
+
+    async def scene() -> tuple[list[Told], Told, float]:
+        mirrored = endpoint("m", says("other"), limits=Limits(requests_per_minute=10))
+        route = Route([endpoint("a", says("yes"))], mirror=(mirrored, 1.0))
+        told = list(await asyncio.gather(*(ask(route) for _ in range(50))))
+        await route.settle()
+        now = asyncio.get_running_loop().time()
+        return told, await ask(Route([mirrored]), left_s=10.0), now
+
+    told, meant, now = virtually(scene)
+    assert [each.text for each in told] == ["yes"] * 50
+    assert sum(call[1] == "mirror" for each in told for call in each.calls) == 10
+    notes = [each.request.trace.notes["ask remote"] for each in told]
+    assert sum("m/m (mirror): left out, it would have to wait" in note for note in notes) == 40
+    assert now < 1.0
+    assert (meant.text, meant.error) == ("other", None)
+    assert meant.spent_s("limit") <= 6.0
+
+
+def test_a_mirror_that_refuses_is_left_alone_until_it_says() -> None:
+    async def scene() -> list[int]:
+        mirrored = endpoint("m", status(429, headers={"retry-after": "20"}), says("other"))
+        route = Route([endpoint("a", says("yes"))], mirror=(mirrored, 1.0))
+        sent = []
+        for pause_s in (1.0, 20.0, 1.0):
+            await ask(route)
+            await asyncio.sleep(pause_s)
+            sent.append(len(line(mirrored).sent))
+        await route.settle()
+        return sent
+
+    assert virtually(scene) == [1, 1, 2]
+
+
+def test_a_mirror_that_hangs_has_so_many_calls_and_no_more() -> None:
+    async def scene() -> tuple[int, list[str]]:
+        mirrored = endpoint("m", hangs())
+        route = Route([endpoint("a", says("yes"))], mirror=(mirrored, 1.0))
+        told = [await ask(route) for _ in range(MIRRORED + 5)]
+        sent = len(line(mirrored).sent)
+        await route.close()
+        return sent, [each.request.trace.notes["ask remote"] for each in told]
+
+    sent, notes = virtually(scene)
+    assert sent == MIRRORED
+    assert sum("m/m (mirror): left out, 64 are under way" in note for note in notes) == 5
 
 
 def test_a_mirror_that_ends_after_its_request_comes_to_the_same_list() -> None:

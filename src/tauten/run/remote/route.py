@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from tauten.errors import TautenError
 from tauten.run.remote.attempt import Attempt
@@ -18,6 +19,7 @@ from tauten.run.remote.retrying import Retrying
 from tauten.run.remote.trail import Trail
 
 PATIENCE_S = 30.0  # without a byte: models that think send nothing for that long, dead connections for ever
+MIRRORED: Final = 64  # calls to the mirror under way at most: as many as a plan's own streams
 
 
 class Route:
@@ -52,13 +54,22 @@ class Route:
         self.retrying.came()
         self.hedging.came(question.tokens)
         if self._mirrored is not None and self._mirror is not None and self._mirror.takes():
-            attempt = Attempt(self._mirrored, question, trail, why="mirror")
-            task = asyncio.get_running_loop().create_task(self._run(attempt))
+            if len(self._beside) >= MIRRORED:
+                trail.say(f"{self._mirrored.label} (mirror): left out, {MIRRORED} are under way")
+                return
+            task = asyncio.get_running_loop().create_task(self._run(self._mirrored, question, trail))
             self._beside.add(task)
             task.add_done_callback(self._beside.discard)
 
-    async def _run(self, attempt: Attempt) -> None:
-        """A mirrored call to its end; its answer and its failure are in the books, and nowhere else."""
+    async def _run(self, mirrored: Endpoint, question: Question, trail: Trail) -> None:
+        """A mirrored call to its end; its answer and its failure are in the books, and nowhere else.
+
+        It has no deadline, so it does not wait in line either: those who mean the endpoint would wait behind it.
+        """
+        attempt = Attempt(mirrored, question, trail, why="mirror")
+        if mirrored.wait_s(attempt.question.tokens):  # nobody comes between this look and its turn
+            trail.say(f"{mirrored.label} (mirror): left out, it would have to wait")
+            return
         try:
             delta = await attempt.begin(self.patience_s)
             while not delta.finish:

@@ -32,7 +32,10 @@ class Trail:
 
     def note(self, label: str, why: str, phases: Phases, how: str) -> None:
         """Say of a try what its opening took, and how it ended where that was not well."""
-        words = " ".join(filter(None, (f"{label}{f' ({why})' if why else ''}:", phases.said(), how)))
+        self.say(" ".join(filter(None, (f"{label}{f' ({why})' if why else ''}:", phases.said(), how))))
+
+    def say(self, words: str) -> None:
+        """Add to the step's note."""
         notes = self.request.trace.notes
         key = f"{self.step} remote"
         notes[key] = f"{notes[key]}; {words}" if key in notes else words
