@@ -194,10 +194,17 @@ ITEM: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_to
 """Estimated at 4 + 1 tokens of prompt."""
 
 
-async def ask(route: Route, *, left_s: float = float("inf"), item: Mapping[str, Any] | None = None) -> Told:
+async def ask(
+    route: Route,
+    *,
+    left_s: float = float("inf"),
+    item: Mapping[str, Any] | None = None,
+    purse: Any = None,
+) -> Told:
     """One call on a route, to its end."""
     now = asyncio.get_running_loop().time
     request = Request(now, deadline=now() + left_s)
+    request.purse = purse
     told = Told(request)
     errand = Errand(Chat(item or ITEM), route, Trail(request, "ask"))
     try:

@@ -36,6 +36,7 @@ from tauten.run.remote.retrying import Retrying
 from tauten.run.remote.route import MIRRORED, Route
 from tauten.run.remote.trail import Trail
 from tauten.run.request import Request
+from tauten.run.usage.budgets import Exhausted
 
 WORDS = ("one ", "two ", "six")
 
@@ -474,6 +475,63 @@ def test_the_first_may_still_win_and_the_hedge_is_booked() -> None:
         ("a", "", "ok", 7.0, 1.0, "provider"),
         ("b", "hedge", "cancelled", 5.0, 0.0, "estimate"),
     ]
+
+
+def test_a_hedge_that_is_denied_shuts_its_own_door_and_the_first_is_tried_again() -> None:
+    async def scene() -> Told:
+        route = hedged(hangs(), says("yes"))
+        line(route.endpoints[1]).acts[0] = status(401, after_s=0.3)  # after the first one was given up
+        return await ask(route, left_s=1.5)
+
+    told = virtually(scene)
+    assert (told.text, told.error) == ("yes", None)
+    assert [call[:3] for call in told.calls] == [
+        ("a", "", "cancelled"),
+        ("b", "hedge", "failed"),
+        ("a", "retry", "ok"),
+    ]
+
+
+def test_both_of_a_pair_say_how_they_failed() -> None:
+    async def scene() -> Told:
+        route = hedged(status(403, after_s=0.6))
+        line(route.endpoints[1]).acts[0] = status(404, after_s=0.3)
+        return await ask(route, left_s=1.5)
+
+    told = virtually(scene)
+    assert told.error is not None
+    assert told.error.message == "no provider answered: a/m: HTTP 403; b/m: HTTP 404: told to say 404"
+
+
+def test_a_request_that_is_wrong_for_the_hedge_is_refused_in_its_name() -> None:
+    async def scene() -> Told:
+        route = hedged(hangs(), says("never"))
+        line(route.endpoints[1]).acts[0] = status(400, after_s=0.3)
+        return await ask(route, left_s=1.5)
+
+    told = virtually(scene)
+    assert isinstance(told.error, InputError)
+    assert told.error.message == "b/m refuses the request: HTTP 400: told to say 400"
+
+
+def test_a_hedge_that_no_budget_pays_for_leaves_the_first_its_failure_and_its_retry() -> None:
+    class Poor:
+        async def reserve(self, provider: str, *_: Any) -> Free:
+            if provider == "b":
+                await asyncio.sleep(0.3)
+                raise Exhausted("nothing is left")
+            return Free()
+
+    class Free:
+        def settle(self, _: Any) -> None:
+            """Nothing was held."""
+
+    async def scene() -> Told:
+        return await ask(hedged(hangs(), says("yes")), left_s=1.5, purse=Poor())
+
+    told = virtually(scene)
+    assert (told.text, told.error) == ("yes", None)
+    assert [call[:3] for call in told.calls] == [("a", "", "cancelled"), ("a", "retry", "ok")]
 
 
 def test_a_hedged_call_that_is_cancelled_leaves_nothing_running() -> None:

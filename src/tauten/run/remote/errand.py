@@ -117,15 +117,18 @@ class Errand:
         """The first piece from an endpoint, or from the one that was asked beside it; None where both failed."""
         attempt = Attempt(endpoint, self._question, self._trail, why=why, said=self._said)
         self._asked.add(endpoint.named)
-        try:
-            return await self._raced(attempt)
-        except Failure as failure:
-            self._failures.append((endpoint.label, failure))
-            if failure.kind == "denied":
-                self._shut.add(endpoint.named)
-            if failure.kind == "wrong":
-                raise self._wrong(endpoint, failure) from failure
-            return None
+        begun = await self._raced(attempt)
+        if begun is None:
+            for label, failure in self._failures:
+                if failure.kind == "wrong":
+                    raise self._wrong(label, failure) from failure
+        return begun
+
+    def _failed(self, endpoint: Endpoint, failure: Failure) -> None:
+        """Note it of the endpoint whose it is."""
+        self._failures.append((endpoint.label, failure))
+        if failure.kind == "denied":
+            self._shut.add(endpoint.named)
 
     def _pause_s(self, tried: int) -> float | None:
         """How long to wait before all are tried again; None where that is no use or not allowed."""
@@ -153,22 +156,53 @@ class Errand:
 
     # -- two at once -------------------------------------------------------------------------------------------
 
-    async def _raced(self, attempt: Attempt) -> Begun:
+    async def _raced(self, attempt: Attempt) -> Begun | None:
         """Begin it; where it lets the call run out of time, beside another. The loser is ended and booked."""
         after_s = self._hedge_after_s()
         if after_s is None:
-            return attempt, await attempt.begin(self._first_patience_s())
+            return await self._alone(attempt)
         first = asyncio.ensure_future(attempt.begin(self._first_patience_s()))
         running: dict[asyncio.Future[Delta], Attempt] = {first: attempt}
-        winner: Attempt | None = None
+        begun: Begun | None = None
         try:
             await asyncio.wait(running, timeout=after_s)
             if not first.done() and (second := self._second()) is not None:
                 running[asyncio.ensure_future(second.begin(self._patience_s()))] = second
-            winner, delta = await _first_of(running)
-            return winner, delta
+            begun = await self._first_of(first, running)
+            return begun
         finally:
-            await _end_all(running, winner)
+            await _end_all(running, begun[0] if begun is not None else None)
+
+    async def _alone(self, attempt: Attempt) -> Begun | None:
+        try:
+            return attempt, await attempt.begin(self._first_patience_s())
+        except Failure as failure:
+            self._failed(attempt.endpoint, failure)
+            return None
+
+    async def _first_of(
+        self, first: asyncio.Future[Delta], running: dict[asyncio.Future[Delta], Attempt]
+    ) -> Begun | None:
+        """The first that has a piece; None where all failed.
+
+        What is no failure of an endpoint (no budget pays for it) ends the call where it is the first one's; a hedge
+        that may not be made was only an offer.
+        """
+        left = dict(running)
+        refusal: BaseException | None = None
+        while left:
+            done, _ = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                attempt, error = left.pop(task), task.exception()
+                if error is None:
+                    return attempt, task.result()
+                if isinstance(error, Failure):
+                    self._failed(attempt.endpoint, error)
+                elif task is first:
+                    refusal = error
+        if refusal is not None:
+            raise refusal
+        return None
 
     def _hedge_after_s(self) -> float | None:
         if not self._route.hedges or len(self._route.endpoints) < 2:
@@ -209,9 +243,9 @@ class Errand:
             code="E461",
         ) from failure
 
-    def _wrong(self, endpoint: Endpoint, failure: Failure) -> InputError:
+    def _wrong(self, label: str, failure: Failure) -> InputError:
         return InputError(
-            f"{endpoint.label} refuses the request: {failure.what}",
+            f"{label} refuses the request: {failure.what}",
             help="change what is asked, or give the stage another model",
             code="E230",
         )
@@ -276,20 +310,6 @@ async def in_turn(questions: Sequence[Question], route: Route, trail: Trail) -> 
         )
     yield Chunk(value=np.concatenate(rows), at=trail.clock())
     yield Chunk(done=True, finish="stop", usage=usage, at=trail.clock())
-
-
-async def _first_of(running: dict[asyncio.Future[Delta], Attempt]) -> Begun:
-    """The first that has a piece; raises what the last of them failed with."""
-    left = dict(running)
-    while True:
-        done, _ = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            attempt = left.pop(task)
-            error = task.exception()
-            if error is None:
-                return attempt, task.result()
-            if not left:  # a hedge that no budget pays for leaves the first one running
-                raise error
 
 
 async def _end_all(running: dict[asyncio.Future[Delta], Attempt], winner: Attempt | None) -> None:
