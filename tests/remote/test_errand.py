@@ -271,6 +271,35 @@ def test_silence_before_the_first_word_is_given_up_while_another_can_be_asked() 
     ]
 
 
+@pytest.mark.parametrize("away", ["asked", "denied", "left alone", "limited"])
+def test_the_last_that_can_be_asked_has_all_the_time_that_is_left(away: str) -> None:
+    async def scene() -> Told:
+        code = 401 if away == "denied" else 500
+        first = endpoint("a", status(code), limits=Limits(requests_per_minute=1))
+        if away == "left alone":
+            first.circuit._open()
+        if away == "limited":
+            first.allowance.take(0.0)
+        return await ask(Route([first, endpoint("b", says("yes", first_s=3.0))], **steady()), left_s=4.0)
+
+    told = virtually(scene)
+    assert (told.text, told.error) == ("yes", None)
+    assert told.calls[-1][0] == "b"
+
+
+def test_who_waits_until_another_is_asked_has_half_of_what_is_left() -> None:
+    """An endpoint that may be asked again after a pause is no other one; a third one is."""
+
+    async def scene() -> Told:
+        acts = [status(500)], [says("late", first_s=3.0)], [says("yes")]
+        route = Route([endpoint(name, *each) for name, each in zip("abc", acts, strict=True)])
+        return await ask(route, left_s=4.0)
+
+    told = virtually(scene)
+    assert told.text == "yes"
+    assert [call[0] for call in told.calls] == ["a", "b", "c"]
+
+
 def test_silence_of_all_ends_with_the_deadline() -> None:
     async def scene() -> Told:
         return await ask(Route([endpoint("a", hangs())]), left_s=1.0)

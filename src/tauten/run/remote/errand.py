@@ -149,9 +149,9 @@ class Errand:
         return min(self._route.patience_s, self._trail.left_s)
 
     def _first_patience_s(self) -> float:
-        """For a first output: half of what is left while another endpoint could still be asked."""
+        """For a first output: half of what is left while another endpoint could still be asked in this round."""
         left_s = self._trail.left_s
-        others = len(self._route.endpoints) > 1
+        others = self._next() is not None
         return min(self._route.patience_s, left_s * _SHARE if others else left_s)
 
     # -- two at once -------------------------------------------------------------------------------------------
