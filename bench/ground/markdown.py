@@ -21,12 +21,14 @@ def head(titles: Sequence[str], left: int) -> Iterator[str]:
     yield line(["---"] * left + ["---:"] * (len(titles) - left))
 
 
-def conditions(part: Mapping[str, Any], more: str) -> str:
-    """When, of which commit and on what a part was measured."""
+def conditions(part: Mapping[str, Any], more: str, measured: Sequence[Mapping[str, Any]] = ()) -> str:
+    """When, of which commit and on what a part was measured; of pieces that were `measured` apart the commits of all."""
     machine = part["machine"]
+    pieces = sorted(measured, key=lambda one: one["began"])
+    commits = dict.fromkeys(one["commit"] for one in pieces) or [machine["commit"]]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
-        f"Measured {part['began'][:10]} at commit {machine['commit']}: {machine['cores']} cores of {machine['cpu']}, "
+        f"Measured {part['began'][:10]} at commit{'s' * (len(commits) > 1)} {', '.join(commits)}: {machine['cores']} cores of {machine['cpu']}, "
         f"{machine['system'].split('-')[0]}, Python {machine['python']}, {versions}; {more}.\n"
     )
 

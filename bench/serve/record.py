@@ -76,7 +76,7 @@ def _cells(row: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> Iter
 
 def _scenarios(stress: Mapping[str, Any]) -> Iterator[str]:
     yield "## Under stress\n"
-    yield markdown.conditions(stress, "each scenario once")
+    yield markdown.conditions(stress, "each scenario once", stress["scenarios"])
     yield from markdown.head(["scenario", "what", "seen", "bound"], 2)
     for one in stress["scenarios"]:
         for check in one["checks"]:

@@ -514,7 +514,9 @@ def test_the_page_of_the_docs_has_each_row_and_what_is_missed(document: dict[str
     name = "share of bare at 128 clients, heavy"
     check = {"name": "goodput", "seen": 0.5, "bound": 0.9, "unit": "share", "at_least": True, "met": False}
     scenario = {"name": "over", "title": "Overload", "error": "", "checks": [check]}
-    stress = {"began": "2026-01-02T", "machine": machine.facts(), "scenarios": [scenario]}
+    scenario |= {"began": "2026-01-01T", "commit": "abc"}
+    later = {**scenario, "began": "2026-01-02T", "commit": "def"}
+    stress = {"began": "2026-01-02T", "machine": machine.facts(), "scenarios": [later, scenario]}
     page = record.page({**document, "stress": stress}, {"comparison": {name: "two cores"}})
     rows = document["rows"]
     assert isinstance(rows, list)
@@ -526,6 +528,7 @@ def test_the_page_of_the_docs_has_each_row_and_what_is_missed(document: dict[str
     assert "| Overload | goodput | 50.0% | ≥ 90.0% |" in lines
     assert f"* comparison: {name}: 0.851 (≥ 0.900): two cores" in lines
     assert f"* Overload: goodput: 50.0% (≥ 90.0%): {missed.UNSTATED}" in lines
+    assert "Measured 2026-01-02 at commits abc, def: " in page
     assert "nan" not in page.lower()
 
 
