@@ -316,6 +316,48 @@ def test_a_damaged_file_never_opens_a_gate(tmp_path: Path) -> None:
         open_gate("../desk", root=tmp_path)
 
 
+@pytest.mark.parametrize("score", [-math.inf, math.inf, math.nan])
+def test_a_score_that_is_no_number_passes_nowhere_and_teaches_nothing(score: float, tmp_path: Path) -> None:
+    path = gate_path("desk", tmp_path)
+    gate = KeptGate(path, TERMS)
+    assert not gate.allows(score)
+    assert gate.shadows(score) == 0.0
+    gate.observe(score, False)
+    gate.observe(0.9, True)
+    gate.flush()
+    assert KeptGate(path, None).learned == 1, "its file can be read"
+    assert not opened().allows(score)
+    assert opened().shadows(score) == 0.0
+
+
+def test_what_has_no_score_proves_nothing_and_is_no_threshold() -> None:
+    gate, bare = Gate(TERMS), Gate(TERMS)
+    silent = [Labelled(-math.inf, False)] * 3
+    [found] = gate.certify([each for one in clean(300) for each in (one, *silent)])
+    assert found == bare.certify(clean(300))[0]
+    assert found.threshold == 0.95
+    given = Gate(TERMS)
+    [found] = given.certify(clean(300) + silent, thresholds=[*LEVELS, -math.inf])
+    assert (found.threshold, found.n) == (0.5, 300)
+    assert msgspec.json.decode(given.state(), type=State).scopes[0].threshold == 0.5
+    with pytest.raises(InputError, match="no labelled items"):
+        Gate(TERMS).certify(silent)
+
+
+def test_a_file_that_holds_observations_without_a_score_is_read_without_them(tmp_path: Path) -> None:
+    path = gate_path("desk", tmp_path)
+    gate = KeptGate(path, TERMS)
+    for _ in range(3):
+        gate.observe(0.9, True)
+    gate.flush()
+    kept = json.loads(path.read_bytes())
+    kept["learned"].insert(1, [None, False, "", ""])
+    path.write_text(json.dumps(kept))
+    again = KeptGate(path, None)
+    assert again.learned == 3
+    assert [verdict.n for verdict in again.certify(thresholds=LEVELS)] == [3]
+
+
 def test_what_it_refuses() -> None:
     with pytest.raises(InputError, match="no labelled items"):
         Gate(TERMS).certify([])

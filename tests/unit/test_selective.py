@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import doctest
+import math
 import random
 from collections.abc import Callable
 
@@ -147,6 +148,7 @@ def test_a_grid_lets_in_enough_first_and_everyone_last() -> None:
     assert grid(scores, 100, 0.02, 0.05) == []
     assert grid([], 1000, 0.02, 0.05) == []
     assert grid(scores, 160, 0.02, 0.05) == [0.0]
+    assert grid([-math.inf, *scores, math.nan, math.inf], 1000, 0.02, 0.05) == found, "no thresholds"
 
 
 def test_what_is_surely_worse() -> None:

@@ -78,9 +78,10 @@ def grid(
     """Thresholds to test, the strictest first, from scores alone: of other traffic than the labelled items.
 
     The strictest lets so many pass that `labelled` items probably suffice there; the others go down to all of the
-    traffic in equal shares. Empty where `labelled` items cannot suffice anywhere.
+    traffic in equal shares. Empty where `labelled` items cannot suffice anywhere. Scores that are not finite are no
+    thresholds.
     """
-    ordered = sorted(scores, reverse=True)
+    ordered = sorted(filter(math.isfinite, scores), reverse=True)
     first = ROOM * needed_items(epsilon, eta) / labelled if labelled else math.inf
     if not ordered or first > ROOM:
         return []

@@ -111,8 +111,9 @@ class Gate:
     # -- while serving ----------------------------------------------------------------------------------------
 
     def allows(self, score: float, tenant: str = "", category: str = "") -> bool:
-        """Whether the shortcut may be taken. A tenant or category that was never labelled takes none."""
-        return score >= self._least.get((tenant, category), math.inf)
+        """Whether the shortcut may be taken. A tenant or category that was never labelled takes none, and a score
+        that is no finite number is none."""
+        return self._least.get((tenant, category), math.inf) <= score < math.inf
 
     def opens(self, tenant: str = "", category: str = "") -> bool:
         """Whether any score passes there."""
@@ -131,10 +132,9 @@ class Gate:
 
     def shadows(self, score: float, tenant: str = "", category: str = "") -> float:
         """With what chance a shortcut that is taken now must be verified; 0 where none is taken."""
-        key = (tenant, category)
-        if not score >= self._least.get(key, math.inf):
+        if not self.allows(score, tenant, category):
             return 0.0
-        near = self._scopes[key].near
+        near = self._scopes[tenant, category].near
         often = NEAR if near is None or score < near else 1.0
         return min(1.0, self.terms.floor * often)
 
@@ -150,8 +150,11 @@ class Gate:
         """Tell whether a shortcut was right that was taken and drawn to be verified, or that was not taken.
 
         `chance` is what `shadows` gave when the lot was drawn, where that may have changed since. Of what was not
-        taken only closed scopes learn: there everything was verified, and nothing was left out by its score.
+        taken only closed scopes learn: there everything was verified, and nothing was left out by its score. Who says
+        that it has no answer was never a candidate: a score that is not finite counts nowhere.
         """
+        if not math.isfinite(score):
+            return
         drawn = self.shadows(score, tenant, category)
         if drawn:
             self._verified(tenant, category, correct, chance or drawn)
@@ -185,7 +188,8 @@ class Gate:
         alone; the others share one claim, which is about their mix. Which cell does what is decided by how many items
         it has, before a label is read. `thresholds`, the strictest first, are used for every scope; without them they
         are taken from the scores of the first fifth of a scope's items, which then prove nothing. The items are spent:
-        another try needs others, and there are `terms.tries` of them.
+        another try needs others, and there are `terms.tries` of them. Scores and thresholds that are not finite
+        are left out.
         """
         if self._state.tried >= self.terms.tries:
             raise InputError(
@@ -193,7 +197,7 @@ class Gate:
                 help="label other items and `forget` what was claimed, or allow more tries from the start",
                 code="E292",
             )
-        given = list(self._learned if items is None else items)
+        given = [each for each in (self._learned if items is None else items) if math.isfinite(each.score)]
         if not given:
             raise InputError(
                 "no labelled items to certify a gate on",
@@ -223,7 +227,7 @@ class Gate:
     ) -> Scope:
         terms = self.terms
         mine = [Judged(each.score, not each.correct) for each in items if _cell(each) in cells]
-        levels = list(thresholds) if thresholds is not None else []
+        levels = [each for each in thresholds or () if math.isfinite(each)]
         if thresholds is None:
             pilot = math.ceil(PILOT * len(mine))
             scores, mine = [each.score for each in mine[:pilot]], mine[pilot:]

@@ -140,7 +140,7 @@ def gate_names(root: Path | None = None) -> list[str]:
 
 def _read(path: Path) -> State | None:
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=State)
+        state = _decoded(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
@@ -148,6 +148,14 @@ def _read(path: Path) -> State | None:
     if state.format != FORMAT:
         raise _unreadable(path, f"it has format {state.format!r}, this version reads {FORMAT!r}")
     return state
+
+
+def _decoded(data: bytes) -> State:
+    """A state as it lies in a file. Observations without a score, which earlier versions kept, are left out."""
+    found = msgspec.json.decode(data)
+    if isinstance(found, dict) and isinstance(learned := found.get("learned"), list):
+        found["learned"] = [each for each in learned if not (isinstance(each, list) and each[:1] == [None])]
+    return msgspec.convert(found, State)
 
 
 def _unreadable(path: Path, why: str) -> InputError:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ from tauten.run.contracts import Evidence
 
 Score = Callable[[Any], Any]
 
-NOT_AT_ALL = Evidence(-math.inf)  # it says itself that it has no answer: no gate is as low
+NOT_AT_ALL = Evidence(-math.inf)  # it says itself that it has no answer: no gate lets that pass, or learns
+SUREST = sys.float_info.max  # that a gate can count, and keep
 
 
 def evidence_of(step: str, value: Any, score: Score | None = None) -> Evidence:
@@ -58,7 +60,7 @@ def _number(step: str, score: Any) -> float:
     if score is None:
         return -math.inf  # it says nothing
     if isinstance(score, bool | int | float) and not math.isnan(score):
-        return float(score)
+        return min(float(score), SUREST)
     raise StageError(
         f"the score of '{step}' is {score!r}", help="give a number, or (number, lead over the next best)"
     )
