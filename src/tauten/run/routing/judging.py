@@ -40,7 +40,11 @@ class Judging:
         self._same: Callable[[Any, Any], bool] | None = choosing.step.params.get("same")
 
     async def decide(self, run: Run, value: Evaluate) -> Any:
-        """The first answer that stands and is not drawn to be verified, else the last option's."""
+        """The first answer that stands, unless it is drawn to be verified; else the last option's.
+
+        What is drawn is followed by the last option at once. Another shortcut in between would be given unverified, or
+        would answer in the first one's place.
+        """
         choosing = self._choosing
         choice = await choosing.begin(run, value)
         held: list[Held] = []
@@ -48,11 +52,14 @@ class Judging:
             shortcut = await self._shortcut(choice, name, value)
             if shortcut is None:
                 continue
-            if shortcut.stand.stands and self._random.random() >= shortcut.chance:
-                choosing.note(choice, name, shortcut.stand.why)
-                choosing.end(choice, name)
-                return shortcut.value
             held.append(shortcut)
+            if not shortcut.stand.stands:
+                continue
+            if self._random.random() < shortcut.chance:
+                break
+            choosing.note(choice, name, shortcut.stand.why)
+            choosing.end(choice, name)
+            return shortcut.value
         return await self._full(choice, choice.route.order[-1], held, value)
 
     async def _shortcut(self, choice: Choice, name: str, value: Evaluate) -> Held | None:
