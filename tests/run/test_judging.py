@@ -17,6 +17,7 @@ from tauten.run.engine import Engine
 from tauten.run.gating import gates
 from tauten.run.gating.gate import Labelled, Terms
 from tauten.run.gating.gates import KeptGate
+from tauten.run.gating.news import NEWS_S
 from tauten.run.routing.scores import told
 from tauten.run.trace import VISIT
 
@@ -138,3 +139,37 @@ def test_a_gate_that_learned_from_answers_without_a_score_can_be_read_again() ->
 def test_who_is_surer_than_any_number_is_as_sure_as_can_be() -> None:
     assert 1e300 < told("choose", math.inf).score < math.inf
     assert told("choose", None).score == -math.inf
+
+
+def test_a_choice_hears_within_seconds_what_another_process_closed_or_proved() -> None:
+    elsewhere = KeptGate(proved(floor=1e-9).path, None)
+
+    def close() -> None:
+        elsewhere.forget()
+        elsewhere.flush()
+
+    def certify() -> None:
+        elsewhere.certify([Labelled(0.9, True)] * 200, thresholds=[0.5])
+        elsewhere.flush()
+
+    async def body(engine: Engine) -> list[str]:
+        await engine.open(three)
+        given = [str((await engine.run(three.bind("easy"))).value)]
+        for news in (close, certify):
+            news()
+            await asyncio.sleep(NEWS_S)
+            given.append(str((await engine.run(three.bind("easy"))).value))
+        return given
+
+    assert virtual(body) == ["small easy", "large easy", "small easy"]
+
+
+def test_a_gate_whose_file_cannot_be_read_any_more_goes_by_what_it_knows() -> None:
+    gate = proved(floor=1e-9)
+
+    async def body(engine: Engine) -> list[str]:
+        await engine.open(three)
+        gate.path.write_bytes(b"not JSON, and longer than nothing")
+        return [str((await engine.run(three.bind("easy"))).value) for _ in range(2)]
+
+    assert virtual(body) == ["small easy", "small easy"]

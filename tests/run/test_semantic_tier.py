@@ -20,9 +20,10 @@ from tauten.clock import run_virtual
 from tauten.run.caching.naming import content_name
 from tauten.run.caching.refused import Refused
 from tauten.run.caching.semantic.index import Index, Question
-from tauten.run.caching.semantic.likeness import NEWS_S, PATIENCE_S, Semantic
+from tauten.run.caching.semantic.likeness import PATIENCE_S, Semantic
 from tauten.run.caching.semantic.pays import EVERY, FIRST, Pays
 from tauten.run.contracts import Kept, Sought
+from tauten.run.gating.news import NEWS_S
 
 
 async def equal(one: Any, other: Any) -> bool:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from tauten.describe.ports import PortType, Stream
 from tauten.errors import StageError, TautenError
 from tauten.run.contracts import Evidence, Stand
+from tauten.run.gating.news import News
 from tauten.run.routing.choosing import Choice, Choosing, Evaluate
 from tauten.run.routing.scores import evidence_of, told
 from tauten.run.slots import Around, Run, whole
@@ -37,6 +38,7 @@ class Judging:
         self._choosing = choosing
         self._output = output
         self._random = random.Random(choosing.policy.seed)
+        self._news = News(choosing.policy.gate) if choosing.policy.gate is not None else None
         self._same: Callable[[Any, Any], bool] | None = choosing.step.params.get("same")
 
     async def decide(self, run: Run, value: Evaluate) -> Any:
@@ -45,6 +47,8 @@ class Judging:
         What is drawn is followed by the last option at once. Another shortcut in between would be given unverified, or
         would answer in the first one's place.
         """
+        if self._news is not None:
+            self._news.hear(run.request.clock())
         choosing = self._choosing
         choice = await choosing.begin(run, value)
         held: list[Held] = []

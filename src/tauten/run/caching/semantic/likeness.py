@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Final, NamedTuple
 from numpy.typing import NDArray
 
 from tauten.clock import Clock, real
-from tauten.errors import InputError
 from tauten.run.caching.naming import content_name
 from tauten.run.caching.refused import Refused
 from tauten.run.caching.semantic.checks import CHECKS, refusal, stands_alone
@@ -30,6 +29,7 @@ from tauten.run.caching.semantic.pays import Pays
 from tauten.run.caching.semantic.remembered import Walked, recalled, remember
 from tauten.run.caching.semantic.worded import worded
 from tauten.run.contracts import Holdings, Kept, Sought
+from tauten.run.gating.news import News
 from tauten.run.trace import LIKENED
 
 log = logging.getLogger("tauten.run.caching.semantic")
@@ -39,9 +39,6 @@ PENDING: Final = 1024  # questions under way: more than run at a time
 ACCOUNTS: Final = 4096  # of tenants, each with a step: the oldest begins anew, which costs it a hundred looks
 PATIENCE_S: Final = (
     0.1  # ten times what embedding takes: beyond that it queues, and the step had better begin
-)
-NEWS_S: Final = (
-    5.0  # between looks at the file of a gate: who certifies one waits no longer than for a page to load
 )
 
 
@@ -96,7 +93,7 @@ class Semantic:
         self._drawn: dict[bytes, _Candidate] = {}  # would-be hits that their steps answer
         self._marks: set[str] = set()  # of its questions on disk
         self._refused = 0
-        self._heard = clock()
+        self._news = News(gate, heard=clock())
         self.hits = 0
         self.events = dict.fromkeys(_EVENTS, 0)
 
@@ -133,7 +130,7 @@ class Semantic:
         cell = asked.tenant, asked.category
         if not self._gate.opens(*cell):
             return False
-        self._hear()
+        self._news.hear(self._clock())
         return self._gate.opens(*cell)
 
     def _hit(self, sought: Sought, asked: _Asked, vector: NDArray[Any]) -> Kept | None:
@@ -186,7 +183,7 @@ class Semantic:
         asked = self._asked(sought)
         if asked is None:
             return False
-        self._hear()
+        self._news.hear(self._clock())
         if drawn is not None:
             await self._observe(asked, drawn, kept.value)
         if isinstance(kept.value, Refused):
@@ -196,16 +193,6 @@ class Semantic:
         if drawn is None and _teaches(sought) and not self._gate.opens(asked.tenant, asked.category):
             await self._learn(asked, vector, sought.key, kept.value)
         return await self._keep(Question(sought.key, asked.space, asked.text, kept), vector)
-
-    def _hear(self) -> None:
-        """Now and then: whether the gate was certified, or closed, by another process meanwhile."""
-        now = self._clock()
-        if now >= self._heard + NEWS_S:
-            self._heard = now
-            try:
-                self._gate.refresh()
-            except InputError as error:
-                log.warning("the gate goes by what it knows: %s", error)
 
     async def _learn(self, asked: _Asked, vector: NDArray[Any], key: bytes, computed: Any) -> None:
         """What would have been given, had the gate been open, beside what the step gave."""
