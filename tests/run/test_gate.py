@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 import math
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tauten.errors import InputError
+from tauten.errors import InputError, MachineError
+from tauten.plan.files import replace
+from tauten.run.gating import gates
 from tauten.run.gating.gate import Gate, Labelled, State, Terms
 from tauten.run.gating.gates import KeptGate, gate_names, gate_path, open_gate
 from tauten.run.gating.scope import POOL
@@ -278,6 +281,46 @@ def test_what_closes_by_itself_in_one_process_closes_in_the_others(tmp_path: Pat
     assert second.opens(), "it has not heard of it"
     assert second.refresh()
     assert not second.opens()
+
+
+def test_a_gate_that_closes_while_another_process_writes_stays_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = gate_path("desk", tmp_path)
+    first = KeptGate(path, TERMS)
+    first.certify(clean(300), thresholds=LEVELS)
+    first.flush()
+    second = KeptGate(path, TERMS)
+    closing = [first]
+
+    def slow(path: Path, data: bytes) -> None:
+        """The second looked whose claim there is, and has yet to write when the first one closes."""
+        if closing:
+            gate = closing.pop()
+            while gate.opens():
+                gate.observe(0.95, False)
+            assert gate._writing is not None
+            with suppress(TimeoutError):
+                gate._writing.result(0.5)
+        replace(path, data)
+
+    monkeypatch.setattr(gates, "replace", slow)
+    second.flush()
+    first.flush()
+    assert KeptGate(path, None).why().startswith("closed by itself")
+    assert not first.refresh(), "nothing opens it again"
+    assert not first.opens()
+    assert second.refresh(), "what came after its own write is news"
+    assert not second.opens()
+
+
+def test_a_gate_that_cannot_be_locked_says_so(tmp_path: Path) -> None:
+    path = gate_path("desk", tmp_path)
+    gate = KeptGate(path, TERMS)
+    path.parent.mkdir()
+    (path.parent / "locks").write_text("a file where a folder should be")
+    with pytest.raises(MachineError, match="cannot lock"):
+        gate.flush()
 
 
 def test_what_another_process_merely_learned_is_no_news(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from tauten.errors import InputError
+from tauten.errors import InputError, MachineError
+from tauten.models.locks import Locks
 from tauten.models.store import default_root
 from tauten.plan.files import replace
 from tauten.run.gating.gate import FORMAT, Gate, State, Terms
@@ -21,12 +22,14 @@ _open: dict[Path, KeptGate] = {}
 class KeptGate(Gate):
     """A gate whose state is written to a file by a thread of its own, one write after another.
 
-    Another process may have certified it meanwhile: what that proved is not written over, and `refresh` goes by it.
+    Another process may have certified it meanwhile: what that proved is not written over, and `refresh` goes by it. A
+    lock beside the file holds the others off between the look at whose it is and the write.
     """
 
     def __init__(self, path: Path, terms: Terms | None, about: str = "") -> None:
         self.path = path
         self.problem = ""  # why the last write failed: then a restart forgets what was seen since
+        self._locks = Locks(path.parent / "locks")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"gate-{path.stem}")
         self._writing: Future[None] | None = None
         self._found = _stamp(path)  # of the file when it was read, or written, last
@@ -46,9 +49,17 @@ class KeptGate(Gate):
 
     def _replace(self, data: bytes, claim: str) -> None:
         """In the thread. A newer proof stays; `refresh` finds it."""
-        if _claim_of(self.path) in ("", self._seen):
-            replace(self.path, data)
-            self._seen, self._found = claim, _stamp(self.path)
+        try:
+            with self._locks.hold(self.path.stem):
+                if _claim_of(self.path) in ("", self._seen):
+                    replace(self.path, data)
+                    self._seen, self._found = claim, _stamp(self.path)
+        except OSError as error:  # of the lock: `replace` has an error of its own
+            raise MachineError(
+                f"cannot lock {self.path}: {error.strerror}",
+                help="make the store's folder `gates` writable, or choose another store",
+                code="E302",
+            ) from error
 
     def _written(self, done: Future[None]) -> None:
         error = done.exception()
@@ -103,13 +114,16 @@ def _fits(known: State | KeptGate, terms: Terms | None, about: str) -> bool:
     return (terms is None or known.terms == terms) and (not about or known.about == about)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """When a file was written, and how large it is; zeros of one that is not there."""
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Which file it is, when it was written and how large it is; zeros of one that is not there.
+
+    The clock of files may tick too seldom to tell two writes apart.
+    """
     try:
         found = path.stat()
     except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
+        return 0, 0, 0
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _claim_of(path: Path) -> str:
