@@ -59,5 +59,11 @@ def test_a_raw_model_has_none(tmp_path: Path) -> None:
             await service.open()
         assert refused.value.code == "E133"
         await service.close()
+        service = tensor_model(linear(tmp_path), name="mine")
+        await service.open()
+        with pytest.raises(PlanError, match="raw model"):
+            await service.swap(plan)
+        assert service.ready
+        await service.close()
 
     asyncio.run(main())

@@ -11,6 +11,7 @@ from tauten.describe.payload import Tensor
 from tauten.describe.stage import Context, Role, StageKind
 from tauten.describe.workflow import Workflow
 from tauten.errors import BackendError, InputError, PlanError, StoreError, TautenError, suggest
+from tauten.plan.caching import RESULTS_BYTES, cache_bytes
 from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.engine import Engine
@@ -69,13 +70,24 @@ class TensorService(Service):
     _dtypes: Mapping[str, Any] = {}  # what each input must be
     _inputs: Sequence[TensorInfo] = ()  # with the rows that a request may bring
 
+    async def open(self) -> None:
+        """As every service; raises PlanError E133 for a plan that would cache it, before anything is loaded."""
+        self._check_uncached(self._plan)
+        await super().open()
+
+    async def swap(self, plan: Plan) -> str:
+        self._check_uncached(plan)
+        return await super().swap(plan)
+
+    def _check_uncached(self, plan: Plan | None) -> None:
+        if plan is not None and cache_bytes(plan.stage(STAGE).cache, RESULTS_BYTES):
+            raise _uncached(self.name)
+
     async def _warm_up(self, plan: str = "") -> None:
         """Without samples run zeros, which a model may refuse. Admission is for requests: these pass it by."""
         bound = self.engine.plans[plan or self.plan_id].bound[STAGE]
         deployment = bound.deployments[STAGE]
         assert isinstance(deployment, Deployment)  # raw models have no slots
-        if bound.results is not None:
-            raise _uncached(self.name)
         book = self.engine.door.book
         self.pays = self.pays or (deployment.pays and book is not None and book.budgets is not None)
         if not plan:  # it is opened: whatever it goes over to takes the same
