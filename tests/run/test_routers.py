@@ -176,6 +176,32 @@ def test_who_fails_at_once_is_not_quick() -> None:
     assert router.route(Ask(at=0.1), [Candidate("a"), Candidate("b")]).order[0] == "b"
 
 
+def test_a_peak_fades_where_nobody_is_sent() -> None:
+    router = LatencyRouter({"decay_s": 10.0})
+    router.ended(Ask(), "a", Outcome(0.1), 0.0)
+    router.ended(Ask(), "b", Outcome(0.2), 0.0)
+    router.ended(Ask(), "a", Outcome(9.0), 1.0)
+    # the prediction remembers the peak, too, as a mean of what was seen does
+    there = [Candidate("a", total_s=1.2), Candidate("b", total_s=0.2)]
+    assert router.route(Ask(at=1.0), there).order[0] == "b"
+    assert router.route(Ask(at=20.0), there).order[0] == "b"
+    late = router.route(Ask(at=60.0), there)
+    assert late.order[0] == "a"
+    assert "a costs 124 ms" in late.why
+    soon = [Candidate("a", total_s=0.05), Candidate("b", total_s=0.2)]
+    assert "a costs 50 ms" in router.route(Ask(at=600.0), soon).why, "what is foreseen, and no less"
+
+
+def test_who_failed_once_is_asked_again() -> None:
+    router = LatencyRouter({})
+    router.ended(Ask(), "a", Outcome(0.001, failed=True), 0.0)
+    there = [Candidate("a"), Candidate("b", total_s=1.0)]
+    for step in range(60):
+        router.ended(Ask(), "b", Outcome(1.0), float(step))
+    assert router.route(Ask(at=5.0), there).order[0] == "b"
+    assert router.route(Ask(at=60.0), there).order[0] == "a"
+
+
 # -- usage, cost, hybrid -----------------------------------------------------------------------------------------
 
 
