@@ -382,6 +382,7 @@ def test_a_policy_that_is_not_there_is_named_when_the_plan_opens() -> None:
         ({"policy": "latency", "decay_s": "long"}, "decay_s = 'long'"),
         ({"policy": "cascade", "risk_gate": "desk"}, "nothing verifies"),
         ({"policy": "latency", "risk_gate": "desk"}, "no setting `risk_gate`"),
+        ({"policy": "usage", "shares": {"small": 0}}, "shares.small = 0"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, Any], said: str) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tauten.clock import run_virtual
+from tauten.errors import PlanError
 from tauten.run.contracts import Ask, Candidate, Evidence, Outcome
 from tauten.run.routers.cascade import CascadeRouter
 from tauten.run.routers.cost import CostRouter
@@ -212,6 +213,24 @@ def test_use_is_even_and_follows_the_shares() -> None:
         sent[name] += 1
         router.ended(Ask(), name, Outcome(0.1, tokens=50.0), step * 0.01)
     assert sent["n0"] == pytest.approx(300, abs=8)
+
+
+@pytest.mark.parametrize("share", [0, 0.0, -1, "2", True, math.inf, math.nan, None, [1]])
+def test_a_share_that_is_no_positive_number_is_refused(share: object) -> None:
+    with pytest.raises(PlanError, match=r"policy 'usage': shares\.n0 = ") as refused:
+        UsageRouter({"shares": {"n0": share, "n1": 1.0}})
+    assert refused.value.code == "E140"
+
+
+@pytest.mark.parametrize("span_s", [0.0, -1.0, math.inf, math.nan])
+def test_a_span_in_which_nothing_is_forgotten_or_all_at_once_is_refused(span_s: float) -> None:
+    for make in (
+        lambda: UsageRouter({"half_life_s": span_s}),
+        lambda: LatencyRouter({"decay_s": span_s}),
+    ):
+        with pytest.raises(PlanError) as refused:
+            make()
+        assert refused.value.code == "E140"
 
 
 def test_use_is_forgotten() -> None:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from tauten.errors import PlanError
 from tauten.run.contracts import Allows, Ask, Candidate, Evidence, Outcome, Route, Stand
 
 DECAY_S = 10.0  # over which a peak is forgotten: longer than a hiccup, shorter than an outage
@@ -29,7 +30,8 @@ class LatencyRouter:
     cost is the estimate times one more than are under way there. Until it was seen, its prediction stands in. Where
     nobody is sent the estimate comes down, too: to the prediction, or to the least that it ever took where that is
     less, so that one peak never keeps a candidate out for good. Two are drawn and the cheaper is taken: all looking at
-    the same estimate would otherwise go to the same place at once.
+    the same estimate would otherwise go to the same place at once. Raises PlanError E140 for a `decay_s` in which
+    nothing is forgotten, or everything at once.
     Mitzenmacher, The power of two choices in randomized load balancing, IEEE TPDS 12 (2001) 1094-1104; the estimate
     is that of Finagle's balancer of this name.
     """
@@ -40,6 +42,10 @@ class LatencyRouter:
 
     def __init__(self, options: Mapping[str, Any], *, seed: int = 0, allows: Allows | None = None) -> None:
         self._decay_s = float(options.get("decay_s", DECAY_S))
+        if not 0.0 < self._decay_s < math.inf:
+            raise PlanError(
+                f"policy 'latency': decay_s = {self._decay_s}", help="give seconds above 0", code="E140"
+            )
         self._random = random.Random(seed)
         self._seen: dict[str, _Seen] = {}
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from tauten.errors import PlanError
 from tauten.run.contracts import Allows, Ask, Candidate, Evidence, Outcome, Route, Stand
 
 HALF_LIFE_S = 60.0  # providers count by the minute
@@ -16,6 +17,7 @@ class UsageRouter:
     """Counts tokens with forgetting; a request whose tokens nobody knows counts as the mean of those known.
 
     `half_life_s`: after that a token counts half. `shares`: how much of the work each is meant to have; 1 without.
+    Raises PlanError E140 for one of them that is no positive number.
     """
 
     name: ClassVar[str] = "usage"
@@ -23,8 +25,9 @@ class UsageRouter:
     judges: ClassVar[bool] = False
 
     def __init__(self, options: Mapping[str, Any], *, seed: int = 0, allows: Allows | None = None) -> None:
-        self._half_life_s = float(options.get("half_life_s", HALF_LIFE_S))
-        self._shares = {name: float(share) for name, share in options.get("shares", {}).items()}
+        self._half_life_s = _positive("half_life_s", options.get("half_life_s", HALF_LIFE_S))
+        shares = options.get("shares", {})
+        self._shares = {name: _positive(f"shares.{name}", share) for name, share in shares.items()}
         self._used: dict[str, tuple[float, float]] = {}  # name -> (tokens, as of when)
         self._mean = 1.0
 
@@ -52,3 +55,13 @@ class UsageRouter:
         if tokens:
             self._mean += (tokens - self._mean) / 8  # as round-trip estimators follow what they see
         self._used[name] = (self._left(name, at) + (tokens or self._mean), at)
+
+
+def _positive(key: str, value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0.0 < value < math.inf:
+        return float(value)
+    raise PlanError(
+        f"policy 'usage': {key} = {value!r}",
+        help="give a number above 0; who is to have no work is no option",
+        code="E140",
+    )
