@@ -222,6 +222,66 @@ def test_the_read_that_ends_a_chunked_body_does_not_count_as_the_next_head() -> 
     run(main)
 
 
+# sixteen KiB, which allow for a lot of framing
+TRAILED = TE + b"\r\n4000\r\n" + bytes(0x4000) + b"\r\n0\r\n"
+
+
+def test_trailers_are_bounded_as_a_head_is() -> None:
+    async def main() -> None:
+        async with await up(echo, HttpLimits(linger_s=0.2)) as server:
+            for trailers in (b"ab:cd\r\n" * 10_000, b"ab:" + b"c" * 70_000 + b"\r\n"):
+                status, headers, _ = await ask(server.port, TRAILED + trailers + b"\r\n")
+                assert (status, headers["connection"]) == (431, "close")
+
+    run(main)
+
+
+def test_a_trailer_that_does_not_end_is_refused_before_its_end() -> None:
+    async def main() -> None:
+        async with await up(echo, HttpLimits(header_bytes=1000, linger_s=0.2)) as server:
+            peer = await Peer.of(server.port)
+            await peer.say(TE + b"Expect: 100-continue\r\n\r\n")
+            assert (await peer.answer())[0] == 100  # what follows is a read of its own
+            await peer.say(b"4000\r\n" + bytes(0x4000) + b"\r\n0\r\nab:")
+            answer = asyncio.create_task(peer.answer())
+            sent = 0
+            while not answer.done() and sent < 100_000:  # less than framing may have for such a body
+                peer.writer.write(b"c" * 500)
+                sent += 500
+                await asyncio.sleep(0.001)
+            assert answer.done()
+            assert (await answer)[0] == 400
+            await peer.close()
+
+    run(main)
+
+
+def test_trailers_that_were_read_are_not_kept() -> None:
+    async def main() -> None:
+        async with await up(echo) as server:
+            peer = await Peer.of(server.port)
+            for _ in range(3):
+                await peer.say(TRAILED + b"ab:cd\r\n" * 1000 + b"\r\n")
+                assert (await peer.answer())[0] == 200
+                (connection,) = server._listener.hub.connections  # type: ignore[attr-defined]
+                assert connection._reader._lines == []
+            await peer.close()
+
+    run(main)
+
+
+def test_framing_counts_every_read_of_a_body_that_does_not_grow() -> None:
+    framing = Framing(header_bytes=100)
+    framing.whole_head()
+    framing.piece = 60
+    told = [framing.part_of_chunked(size) for size in (0, 0, 5, 5, 9, 9)]
+    assert told == [None] * 6
+    assert (refused := framing.part_of_chunked(9)) is not None
+    assert refused.status == 400
+    framing.whole_head()
+    assert framing.part_of_chunked(0) is None
+
+
 def test_framing_counts_every_read_of_a_head_but_the_first() -> None:
     framing = Framing(header_bytes=100)
     framing.piece = 60

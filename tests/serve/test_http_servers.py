@@ -27,6 +27,9 @@ REQUESTS: dict[str, bytes] = {
     "chunked": b"PUT /c HTTP/1.1\r\n"
     + HOST
     + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    "trailers": b"PUT /t HTTP/1.1\r\n"
+    + HOST
+    + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Late: 1\r\nX-Later: 2\r\n\r\n",
     "large": b"POST /large HTTP/1.1\r\n" + HOST + b"Content-Length: 3000000\r\n\r\n" + bytes(3_000_000),
     "stream": b"GET /stream HTTP/1.1\r\n" + HOST + b"\r\n",
     "teapot": b"DELETE /status/418 HTTP/1.1\r\n" + HOST + b"\r\n",

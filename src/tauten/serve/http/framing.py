@@ -12,7 +12,7 @@ CHUNK_FRAMING = 8  # and bytes of framing for each byte of body: one-byte chunks
 class Framing:
     """What the request in hand has cost so far, whatever it is worth; too much of it is a refusal."""
 
-    __slots__ = ("_chunked", "_header_bytes", "_read", "before", "piece")
+    __slots__ = ("_body", "_chunked", "_header_bytes", "_read", "_still", "before", "piece")
 
     def __init__(self, header_bytes: int) -> None:
         self._header_bytes = header_bytes
@@ -20,10 +20,13 @@ class Framing:
         self.piece = 0  # bytes now in the parser
         self._read = False  # a part of the head came before
         self._chunked = 0  # bytes of a chunked body with its framing
+        self._body = -1  # bytes of it without; -1: none of it was read yet
+        self._still = 0  # bytes since it last grew
 
     def whole_head(self) -> None:
         """The head has ended: what is counted from here on is its body's."""
-        self.before = self._chunked = 0
+        self.before = self._chunked = self._still = 0
+        self._body = -1
         self._read = False
 
     def part_of_head(self) -> Refusal | None:
@@ -38,6 +41,11 @@ class Framing:
     def part_of_chunked(self, body_bytes: int) -> Refusal | None:
         """Bound the framing of a chunked body: extensions, trailers and tiny chunks cost us, not the sender."""
         self._chunked += self.piece
-        if self._chunked > CHUNK_SLACK_BYTES + (CHUNK_FRAMING + 1) * body_bytes:
+        if body_bytes > self._body:
+            self._body, self._still = body_bytes, 0
+        else:
+            self._still += self.piece  # the parser may hold them all: a trailer that does not end
+        most = CHUNK_SLACK_BYTES + (CHUNK_FRAMING + 1) * body_bytes
+        if self._still > self._header_bytes or self._chunked > most:
             return Refusal(400, "the chunked body is nearly all framing")
         return None

@@ -130,6 +130,10 @@ def _protocol(limits: HttpLimits) -> type[asyncio.Protocol]:
             self._in_head = False
             super().on_headers_complete()
 
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self._in_head:  # else a trailer, which would stand among the headers
+                super().on_header(name, value)
+
         def data_received(self, data: bytes) -> None:
             if self._refused or self.transport.is_closing():
                 return  # read and dropped: closed upon it, the connection would be reset before the answer is read

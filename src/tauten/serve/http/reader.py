@@ -40,6 +40,7 @@ class Reader:
         self._host = host_in(scope)
         self._url = b""
         self._lines: Headers = []
+        self._trailers: int | None = None  # bytes of them so far, behind a head; None: the head has not ended
         self._expect = False
         self._chunked = False
         self._skip = False  # the head in the parser is one of ours
@@ -109,13 +110,18 @@ class Reader:
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._lines.clear()  # trailers of the request before: read, and dropped
+        self._trailers = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._lines.append((name, value))
+        if self._trailers is None:
+            self._lines.append((name, value))
+        else:
+            self._trailer(name, value)
 
     def on_headers_complete(self) -> None:
+        self._trailers = 0
         if self._skip:
+            self._lines.clear()
             return
         lines, parser = self._lines, self.parser
         headers: Headers = []
@@ -161,6 +167,12 @@ class Reader:
             self._expect = True
         else:
             self.wants = value.lower()
+
+    def _trailer(self, name: bytes, value: bytes) -> None:
+        """Nobody asks for trailers: each is counted and dropped."""
+        self._trailers = (self._trailers or 0) + len(name) + len(value) + 4
+        if self._trailers > self.limits.header_bytes:
+            raise self.stop(431, "the trailers are too large")
 
     def _check(self, version: str, host: bytes | None, length: int | None, headers: Headers) -> None:
         limits = self.limits
