@@ -186,6 +186,28 @@ def test_cancel_deadline_and_failure_end_one_request_and_not_the_socket() -> Non
     asyncio.run(main())
 
 
+def test_a_request_that_is_cancelled_in_the_same_breath_is_answered_and_the_socket_goes_on() -> None:
+    async def main() -> None:
+        async with site(Service(spell), apis=["native"]) as app:
+            watch = Watch()
+            app.site.observers.append(watch)
+            talk = await opened(app, "spell")
+            talk.say({"inputs": {"text": "a"}, "id": "mine"})
+            talk.say({"type": "cancel"})
+            await settle()
+            talk.say({"inputs": {"text": "b"}})
+            cancelled = await talk.hear()
+            assert (cancelled["type"], cancelled["error"]["code"]) == ("error", "E403")
+            assert cancelled["id"] == "mine"
+            started, *_, done = await until_done(talk)
+            assert (started["type"], done["type"]) == ("started", "done")
+            assert [call.id for call in watch.calls] == ["mine", done["id"]]
+            assert watch.calls[0].request is None  # nothing was begun for it
+            await talk.leave()
+
+    asyncio.run(main())
+
+
 def test_in_a_drain_what_runs_goes_on_and_the_next_request_is_refused() -> None:
     async def main() -> None:
         out = io.StringIO()

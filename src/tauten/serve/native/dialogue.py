@@ -121,6 +121,7 @@ class _Run:
         self.bytes_for = next(iter(feeds)) if len(feeds) == 1 else ""
         self.call: Call | None = None
         self.task: asyncio.Task[None] | None = None
+        self.begun = False  # the task has taken its first step
         self.stopped = False
         self.side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)  # increments that are brought
 
@@ -137,7 +138,7 @@ class _Run:
         request = self.call.request if self.call is not None else None
         if request is not None:
             request.fail(_cancelled())
-        elif self.task is not None:
+        elif self.task is not None and self.begun:  # a task that was cancelled before would answer nothing
             self.task.cancel()
 
 
@@ -270,8 +271,11 @@ class Dialogue:
         """One request, as the observers see any other."""
         began = real()  # uvloop tells its own time in whole milliseconds
         problem: BaseException | None = None
+        run.begun = True
         try:
             run.call = call = self.first.door.enter(run.turn, self.first.route, self.first.params)
+            if run.stopped:
+                raise _cancelled()
             await self._tell(run, call, await self._reply(run, call, given))
         except asyncio.CancelledError as error:
             problem = error
