@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -179,7 +180,11 @@ def test_messages_beyond_the_limit_close_with_1009() -> None:
 
 async def handshake(port: int) -> Peer:
     """A WebSocket of raw bytes."""
-    peer = await Peer.of(port)
+    return await shaken(await Peer.of(port))
+
+
+async def shaken(peer: Peer) -> Peer:
+    """The same over a connection that is there."""
     more = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
     await peer.say(b"GET / HTTP/1.1\r\n" + UPGRADE + more + b"\r\n")
     assert (await peer.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
@@ -281,6 +286,108 @@ def test_back_pressure_in_both_directions() -> None:
             for _ in range(500):
                 await peer.reader.readexactly(4 + 50_000)
             await peer.close()
+
+    run(main)
+
+
+SMALL_BYTES = 32 * 1024  # of a socket's buffers: what is not read soon shows
+
+
+def test_pings_of_a_client_that_does_not_read_are_not_answered_for_ever() -> None:
+    pings = 20_000
+
+    async def main() -> None:
+        async with await up(Echo()) as server:
+            raw = socket.socket()
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
+            raw.connect(("127.0.0.1", server.port))
+            peer = await shaken(Peer(*await asyncio.open_connection(sock=raw, limit=2**20)))
+            (connection,) = server._listener.hub.connections  # type: ignore[attr-defined]
+            transport, socket_ = connection.transport, connection.socket
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            peer.writer.write((b"\x89\xfd\x00\x00\x00\x00" + bytes(125)) * pings)
+            await until(lambda: not socket_._reading or transport.get_write_buffer_size() > 2**20)
+            assert transport.get_write_buffer_size() < 2**20
+            peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            for _ in range(pings):
+                assert (await peer.reader.readexactly(127))[:2] == b"\x8a\x7d"
+            assert socket_._reading
+            await peer.close()
+
+    run(main)
+
+
+def test_large_messages_that_wait_are_bounded_by_their_bytes() -> None:
+    count = 15  # fewer than may wait
+    received: list[int] = []
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            received.append(len(message["bytes"]))
+
+    async def main() -> None:
+        async with await up(app) as server:
+            peer = await handshake(server.port)
+            (connection,) = server._listener.hub.connections  # type: ignore[attr-defined]
+            socket_ = connection.socket
+            frame = b"\x82\xff" + (500_000).to_bytes(8, "big") + bytes(4) + bytes(500_000)
+            peer.writer.write(frame * count)
+            await until(lambda: not socket_._reading or len(socket_._inbox) == count)
+            assert len(socket_._inbox) < 5  # two fill it, and what one read brings
+            go.set()
+            await until(lambda: len(received) == count)
+            assert socket_._waiting == 0
+            await peer.close()
+        assert received == [500_000] * count
+
+    run(main)
+
+
+def test_fragments_are_joined_as_they_come_and_their_number_is_bounded() -> None:
+    empty, last = b"\x00\x80\x00\x00\x00\x00", b"\x80\x81\x00\x00\x00\x00b"
+
+    async def main() -> None:
+        async with await up(Echo(), HttpLimits(websocket_fragments=100, linger_s=0.1)) as server:
+            peer = await handshake(server.port)
+            (connection,) = server._listener.hub.connections  # type: ignore[attr-defined]
+            for _ in range(2):  # what is counted of one message is not counted of the next
+                await peer.say(b"\x01\x81\x00\x00\x00\x00a" + empty * 98)
+                await until(lambda: connection.socket._fragments == 99)
+                assert bytes(connection.socket._parts) == b"a"
+                await peer.say(last)
+                assert await peer.reader.readexactly(4) == b"\x81\x02ab"
+            await peer.say(b"\x01\x81\x00\x00\x00\x00a" + empty * 99 + last)
+            got = await peer.rest()
+            assert (got[0], int.from_bytes(got[2:4], "big")) == (0x88, 1009)
+            await peer.close()
+            await until(lambda: server.connections == 0)
+
+    run(main)
+
+
+def test_nothing_behind_what_cannot_be_taken_reaches_the_app() -> None:
+    told: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while not told or told[-1] == "websocket.receive":
+            told.append((await receive())["type"])
+
+    async def main() -> None:
+        async with await up(app, HttpLimits(linger_s=0.1)) as server:
+            peer = await handshake(server.port)
+            await peer.say(b"\x81\x81\x00\x00\x00\x00\xff" + b"\x81\x81\x00\x00\x00\x00a")
+            got = await peer.rest()
+            assert (got[0], int.from_bytes(got[2:4], "big")) == (0x88, 1007)
+            await peer.close()
+            await until(lambda: "websocket.disconnect" in told)
+        assert told == ["websocket.disconnect"]
 
     run(main)
 

@@ -66,6 +66,8 @@ class Connection(Inflow):
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self.phase == UPGRADED and self.socket is not None:
+            self.socket.resumed()
         if self.current is None and self.phase < LINGER:
             self._advance()
 

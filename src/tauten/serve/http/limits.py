@@ -36,7 +36,9 @@ class HttpLimits:
         0.05  # an app that does not watch for departures is cancelled after this: within 100 ms
     )
     websocket_bytes: int = 16 * MIB  # one message: a minute of 48 kHz stereo PCM
+    websocket_fragments: int = 16 * KIB  # of one message: the longest in pieces of 1 KiB
     websocket_waiting: int = 16  # received messages that wait for the app, then reading stops
+    websocket_waiting_bytes: int = MIB  # and their bytes: a message that is longer waits alone
     websocket_ping_s: float = 20.0  # below the 60 s after which proxies drop a silent connection
     websocket_pong_s: float = 20.0  # an answer slower than this is a dead peer
 

@@ -44,10 +44,14 @@ class WebSocket(Departure):
         self._connection = connection
         self._transport = connection.transport
         self._protocol = ServerProtocol(max_size=hub.limits.websocket_bytes, logger=log_frames)
-        self._inbox: deque[Message] = deque([{"type": "websocket.connect"}])
+        self._inbox: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
+        self._waiting = 0  # bytes in it: the sum of its second parts
         self._waiter: asyncio.Future[None] | None = None
-        self._parts: list[bytes] = []  # of a fragmented message
+        self._parts = bytearray()  # of a fragmented message
+        self._fragments = 0  # how many there were
         self._text = False
+        self._spoilt = False  # by what came: the rest of it is dropped
+        self._replied = 0  # bytes of pongs and the like since the client stopped reading
         self._response: Response | None = None  # the 101 that waits for the app
         self._denial: tuple[Head, list[bytes]] | None = None
         self._early = rest  # frames that came before the app accepted
@@ -121,7 +125,9 @@ class WebSocket(Departure):
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._frame(event)
-        self._flush()
+        replied = self._flush()
+        if self._connection.stalled:
+            self._replied += replied
         if self._protocol.state is not State.OPEN:
             self._ended()
         self._hold()
@@ -129,27 +135,42 @@ class WebSocket(Departure):
     def _frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.PONG:
             self._pinged = False
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT) or self._goodbye is not None:
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return
+        if self._spoilt or self._goodbye is not None:
             return
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
-        self._parts.append(bytes(frame.data))
+            if frame.fin:
+                self._message(bytes(frame.data))
+                return
+        self._parts += frame.data
+        self._fragments += 1
         if frame.fin:
-            parts, self._parts = self._parts, []
-            self._message(parts[0] if len(parts) == 1 else b"".join(parts))
+            parts, self._parts, self._fragments = self._parts, bytearray(), 0
+            self._message(parts)
+        elif self._fragments >= self.limits.websocket_fragments:
+            self._spoil(CloseCode.MESSAGE_TOO_BIG, "a message in too many fragments")
 
-    def _message(self, data: bytes) -> None:
+    def _spoil(self, code: CloseCode, reason: str) -> None:
+        """What came cannot be taken: say so, and take no more."""
+        self._spoilt = True
+        self._parts.clear()
+        self._protocol.fail(code, reason)
+
+    def _message(self, data: bytes | bytearray) -> None:
         """One whole message, for the app."""
         message: Message = {"type": "websocket.receive"}
         if self._text:
             try:
                 message["text"] = data.decode()
             except UnicodeDecodeError:
-                self._protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
+                self._spoil(CloseCode.INVALID_DATA, "text is not UTF-8")
                 return
         else:
-            message["bytes"] = data
-        self._inbox.append(message)
+            message["bytes"] = bytes(data)
+        self._inbox.append((message, len(data)))
+        self._waiting += len(data)
         self._wake()
 
     def _wake(self) -> None:
@@ -157,8 +178,13 @@ class WebSocket(Departure):
             self._waiter.set_result(None)
 
     def _hold(self) -> None:
-        """Stop reading while the app lags behind."""
-        read = len(self._inbox) < self.limits.websocket_waiting
+        """Stop reading while the app lags behind, or the client makes us write what it does not read."""
+        limits = self.limits
+        read = (
+            len(self._inbox) < limits.websocket_waiting
+            and self._waiting < limits.websocket_waiting_bytes
+            and self._replied < limits.write_bytes
+        )
         if read is self._reading or self._transport.is_closing():
             return
         self._reading = read
@@ -166,6 +192,11 @@ class WebSocket(Departure):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+    def resumed(self) -> None:
+        """The client reads again."""
+        self._replied = 0
+        self._hold()
 
     async def receive(self) -> Message:
         """ASGI receive."""
@@ -175,7 +206,8 @@ class WebSocket(Departure):
             if self._waiter is None or self._waiter.done():
                 self._waiter = self.hub.loop.create_future()
             await asyncio.shield(self._waiter)
-        message = self._inbox.popleft()
+        message, size = self._inbox.popleft()
+        self._waiting -= size
         if not self._reading:
             self._hold()
         return message
@@ -250,12 +282,15 @@ class WebSocket(Departure):
         self._transport.write(answer)
         self._transport.close()
 
-    def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self._transport.write(data)
-            else:
-                self._transport.close()  # the package's sign for the end of our side
+    def _flush(self) -> int:
+        """Write what the protocol has to say; how many bytes that is."""
+        said = self._protocol.data_to_send()
+        data = said[0] if len(said) == 1 else b"".join(said)
+        if data:
+            self._transport.write(data)
+        if b"" in said:
+            self._transport.close()  # the package's sign for the end of our side
+        return len(data)
 
     # -- the end ------------------------------------------------------------------------------------------
 
