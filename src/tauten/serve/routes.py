@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tauten.serve.http.cycle import Express
 
 Handler = Callable[["Call"], Awaitable["Reply"]]
+
+
+LIKE = 0.6  # of two paths' pairs of letters that they share: from here on one may be meant by the other
+LONGEST_HINTED = 128  # letters of a path that is compared with ours, which have about 50 at most
 
 
 class NotAllowed(InputError):
@@ -57,6 +61,7 @@ class Router:
                 self._named.append((tuple(route.path.split("/")), route))
             else:
                 self._static[route.method, route.path] = route
+        self._hints = {socket: list(self._to_hint(socket)) for socket in (True, False)}
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route and its names' values; raises NotFound, or NotAllowed with the methods there are."""
@@ -80,11 +85,54 @@ class Router:
 
     def _instead(self, method: str, path: str) -> str:
         """The path that was probably meant, else where the APIs begin."""
-        known = {each.path for each in self.routes if (each.method == "WEBSOCKET") == (method == "WEBSOCKET")}
-        close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+        close = self._nearest(method, path) if len(path) <= LONGEST_HINTED else ""
         if close:
-            return f"did you mean `{close[0]}`?"
+            return f"did you mean `{close}`?"
         return f"here are: {', '.join(self.roots)}" if self.roots else ""
+
+    def _nearest(self, method: str, path: str) -> str:
+        """The path of ours that is most like another, if any is. Who has no key may ask that, too: it is to cost little."""
+        given, segments = _pairs(path), path.count("/")
+        nearest, best = "", LIKE
+        for hint in self._hints[method == "WEBSOCKET"]:
+            # what stands in place of names is not held against a path
+            theirs = len(hint.pairs) if segments == hint.segments else len(given)
+            likeness = 2 * len(given & hint.pairs) / (len(hint.pairs) + theirs)
+            if likeness > best:
+                nearest, best = hint.path, likeness
+        return nearest
+
+    def _to_hint(self, socket: bool) -> Iterable[_Hint]:
+        """What is compared: not the paths that are one with names, filled in, for each model of a server."""
+        routes = {each.path: each for each in self.routes if (each.method == "WEBSOCKET") == socket}
+        for path, route in sorted(routes.items()):
+            parts = path.split("/")
+            filled = any(
+                each.path != path and each.name == route.name and _match(pattern, parts) is not None
+                for pattern, each in self._named
+            )
+            hint = _Hint.of(path)
+            if hint.pairs and not filled:
+                yield hint
+
+
+@dataclass(frozen=True, slots=True)
+class _Hint:
+    """A path as others are compared with it: `segments` where it has names, whose values say nothing; else -1."""
+
+    path: str
+    pairs: frozenset[str]
+    segments: int
+
+    @classmethod
+    def of(cls, path: str) -> _Hint:
+        fixed = "/".join(part for part in path.split("/") if not part.startswith("{"))
+        return cls(path, _pairs(fixed), path.count("/") if fixed != path else -1)
+
+
+def _pairs(path: str) -> frozenset[str]:
+    """The pairs of neighbouring letters in a path, each segment with the stroke before it."""
+    return frozenset({first + second for first, second in pairwise(path) if second != "/"})
 
 
 def _match(pattern: tuple[str, ...], parts: list[str]) -> dict[str, str] | None:
