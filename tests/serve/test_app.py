@@ -6,11 +6,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 
+import pytest
+
 from serve.kit_asgi import ask, site
 from serve.kit_workflows import endless, shouted
 from tauten.errors import InputError
 from tauten.serve.door import Caller, Door
 from tauten.serve.exchange import Exchange
+from tauten.serve.routes import NotAllowed
 from tauten.serve.service import Service
 
 
@@ -91,6 +94,28 @@ def test_a_path_that_is_not_there_is_told_the_nearest_or_where_the_apis_begin() 
                 assert len(named) == len(set(named)) < 8
             near = await ask(app, "GET", "/v1/workflow")
             assert near.json["error"]["help"] == "did you mean `/v1/workflows`?"
+
+    asyncio.run(main())
+
+
+def test_a_method_that_a_path_does_not_answer_is_told_those_that_it_does() -> None:
+    cases = [
+        ("PUT", "/v1/workflows/shouted", "GET, HEAD, POST"),
+        ("GET", "/v1/chat/completions", "POST"),
+        ("OPTIONS", "/v1/models", "GET, HEAD"),
+        ("POST", "/v1/workflows/shouted/ws", ""),  # a socket answers no method by itself
+    ]
+
+    async def main() -> None:
+        async with site(Service(shouted)) as app:
+            for method, path, allow in cases:
+                done = await ask(app, method, path)
+                assert (done.status, done.headers["allow"]) == (405, allow), path
+                for each in allow.split(", ") if allow else ():
+                    assert (await ask(app, each, path)).status != 405
+            with pytest.raises(NotAllowed) as caught:
+                app.router.find("WEBSOCKET", "/v1/models")
+            assert caught.value.allow == {"GET", "HEAD"}
 
     asyncio.run(main())
 

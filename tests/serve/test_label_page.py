@@ -159,6 +159,8 @@ def test_only_who_has_the_address_may_come_in(tmp_path: Path) -> None:
         await told(client.get(f"{url}pair", headers={"host": "evil.example"}), 403)
         await told(client.post(f"{url}undo", json={}, headers={"origin": "http://evil.example"}), 403)
         await told(client.get(f"{url}label"), 405)
+        async with client.put(f"{url}pair") as reply:
+            assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
 
     serving(work, talk)
 

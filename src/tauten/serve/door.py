@@ -24,7 +24,7 @@ from tauten.serve.exchange import Exchange, Reply
 from tauten.serve.kept.flights import Flights
 from tauten.serve.kept.sessions import HEADER as SESSION
 from tauten.serve.kept.sessions import Sessions
-from tauten.serve.routes import Route
+from tauten.serve.routes import NotAllowed, Route
 from tauten.serve.safety.safe_fetch import CONNECTIONS, Fetch, Fetches
 from tauten.serve.service import NotReady, Service
 from tauten.serve.wishes import ID, id_of, number, parent_of, payer_of, whole
@@ -408,9 +408,11 @@ def refusal_id(exchange: Exchange) -> list[tuple[str, str]]:
 
 
 def refusal_headers(error: TautenError) -> list[tuple[str, str]]:
-    """What the standards ask beside a status: when to come back, and how to say who one is."""
+    """What the standards ask beside a status: when to come back, how to say who one is, which methods there are."""
     if error.http_status == 401:
         return [("www-authenticate", 'Bearer realm="tauten"')]
+    if isinstance(error, NotAllowed):
+        return [("allow", ", ".join(sorted(error.allow)))]
     wait_s = getattr(error, "retry_after_s", None)
     if not wait_s and error.http_status in (429, 503) and error.code != "E451":
         wait_s = RETRY_S

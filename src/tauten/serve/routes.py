@@ -24,11 +24,15 @@ LONGEST_HINTED = 128  # letters of a path that is compared with ours, which have
 
 
 class NotAllowed(InputError):
-    """A path that answers other methods."""
+    """A path that answers other methods. `allow` are those of HTTP among them, as a reply has to name them."""
 
     code = "E289"
     http_status = 405
     grpc_status = "UNIMPLEMENTED"
+
+    def __init__(self, message: str, *, help: str, methods: set[str]) -> None:
+        super().__init__(message, help=help)
+        self.allow = methods - {"WEBSOCKET"} | ({"HEAD"} if "GET" in methods else set())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Router:
             others.add(route.method)
         others.update(each for each, there in self._static if there == path)
         if others:
-            raise NotAllowed(f"{method} {path}", help=f"this path answers {', '.join(sorted(others))}")
+            there = f"this path answers {', '.join(sorted(others))}"
+            raise NotAllowed(f"{method} {path}", help=there, methods=others)
         raise NotFound(f"no such path: {path}", help=self._instead(wanted, path))
 
     def _instead(self, method: str, path: str) -> str:

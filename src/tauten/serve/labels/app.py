@@ -18,6 +18,7 @@ from tauten.errors import InputError, NotFound, TautenError
 from tauten.improve.labels.judgements import Choice
 from tauten.improve.labels.pairs import Pair
 from tauten.improve.labels.session import Part, Session
+from tauten.serve.door import refusal_headers
 from tauten.serve.exchange import Exchange, Receive, Reply, Scope, Send, failure
 from tauten.serve.http.listener import serve
 from tauten.serve.page import read as page
@@ -71,6 +72,7 @@ class Labelling:
             reply = await self._answer(exchange)
         except TautenError as error:
             reply = failure(error)
+            reply.headers += refusal_headers(error)
         reply.headers = PRIVATE + reply.headers
         await exchange.reply(reply)
 
