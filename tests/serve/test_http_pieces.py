@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import random
 from typing import Any
+from unittest.mock import ANY
+
+import pytest
 
 from serve.kit_http import Peer, echo, run, up
 from tauten.serve.http.cycle import Direct
@@ -170,6 +173,28 @@ def test_who_leaves_in_the_middle_of_a_body_leaves_nothing_behind() -> None:
                 while server.connections:
                     await asyncio.sleep(0.002)
                 assert app.direct == direct
+        finally:
+            await server.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("blank", [b"\r\n\r\n", b"\r\n", b"\n\n", b"\r\r\n\r\n"])
+def test_blank_lines_before_a_head_never_stand_for_it(blank: bytes) -> None:
+    async def main() -> None:
+        app = Quick()
+        server = await up(app)
+        try:
+            for _ in range(2):  # what one connection taught counts on the next
+                peer = await Peer.of(server.port)
+                for path in ("/q", "/q", "/q", "/a"):
+                    body = path.encode() * 250  # longer than a head
+                    whole = blank + post(path, body)
+                    await peer.say(whole[: -len(body)])
+                    await asyncio.sleep(0.01)  # a read of its own
+                    await peer.say(body)
+                    assert await peer.answer() == (200, ANY, f"POST {path} ".encode() + body)
+                await peer.close()
         finally:
             await server.close()
 

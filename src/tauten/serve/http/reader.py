@@ -82,6 +82,8 @@ class Reader:
         if scope is None or self.wants or self._expect or end < len(END):
             return None
         head = data[:end]
+        if not head.startswith(scope["method"].encode() + b" "):
+            return None  # blank lines before it, which the parser skips: where it ends was not looked for
         sight = outline(head)
         again = heads.sighted(self._host, sight)
         if sight != self._sight:
