@@ -19,12 +19,14 @@ from typing import Any
 import pytest
 
 import tauten as tt
+from serve import kit_http
 from serve.kit_asgi import Answered, ask, site
 from tauten.errors import InputError
 from tauten.run.codecs import pixels
 from tauten.run.decode import fetch as fetching
 from tauten.serve.app import App
 from tauten.serve.door import Door
+from tauten.serve.exchange import Exchange
 from tauten.serve.safety.guard import Guard
 from tauten.serve.safety.keys import Keys, new_key
 from tauten.serve.safety.safe_fetch import safe_fetch
@@ -95,6 +97,43 @@ def posts(app: App) -> list[str]:
         path for path in paths if "sharedmemory" not in path and not path.endswith("/index")
     ]  # look at none
     return sorted({path.replace("{name}", "numbers_of").replace("{version}", "1") for path in paths})
+
+
+@pytest.mark.parametrize("server_name", ["thin", "uvicorn"])
+def test_digits_that_are_no_ascii_are_no_number(server_name: str) -> None:
+    """To Python a raised two is a digit, which no number begins with."""
+    data = json.dumps({"model": "question_of", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    begin = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(data)
+
+    async def main() -> None:
+        async with whole() as app, await kit_http.up(app, server=server_name) as server:
+            for name, status in (
+                (b"x-stainless-read-timeout", 200),
+                (b"inference-header-content-length", 200),
+                (b"x-tauten-deadline-ms", 400),
+                (b"x-tauten-priority", 400),
+            ):
+                asked = begin + name + b": \xb2\r\n\r\n" + data
+                assert (await kit_http.ask(server.port, asked))[0] == status, name
+
+    kit_http.run(main)
+
+
+def test_a_length_that_is_no_ascii_says_nothing_of_a_body() -> None:
+    """No server of ours lets one pass; others might."""
+    parts = [{"type": "http.request", "body": part, "more_body": part == b"a"} for part in (b"a", b"b")]
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing is answered")
+
+    async def main() -> None:
+        scope = {"method": "POST", "path": "/", "headers": [(b"content-length", b"\xb2")]}
+        assert await Exchange(scope, receive, send).body(10) == b"ab"
+
+    asyncio.run(main())
 
 
 BODIES: dict[str, bytes] = {

@@ -170,7 +170,7 @@ class Exchange:
             yield self._held
             return
         declared = self.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit_bytes:
+        if declared.isascii() and declared.isdigit() and int(declared) > limit_bytes:
             raise _too_large(int(declared), limit_bytes)
         size = 0
         while not self._whole:

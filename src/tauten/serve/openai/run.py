@@ -73,7 +73,7 @@ def bound_by_client(call: Call, service: Service) -> None:
     """A client that says when it stops waiting has said its deadline, which counts from when it has sent all; a stream
     may take longer than that."""
     text = call.exchange.headers.get(_CLIENT_TIMEOUT, "")
-    if call.deadline_ms == math.inf and text.replace(".", "", 1).isdigit():
+    if call.deadline_ms == math.inf and text.isascii() and text.replace(".", "", 1).isdigit():
         wait_s = float(text)
         if wait_s < service.budget_s:
             call.deadline_ms = (wait_s + call.exchange.sent_s) * 1e3
