@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from serve.kit_oip import BODY_BYTES, SAME, ZOMBIES, Running, served
+from serve.kit_asgi import site
+from serve.kit_oip import BODY_BYTES, SAME, ZOMBIES, Running, served, shout
 from tauten.errors import InputError, TautenError
 from tauten.run.oip.messages import SERVICE, message
 from tauten.serve import probes
 from tauten.serve.door import Caller, Door
+from tauten.serve.oip.grpc_stream import Stream
+from tauten.serve.service import Service
 
 WEIGHT = np.add.outer(np.arange(4), np.arange(3)).astype(np.float32)
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -225,6 +228,36 @@ def test_clients_that_leave_stop_their_work(running: Running, client: Any) -> No
     stats = client.get_inference_statistics("slow").model_stats[0]
     assert stats.response_stats["tauten"].cancel.count >= 2
     assert running.on_loop(lambda: running.app.site.in_flight) == 0
+
+
+class Told:
+    """A call's context that hears nothing."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    def time_remaining(self) -> None:
+        return None
+
+
+def test_a_stream_that_ends_as_a_request_is_read_leaves_nothing_in_flight() -> None:
+    async def main() -> None:
+        async with site(Service(shout), apis=["oip"]) as app:
+
+            async def requests() -> AsyncIterator[bytes]:
+                talk.cancel()  # heard before the request takes its first step
+                yield b""
+                await asyncio.sleep(3600)
+
+            talk = asyncio.create_task(Stream(app.site).talk(requests(), Told()))
+            with pytest.raises(asyncio.CancelledError):
+                await talk
+            assert app.site.in_flight == 0
+
+    asyncio.run(main())
 
 
 def test_statistics_are_the_same_as_over_http(running: Running, client: Any) -> None:

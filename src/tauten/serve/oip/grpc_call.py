@@ -82,10 +82,10 @@ class One:
         self.call: Call | None = None
         self.problem: BaseException | None = None
         self._began = time.monotonic()  # a loop's own clock may only move in whole milliseconds
-        site.in_flight += 1
 
     def enter(self) -> Call:
-        """Let it in, with what is left of the client's deadline."""
+        """Let it in, with what is left of the client's deadline; from here on it is counted, until it is closed."""
+        self.site.in_flight += 1
         call = self.call = self.site.door.enter(self.exchange, self.route, {})
         left_s = self.context.time_remaining()
         if left_s is not None:
