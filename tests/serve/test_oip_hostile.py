@@ -251,6 +251,32 @@ def test_answers_are_only_compressed_where_one_coding_is_asked_for(tmp_path: Pat
     asyncio.run(main())
 
 
+def test_a_key_repeats_a_reply_only_in_the_coding_that_was_asked_for(tmp_path: Path) -> None:
+    rows = {"inputs": [{**GOOD, "shape": [400, 4], "data": [0] * 1600}]}
+
+    async def main() -> None:
+        async with opened(tmp_path) as app:
+
+            async def told(path: str, key: str, coding: str) -> tuple[int, str, str]:
+                body = rows if path.endswith("/infer") else {"text_input": "a"}
+                done = await ask(app, "POST", path, body, {"idempotency-key": key, "accept-encoding": coding})
+                again = done.headers.get("idempotent-replayed", "")
+                return done.status, done.headers.get("content-encoding", ""), again
+
+            for key, path in enumerate((PATH, PATH.replace("/infer", "/versions/1/infer"))):
+                assert await told(path, f"{key}", "gzip") == (200, "gzip", "")
+                assert await told(path, f"{key}", "gzip") == (200, "gzip", "true")
+                assert (await told(path, f"{key}", "deflate"))[0] == 422
+                assert (await told(path, f"{key}", ""))[0] == 422
+                assert await told(path, f"{key}-plain", "gzip, deflate") == (200, "", "")
+                assert await told(path, f"{key}-plain", "identity") == (200, "", "true")  # it changes nothing
+            other = "/v2/models/shout/generate"
+            assert await told(other, "other", "gzip") == (200, "", "")
+            assert await told(other, "other", "") == (200, "", "true")
+
+    asyncio.run(main())
+
+
 def test_no_rows_are_no_mistake(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path) as app:

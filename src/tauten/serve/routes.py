@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ class Route:
     """A method (or ``WEBSOCKET``), a path with ``{name}`` segments, and who answers.
 
     `express` gives what answers requests without a task, where it can. `open` routes need no API key (probes). `failed` turns an error into the API's own form. `name` is what
-    metrics and logs say; it never holds a value of the path.
+    metrics and logs say; it never holds a value of the path. `codings` are those that its replies come in.
     """
 
     method: str
@@ -50,6 +50,7 @@ class Route:
     name: str
     open: bool = False
     express: Callable[[Call], Express | None] | None = None  # a quicker way for heads that repeat
+    codings: Collection[str] = ()  # each for a client that asks for it alone
 
 
 class Router:

@@ -26,6 +26,7 @@ from tauten.serve.tensor_model import TensorService
 if TYPE_CHECKING:
     from tauten.serve.app import Site
 
+_CODINGS = tuple(rest.CODINGS)
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")  # names that stand in a path as they are
 
 
@@ -65,6 +66,7 @@ class Api:
                 failure,
                 "oip-infer",
                 express=functools.partial(self._express, service),
+                codings=_CODINGS,
             )
             for service in self.site.services
             if _PLAIN.fullmatch(service.name)
@@ -83,7 +85,7 @@ class Api:
 
     def _model_routes(self, base: str) -> list[Route]:
         return [
-            Route("POST", f"{base}/infer", self.infer, failure, "oip-infer"),
+            Route("POST", f"{base}/infer", self.infer, failure, "oip-infer", codings=_CODINGS),
             Route("GET", base, self.model_metadata, failure, "oip-metadata"),
             Route("GET", f"{base}/ready", self.model_ready, failure, "oip-health"),
             Route("GET", f"{base}/config", self.config, failure, "oip-metadata"),

@@ -262,6 +262,8 @@ async def _asked(call: Call) -> Sequence[bytes]:
     """What an HTTP request asks for, beside its path."""
     headers = call.exchange.headers
     told = [headers.get(name, "").encode() for name in ("accept", "content-type", "x-tauten-session")]
+    coding = headers.get("accept-encoding", "")
+    told.append(coding.encode() if coding in call.route.codings else b"")
     return [*told, call.exchange.scope.get("query_string", b""), await call.body()]
 
 
