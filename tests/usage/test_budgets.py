@@ -20,7 +20,7 @@ from tauten.run.usage.budgets import Budgets, Exhausted, Hold, Purse
 from tauten.run.usage.call import Call
 from tauten.run.usage.limits import period_at, read_limits
 from tauten.run.usage.payer import NOBODY, Payer
-from tauten.run.usage.sqlite import Sqlite
+from tauten.run.usage.sqlite import CACHE_KIB, Sqlite
 from usage.kit_usage import prices
 
 CALL = 100 * 1000 + 20 * 2500  # nano-dollars of 100 tokens in and 20 out
@@ -371,3 +371,11 @@ def test_a_file_that_bounds_nothing_is_refused(tmp_path: Path, text: str) -> Non
     with pytest.raises(InputError) as raised:
         read_limits(tmp_path / "b.toml")
     assert raised.value.code == "E238"
+
+
+def test_their_database_keeps_little_of_what_it_wrote_in_memory_as_does_that_of_the_book(
+    tmp_path: Path, budgets: Budgets
+) -> None:
+    database = budgets._thread.submit(budgets._opened).result()
+    found = budgets._thread.submit(database.fetch, "PRAGMA cache_size").result()
+    assert found == Sqlite(tmp_path / "other.db").fetch("PRAGMA cache_size") == [(-CACHE_KIB,)]

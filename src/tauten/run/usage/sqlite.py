@@ -30,6 +30,7 @@ _UNFIT: Final = (  # how it refuses a value: a number beyond 64 bits, half a sig
     sqlite3.IntegrityError,
     sqlite3.ProgrammingError,
 )
+CACHE_KIB: Final = 256  # of pages in memory: SQLite keeps 2 MB of what was written, which nobody reads again
 
 
 class Sqlite:
@@ -95,6 +96,7 @@ class Sqlite:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost the last second
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")  # negative: KiB, and no number of pages
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchall():
             connection.execute("BEGIN IMMEDIATE")
             for statement in schema():
