@@ -412,3 +412,53 @@ def test_a_stage_that_is_a_class_is_constructed_anew_when_it_says_so(word: str, 
         await deployment.close()
 
     asyncio.run(main())
+
+
+# -- what is predicted meanwhile -------------------------------------------------------------------------------
+
+
+class Away(Mortal):
+    """Once it has died it cannot be opened; "hang" takes an hour."""
+
+    def open(self) -> None:
+        if len(self.made) > REPLICAS:
+            raise OSError("no such device")
+
+    def duration(self, items: Sequence[Any]) -> float:
+        return 3600.0 if "hang" in items else super().duration(items)
+
+
+@pytest.mark.parametrize("item", ["kill", "hang"])
+def test_a_replica_that_is_away_says_nothing_of_when_the_other_will_be_free(item: str) -> None:
+    async def body(deployment: Deployment, made: list[Any]) -> None:
+        for _ in range(8):
+            await told(deployment, "a")
+        away = asyncio.ensure_future(told(deployment, item))
+        await asyncio.sleep(30.0)
+        busy = asyncio.ensure_future(told(deployment, "a"))
+        await asyncio.sleep(0.25)
+        assert deployment.view().idle == 0
+        assert deployment.wait_s(0, deployment.clock()) == pytest.approx(0.75)
+        assert deployment.busy_s() == pytest.approx(0.75)
+        assert await busy == ["a"]
+        away.cancel()
+        await asyncio.wait([away])
+
+    mortal(body, Away, max_batch=4, wait="off", pure=False)
+
+
+def test_where_all_are_away_the_wait_is_as_long_as_the_first_has_been_away() -> None:
+    async def body(deployment: Deployment, made: list[Any]) -> None:
+        for _ in range(8):
+            await told(deployment, "a")
+        await told(deployment, "kill")
+        await asyncio.sleep(30.0)
+        await told(deployment, "kill")
+        await asyncio.sleep(2.0)
+        assert deployment.view().replicas == 0
+        assert deployment.wait_s(0, deployment.clock()) == pytest.approx(2.0)
+
+    class Doomed(Away):
+        lives = 99
+
+    mortal(body, Doomed, max_batch=4, wait="off", pure=False)

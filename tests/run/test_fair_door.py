@@ -247,9 +247,17 @@ def test_what_others_took_of_late_is_reckoned_with() -> None:
     assert queue.ahead(0, "b") == 1 + 2
 
 
+class Busy(NamedTuple):
+    """A replica at work."""
+
+    until: float
+    dead: bool = False
+    kept: bool = False
+
+
 def test_the_batch_of_who_goes_first_is_full_all_the_same() -> None:
     deployment = Deployment(lambda: None, label="d", clock=lambda: 0.0, max_batch=8)  # type: ignore[arg-type, return-value]
-    deployment._alive, deployment._free_at = 1, 0.01
+    deployment._alive, deployment._replicas = 1, [Busy(0.01)]  # type: ignore[list-item]
     for size in (1, 8) * 20:
         deployment.durations.observe(size, float(size), 0.010 + 0.002 * size, 0.0)
     alone_s = deployment.wait_s(0, 0.0, tenant="light")

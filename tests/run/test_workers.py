@@ -173,3 +173,39 @@ def test_in_thread() -> None:
             await in_thread(fails)
 
     asyncio.run(main())
+
+
+class Takes:
+    """Work of so many seconds in virtual time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def duration(self) -> float:
+        return self.seconds
+
+    def __call__(self) -> None:
+        return
+
+
+def test_a_thread_that_hangs_says_nothing_of_when_the_other_will_be_free() -> None:
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        workers = Workers(2, "test", clock)
+
+        def work(seconds: float) -> asyncio.Task[None]:
+            return asyncio.ensure_future(workers.run(Request(clock), "s", "user", Takes(seconds)))
+
+        for _ in range(8):
+            await work(1.0)
+        hangs = work(3600.0)
+        await asyncio.sleep(30.0)
+        busy = work(1.0)
+        await asyncio.sleep(0.25)
+        assert workers.wait_s(0, clock()) == pytest.approx(0.75)
+        await busy
+        hangs.cancel()
+        await asyncio.wait([hangs])
+        workers.close()
+
+    run_virtual(main())

@@ -333,7 +333,7 @@ class Workers(Queued):
         each_s = durations.expected(1)
         begun = [job.started for job in self._now if job is not None]
         # one that is overdue is taken to last as long again as it is late
-        first_free_s = 0.0 if idle else abs(min(begun) + each_s - now)
+        first_free_s = 0.0 if idle else min([abs(started + each_s - now) for started in begun])
         return queue_wait(ahead - idle, 1, len(self._hands), each_s, first_free_s, durations.high - 1.0)
 
     def zombies(self) -> int:

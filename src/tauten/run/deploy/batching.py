@@ -70,7 +70,6 @@ class Batching(Queued):
         self._opening: asyncio.Future[None] | None = None
         self._alive = 0
         self._armed = False
-        self._free_at = 0.0  # when the first replica is predicted to be idle
         self._hold: Release | None = None  # why the waiting batch has not left, and until when
         self._hold_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -333,9 +332,6 @@ class Batching(Queued):
         self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
         self.reasons[first.reason] = self.reasons.get(first.reason, 0) + 1
         replica.until = max(replica.until, now) + durations.of_weight(weight)
-        self._free_at = replica.until
-        if len(self._replicas) > 1 and not self._idle:
-            self._free_at = min([each.until for each in self._replicas])
         if first.reason == "inline":
             replica.run_here(batch)
         else:

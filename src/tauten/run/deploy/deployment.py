@@ -198,7 +198,7 @@ class Deployment(Batching):
         """Seconds for which every replica is likely to be busy; 0.0 while one is idle, or runs are short."""
         if self._idle or not self._alive or self.durations.expected(1) < _LONG_S:
             return 0.0
-        return max(_LONG_S, self._free_at - self.clock())
+        return max(_LONG_S, self._first_free_s(self.clock()))
 
     def when_idle(self, call: Callable[[], None]) -> None:
         """Call back when a batch is over the next time, before the next one is formed."""
@@ -378,11 +378,20 @@ class Deployment(Batching):
         most = self.max_batch
         if self._idle and ahead < most:
             return 0.0  # they leave with it
-        # a run that is overdue has met something unforeseen: it is taken to last as long again as it is late
-        first_free_s = 0.0 if self._idle else abs(self._free_at - now)
+        first_free_s = 0.0 if self._idle else self._first_free_s(now)
         durations = self.durations
         batch_s = durations.expected(most)
         return queue_wait(ahead, most, max(self._alive, 1), batch_s, first_free_s, durations.high - 1.0)
+
+    def _first_free_s(self, now: float) -> float:
+        """Seconds until the first replica is likely to be idle, where none is; of those that are dead or kept back nobody
+        knows, and they count where there are no others.
+
+        A run that is overdue has met something unforeseen: it is taken to last as long again as it is late.
+        """
+        replicas = self._replicas
+        working = [each for each in replicas if not (each.dead or each.kept)]
+        return min([abs(each.until - now) for each in working or replicas], default=0.0)
 
     def zombies(self) -> int:
         """Members of running batches whose request ended more than 100 ms ago."""
