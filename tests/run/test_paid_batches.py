@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,11 @@ def run(
     folder: Path,
     work: Callable[[Deployment, Billed, Budgets], Awaitable[Any]],
     text: str = CALLS.format(most=3),
+    kind: type[Billed] = Billed,
     **options: Any,
 ) -> tuple[Any, tuple[int, int], int]:
     """What came of it, what the budget says then, and how many runs there were."""
-    budgets, backend = made(folder, text), Billed()
+    budgets, backend = made(folder, text), kind()
 
     async def main() -> Any:
         deployment = await opened(backend, **options)
@@ -152,3 +154,76 @@ def test_without_budgets_nobody_is_asked(tmp_path: Path) -> None:
 
     found, (spent, held), runs = run(tmp_path, work)
     assert (found, spent, held, runs) == ("A", 0, 0, 1)
+
+
+def test_who_leaves_between_the_end_of_its_run_and_being_told_has_nothing_held(tmp_path: Path) -> None:
+    async def work(deployment: Deployment, backend: Billed, budgets: Budgets) -> Any:
+        asking = asyncio.ensure_future(deployment.infer(payer(budgets), "ask", "a"))
+        finished = deployment.finished
+
+        def then_leaves(replica: Any, batch: Any) -> None:
+            finished(replica, batch)
+            asking.cancel()
+
+        deployment.finished = then_leaves  # type: ignore[method-assign]
+        backend.gate.set()
+        (found,) = await asyncio.gather(asking, return_exceptions=True)
+        return found
+
+    found, (spent, held), runs = run(tmp_path, work)
+    assert isinstance(found, asyncio.CancelledError)
+    assert (spent, held, runs) == (1, 0, 1)
+
+
+class Prepared(Billed):
+    """Takes the next batch beforehand, and dies of "deadly"; then it opens when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opens = 0
+        self.anew = threading.Event()
+
+    def open(self) -> None:
+        self.opens += 1
+        assert self.opens == 1 or self.anew.wait(60.0)
+
+    def prepare(self, items: Any) -> Any:
+        return items
+
+    def run_prepared(self, items: Any) -> list[Any]:
+        return self.run(items)
+
+    def run(self, items: Any) -> list[Any]:
+        found = super().run(items)
+        if "deadly" in items:
+            error = BackendError("it is gone", help="none")
+            error.dead = True
+            raise error
+        return found
+
+
+def test_who_left_a_batch_that_a_dead_backend_never_began_has_nothing_held(tmp_path: Path) -> None:
+    async def work(deployment: Deployment, backend: Billed, budgets: Budgets) -> list[Any]:
+        tasks: list[asyncio.Task[Any]] = []
+        for item in ("deadly", "b", "c", "d"):
+            tasks.append(asyncio.ensure_future(deployment.infer(payer(budgets), "ask", item)))
+            while deployment.waiting + deployment.at_work < len(tasks):
+                await asyncio.sleep(0.001)
+        while deployment.at_work < 4:
+            await asyncio.sleep(0.001)
+        tasks[2].cancel()
+        await asyncio.wait([tasks[2]])
+        assert isinstance(backend, Prepared)
+        backend.gate.set()
+        while not deployment.waiting:
+            await asyncio.sleep(0.001)
+        backend.anew.set()
+        while not deployment.view().replicas:
+            await asyncio.sleep(0.001)
+        tasks.append(asyncio.ensure_future(deployment.infer(payer(budgets), "ask", "e")))
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    text = CALLS.format(most=100)
+    found, (spent, held), runs = run(tmp_path, work, text, Prepared, max_batch=2, wait=60_000, pure=False)
+    assert [type(each) for each in found[:3]] == [BackendError, BackendError, asyncio.CancelledError]
+    assert (found[3:], spent, held, runs) == (["D", "E"], 2, 0, 2)

@@ -433,6 +433,7 @@ class Batching(Queued):
                 self._back(job)
         for job in replica.take_back():
             if job.waiter.done():
+                job.tell()
                 job.forget()
             elif self.closed:
                 job.fail(self.gone())

@@ -160,7 +160,8 @@ class Deployment(Batching):
             raise
         finally:
             if hold is not None:
-                self._settle(hold, job)
+                # who leaves between the end of its item and being told of it waits for nothing
+                self._settle(hold, job, over=future.done() and not future.cancelled())
         return self.result(request.trace, step, job, cause)
 
     async def _held(self, request: Asked) -> Hold | None:
@@ -173,11 +174,11 @@ class Deployment(Batching):
         return await request.purse.reserve(provider, model, _ONE_CALL)
 
     @staticmethod
-    def _settle(hold: Hold, job: Job | None) -> None:
+    def _settle(hold: Hold, job: Job | None, *, over: bool) -> None:
         """Its request has ended; what still runs for it is settled when it has."""
         if job is None or job.account is None:
             hold.settle(None)
-        elif not job.left:
+        elif over or not job.left:
             job.account.settle()
 
     def submit(self, request: Asked, step: str, item: Any, waiter: Waiter) -> Job:
