@@ -336,6 +336,76 @@ def test_what_is_put_back_costs_nothing() -> None:
     assert abs(first["a"] - first["b"]) <= 1
 
 
+def test_who_has_one_item_does_not_wait_for_another_of_whom_many_were_put_back() -> None:
+    waiting: FairQueue[Item] = FairQueue()
+    waiting.push(Item(0.0, tenant="leaves"))
+    for index in range(30):
+        waiting.push(Item(1.0 + index, tenant="many"))
+    waiting.push(Item(100.0, tenant="one"))
+    passed = [item for item in drained(waiting) if item.tenant != "leaves"]
+    for item in passed:
+        waiting.restore(item)
+    assert "one" in [item.tenant for item in drained(waiting)[:3]]
+
+
+def test_what_was_taken_is_still_paid_for_when_all_others_were_put_back() -> None:
+    waiting: FairQueue[Item] = FairQueue()
+    for index in range(8):
+        waiting.push(Item(index, tenant="heavy", cost=4.0))
+        waiting.push(Item(100.0 + index, tenant="light"))
+    first, *passed = drained(waiting)
+    assert first.tenant == "heavy"
+    for item in passed:
+        waiting.restore(item)
+    assert [item.tenant for item in drained(waiting)[:3]] == ["light"] * 3
+
+
+def accounts(waiting: FairQueue[Item]) -> dict[Any, list[float]]:
+    """What classes and tenants have had, by what they have waiting."""
+    found: dict[Any, list[float]] = {}
+    for cls in waiting._classes:
+        found[cls.priority] = [cls.time, cls.taken]
+        for time, _, lane in cls.lanes:
+            own = [time, lane.count, lane.live, lane.taken, lane.since]
+            found[cls.priority, lane.tenant] = own
+    return found
+
+
+STEPS = st.tuples(st.sampled_from("ppptl"), st.floats(0, 10), st.integers(-1, 1), st.sampled_from("abc"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, max_size=60), st.integers(1, 60), st.randoms())
+def test_who_is_put_back_finds_all_as_it_was(steps: list[Any], count: int, draws: random.Random) -> None:
+    waiting: FairQueue[Item] = FairQueue()
+    live: list[Item] = []
+    for what, due, priority, tenant in steps:
+        if what == "p":
+            live.append(Item(due, priority, tenant, cost=1.0 + int(due)))
+            waiting.push(live[-1])
+        elif what == "t" and (taken := waiting.pop()) is not None:
+            live.remove(taken)
+        elif what == "l" and live:
+            leaver = live.pop()
+            leaver.waiter.cancel()
+            waiting.left(leaver)
+    while (head := waiting.head()) is not None and waiting.live < len(waiting):
+        live.remove(head)  # until those that left are out of the way
+        waiting.pop()
+    before, live_before = accounts(waiting), waiting.live
+    passed = [item for _ in range(count) if (item := waiting.pop()) is not None]
+    draws.shuffle(passed)
+    for item in passed:
+        waiting.restore(item)
+    assert waiting.live == live_before
+    if waiting.live:
+        after = accounts(waiting)
+        assert after.keys() == before.keys()
+        for name, each in after.items():
+            assert each == pytest.approx(before[name]), name
+    assert sorted(map(id, drained(waiting))) == sorted(map(id, live))
+
+
 # -- estimates -----------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ _SWEEP = 64  # items that left and lie in a heap are not worth a sweep
 NONE: Mapping[str, int] = {}  # never written to
 RECENT = 64  # requests, or twice as many, tell a tenant's part of what goes: some batches, and soon outdated
 FIRST = 4  # of a tenant's own, before much is made of what others took
+_BY_CLASS, _BY_LANE = 1, 2  # who was charged for an item
 
 
 class Waiter(Protocol):
@@ -42,7 +43,7 @@ class Waiting(Protocol):
     priority: int
     tenant: str
     waiter: Waiter
-    lane: Any  # where it was put; the queue's own
+    lane: Any  # where it was put, or where it was taken from and who was charged for it; the queue's own
 
 
 T = TypeVar("T", bound=Waiting)
@@ -51,9 +52,10 @@ T = TypeVar("T", bound=Waiting)
 class _Lane(Generic[T]):
     """What one tenant has waiting in a class."""
 
-    __slots__ = ("count", "heap", "live", "since", "taken", "tenant")
+    __slots__ = ("count", "heap", "live", "since", "taken", "tenant", "time")
 
     def __init__(self, tenant: str, since: float) -> None:
+        self.time = 0.0  # virtual, when it was left empty
         self.tenant = tenant
         self.count = 0  # requests, those that left and were not met included
         self.live = 0  # requests that have not left
@@ -89,6 +91,8 @@ class _Class(Generic[T]):
 
     def enter(self, tenant: str) -> _Lane[T]:
         lane = self.tenants[tenant] = _Lane(tenant, self.taken)
+        if not self.lanes:
+            self.past.clear()  # nobody to be fair to
         now = self.lanes[0][0] if self.lanes else 0.0
         insort(self.lanes, (max(self.past.pop(tenant, 0.0), now), next(self.order), lane))
         return lane
@@ -97,14 +101,27 @@ class _Class(Generic[T]):
         """A lane is empty: its account is kept while it is ahead of the others."""
         time, _, lane = self.lanes.pop(index)
         del self.tenants[lane.tenant]
-        if not self.lanes:
-            self.past.clear()  # nobody to be fair to
-            return
-        now = self.lanes[0][0]
-        if time + cost > now:
-            self.past[lane.tenant] = time + cost
-        if len(self.past) > KEPT:
+        lane.time = self.past[lane.tenant] = time + cost
+        if len(self.past) > KEPT and self.lanes:
+            now = self.lanes[0][0]
             self.past = {name: at for name, at in self.past.items() if at > now}
+
+    def reopen(self, lane: _Lane[T]) -> None:
+        """A lane that was left empty a moment ago goes on where it was."""
+        self.past.pop(lane.tenant, None)
+        self.tenants[lane.tenant] = lane
+        insort(self.lanes, (lane.time, next(self.order), lane))
+
+    def place(self, lane: _Lane[T]) -> int:
+        """Where a lane stands among the others."""
+        return next(index for index, (_, _, each) in enumerate(self.lanes) if each is lane)
+
+    def refund(self, lane: _Lane[T], item: T) -> None:
+        """Give back what a lane was charged for an item that was put back."""
+        time, order, _ = self.lanes.pop(self.place(lane))
+        insort(self.lanes, (time - item.cost, order, lane))
+        self.taken -= item.count
+        lane.taken = max(0.0, lane.taken - item.count)
 
     def pick(self, quantum: float) -> int:
         """The lane whose turn it is: of those about even the one with the most urgent item."""
@@ -130,7 +147,7 @@ class FairQueue(Generic[T]):
         self.live = 0  # requests that have not left
         self._size = 0  # items in the heaps, those that left included
         self._classes: list[_Class[T]] = []  # with something in them, the highest priority first
-        self._past: dict[int, float] = {}  # virtual times of classes that are away
+        self._past: dict[int, _Class[T]] = {}  # that are away, by priority: they keep their virtual times
         self._order = itertools.count()
         self._lane: _Lane[T] | None = None  # where the last item went
         self._priority = 0  # of that
@@ -153,17 +170,12 @@ class FairQueue(Generic[T]):
         if not self._size:
             self._classes.clear()  # the last lane was kept for the next of its kind
             self._past.clear()
-        for index, each in enumerate(self._classes):  # noqa: B007  # where the new one goes
+        for each in self._classes:
             if each.priority == priority:
                 return each.tenants.get(tenant) or each.enter(tenant)
-            if each.priority < priority:
-                break
-        else:
-            index = len(self._classes)
-        new: _Class[T] = _Class(priority)
-        now = min((each.time for each in self._classes), default=0.0)
-        new.time = max(self._past.pop(priority, 0.0), now)
-        self._classes.insert(index, new)
+        new: _Class[T] = self._past.pop(priority) if priority in self._past else _Class(priority)
+        new.time = max(new.time, min((each.time for each in self._classes), default=0.0))
+        insort(self._classes, new, key=_rank)
         return new.enter(tenant)
 
     def _look(self) -> None:
@@ -193,13 +205,13 @@ class FairQueue(Generic[T]):
                 if not item.waiter.done():
                     sole.live -= item.count
                     self.live -= item.count
+                    item.lane = (sole, self._classes[0], 0)
                     return item
             return None
         while self._size:
             cls, index = self._turn()
             item = self._take(cls, index, charge=True)
             if not item.waiter.done():
-                self._uncount(item, item.count)
                 return item
         return None
 
@@ -216,16 +228,21 @@ class FairQueue(Generic[T]):
         item = heappop(lane.heap)[2]
         self._size -= 1
         lane.count -= item.count
-        charge = charge and not item.waiter.done()
-        cost = item.cost if charge else 0.0
-        if cost and len(self._classes) > 1:
-            cls.time += cost / _share(cls.priority)
-        if cost and len(cls.lanes) > 1:
-            cls.taken += item.count
-            lane.took(item.count, cls.taken)
+        cost, paid = 0.0, 0
+        if charge and not item.waiter.done():
+            self._uncount(item, item.count)
+            if len(self._classes) > 1:
+                paid |= _BY_CLASS
+                cls.time += item.cost / _share(cls.priority)
+            if len(cls.lanes) > 1:
+                paid |= _BY_LANE
+                cost = item.cost
+                cls.taken += item.count
+                lane.took(item.count, cls.taken)
+            item.lane = (lane, cls, paid)
         if not lane.heap and self._size:
             self._close(cls, index, cost)
-        elif cost and len(cls.lanes) > 1:
+        elif cost:
             del cls.lanes[index]
             insort(cls.lanes, (time + cost, order, lane))
         return item
@@ -235,22 +252,42 @@ class FairQueue(Generic[T]):
         cls.leave(index, cost)
         if not cls.lanes:
             self._classes.remove(cls)
-            self._past[cls.priority] = cls.time
+            self._past[cls.priority] = cls
         self._look()
 
     def restore(self, item: T) -> None:
-        """Put back what was taken but did not leave, and take nothing for it."""
+        """Put back what was taken but did not leave, as if it had stayed: who was charged for it has that back.
+
+        Where everything was taken its lane and its class are opened anew, as they were: a queue that is empty
+        until all are put back begins no new account.
+        """
+        last = self._classes[0] if self._classes and not self._size else None
+        kept = last.lanes[0][2] if last is not None else None  # empty, until it is known who comes next
+        if item.lane.__class__ is not tuple or not self._reopened(*item.lane[:2]):
+            self.push(item)
+            return
+        lane, cls, paid = item.lane
+        self._lane, self._priority = lane, item.priority
         self.push(item)
-        for cls in self._classes:
-            if cls.priority != item.priority:
-                continue
-            if len(self._classes) > 1:
-                cls.time -= item.cost / _share(cls.priority)
-            for index, (time, order, lane) in enumerate(cls.lanes):
-                if lane.tenant == item.tenant and len(cls.lanes) > 1:
-                    del cls.lanes[index]
-                    insort(cls.lanes, (time - item.cost, order, lane))
-                    return
+        if paid & _BY_CLASS:
+            cls.time -= item.cost / _share(cls.priority)
+        if paid & _BY_LANE:
+            cls.refund(lane, item)
+        if last is not None and kept is not None and not kept.heap:
+            self._close(last, last.place(kept), 0.0)
+        self._look()
+
+    def _reopened(self, lane: _Lane[T], cls: _Class[T]) -> bool:
+        """Whether a lane is in the queue, be it anew; not where its class is no more, or another took its place."""
+        if self._past.get(cls.priority) is cls:
+            del self._past[cls.priority]
+            insort(self._classes, cls, key=_rank)
+        elif cls not in self._classes:
+            return False
+        there = cls.tenants.get(lane.tenant)
+        if there is None:
+            cls.reopen(lane)
+        return there is None or there is lane
 
     def lessen(self, item: T) -> None:
         """One of the requests that a waiting item stands for has left."""
@@ -352,6 +389,10 @@ class FairQueue(Generic[T]):
 
 def _share(priority: int) -> float:
     return float(SHARE**priority)
+
+
+def _rank(cls: _Class[Any]) -> int:
+    return -cls.priority
 
 
 def _class_time(cls: _Class[T]) -> float:

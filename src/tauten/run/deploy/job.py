@@ -150,6 +150,7 @@ _SHARED = (
     "family",
     "group",
     "held",
+    "lane",
     "reason",
     "retried",
     "started",
