@@ -209,3 +209,27 @@ def test_a_thread_that_hangs_says_nothing_of_when_the_other_will_be_free() -> No
         workers.close()
 
     run_virtual(main())
+
+
+def test_a_job_that_was_refused_by_a_close_does_not_run() -> None:
+    async def main() -> None:
+        ran: list[str] = []
+        workers = Workers(1, "test")
+        inside = threading.Event()
+
+        def until_it_closes() -> None:
+            inside.set()
+            while not workers.closed:
+                pass
+
+        first = asyncio.ensure_future(workers.run(Request(), "s", "user", until_it_closes))
+        second = asyncio.ensure_future(workers.run(Request(), "s", "user", ran.append, "second"))
+        while not inside.is_set():
+            await asyncio.sleep(0.001)
+        workers.close()  # as an engine does it: on the loop, which tells nobody meanwhile
+        await first
+        with pytest.raises(InternalError, match="closed"):
+            await second
+        assert ran == []
+
+    asyncio.run(main())

@@ -262,8 +262,10 @@ class Workers(Queued):
         hand.close()
 
     def _take(self, place: int) -> Job | None:
-        """The job whose turn it is; None where those who left had the last ones."""
+        """The job whose turn it is; None where those who left had the last ones, or all have been refused."""
         with self._lock:
+            if self.closed:
+                return None
             job: Job | None = self.queue.pop()
             if job is not None:
                 job.taken = True
