@@ -13,6 +13,7 @@ import pytest
 from tauten.clock import real
 from tauten.errors import BackendError
 from tauten.run.deploy.deployment import Deployment
+from tauten.run.deploy.hand_off import HandOff
 from tauten.run.deploy.job import Job
 from tauten.run.deploy.scheduling import (
     FEW,
@@ -327,3 +328,30 @@ def test_a_batch_that_is_worth_a_wait_is_not_given_away() -> None:
         assert deployment.queue.live == 1, "others may come, and share its run"
 
     deployed(body, max_batch=8)
+
+
+@pytest.mark.parametrize("held_up", [1, 16])
+def test_runs_that_were_held_up_keep_later_ones_from_the_loop_only_for_a_while(held_up: int) -> None:
+    usual_s, busy_s = 0.00015, 0.0001
+
+    def ran(reason: str, took_s: float) -> Job:
+        job = Job(None, 1.0, Request(), 0.0, Waiting())
+        job.reason, job.ended, job.busy_s = reason, took_s, busy_s
+        return job
+
+    hand = HandOff()
+    for _ in range(32):
+        hand.learn(ran("inline", 1.1 * busy_s), usual_s, 0.0)
+    for _ in range(held_up):
+        hand.learn(ran("inline", 0.003), usual_s, 0.0)
+    for _ in range(64):
+        hand.learn(ran("alone", usual_s), usual_s, usual_s)
+    assert hand.spared(usual_s, 1, 1.0, 0, FEW)
+
+
+def test_one_run_that_was_held_up_counts_as_twice_a_threads() -> None:
+    hand = HandOff()
+    job = Job(None, 1.0, Request(), 0.0, Waiting())
+    job.reason, job.ended, job.busy_s = "inline", 1.0, 0.0001
+    hand.learn(job, 0.00015, 1.0)
+    assert hand.stall == pytest.approx(3.0)

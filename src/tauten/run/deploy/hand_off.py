@@ -34,12 +34,16 @@ class HandOff:
         return runs_inline(here_s, items, behind, self.seconds, rate)
 
     def learn(self, job: Job, usual_s: float, now: float) -> None:
-        """Take what an item met that was a batch, and whose processor time was looked at."""
-        took_s = job.ended - job.started
+        """Take what an item met that was a batch, and whose processor time was looked at.
+
+        What held up the loop once says little of the next run; while none is on the loop it is forgotten, so that
+        another is tried.
+        """
         if job.reason == "inline":
-            stall = took_s / job.busy_s
+            stall = min(job.ended - job.started, _MOST_HERE * usual_s) / job.busy_s
             self.stall += (stall - self.stall) * _GAIN if self.stall else stall
         else:
+            self.stall += (1.0 - self.stall) * _GAIN if self.stall else 0.0
             hand_s = job.started - job.given + now - job.ended
             self.seconds += (min(hand_s, _MOST_S) - self.seconds) * _GAIN
         here = job.busy_s * max(self.stall, 1.0) / usual_s
