@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -172,6 +173,45 @@ def test_a_failing_branch_cancels_its_sibling_at_once_and_waits_for_it(fails_fir
         assert isinstance(caught.value.__cause__, ValueError)
         assert stopped == ["slow"]
         assert engine.clock() == 1.5
+
+    virtual(body)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_request_that_is_cancelled_again_while_it_ends_is_under_way_no_longer(streamed: bool) -> None:
+    @tt.stage
+    async def lingers(q: str) -> tt.Stream[str]:  # type: ignore[misc]
+        try:
+            yield q
+            await asyncio.sleep(100.0)
+        finally:
+            await asyncio.sleep(5.0)
+
+    @tt.workflow
+    def drawn(q: str) -> list[str]:
+        return taken(lingers(q))  # type: ignore[call-arg,arg-type]
+
+    @tt.workflow
+    def streaming(q: str) -> tt.Stream[str]:
+        return lingers(q)
+
+    async def asking(engine: Engine) -> None:
+        if not streamed:
+            await engine.run({"q": "x"})
+        async with aclosing(engine.stream({"q": "x"})) as increments:
+            await anext(increments)
+
+    async def body(engine: Engine) -> None:
+        plan = await engine.open(streaming if streamed else drawn)
+        task = asyncio.ensure_future(asking(engine))
+        await asyncio.sleep(1.0)
+        assert engine.plans[plan].running == 1
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(1.0)
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert engine.plans[plan].running == 0
 
     virtual(body)
 

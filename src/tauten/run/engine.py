@@ -196,10 +196,12 @@ class Engine:
                 await settle(run)
             return value
         finally:
-            if run.tasks:
-                await cancel_all([task for task in run.tasks if not task.done()])
-            trace.end = self.clock()
-            opened.requests.discard(request)
+            try:
+                if run.tasks:
+                    await cancel_all([task for task in run.tasks if not task.done()])
+            finally:  # also where it is cancelled once more meanwhile
+                trace.end = self.clock()
+                opened.requests.discard(request)
 
     def _begin(self, opened: Opened, request: Request, inputs: Mapping[str, Any]) -> Run:
         """The request's values by slot, its inputs filled in."""
@@ -293,9 +295,11 @@ class Engine:
                     trace.first_output = self.clock()
                 yield value
         finally:
-            await increments.aclose()
-            trace.end = self.clock()
-            opened.requests.discard(request)
+            try:
+                await increments.aclose()
+            finally:
+                trace.end = self.clock()
+                opened.requests.discard(request)
 
     async def _drawn(
         self, opened: Opened, request: Request, inputs: Mapping[str, Any]
