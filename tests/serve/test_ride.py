@@ -32,6 +32,7 @@ from serve.test_express import (
     serving,
 )
 from tauten.errors import Overloaded
+from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.backends.onnx import OnnxBackend
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.job import Job
@@ -41,6 +42,7 @@ from tauten.serve.http.arrival import Inbox
 from tauten.serve.observe.metrics import Metrics
 from tauten.serve.oip.ride import Line, Ride
 from tauten.serve.oip.statistics import Statistics
+from tauten.serve.tensor_model import STAGE
 
 __all__ = ["gate"]  # the fixture
 
@@ -842,5 +844,30 @@ def test_the_ride_of_a_short_budget_gathers_less_than_it_could_lose(
             gate.open.set()
             right(await all.answers(), given)
             assert [job.count for job in all.jobs] == [1, 1, 1]
+
+    run(main)
+
+
+def test_under_another_plan_they_weigh_what_its_backend_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with crowd(tmp_path, monkeypatch, 2) as all:
+            service = service_of(all.app)
+            given = arrays(2)
+            await all.say(given)
+            right(await all.answers(), given)
+            assert {(job.weight / job.count, job.group) for job in all.jobs} == {(X.size, all.jobs[0].group)}
+            monkeypatch.setattr(OnnxBackend, "weight", lambda self, item: 3.0)
+            monkeypatch.setattr(OnnxBackend, "group", lambda self, item: "all")
+            graph = service.workflow.graph
+            assert graph is not None
+            stage = StagePlan(batch=Batch(max=4), threads=1)
+            await service.swap(Plan(name="other", graph=graph.hash, stages={STAGE: stage}))
+            all.jobs.clear()
+            await all.say(given)
+            right(await all.answers(), given)
+            assert {(job.weight / job.count, job.group) for job in all.jobs} == {(3.0, "all")}
+            await empty(all.app)
 
     run(main)

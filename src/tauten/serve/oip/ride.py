@@ -61,6 +61,7 @@ class Line:
         self._timer: asyncio.TimerHandle | None = None  # while they gather beyond their turn
         self._open: dict[tuple[rest.Layout, str, int], Ride] = {}  # that others may join
         self._items: dict[rest.Layout, Kind] = {}  # what the items of a layout have in common
+        self._weighed: Deployment | None = None  # by whom
         self._heads: dict[int, bytes] = {}
         self._shut: dict[_Rank, Shut] = {}  # the latest refusals
 
@@ -151,6 +152,9 @@ class Line:
     def item(self, riders: list[Rider], deployment: Deployment) -> Item:
         """The tensors of riders with one layout, as the model runs them; raises InputError where they do not fit."""
         count, layout = len(riders), riders[0].layout
+        if deployment is not self._weighed:  # another plan's, whose weights and groups may be others
+            self._items.clear()
+            self._weighed = deployment
         known = self._items.get(layout)
         if known is None or known.signature is not self.service.signature:
             known = self._kind(riders[0], deployment)
