@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tauten.errors import BackendError, MachineError, PlanError, StoreError, suggest
 from tauten.models.catalog import how_to_check
-from tauten.run.backends import _arrays, _parts, _rows, _threads
+from tauten.run.backends import _arrays, _onnx_axes, _parts, _rows, _threads
 from tauten.run.backends._parts import Part
 from tauten.run.contracts import ModelSpec
 from tauten.run.signature import Signature, TensorInfo, axes
@@ -98,6 +98,10 @@ class OnnxBackend:
             ) from error
         self._new_options = onnxruntime.RunOptions
         settings, providers = self._settings(onnxruntime), self._providers(onnxruntime)
+        # it keeps a plan of its memory for every shape that ever came, and saves no time that could be measured;
+        # the sizes of batches, on the first axis, are few
+        first = 0 if self.spec.options.get("unbatched", False) else 1
+        settings.enable_mem_pattern = not _onnx_axes.free(self.spec.files["model.onnx"], first)
         try:
             return onnxruntime.InferenceSession(self.spec.files["model.onnx"], settings, providers=providers)
         except Exception as error:
