@@ -15,6 +15,7 @@ from tauten.run.backends._llm_config import WorkerConfig
 from tauten.run.backends._llm_item import DEFAULT_TOKENS, LlmItem
 from tauten.run.backends._llm_load import Loaded
 from tauten.run.backends._llm_prefix import PrefixAccount
+from tauten.run.backends._llm_seen import Seen
 from tauten.run.backends._llm_text import Detokenizer, Vocabulary
 from tauten.run.stops import Stops
 
@@ -56,7 +57,7 @@ class Engine:
         self._context = loaded.context
         self._send = send
         self._streams: dict[int, _Stream] = {}
-        self._proven: set[tuple[str, str]] = set()  # constraints that the grammar compiler took
+        self._proven = Seen()  # constraints that the grammar compiler took
         pieces = self._tokenizer.get_vocab()
         shown = self._tokenizer.decode([[id] for id in range(len(pieces))])
         self._vocabulary = Vocabulary(pieces, shown)
@@ -179,7 +180,8 @@ class Engine:
     def _blame(self, error: Exception) -> None:
         """A step fails when a constraint does not compile: tell the requests that brought an untried one."""
         for stream in self._streams.values():
-            if stream.handle and stream.item.constraint and stream.item.constraint not in self._proven:
+            untried = stream.handle and not stream.out and stream.item.constraint
+            if untried and self._proven.word(untried) is None:
                 what = f"the output cannot be constrained: {_first_line(error)}"
                 self._send(_failure(stream.id, what, "simplify the schema, regex or grammar", "E234"))
 
@@ -221,7 +223,7 @@ class Engine:
     def _first(self, stream: _Stream, now: float) -> None:
         """The prompt has been computed: an empty chunk says when."""
         if stream.item.constraint:
-            self._proven.add(stream.item.constraint)
+            self._proven.note(stream.item.constraint)
         self._account.remember(stream.ids)
         self._send({"id": stream.id, "at": now})
 

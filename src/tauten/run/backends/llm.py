@@ -18,6 +18,7 @@ from tauten.run.backends._llm_config import STEP_TOKENS, WorkerConfig
 from tauten.run.backends._llm_item import LlmItem, read_item, refused
 from tauten.run.backends._llm_process import Answer, Worker
 from tauten.run.backends._llm_prompt import GgufReader
+from tauten.run.backends._llm_seen import Seen
 from tauten.run.contracts import Chunk, ModelSpec, PromptReader
 
 _PRECISIONS = ("", "f32", "bf16")
@@ -59,7 +60,7 @@ class LlmBackend:
         self._worker: Worker | None = None
         self._open = False
         self._ids = itertools.count(1)
-        self._refused: dict[tuple[str, str], str] = {}  # constraints that ended a worker once
+        self._refused = Seen()  # constraints that ended a worker once, with the engine's reason
         self._launch: asyncio.Task[Worker] | None = None
 
     @staticmethod
@@ -101,8 +102,8 @@ class LlmBackend:
     async def start(self, item: Mapping[str, Any]) -> AsyncIterator[Chunk]:
         """Chunks of one answer. A worker that dies before the first word is replaced, and asked once more."""
         read = read_item(item)
-        if read.constraint in self._refused:
-            raise refused(self._refused[read.constraint])
+        if (reason := self._refused.word(read.constraint)) is not None:
+            raise refused(reason)
         again = True
         while True:
             worker = await self._running()
@@ -127,9 +128,8 @@ class LlmBackend:
             raise answer
         if "error" in answer:
             if answer["code"] == "E234" and item.constraint:
-                self._refused[item.constraint] = answer["error"].removeprefix(
-                    "the output cannot be constrained: "
-                )
+                reason = answer["error"].removeprefix("the output cannot be constrained: ")
+                self._refused.note(item.constraint, reason)
             raise InputError(answer["error"], help=answer["help"], code=answer["code"])
         return Chunk(
             text=answer.get("text", ""),
