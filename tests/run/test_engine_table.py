@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from typing import Any
@@ -14,7 +15,9 @@ import tauten as tt
 from kit.virtual import answer, value, virtual
 from tauten.describe.stage import Context, Role
 from tauten.errors import DeadlineExceeded, InternalError, PlanError, Unavailable
-from tauten.plan.plan import ModelChoice, Plan, StagePlan
+from tauten.plan.plan import Batch, ModelChoice, Plan, StagePlan
+from tauten.run.deploy.deployment import Deployment
+from tauten.run.door.known_steps import MOST
 from tauten.run.engine import Engine
 
 ROLES = {"model": Role("told", ("synthetic",), options={"ms_per_batch": 1000.0})}
@@ -36,6 +39,14 @@ async def tell(ctx: Context, q: str) -> tt.Stream[str]:  # type: ignore[misc]
     async for chunk in ctx.stream("model", {"prompt": q}):
         if chunk.text:
             yield chunk.text
+
+
+@tt.stage(pure=True)
+class Nested:
+    """A user's own code, which has a deployment."""
+
+    def __call__(self, q: str) -> str:
+        return q
 
 
 @tt.workflow
@@ -605,5 +616,65 @@ def test_the_request_does_not_surround_its_callers_code() -> None:
         await engine.open(program)
         async for _ in engine.stream({"q": "a b"}):
             assert AMBIENT.get() is None
+
+    virtual(body)
+
+
+def test_steps_whose_names_are_made_up_are_forgotten_and_those_that_come_again_are_bound_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tauten.run.steps.MET", 8)
+
+    @tt.workflow
+    async def program(q: str) -> Any:
+        return [await ask(q), await again(q, name=q), await Nested(q, name=f"{q}/n")]  # type: ignore[misc,call-arg,arg-type]
+
+    async def body(engine: Engine) -> None:
+        plan = await engine.open(program)
+        opened = engine.plans[plan]
+        steps: Any = opened.steps
+        for number in range(100):
+            answer = await engine.run({"q": f"step{number}"})
+            assert answer.value == [f"step{number}"] * 3
+        tables = [steps._bound, steps._plain, steps._models, steps._bindings]
+        assert all(len(each) <= 9 for each in tables)
+        assert len(steps._places) <= 9 + MOST
+        assert len(opened.keys) == len(set(opened.keys)) == 2, "a model, and the code of a class"
+        assert steps.models_of("step99")["model"].model == "told"
+        assert len(engine.deployments._opening) == 0
+
+    virtual(body)
+
+
+def test_what_is_opened_twice_at_once_is_one_and_no_lock_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    opened = Deployment.open
+
+    async def slowly(self: Deployment) -> None:
+        made.append(self.label)
+        await asyncio.sleep(1.0)
+        if len(made) == 1:
+            raise OSError("not now")
+        await opened(self)
+
+    monkeypatch.setattr(Deployment, "open", slowly)
+
+    async def body(engine: Engine) -> None:
+        deployments, choice = engine.deployments, ModelChoice("told", backend="synthetic", batch=Batch(1))
+
+        async def later(seconds: float) -> Any:
+            await asyncio.sleep(seconds)
+            return await deployments.take([], choice, {})
+
+        async def several() -> tuple[type[Any], int]:
+            came = (later(seconds) for seconds in (0.0, 0.5, 1.0, 1.5))
+            first, *others = await asyncio.gather(*came, return_exceptions=True)
+            return type(first), len({id(each) for each in others})
+
+        assert await several() == (OSError, 1)
+        assert len(made) == 2
+        await asyncio.sleep(0)
+        gc.collect()  # the error knew where it was raised
+        assert len(deployments._opening) == 0
 
     virtual(body)

@@ -34,6 +34,7 @@ from tauten.run.usage.book import Book
 from tauten.run.usage.prices import Prices
 from tauten.run.workers import Workers, in_thread
 
+MET = 1024  # steps that no drawing announced: programs have tens, but names may be made up at run time
 FUNCTION_THREADS = 2  # one waits for a disk or a peer while the other computes; a plan may say more or less
 
 
@@ -64,7 +65,7 @@ class PlanSteps(Dynamic):
         self._plain: dict[str, BoundStep] = {}  # calls that write no settings
         self._models: dict[str, Mapping[str, ModelChoice]] = {}  # by step, as it was bound last
         self._places: dict[str, list[list[Place]]] = {}
-        self._bindings: set[tuple[Any, ...]] = set()  # those of which the places are known
+        self._bindings: dict[str, set[tuple[Any, ...]]] = {}  # those of which the places are known
 
     def models_of(self, step: str) -> Mapping[str, ModelChoice]:
         """The models of a step by role; none of one that was not met."""
@@ -110,8 +111,24 @@ class PlanSteps(Dynamic):
         self._bound[name, kind, params.get("model"), params.get("backend")] = bound
         if not params:
             self._plain[name] = bound
+        if len(self._bound) > MET:
+            self._forget()
         run.trace.rows.append((name, "load", started, run.clock()))
         return bound
+
+    def _forget(self) -> None:
+        """Let the older half of the steps go that were met on the way: one that comes again is bound anew."""
+        old = list(self._bound)[: len(self._bound) // 2]
+        for key in old:
+            del self._bound[key]
+        gone = {key[0] for key in old} - {key[0] for key in self._bound} - self._drawn.keys()
+        tables: tuple[dict[str, Any], ...] = (self._plain, self._models, self._bindings)
+        for table in tables:
+            for name in gone & table.keys():
+                del table[name]
+        # what is decoded for a step waits, too
+        for name in [each for each in self._places if not gone.isdisjoint((each, each.rpartition(".")[0]))]:
+            del self._places[name]
 
     async def bind(self, step: Step) -> BoundStep:
         """Open the models of a step that a drawing announced."""
@@ -141,10 +158,10 @@ class PlanSteps(Dynamic):
         if kind.deployed:
             body = _body(kind, chosen, alone=not models)
             taken["body"] = await self._deployments.take(self._keys, body, {})
-        binding = (name, *taken.values())
-        if binding not in self._bindings:
-            self._bindings.add(binding)
-            self.places(name).append([*taken.values()])
+        binding, known = tuple(taken.values()), self._bindings.setdefault(name, set())
+        if binding not in known:
+            known.add(binding)
+            self.places(name).append([*binding])
         bound = BoundStep(name, kind, params, self._workers, taken, files)
         await self._give_caches(bound, chosen, models)
         return bound

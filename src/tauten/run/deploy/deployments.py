@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -44,7 +45,8 @@ class Deployments:
         self._store = store
         self._clock = clock
         self._held: dict[str, tuple[Deployment | SlotDeployment, int]] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
+        # locks are gone with the last who waits for them: a program may choose models without end
+        self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.caches = Caches(clock=clock)  # of the steps before them; held as they are
         self._cold: list[Deployment] | None = None  # that were opened since the present warm-up began
 
@@ -66,7 +68,7 @@ class Deployments:
     async def take(
         self, keys: list[str], choice: ModelChoice, files: Mapping[str, Path]
     ) -> Deployment | SlotDeployment:
-        """The deployment of a choice; raises what its backend raises, and then holds nothing."""
+        """The deployment of a choice, held once by each holder; raises what its backend raises, and then holds nothing."""
         key = _key(choice)
         lock = self._opening.setdefault(key, asyncio.Lock())
         async with lock:
@@ -76,8 +78,10 @@ class Deployments:
                 deployment, holders = self._make(choice, dict(files)), 0
                 await self._open(deployment)
                 self._note(deployment, choice)
-            self._held[key] = (deployment, holders + 1)
-            keys.append(key)
+            if key not in keys:
+                holders += 1
+                keys.append(key)
+            self._held[key] = (deployment, holders)
         return deployment
 
     def _note(self, deployment: Deployment | SlotDeployment, choice: ModelChoice) -> None:
