@@ -18,6 +18,7 @@ from tauten.plan.plan import Batch, Plan, StagePlan
 from tauten.run.deploy.deployment import Deployment
 from tauten.serve.app import App, Site
 from tauten.serve.oip.calls import statistics_of
+from tauten.serve.oip.statistics import PARTS, SIZES, ModelStatistics
 from tauten.serve.tensor_model import STAGE, TensorService, tensor_model
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -192,3 +193,17 @@ def test_a_model_of_the_catalog_by_its_name() -> None:
             assert next(iter(answer.values())).shape[0] == 1
 
     asyncio.run(main())
+
+
+def test_sizes_of_runs_are_bounded_in_number_and_their_counts_are_whole() -> None:
+    found, runs = ModelStatistics(), 3 * SIZES
+    for rows in range(1, runs + 1):
+        for _ in range(2):
+            found._executed([0.0, 1.0, 2.0, 3.0, 0.0], float(rows), 1.0)
+    shown = found.shown_batches()
+    assert [each["batch_size"] for each in shown[:SIZES]] == list(range(1, SIZES + 1))
+    assert [each["batch_size"] for each in shown[SIZES:]] == [2 * SIZES, 4 * SIZES]
+    for part, seconds in zip(PARTS[1:], (1, 2, 3), strict=True):
+        told = [each[part] for each in shown]
+        assert sum(each["count"] for each in told) == found.executions == 2 * runs
+        assert sum(each["ns"] for each in told) == 2 * runs * seconds * 10**9
