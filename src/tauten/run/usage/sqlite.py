@@ -23,6 +23,7 @@ COPY_WAIT_S: Final = (
     20.0  # for a book that others open, close or check: each takes milliseconds, of a large one seconds
 )
 COPY_PAUSE_S: Final = 0.05  # between looks: as long as an opening takes
+CACHE_KIB: Final = 256  # of pages in memory: SQLite keeps 2 MB of what was written, which nobody reads again
 _UNFIT: Final = (  # how it refuses a value: a number beyond 64 bits, half a sign, nothing, what is neither
     OverflowError,
     UnicodeError,
@@ -30,7 +31,6 @@ _UNFIT: Final = (  # how it refuses a value: a number beyond 64 bits, half a sig
     sqlite3.IntegrityError,
     sqlite3.ProgrammingError,
 )
-CACHE_KIB: Final = 256  # of pages in memory: SQLite keeps 2 MB of what was written, which nobody reads again
 
 
 class Sqlite:
