@@ -112,6 +112,28 @@ def test_gates_are_listed_and_certified(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out)["gates"]["desk"][0]["open"]
 
 
+def test_who_comes_second_with_a_certificate_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate = gates.open_gate("desk", Terms(epsilon=0.05))
+    for _ in range(200):
+        gate.observe(0.9, True)
+    gate.flush()
+    certify = gates.KeptGate.certify
+
+    def second(gate: gates.KeptGate) -> object:
+        other = gates.KeptGate(gate.path, None)
+        certify(other, [Labelled(0.9, True)] * 300, thresholds=[0.5])
+        other.flush()
+        return certify(gate)
+
+    monkeypatch.setattr(gates.KeptGate, "certify", second)
+    assert run(["route", "certify", "desk"]) == 2
+    assert "by another process meanwhile" in capsys.readouterr().err
+    run(["route", "gates"])
+    assert "open from 0.5: 0 wrong of 300" in capsys.readouterr().out
+
+
 def test_a_certificate_says_what_was_proved(capsys: pytest.CaptureFixture[str]) -> None:
     gate = gates.open_gate("search", Terms(epsilon=0.02))
     gate.certify([Labelled(0.9, True)] * 300, thresholds=[0.5])

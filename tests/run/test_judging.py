@@ -107,6 +107,7 @@ def test_a_shortcut_that_is_drawn_goes_the_full_way_whoever_stands_between() -> 
     assert set(given) == {"small easy", "large easy"}
     [verdict] = gate.verdicts()
     assert verdict.verified == given.count("large easy") > 10
+    assert sum(gate.taken.values()) == given.count("small easy") > 10
     assert not any("medium" in visited(each.trace) for each in answers)
     drawn = next(each.trace for each in answers if str(each.value) == "large easy")
     assert drawn.notes["choose"] == "cascade: option 3 of 3, small is verified: drawn by lot"

@@ -116,6 +116,12 @@ def certify(
     gate = open_gate(name)
     verdicts = gate.certify()
     gate.flush()
+    if gate.refresh():
+        raise InputError(
+            f"the gate {name!r} was certified, closed or forgotten by another process meanwhile: that stands",
+            help="see `tauten route gates`, and certify again what is closed there",
+            code="E292",
+        )
     if as_json:
         _print({"schema": "tauten.gate.certify/1", "gate": name, "verdicts": verdicts})
     else:

@@ -125,7 +125,7 @@ class Gate:
         return 1.0 if scope is None else scope.bound
 
     def took(self, tenant: str = "", category: str = "") -> None:
-        """A shortcut was taken."""
+        """A shortcut was taken, and not verified."""
         scope = self._scopes.get((tenant, category))
         if scope is not None:
             self.taken[scope.name] += 1

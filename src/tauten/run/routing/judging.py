@@ -61,10 +61,17 @@ class Judging:
                 continue
             if self._random.random() < shortcut.chance:
                 break
+            self._taken(choice)
             choosing.note(choice, name, shortcut.stand.why)
             choosing.end(choice, name)
             return shortcut.value
         return await self._full(choice, choice.route.order[-1], held, value)
+
+    def _taken(self, choice: Choice) -> None:
+        """A shortcut is given unverified: the gate counts it."""
+        gate = self._choosing.policy.gate
+        if gate is not None and choice.run.request.teaches:
+            gate.took(choice.ask.tenant, choice.ask.category)
 
     async def _shortcut(self, choice: Choice, name: str, value: Evaluate) -> Held | None:
         """What a shortcut answers, and whether that stands; None where it failed, which costs its time alone."""
