@@ -22,6 +22,7 @@ DAY_S: Final = 86_400.0
 SAME: Final = "How deep is the sea?"  # asked again and again: what a cache is for
 CACHED: Final = f'{REMOTE}provider = "first"\ncache = {{ tiers = ["redis"] }}'
 BUDGETS: Final = 'tauten = "budgets/1"\n[budget.all]\ncalls = 1000000\nperiod = "day"\n'
+SMALL: Final = BUDGETS.replace("1000000", "60")  # of fewer than 100 calls nothing is held beforehand
 Prepared = tuple[Around, Fault]
 Prepare = Callable[[], AbstractAsyncContextManager[Prepared]]
 """What a fault needs around the server, and the fault; raises CannotCause where that cannot be had."""
@@ -107,10 +108,11 @@ async def locked_book() -> AsyncIterator[Prepared]:
 
 @contextlib.asynccontextmanager
 async def locked_budgets() -> AsyncIterator[Prepared]:
-    """The same where budgets lie in it: nothing is spent that nobody may count, and refusals say when to come again."""
+    """The same where a budget lies in it that every call asks: nothing is spent that nobody may count, and refusals
+    say when to come again."""
     with tempfile.TemporaryDirectory(prefix="tb-") as folder:
         book, file = str(Path(folder) / "book.db"), Path(folder) / "budgets.toml"
-        file.write_text(BUDGETS)
+        file.write_text(SMALL)
 
         async def fault(wall: Wall) -> None:
             await wall.ask("alone", FEW, whole)
@@ -121,6 +123,23 @@ async def locked_budgets() -> AsyncIterator[Prepared]:
                 await wall.ask("alone", 1, told(UNREADABLE), budget_ms=20_000.0)  # behind those two
             made = (await wall.first.count()).calls - before
             wall.must(made == 0, f"{made} calls were made that no budget knew of")
+            await wall.ask("alone", FEW, whole, budget_ms=5000.0)
+
+        yield Around(book=book, words=["--budgets", str(file)]), fault
+
+
+@contextlib.asynccontextmanager
+async def room_in_hand() -> AsyncIterator[Prepared]:
+    """A large budget, of which the server holds room beforehand: what it holds is spent on, and settled afterwards."""
+    with tempfile.TemporaryDirectory(prefix="tb-") as folder:
+        book, file = str(Path(folder) / "book.db"), Path(folder) / "budgets.toml"
+        file.write_text(BUDGETS)
+
+        async def fault(wall: Wall) -> None:
+            await wall.ask("alone", FEW, whole)
+            with causes.locked(book):
+                await wall.ask("alone", 3 * FEW, whole)
+                wall.must(await _unwritten(wall), "the book was written all the same")
             await wall.ask("alone", FEW, whole, budget_ms=5000.0)
 
         yield Around(book=book, words=["--budgets", str(file)]), fault
@@ -165,6 +184,7 @@ MACHINE: Final[Mapping[str, Prepare]] = {
     "Redis is killed, and comes back": dead_cache,
     "the disk is full": full_disk,
     "the usage database is locked": locked_book,
-    "it is locked, and budgets lie in it": locked_budgets,
+    "it is locked, and every call asks a budget in it": locked_budgets,
+    "it is locked, and of a budget there is room in hand": room_in_hand,
     "the wall clock jumps": jumping_clock,
 }
