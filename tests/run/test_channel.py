@@ -58,6 +58,30 @@ def test_a_reader_that_has_not_begun_holds_nobody() -> None:
     run_virtual(main())
 
 
+def test_an_unread_channel_takes_what_comes_once_the_request_stands_still_by_it() -> None:
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        trace, beside = Trace(clock()), list[Channel]()
+        source, later = (Channel(2, beside) for _ in range(2))
+        first, second = (source.reader(trace, name, clock) for name in ("first", "second"))
+        unread = later.reader(trace, "unread", clock)
+        sent: list[int] = []
+        tasks = [asyncio.ensure_future(each) for each in (fill(source, 20, sent), pass_on(first, later))]
+        await asyncio.sleep(1)
+        assert len(sent) == 5, "while nobody waits for more, an unread channel holds back who fills it"
+        assert await collect(second) == list(range(20))
+        assert await collect(unread) == list(range(20))
+        await asyncio.gather(*tasks)
+
+    run_virtual(main())
+
+
+async def pass_on(reader: Reader, channel: Channel) -> None:
+    async for value in reader:
+        await channel.send(value)
+    channel.end()
+
+
 def test_a_reader_that_leaves_holds_nobody() -> None:
     async def main() -> None:
         channel, (stays, leaves), _ = made(1, "stays", "leaves")

@@ -292,6 +292,19 @@ async def parts(text: str) -> tt.Stream[str]:  # type: ignore[misc]
 
 
 @tt.stage(pure=True)
+async def first(stream: tt.Stream[str]) -> str:
+    async for word in stream:
+        return word
+    return ""
+
+
+@tt.stage(pure=True)
+async def later(word: str) -> str:
+    await asyncio.sleep(500)
+    return word
+
+
+@tt.stage(pure=True)
 async def taken(stream: tt.Stream[str], *, count: int = 100) -> list[str]:
     words: list[str] = []
     async for word in stream:
@@ -372,6 +385,83 @@ def test_streaming_stages_overlap() -> None:
     done = answer(drawn, "a b c d")
     assert done.value == "ABCD"
     assert done.trace.end == 5.0, "1 s a word, and one more for the last"
+
+
+def test_a_plain_consumer_that_leaves_stops_the_producer_and_holds_no_other_reader_back() -> None:
+    @tt.workflow
+    def leaving(q: str) -> str:
+        return later(first(parts(q)))  # type: ignore[return-value]
+
+    @tt.workflow
+    def handed_on(q: str) -> str:
+        stream = tt.fallback(parts(q))
+        return later(both(first(stream), first(stream, name="again")))  # type: ignore[call-arg,return-value]
+
+    @tt.workflow
+    def shared(q: str) -> str:
+        stream = parts(q)
+        return both(first(stream), stream)  # type: ignore[arg-type]
+
+    for drawn in (leaving, handed_on):
+        produced.clear()
+        assert value(drawn, "a " * 200) in ("a", "aa")
+        assert produced.count("a") <= 3, "it was told that nobody reads"
+    assert value(shared, "a " * 200) == "a" * 201
+
+
+def test_what_the_clean_up_of_a_left_stream_raises_is_said_of_its_stage() -> None:
+    @tt.stage(pure=True)
+    async def untidy(q: str) -> tt.Stream[str]:  # type: ignore[misc]
+        try:
+            for word in q.split():
+                await asyncio.sleep(1)
+                yield word
+        finally:
+            raise ValueError("the door is stuck")
+
+    @tt.workflow
+    def drawn(q: str) -> str:
+        return later(first(untidy(q)))  # type: ignore[return-value]
+
+    with pytest.raises(StageError, match="'untidy' raised ValueError: the door is stuck"):
+        value(drawn, "a b c")
+
+
+def test_two_ways_from_one_stream_into_one_step_never_stand_still() -> None:
+    @tt.stage(pure=True)
+    async def passed(stream: tt.Stream[str]) -> tt.Stream[str]:  # type: ignore[misc]
+        async for word in stream:
+            yield word
+
+    @tt.workflow
+    def drawn(q: str) -> str:
+        stream = parts(q)
+        return both(passed(passed(stream), name="twice"), passed(stream, name="once"))  # type: ignore[arg-type]
+
+    words = "a " * 40
+    whole = "a" * 40
+    for size in (1, 7, 64):
+        plan = beside(drawn.graph)
+        for step in ("parts", "twice", "once", "passed"):
+            plan = plan.edit(step, channel=size)
+        assert value(drawn, words, plan=plan) == whole + whole
+
+
+def test_a_stream_that_gives_text_in_both_spellings_is_one_text() -> None:
+    @tt.stage(pure=True)
+    async def mixed(q: str) -> tt.Stream[tt.Text]:  # type: ignore[misc]
+        yield "so: "
+        yield tt.Text(q)
+
+    @tt.stage(pure=True)
+    async def shouted(text: tt.Text) -> tt.Text:
+        return tt.Text(text.text.upper())
+
+    @tt.workflow
+    def drawn(q: str) -> tt.Text:
+        return shouted(mixed(q))  # type: ignore[return-value]
+
+    assert value(drawn, "yes") == tt.Text("SO: YES")
 
 
 def test_the_bound_holds_the_producer_back() -> None:

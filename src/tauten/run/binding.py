@@ -36,7 +36,7 @@ from tauten.run.slots import (
 )
 from tauten.run.staging import decode, decoded, run_stage, stage_error, stream_stage
 from tauten.run.trace import VISIT
-from tauten.run.values import join, unwrapped
+from tauten.run.values import field_of, join, unwrapped
 
 
 class Binder:
@@ -67,7 +67,7 @@ class Binder:
         if isinstance(source, FromInput):
             slot, attribute = self.slots[f"input.{source.name}"], source.attribute
             if attribute:
-                return _converted(lambda run: _field(run.values[slot], attribute), None, wanted), False
+                return _converted(lambda run: field_of(run.values[slot], attribute), None, wanted), False
             given = self.lowered.graph.inputs.get(source.name)
             if wanted.stream:
                 return as_wanted_stream(lambda run: run.values[slot], consumer, wanted), False
@@ -85,7 +85,7 @@ class Binder:
                 return as_wanted_stream(lambda run: run.values[slot], consumer, wanted), False
             return lambda run: collected(run.values[slot], consumer, wanted, given), True
         if attribute:
-            return _converted(lambda run: _field(run.values[slot], attribute), None, wanted), False
+            return _converted(lambda run: field_of(run.values[slot], attribute), None, wanted), False
         if wanted.stream:
             return as_wanted_stream(lambda run: run.values[slot], consumer, wanted), False
         return _converted(lambda run: run.values[slot], given, wanted), False
@@ -143,7 +143,8 @@ class Binder:
         needed = _needed(kind, names)
         bare = not (kind.params or kind.context_param or kind.session_param or kind.is_class or bound.results)
         if bare and kind.is_async and kind.max_batch == 1 and len(names) == 1 and not any(waits):
-            return _short(step.name, kind, getters[0], bool(needed), slot, bound, dynamic)
+            short = _short(step.name, kind, getters[0], bool(needed), slot, bound, dynamic)
+            return leaving(short, self._read_streams(step, kind))
 
         async def operate(run: Run) -> None:
             clock = run.request.clock
@@ -205,7 +206,7 @@ class Binder:
                 async for _ in values:
                     pass
                 return
-            channel = Channel(bound_size)
+            channel = Channel(bound_size, run.channels)
             run.values[slot] = readers_for(channel, run.request, consumers)
             run.tasks.append(asyncio.ensure_future(pump(channel, values, run, leave)))
 
@@ -422,12 +423,6 @@ def _knot(operators: dict[str, Operator], needs: dict[str, tuple[str, ...]]) -> 
         run.free = max(branch.free for branch in branches.values())
 
     return operate
-
-
-def _field(value: Any, attribute: str) -> Any:
-    for name in attribute.split("."):
-        value = None if value is None else getattr(value, name)
-    return value
 
 
 def _converted(get: Getter, given: PortType | None, wanted: PortType) -> Getter:

@@ -20,19 +20,20 @@ class Run:
     `free` is when its last step ended: from then until the next begins the engine hands over.
     """
 
-    __slots__ = ("free", "request", "tasks", "values", "visits")
+    __slots__ = ("channels", "free", "request", "tasks", "values", "visits")
 
     def __init__(self, request: Request, values: list[Any], free: float) -> None:
         self.request = request
         self.values = values
         self.free = free
         self.tasks: list[asyncio.Task[Any]] = []
+        self.channels: list[Channel] = []
         self.visits: dict[str, int] = {}
 
     def branch(self) -> Run:
         """The same request in a task beside this one: it hands over in its own time."""
         other = Run(self.request, self.values, self.free)
-        other.tasks, other.visits = self.tasks, self.visits
+        other.tasks, other.channels, other.visits = self.tasks, self.channels, self.visits
         return other
 
     def begins(self, at: float) -> None:
@@ -76,15 +77,18 @@ def shared(value: Any, run: Run, consumers: list[str]) -> Any:
     """A stream that a control step hands on to several consumers."""
     if not hasattr(value, "__aiter__"):
         return value
-    channel = Channel(_SHARED_BOUND)
+    channel = Channel(_SHARED_BOUND, run.channels)
     streamed = readers_for(channel, run.request, consumers)
     run.tasks.append(asyncio.ensure_future(pump(channel, _values_of(value), run, [])))
     return streamed
 
 
 async def _values_of(stream: Stream[Any]) -> AsyncIterator[Any]:
-    async for value in stream:
-        yield value
+    try:
+        async for value in stream:
+            yield value
+    finally:
+        await stream.aclose()
 
 
 def leaving(operate: Operator, streams: list[tuple[int, str]]) -> Operator:

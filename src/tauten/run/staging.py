@@ -263,9 +263,22 @@ async def _stream_stage(
     except (Exception, SystemExit) as error:
         raise stage_error(name, error) from error
     finally:
-        if source is not None and hasattr(source, "aclose"):
+        try:
+            if source is not None:
+                await _closed(name, source)
+        finally:
+            rows.append((name, VISIT, visited, clock()))
+
+
+async def _closed(name: str, source: Any) -> None:
+    """Close a stage's own increments; what its clean-up raises is its own, too."""
+    try:
+        if hasattr(source, "aclose"):
             await source.aclose()
-        rows.append((name, VISIT, visited, clock()))
+    except TautenError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise stage_error(name, error) from error
 
 
 async def _opened_stream(

@@ -18,10 +18,9 @@ def join(values: list[Any], port: PortType | None = None) -> Any:
     if not values:
         texts = port is not None and port.kinds and all(kind in (str, Text) for kind in port.kinds)
         return port.kinds[0]("") if texts and port is not None else values
-    if all(isinstance(value, Text) for value in values):
-        return Text("".join(value.text for value in values))
-    if all(isinstance(value, str) for value in values):
-        return "".join(values)
+    if all(isinstance(value, Text | str) for value in values):
+        whole = "".join(value.text if isinstance(value, Text) else value for value in values)
+        return Text(whole) if any(isinstance(value, Text) for value in values) else whole
     return values
 
 
@@ -33,6 +32,13 @@ def unwrapped(value: Any, wanted: PortType) -> Any:
         return Text(value) if Text in wanted.kinds and str not in wanted.kinds else value
     if isinstance(value, list) and wanted.many:
         return [unwrapped(member, wanted) for member in value]
+    return value
+
+
+def field_of(value: Any, path: str) -> Any:
+    """A field of a value, or of its fields; of what is absent, nothing."""
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
     return value
 
 
