@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import math
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from typing import Any
 import pytest
 
 import tauten as tt
-from tauten.errors import StageError
+from tauten.describe.stage import AMBIENT
+from tauten.errors import StageError, WorkflowError
+from tauten.run.engine import Engine
 
 
 @tt.stage(pure=True)
@@ -268,3 +271,98 @@ except KeyboardInterrupt:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["in", "out", "interrupted", "again"]
+
+
+@tt.stage
+async def left(q: str) -> float:
+    return tt.deadline_left()
+
+
+@tt.stage
+async def said(q: str, session: tt.Session) -> int:
+    session.say("user", q)
+    return len(session.history)
+
+
+@tt.workflow
+def asked(q: str) -> float:
+    return left(q)  # type: ignore[return-value]
+
+
+@tt.workflow
+async def streamed(q: str) -> tt.Stream[float]:  # type: ignore[misc]
+    yield tt.deadline_left()
+
+
+def test_what_running_code_asks_of_a_workflow_has_its_deadline_and_is_of_its_tenant() -> None:
+    seen: list[Any] = []
+
+    @tt.stage
+    async def who(q: str) -> str:
+        request = AMBIENT.get().request  # type: ignore[union-attr]
+        seen.append((request.tenant, request.priority, request.partition))
+        return q
+
+    @tt.workflow
+    def inner(q: str) -> str:
+        return who(q)  # type: ignore[return-value]
+
+    @tt.workflow
+    async def outer(q: str) -> list[float]:
+        await inner.acall(q)
+        return [await asked.acall(q), *[each async for each in streamed.astream(q)]]
+
+    async def main() -> list[float]:
+        async with Engine() as engine:
+            await engine.open(outer)
+            request = engine.request(deadline_ms=60_000, tenant="acme", priority=3)
+            request.partition = "mine"
+            values: list[float] = (await engine.run({"q": "x"}, request=request)).value
+            return values
+
+    assert all(0.0 < each <= 60.0 for each in asyncio.run(main()))
+    assert seen == [("acme", 3, "mine")]
+    assert asyncio.run(asked.acall("x")) == math.inf, "nobody else's"
+
+
+def test_code_that_asks_for_a_session_always_has_one() -> None:
+    @tt.workflow
+    def plainly(q: str) -> tuple[int, int]:
+        return said(q), said(q, name="again")  # type: ignore[call-arg,return-value]
+
+    @tt.workflow
+    async def inner(q: str, session: tt.Session) -> int:
+        session.say("user", q)
+        return len(session.history)
+
+    @tt.workflow
+    async def outer(q: str) -> list[int]:
+        given = tt.Session()
+        return [await inner(q), await inner(q), await inner(q, session=given), await said(q)]  # type: ignore[misc,call-arg]
+
+    assert sorted(plainly("x")) == [1, 2]
+    assert outer("x") == [1, 2, 1, 3]
+
+
+def test_a_map_in_running_code_takes_a_call_that_was_passed_on_without_await() -> None:
+    @tt.stage(pure=True)
+    async def split(q: str) -> list[str]:
+        return q.split()
+
+    @tt.workflow
+    async def mapped(q: str | None) -> Any:
+        return await tt.map(step, split(q))  # type: ignore[arg-type]
+
+    assert mapped("a b c") == ["A", "B", "C"]
+    assert mapped(None) is None, "an absent input skips what takes it"
+
+
+def test_a_map_in_running_code_knows_what_may_become_of_errors() -> None:
+    @tt.workflow
+    async def mapped(q: str) -> Any:
+        return await tt.map(step, [q], errors="skip")  # type: ignore[call-overload]
+
+    with pytest.raises(WorkflowError, match="errors='skip'"):
+        mapped("a")
+    with pytest.raises(WorkflowError, match="errors='skip'"):
+        tt.map(step, ["a"], errors="skip")  # type: ignore[arg-type]

@@ -139,12 +139,12 @@ def map(
     inputs are the same for all members.
     """
     ambient = AMBIENT.get()
+    first = _mapped(stage, errors)
     if not isinstance(ambient, Drawing):
         from tauten.describe.stage import outside
 
         runner: Any = ambient if ambient is not None else outside()
         return runner.call_map(stage, items, concurrency, errors, fixed, name)
-    first = _mapped(stage, errors)
     inputs, params = ambient.bound(stage, (items,), fixed)
     sources = {"items": ambient.source(inputs.pop(first))}
     sources |= {key: ambient.input(stage, key, value) for key, value in inputs.items()}

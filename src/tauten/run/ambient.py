@@ -19,11 +19,13 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from tauten.describe.stage import StageKind, caller_place
+from tauten.describe.stage import AMBIENT, StageKind, caller_place
 from tauten.describe.workflow import Workflow
 from tauten.errors import Cancelled, WorkflowError
 from tauten.plan.plan import Plan, load_plan
+from tauten.run.context import StepContext
 from tauten.run.engine import Engine
+from tauten.run.request import Request
 from tauten.run.usage.by_hand import ByHand
 
 _AHEAD = 64  # increments that a blocking reader may lie behind, as a streamed edge's default
@@ -132,13 +134,14 @@ class Ambient:
     # -- calls that are awaited ---------------------------------------------------------------------------------
 
     async def acall(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> Any:
-        return (await (await self._engine(workflow)).run(inputs)).value
+        engine = await self._engine(workflow)
+        return (await engine.run(inputs, request=_part_of_caller(engine))).value
 
     async def astream(
         self, workflow: Workflow[..., Any], inputs: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         engine = await self._engine(workflow)
-        async with aclosing(engine.stream(inputs)) as values:
+        async with aclosing(engine.stream(inputs, request=_part_of_caller(engine))) as values:
             async for value in values:
                 yield value
 
@@ -184,6 +187,13 @@ class Ambient:
                 stopped.result(timeout=10.0)  # workers end within 5 s
         finally:
             loop.call_soon_threadsafe(loop.stop)
+
+
+def _part_of_caller(engine: Engine) -> Request:
+    """A request for whoever asks: running code, which has a deadline and a tenant, or nobody that is known."""
+    ambient = AMBIENT.get()
+    request = engine.request()
+    return ambient.request.part(request) if isinstance(ambient, StepContext) else request
 
 
 class _Engines:

@@ -151,8 +151,16 @@ class StepContext:
         async def one(member: Any) -> Any:
             return await self.call_stage(kind, (member,), dict(fixed), site)
 
+        async def all_of_them() -> Any:
+            given = items
+            if isinstance(items, Running) and not items.streams:  # passed on without `await`
+                given = await items
+                if given is None:  # it was skipped
+                    return None
+            return await gather_members(one, given, concurrency, errors, family)
+
         family = self.request.family(f"{self.name}/{site}" if self.name else site)
-        return gather_members(one, items, concurrency, errors, family)
+        return all_of_them()
 
     def call_workflow(self, workflow: Workflow[..., Any], inputs: dict[str, Any]) -> Awaitable[Any]:
         """A workflow called by running code runs its body here when it is `async def`."""
@@ -163,7 +171,7 @@ class StepContext:
                 code="E113",
             )
         if workflow.session:
-            inputs[workflow.session] = self.request.session
+            inputs[workflow.session] = inputs.get(workflow.session) or self.request.conversation()
         called: Awaitable[Any] = workflow.function(**inputs)
         return called
 

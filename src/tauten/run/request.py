@@ -182,6 +182,19 @@ class Request:
         behind.payer, behind.purse = self.payer, self.purse
         return behind
 
+    def conversation(self) -> Session:
+        """Its session, for code that asks for one: a new one where nobody gave any, the same for all of its code."""
+        if self.session is None:
+            self.session = Session()
+        return self.session
+
+    def part(self, part: Request) -> Request:
+        """A request that this one's own code makes: it has no more time, and is on the same account."""
+        part.deadline = part.start + self.left()
+        part.priority, part.tenant = self.priority, self.tenant
+        part.partition, part.payer, part.teaches = self.partition, self.payer, self.teaches
+        return part
+
     def family(self, step: str) -> Family:
         """The members of the map that `step` runs for this request."""
         if not self.families:

@@ -382,7 +382,7 @@ def arguments_of(
     if kind.context_param:
         arguments[kind.context_param] = context
     if kind.session_param:
-        arguments[kind.session_param] = context.request.session
+        arguments[kind.session_param] = context.request.conversation()
     return arguments
 
 
