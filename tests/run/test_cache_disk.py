@@ -62,6 +62,28 @@ class Stranger:
     pass
 
 
+class Scaled(msgspec.Struct, frozen=True):
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.value > 10.0:
+            raise ArithmeticError("once is enough")
+        msgspec.structs.force_setattr(self, "value", self.value * 10)
+
+
+@dataclasses.dataclass
+class Halved:
+    value: float
+
+    def __post_init__(self) -> None:
+        self.value /= 2
+
+
+class Bits(enum.Flag):
+    ONE = 1
+    TWO = 2
+
+
 def sought(name: int) -> Sought:
     return Sought(b"%032d" % name, b"", {})
 
@@ -113,6 +135,13 @@ def test_what_is_kept_comes_back_equal_and_of_the_same_class(value: Any) -> None
     assert repr(back) == repr(value)
 
 
+def test_what_a_class_does_with_a_new_one_is_not_done_again() -> None:
+    assert through(Halved(8.0)) == Halved(8.0)
+    assert through(Scaled(0.5)) == Scaled(0.5)
+    with pytest.raises(Damaged):
+        through(Scaled(2.0))
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "u1", "?", "f2", "U3"])
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3)])
 def test_arrays_come_back_number_by_number_and_read_only(dtype: str, shape: tuple[int, ...]) -> None:
@@ -140,6 +169,7 @@ def test_decoded_views_come_back() -> None:
         np.array([object()]),
         "\ud800",
         Stranger,
+        Bits.ONE | Bits.TWO,
         msgspec.defstruct("Local", [("a", int)], module="__main__")(1),
     ],
 )

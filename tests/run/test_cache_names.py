@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import functools
 from typing import Any
 
 import msgspec
@@ -26,6 +28,33 @@ class Point(msgspec.Struct, frozen=True):
 @dataclasses.dataclass
 class Open:
     members: list[int]
+
+
+@dataclasses.dataclass
+class Percent:
+    """Made of a share; says afterwards what became of it."""
+
+    share: dataclasses.InitVar[float]
+    value: float = 0.0
+    said: list[str] = dataclasses.field(init=False, default_factory=list)
+
+    def __post_init__(self, share: float) -> None:
+        self.value = share * 100
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        return [f"{self.value:g} %"]
+
+
+class Scaled(msgspec.Struct):
+    value: float
+
+    def __post_init__(self) -> None:
+        self.value *= 100
+
+
+class Bits(enum.IntFlag):
+    ONE = 1
 
 
 LEAVES = (
@@ -116,6 +145,30 @@ def test_lists_inside_structures_are_copied_too() -> None:
     assert handed(held("x")[0]) == "x"
     assert handed(held(tt.Text("t"))[0]).text == "t"
     assert held(fixed)[0] == fixed
+
+
+def test_structures_are_copied_as_they_are_and_not_made_anew() -> None:
+    percent = Percent(0.5)
+    percent.said.append("half")
+    percent.note = ["beside its fields"]  # type: ignore[attr-defined]
+    assert percent.words == ["50 %"]
+    mine, _ = held(percent)
+    assert mine.words is not percent.words, "it works them out by itself"
+    given = handed(mine)
+    assert (given.value, given.said, given.note) == (50.0, ["half"], ["beside its fields"])
+    given.said.append("more")
+    given.note.append("more")
+    assert (mine.said, mine.note, percent.said) == (["half"], ["beside its fields"], ["half"])
+    scaled = Scaled(0.5)
+    assert handed(held(scaled)[0]).value == scaled.value == 50.0
+
+
+def test_a_set_that_nobody_can_change_is_given_as_it_is() -> None:
+    assert handed(held({"a": frozenset({1, 2})})[0]) == {"a": frozenset({1, 2})}
+
+
+def test_flags_without_a_name_of_their_own_have_other_names() -> None:
+    assert len({content_name(Bits(value)) for value in (0, 1, 8, 9, 16)}) == 5
 
 
 def test_arrays_are_read_only_and_hold_no_more_than_themselves() -> None:

@@ -27,7 +27,7 @@ import msgspec
 from tauten.describe.payload import Audio, Image, Json, Payload, Pdf, Tensor, Text, Video
 from tauten.describe.sheets import Sheets
 from tauten.describe.view import Frames, Pixels, Samples
-from tauten.run.caching.holding import NotKept
+from tauten.run.caching.holding import NotKept, beside
 from tauten.run.caching.refused import Refused
 from tauten.run.contracts import Kept
 
@@ -149,11 +149,13 @@ def _other(value: Any, kind: type, depth: int) -> Any:
     if kind.__name__ == "ndarray":
         return ["array", *_array(value)]
     if isinstance(value, enum.Enum):
+        if value.name not in type(value).__members__:  # of several flags at once
+            raise NotKept(kind.__qualname__)
         return ["enum", _name(kind), value.name]
     if isinstance(value, Payload | type) or isinstance(getattr(value, "revision", None), str):
         raise NotKept(kind.__qualname__)
     names = _fields(kind)
-    if names is None:
+    if names is None or not beside(value).keys() <= set(names):  # it holds more than its class says
         raise NotKept(kind.__qualname__)
     return ["made", _name(kind), {name: _node(getattr(value, name), depth - 1) for name in names}]
 
@@ -216,7 +218,24 @@ def _made(name: str, fields: dict[str, Any]) -> Any:
     names = _fields(kind)
     if names is None or set(names) != set(fields):
         raise ValueError(f"{name} has other fields now")
-    return kind(**{key: _value(each) for key, each in fields.items()})
+    return _set(kind, {key: _value(each) for key, each in fields.items()})
+
+
+def _set(kind: type, fields: dict[str, Any]) -> Any:
+    """An instance with these fields, whatever its class does with new ones: that was done when it was made."""
+    if dataclasses.is_dataclass(kind):
+        made: Any = object.__new__(kind)
+        for name, each in fields.items():
+            object.__setattr__(made, name, each)
+        return made
+    try:
+        made = kind(**fields)
+    except Exception as error:  # of code that is not ours: it would not have it any more
+        raise Damaged(str(error)) from error
+    if isinstance(made, msgspec.Struct):
+        for name, each in fields.items():
+            msgspec.structs.force_setattr(made, name, each)
+    return made
 
 
 def _enum(name: str, member: str) -> Any:

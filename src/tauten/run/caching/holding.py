@@ -7,10 +7,12 @@ nobody here knows are not kept at all.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import pathlib
 import sys
 import uuid
@@ -48,6 +50,8 @@ def handed(value: Any) -> Any:
         return {name: handed(member) for name, member in value.items()}
     if kind is set:
         return set(value)
+    if kind is frozenset:
+        return value
     if kind is Json:
         return Json(handed(value.value))
     return _rebuilt(value, handed)
@@ -94,28 +98,56 @@ def _tuple(value: tuple[Any, ...], change: Change) -> tuple[Any, ...]:
 
 
 def _rebuilt(value: Any, change: Change) -> Any:
-    """A structure with its fields changed; the same one where nobody could change it and no field did."""
+    """A structure with its fields changed; the same one where nobody could change it and no field did.
+
+    Its fields are copied as they are: it is not made anew, which would do again what its class does with a new one.
+    """
     kind = value.__class__
     if isinstance(value, msgspec.Struct):
-        names: Any = kind.__struct_fields__
         frozen = kind.__struct_config__.frozen
     elif dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
         frozen = kind.__dataclass_params__.frozen
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        return kind(*[change(member) for member in value])
+        return kind._make([change(member) for member in value])
     elif kind.__name__ == "ndarray":
         return value  # held, and so read-only
     elif isinstance(value, enum.Enum | type) or _named(value):
         return value
     else:
         raise NotKept(kind.__qualname__)
-    fields = {name: getattr(value, name) for name in names}
+    fields = _state(value)
     changed = {name: change(member) for name, member in fields.items()}
     if frozen and all(changed[name] is member for name, member in fields.items()):
         return value
-    make = msgspec.structs.replace if isinstance(value, msgspec.Struct) else dataclasses.replace
-    return make(value, **changed)
+    made = copy.copy(value)
+    for name in getattr(made, "__dict__", {}).keys() - changed.keys():
+        del made.__dict__[name]  # it works it out again
+    for name, member in changed.items():
+        if isinstance(made, msgspec.Struct):
+            msgspec.structs.force_setattr(made, name, member)
+        else:
+            object.__setattr__(made, name, member)
+    return made
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """All that a structure holds: its fields that are set, and what was put into it beside them."""
+    if isinstance(value, msgspec.Struct):
+        names: Any = value.__struct_fields__
+    else:
+        names = [field.name for field in dataclasses.fields(value)]
+    fields = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return {**beside(value), **fields}
+
+
+def beside(value: Any) -> dict[str, Any]:
+    """What was put into a value by name; what it has worked out of its fields does not count."""
+    kind, found = value.__class__, getattr(value, "__dict__", {})
+    return {
+        name: each
+        for name, each in found.items()
+        if not isinstance(getattr(kind, name, None), functools.cached_property)
+    }
 
 
 def _array(array: Any, sizes: list[int]) -> Any:

@@ -83,6 +83,8 @@ def _payload(write: Write, value: Payload) -> None:
 def _other(write: Write, value: Any) -> None:
     if value.__class__.__name__ == "ndarray":
         _array(write, value)
+    elif isinstance(value, enum.Flag):
+        _members(write, _class(value.__class__), [value.value])  # several at once need not have a name
     elif isinstance(value, enum.Enum):
         _piece(write, b"enum", f"{_class(value.__class__)}.{value.name}".encode())
     elif isinstance(value, type):
