@@ -15,10 +15,12 @@ import redis.asyncio
 import tauten as tt
 from run.kit_redis import BINARY, MISSING, RedisServer
 from tauten.describe.stage import stage
-from tauten.errors import MachineError
+from tauten.errors import MachineError, Unavailable
 from tauten.plan.plan import CachePlan, Plan, StagePlan
-from tauten.run.caches.redis import PREFIX, VALUE_BYTES, Redis
+from tauten.run.caches.memory import Memory
+from tauten.run.caches.redis import LIVES_S, PREFIX, SPARE_S, VALUE_BYTES, Redis
 from tauten.run.caching.breaker import FAILURES, LONGEST_S, PAUSE_S, Breaker
+from tauten.run.caching.caches import Caches
 from tauten.run.contracts import Kept, Sought
 from tauten.run.engine import Engine
 
@@ -84,6 +86,58 @@ def test_what_grows_old_leaves_the_server_by_itself(server: RedisServer) -> None
         assert await plain.ttl(PREFIX + sought(2).key) > 86_400
         await plain.aclose()
         await tier.close()
+
+    asyncio.run(main())
+
+
+@real
+def test_a_label_knows_of_no_more_results_than_there_are(server: RedisServer) -> None:
+    async def main() -> None:
+        now = [1000.0]
+        tier = Redis(0, server.address, LONG_S, wall=lambda: now[0])
+        plain = redis.asyncio.Redis.from_url(server.address)
+        for name in range(50):
+            await tier.put(sought(name), Kept("x", 7, 1.5, lives_s=60.0, labels=("step:s",)))
+            now[0] += 60.0 + SPARE_S / 10
+        assert await plain.zcard(PREFIX + b"labelled:step:s") < 10
+        await tier.put(sought(99), Kept("x", 7, 1.5, lives_s=10 * LIVES_S, labels=("step:s",)))
+        await tier.put(sought(98), Kept("x", 7, 1.5, lives_s=60.0, labels=("step:s",)))
+        lives_s = await plain.ttl(PREFIX + sought(99).key)
+        assert lives_s <= LIVES_S < await plain.ttl(PREFIX + b"labelled:step:s"), (
+            "a label outlives its results"
+        )
+        now[0] += LIVES_S - 1.0
+        await tier.put(sought(97), Kept("x", 7, 1.5, lives_s=60.0, labels=("step:s",)))
+        await tier.forget("step:s")
+        assert await tier.get(sought(99)) is None
+        await plain.aclose()
+        await tier.close()
+
+    asyncio.run(main())
+
+
+@real
+def test_what_a_server_that_is_away_may_still_hold_is_said(server: RedisServer) -> None:
+    async def main() -> None:
+        tier = Redis(0, server.address, LONG_S)
+        kept = Kept("x", 7, 1.5, labels=("step:s",))
+        await tier.put(sought(1), kept)
+        server.pause()
+        near = Memory(1 << 20)
+        await near.put(sought(1), kept)
+        caches = Caches()
+        place = caches.take([], "s", "results", 1 << 20)
+        assert place is not None
+        place.tiers = {"redis": tier, "memory": near}
+        for asked in (caches.forget("step:s"), caches.clear()):
+            await near.put(sought(1), kept)
+            with pytest.raises(Unavailable, match="may still hold"):
+                await asked
+            assert near.holdings().entries == 0, "the other tiers have forgotten it"
+        server.resume()
+        assert await tier.forget("step:s") == 1, "also where nobody has probed it since"
+        assert await tier.get(sought(1)) is None
+        await caches.close()
 
     asyncio.run(main())
 

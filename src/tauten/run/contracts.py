@@ -280,11 +280,11 @@ class Cache(Protocol):
     def holdings(self) -> Holdings: ...
 
     async def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything; raises Unavailable where what holds it is away, and will be back."""
         ...
 
     async def forget(self, label: str) -> int:
-        """Forget what carries a label; says how many results that were."""
+        """Forget what carries a label; says how many results that were. Raises as `clear`."""
         ...
 
     async def close(self) -> None:

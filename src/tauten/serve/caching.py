@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tauten.errors import InputError
+from tauten.errors import InputError, TautenError
 from tauten.run.gating.gates import KeptGate
 from tauten.run.gating.scope import Verdict
 
@@ -67,19 +67,28 @@ def _shown(verdict: Verdict) -> dict[str, object]:
 
 
 async def cleared(site: Site, asked: Clear) -> int:
-    """Forget it; says how many results a label had, summed over tiers, and 0 without one."""
+    """Forget it; says how many results a label had, summed over tiers, and 0 without one.
+
+    Raises what a tier raises that cannot, when all others have.
+    """
     check_label(asked.label)
     if site.door.flights is not None:
         site.door.flights.part()
     forgotten = 0
+    failed: TautenError | None = None
     for service in site.services:
         if asked.workflow not in ("", service.name):
             continue
         caches = service.engine.deployments.caches
-        if asked.label:
-            forgotten += await caches.forget(asked.label, asked.tier)
-        else:
-            await caches.clear(asked.tier)
+        try:
+            if asked.label:
+                forgotten += await caches.forget(asked.label, asked.tier)
+            else:
+                await caches.clear(asked.tier)
+        except TautenError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
     return forgotten
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable
 from typing import Any, ClassVar
 
@@ -18,7 +19,8 @@ import redis.asyncio as client
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tauten.errors import MachineError
+from tauten.clock import Clock
+from tauten.errors import MachineError, Unavailable
 from tauten.run.caching.breaker import Breaker
 from tauten.run.caching.encoding import Damaged, decoded, encoded, secret
 from tauten.run.caching.holding import NotKept
@@ -32,9 +34,9 @@ PATIENCE_S = 1.0  # of a connection, and of what goes on behind: longer is away
 CONNECTIONS = 32  # at once: further looks wait for one, as long as their budgets last
 VALUE_BYTES = 8_000_000  # of one entry: the server sends it whole, and all others wait so long
 LONG_BYTES = 1 << 18  # encoded in a thread: on the loop, that would hold others up for a millisecond
-LIVES_S = (
-    7 * 86_400.0
-)  # of what does not grow old: the server's own bound may be none, and nobody tidies up there
+LIVES_S = 7 * 86_400.0  # the longest: the server's own bound may be none, and nobody tidies up there
+SPARE_S = 300.0  # that a label knows of a result after its end: clocks of machines differ
+FORGET_S = 60.0  # of what somebody wants forgotten: millions of results
 AT_ONCE = 500  # keys of one command that deletes
 PREFIX = b"tauten:1:"  # the 1 is that of the format
 
@@ -50,9 +52,12 @@ class Redis:
     name: ClassVar[str] = "redis"
     exact: ClassVar[bool] = True
 
-    def __init__(self, size_bytes: int, where: str = "", budget_s: float = BUDGET_S) -> None:
+    def __init__(
+        self, size_bytes: int, where: str = "", budget_s: float = BUDGET_S, *, wall: Clock = time.time
+    ) -> None:
         self.where = where or address()
         self.budget_s = budget_s
+        self._wall = wall
         self.shared = ("redis", self.where)
         self.events = {"late": 0, "failed": 0, "away": 0, "damaged": 0, "not_kept": 0}
         self._refused = 0
@@ -88,11 +93,13 @@ class Redis:
         return Holdings(0, 0, VALUE_BYTES, 0, self._refused)
 
     async def clear(self) -> None:
-        if self._asks():
-            await self._behind(self._clear())
+        """Raises Unavailable where the server does not answer: it will be back, and with it what it holds."""
+        if self.where:
+            await self._surely(self._clear())
 
     async def forget(self, label: str) -> int:
-        return (await self._behind(self._forget(label)) or 0) if self._asks() else 0
+        """As `clear`."""
+        return int(await self._surely(self._forget(label))) if self.where else 0
 
     async def close(self) -> None:
         """Close the connections; a call after that opens new ones."""
@@ -110,8 +117,7 @@ class Redis:
         """Whether the server may be asked now; a probe goes out where its pause is over."""
         if not self.where:
             return False
-        if self._client is None:
-            self._client = _client(self.where)  # closed before
+        self._reached()
         if self._breaker is None:
             self._breaker = Breaker(asyncio.get_running_loop().time)
         if self._breaker.probes():
@@ -142,6 +148,20 @@ class Redis:
         except (client.RedisError, OSError, TimeoutError) as error:
             self._fails(error)
             return None
+        self._worked()
+        return answer
+
+    async def _surely(self, asked: Awaitable[Any]) -> Any:
+        """Its answer, also where the server seemed away; raises Unavailable."""
+        try:
+            async with asyncio.timeout(FORGET_S):
+                answer = await asked
+        except (client.RedisError, OSError, TimeoutError) as error:
+            self._fails(error)
+            raise Unavailable(
+                "the cache on the Redis server does not answer, and may still hold what is to be forgotten",
+                help="forget it again when the server is back; the other tiers have forgotten it",
+            ) from error
         self._worked()
         return answer
 
@@ -195,35 +215,47 @@ class Redis:
             return None
 
     async def _write(self, key: bytes, data: bytes, kept: Kept) -> bool:
-        lives_ms = int(1e3 * (kept.lives_s or LIVES_S))
+        lives_s, now = min(kept.lives_s or LIVES_S, LIVES_S), self._wall()
         async with self._client.pipeline(transaction=False) as pipe:
-            pipe.set(PREFIX + key, data, px=max(1, lives_ms))
-            for label in kept.labels:
-                pipe.sadd(_of(label), key)
-                pipe.pexpire(_of(label), int(1e3 * LIVES_S))
+            pipe.set(PREFIX + key, data, px=max(1, int(1e3 * lives_s)))
+            for label in map(_of, kept.labels):
+                pipe.zremrangebyscore(label, "-inf", now)  # those whose results have gone
+                pipe.zadd(label, {key: now + lives_s + SPARE_S})
+                pipe.pexpire(label, int(1e3 * (LIVES_S + SPARE_S)))
             await pipe.execute()
         return True
 
+    def _reached(self) -> Any:
+        """The client, opened anew where it was closed."""
+        if self._client is None:
+            self._client = _client(self.where)
+        return self._client
+
     async def _forget(self, label: str) -> int:
-        keys = list(await self._client.smembers(_of(label)))
-        gone = 0
-        for start in range(0, len(keys), AT_ONCE):
-            gone += await self._client.unlink(*(PREFIX + key for key in keys[start : start + AT_ONCE]))
-        await self._client.unlink(_of(label))
+        """A few at a time, so that what was done stays done."""
+        asked, name = self._reached(), _of(label)
+        left, gone = await asked.zcard(name), 0
+        while left > 0 and (keys := await asked.zrange(name, 0, AT_ONCE - 1)):
+            async with asked.pipeline(transaction=False) as pipe:
+                pipe.unlink(*(PREFIX + key for key in keys))
+                pipe.zrem(name, *keys)
+                gone += (await pipe.execute())[0]
+            left -= len(keys)
         return gone
 
     async def _clear(self) -> int:
-        gone: list[bytes] = []
-        async for key in self._client.scan_iter(match=PREFIX + b"*", count=AT_ONCE):
-            gone.append(key)
-        for start in range(0, len(gone), AT_ONCE):
-            await self._client.unlink(*gone[start : start + AT_ONCE])
-        return len(gone)
+        asked, found, gone = self._reached(), list[bytes](), 0
+        async for key in asked.scan_iter(match=PREFIX + b"*", count=AT_ONCE):
+            found.append(key)
+            if len(found) == AT_ONCE:
+                gone += await asked.unlink(*found)
+                found.clear()
+        return gone + (await asked.unlink(*found) if found else 0)
 
 
 def _of(label: str) -> bytes:
-    """The set of the keys that carry a label."""
-    return PREFIX + b"label:" + label.encode("utf-8", "surrogatepass")
+    """The sorted set of the keys that carry a label, by when they have gone."""
+    return PREFIX + b"labelled:" + label.encode("utf-8", "surrogatepass")
 
 
 def _looked_at(task: asyncio.Future[Any]) -> None:

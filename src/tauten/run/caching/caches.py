@@ -8,10 +8,11 @@ results tell them apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from tauten.clock import Clock, real
-from tauten.errors import MachineError, PlanError
+from tauten.errors import MachineError, PlanError, TautenError
 from tauten.plan.caching import DISK_BYTES, cache_bytes
 from tauten.plan.likeness import LIKENESS
 from tauten.plan.plan import CachePlan
@@ -24,6 +25,7 @@ from tauten.run.request import Request
 NEAR = "memory"  # the tier that is sized by `cache`, and the only one that simulations have
 
 Make = Callable[[int], Cache]
+R = TypeVar("R")
 
 
 class Caches:
@@ -136,15 +138,27 @@ class Caches:
         await self.behind.settled()
 
     async def clear(self, tier: str = "") -> None:
-        """Forget every result, of one tier or of all."""
+        """Forget every result, of one tier or of all; raises what a tier raises that cannot, when the others have."""
         await self._part()
-        for each in self._every(tier):
-            await each.clear()
+        await self._all(tier, lambda each: each.clear())
 
     async def forget(self, label: str, tier: str = "") -> int:
-        """Forget what carries a label (`step:ocr`, `model:...`, `tenant:...`, `tag:...`); says how many that were."""
+        """As `clear`, what carries a label (`step:ocr`, `model:...`, `tenant:...`, `tag:...`); says how many that were."""
         await self._part()
-        return sum([await each.forget(label) for each in self._every(tier)])
+        return sum(await self._all(tier, lambda each: each.forget(label)))
+
+    async def _all(self, tier: str, work: Callable[[Cache], Awaitable[R]]) -> list[R]:
+        """What tiers say; one that fails keeps no other from it."""
+        done: list[R] = []
+        failed: TautenError | None = None
+        for each in self._every(tier):
+            try:
+                done.append(await work(each))
+            except TautenError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return done
 
     async def _part(self) -> None:
         """From what was asked for before now: it may have seen the world as it was, and is not kept any more."""
