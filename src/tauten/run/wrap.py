@@ -12,7 +12,7 @@ import functools
 import inspect
 import math
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import Any, TypeVar, cast
 
 from tauten.describe.stage import AMBIENT
@@ -55,6 +55,28 @@ class _Wrapped:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(object.__getattribute__(self, "_target"), name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        target, client = object.__getattribute__(self, "_target"), object.__getattribute__(self, "_client")
+        return _watched(client, target)(*args, **kwargs)
+
+    async def __aenter__(self) -> Any:
+        return self._entered(await object.__getattribute__(self, "_target").__aenter__())
+
+    async def __aexit__(self, *why: Any) -> Any:
+        return await object.__getattribute__(self, "_target").__aexit__(*why)
+
+    def __enter__(self) -> Any:
+        return self._entered(object.__getattribute__(self, "_target").__enter__())
+
+    def __exit__(self, *why: Any) -> Any:
+        return object.__getattribute__(self, "_target").__exit__(*why)
+
+    def _entered(self, entered: Any) -> Any:
+        """What its block works with: itself, where the client gives itself."""
+        if entered is object.__getattribute__(self, "_target"):
+            return self
+        return _again(object.__getattribute__(self, "_client"), entered)
 
     def __repr__(self) -> str:
         return f"<wrapped {object.__getattribute__(self, '_target')!r}>"
@@ -141,7 +163,8 @@ def _takes_timeout(call: Callable[..., Any]) -> bool:
 def _seen(watch: _Watch, result: Any) -> Any:
     """The call's result; what is awaited, iterated or entered is watched to its end."""
     if inspect.isawaitable(result):
-        return _awaited(watch, result)
+        more = hasattr(result, "__aiter__") or hasattr(result, "__aenter__")
+        return _Either(watch, result) if more else _awaited(watch, result)
     if _made_by(watch.client, result):
         watch.attempt.ended()
         return _again(watch.client, result)
@@ -190,7 +213,8 @@ class _Watched:
     def __init__(self, watch: _Watch, stream: Any) -> None:
         self._watch = watch
         self._stream = stream
-        weakref.finalize(self, watch.attempt.ended, whole=False).atexit = False
+        self._dropped = weakref.finalize(self, watch.attempt.ended, whole=False)
+        self._dropped.atexit = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -202,6 +226,24 @@ class _Watched:
 
     def _failed(self, error: BaseException | None) -> None:
         self._watch.attempt.ended(error, begun=self._watch.begun)
+
+    async def _chunks(self) -> AsyncIterator[Any]:
+        await self._watch.let_in()
+        source = aiter(self._stream)
+        try:
+            while True:
+                started = self._watch.now()
+                try:
+                    chunk = await anext(source)
+                except StopAsyncIteration:
+                    self._watch.attempt.ended()
+                    return
+                finally:
+                    self._watch.record(started)
+                yield self._came(chunk)
+        except BaseException as error:
+            self._failed(error)
+            raise
 
     def _left(self, error: BaseException | None) -> None:
         """Its block was left; where others read it, by ways of their own, nobody here knows how far."""
@@ -226,24 +268,6 @@ class _Chunks(_Watched):
             return await self._stream.__aexit__(*why)
         finally:
             self._left(why[1])
-
-    async def _chunks(self) -> AsyncIterator[Any]:
-        await self._watch.let_in()
-        source = aiter(self._stream)
-        try:
-            while True:
-                started = self._watch.now()
-                try:
-                    chunk = await anext(source)
-                except StopAsyncIteration:
-                    self._watch.attempt.ended()
-                    return
-                finally:
-                    self._watch.record(started)
-                yield self._came(chunk)
-        except BaseException as error:
-            self._failed(error)
-            raise
 
 
 class _Pieces(_Watched):
@@ -317,3 +341,14 @@ class _Opening(_Watched):
             return self._stream.__exit__(*why)
         finally:
             self._left(why[1])
+
+
+class _Either(_Opening):
+    """What is awaited, or else iterated or entered, as its user likes: pages of a list, a response of aiohttp's."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        self._dropped.detach()  # what it gives is watched instead
+        return _awaited(self._watch, self._stream).__await__()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._chunks()
