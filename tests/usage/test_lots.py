@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,3 +279,35 @@ def test_two_processes_in_any_order_never_spend_what_the_database_does_not_hold(
         for each in crowd.processes:
             each.close()
         assert told(Path(folder)) == (crowd.spent, 0)
+
+
+class TidiesUp(dict[str, int]):
+    """What a call took; while it is looked at, memory is tidied up, and another call is let go in the same thread."""
+
+    def __init__(self, took: dict[str, int], let_go: Callable[[], object]) -> None:
+        super().__init__(took)
+        self.let_go = let_go
+
+    def __getitem__(self, name: str) -> int:
+        self.let_go()
+        return super().__getitem__(name)
+
+
+def test_a_call_that_is_let_go_while_a_lot_is_looked_at_is_settled(tmp_path: Path) -> None:
+    budgets = made(tmp_path)
+
+    async def main() -> list[Hold]:
+        await spend(budgets, 2)
+        return [await purse(budgets).reserve("p", "m", HELD) for _ in range(2)]
+
+    one, other = asyncio.run(main())
+    assert (one.id, other.id) == ("", ""), "both are of lots"
+    lots = budgets._lots
+    (account,) = lots._lots
+    took = TidiesUp({claim.name: 4 for claim in one.claims}, lambda: other.settle(ended(4.0)))
+    thread = threading.Thread(target=lots.settle, args=(one.claims, took), daemon=True)
+    thread.start()
+    thread.join(10.0)
+    assert not thread.is_alive(), "it waits for itself"
+    assert (lots._lots[account].out, lots._lots[account].claims) == (0, 0)
+    budgets.close()

@@ -84,7 +84,8 @@ class Lots:
     def __init__(self, clock: Clock = real) -> None:
         self._clock = clock
         self._lots: dict[Account, _Lot] = {}
-        self._lock = threading.Lock()
+        # taken again in `settle`, by a stream that is let go wherever memory is tidied up: also while a lot is looked at
+        self._lock = threading.RLock()
 
     # -- in memory ----------------------------------------------------------------------------------------
 
