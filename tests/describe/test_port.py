@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import tauten as tt
+from tauten.describe.ports import port_type
 from tauten.errors import WorkflowError
 
 
@@ -449,3 +450,9 @@ def test_forms_that_cannot_run() -> None:
         @tt.workflow
         def unknown(question: Nothing) -> tt.Text:  # type: ignore[name-defined]  # noqa: F821
             return words(question)
+
+
+def test_long_text_that_ends_like_a_file_is_text() -> None:
+    """No system has a name of that length, and it is none of a file that is missing."""
+    question = "what is on " + "the very " * 40 + "long.png"
+    assert port_type(tt.Text | tt.Image).coerce(question) == tt.Text(question)

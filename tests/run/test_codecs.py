@@ -19,6 +19,7 @@ from PIL import ImageOps
 from media import make
 from tauten.describe.payload import Audio, Image, Text, Video, sniff
 from tauten.errors import InputError, MachineError, MediaError, PlanError, TautenError
+from tauten.run.codecs import frames as frames_codec
 from tauten.run.codecs.frames import FramesCodec
 from tauten.run.codecs.pixels import MAX_PAGES, PixelsCodec
 from tauten.run.codecs.samples import SamplesCodec
@@ -188,6 +189,22 @@ def test_a_clip_of_too_many_pixels_is_refused() -> None:
     assert code_of(frames, data[:at] + struct.pack(">HH", 40_000, 40_000) + data[at + 4 :]) == "E215"
 
 
+def test_frames_of_one_clip_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_codec, "MAX_BYTES", 3 * 96 * 64 * 3)
+    data = make.clip()
+    assert len(frames(data, count=3).pixels) == 3
+    assert code_of(frames, data, count=4) == "E215"
+    assert len(frames(data, count=4, max_side=48).pixels) == 4
+
+
+def test_a_clip_that_grows_on_its_way_is_refused() -> None:
+    huge = np.broadcast_to(np.uint8(0), (20_000, 20_000, 3))  # takes one byte
+    clip = containers.Clip(1.0)
+    with pytest.raises(MediaError) as caught:
+        frames_codec._collect(iter([(0.0, 1.0, lambda: huge)]), clip, {}, "video/webm", "f")
+    assert caught.value.code == "E215"
+
+
 def test_too_many_frames_and_pages_are_refused() -> None:
     screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
     image = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
@@ -308,11 +325,14 @@ def test_samples_that_are_no_numbers_are_damage(value: float) -> None:
 
 def test_a_pipes_wav_is_read_and_a_cut_one_is_not() -> None:
     pcm = (make.sine(rate=16_000) * 32767).astype("<i2").tobytes()
-    assert len(samples(make.riff(pcm, announced=2**32 - 1)).array) == 16_000
+    for size in (2**32 - 1, 0x7FFFF000, 0x7FFFFF00, 2**31):  # of FFmpeg, SoX, arecord
+        assert len(samples(make.riff(pcm, announced=size)).array) == 16_000
     assert code_of(samples, make.riff(pcm)[:-100]) == "E216"
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("mp4v", ".mp4"), ("VP80", ".webm"), ("VP90", ".webm")])
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("mp4v", ".mp4"), ("mp4v", ".mov"), ("VP80", ".webm"), ("VP90", ".webm")]
+)
 def test_frames_at_exact_times(codec: str, suffix: str) -> None:
     data = make.clip(codec=codec, suffix=suffix)
     got = frames(data, every_s=0.5)
@@ -332,6 +352,16 @@ def test_count_poster_and_size() -> None:
     assert frames(make.clip(), poster=True).times_s == pytest.approx([0.2])
     assert len(frames(make.clip(), count=20).pixels) == 20
     assert frames(make.clip()).times_s == pytest.approx([0.0, 1.0])
+
+
+def test_sound_may_go_on_when_the_pictures_have_ended() -> None:
+    data = make.clip()
+    at = data.index(b"mvhd") + 4 + 16  # the length of the whole, of which sound may be the longest part
+    longer = data[:at] + struct.pack(">I", 3 * struct.unpack_from(">I", data, at)[0]) + data[at + 4 :]
+    assert containers.read_clip(longer, "video/mp4").seconds == 6.0
+    assert frames(longer, count=4).times_s == frames(data, count=4).times_s
+    assert frames(longer, every_s=0.5).times_s == frames(data, every_s=0.5).times_s
+    assert code_of(frames, longer, max_seconds=5.0) == "E215"
 
 
 def test_a_turned_phone_is_turned_back() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import wave
 from contextvars import ContextVar
 from pathlib import Path
@@ -310,7 +311,7 @@ def _names_media(value: str, accepted: tuple[type, ...]) -> bool:
     if "\n" in value or len(value) > 1024 or not OPENS_FILES.get():
         return False
     has_media = any(issubclass(kind, Media) for kind in accepted)
-    return has_media and value.lower().endswith(_SUFFIXES) and Path(value).exists()
+    return has_media and value.lower().endswith(_SUFFIXES) and os.path.exists(value)  # of long text, too
 
 
 def _open_media(value: bytes | str | Path, media: list[type[Media]]) -> Media:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 1.0  # a scene lasts seconds: one frame a second rarely misses one
 MAX_FRAMES = 64  # 400 MB of 1080p RGB; a model that looks at more takes them in parts
+MAX_BYTES = 2 << 30  # of all frames together: 64 of 4K take 1.6 GB; some kilobytes can hold ten times that
 MAX_SECONDS = 600.0  # ten minutes: 18,000 frames, over a minute of decoding at 720p on one core
 _POSTER_AT = 0.1  # share of the clip: past the fade-in, still the opening scene
 _SLACK_S = 1.0  # sound may outlast the pictures by this much in a healthy file
@@ -67,6 +68,8 @@ class FramesCodec:
             track = _check_header(clip, wish, kind)
             reader = _choose_reader(wish.get("reader", ""), track)
             moments = _read_av(data) if reader == "av" else _read_cv2(data)
+            if 0.0 < track.seconds < clip.seconds:
+                clip.seconds = track.seconds
             return _collect(moments, clip, wish, kind, name)
 
 
@@ -129,6 +132,14 @@ def _too_many(count: int, most: int) -> MediaError:
     )
 
 
+def _too_large() -> MediaError:
+    return MediaError(
+        f"the frames of the clip take more than {MAX_BYTES >> 20} MiB together",
+        help="reduce them by `max_side`, or take fewer",
+        code="E215",
+    )
+
+
 def _collect(
     moments: Iterator[tuple[float, float, Callable[[], RGB]]],
     clip: Clip,
@@ -139,15 +150,20 @@ def _collect(
     """Walk the clip once; a picture is converted only when it is on show at a wished time."""
     limit_s = wish.get("max_seconds", MAX_SECONDS)
     times, frames = _wished_times(clip, wish), Frames([], [], name, {"seconds": clip.seconds})
-    target, at = next(times, None), 0.0
+    target, at, kept = next(times, None), 0.0, 0
     for at, until, picture in moments:
         check_seconds(at, limit_s, f"{kind} clip")
         if target is None:
             break
         if until <= target + 1e-6:
             continue
-        frames.pixels.append(_reduced(picture(), wish.get("max_side", 0), f"{name}@{at:.3f}s"))
+        array = picture()
+        check_pixels(array.shape[1], array.shape[0], f"{kind} clip")  # the header tells the first one's size
+        frames.pixels.append(_reduced(array, wish.get("max_side", 0), f"{name}@{at:.3f}s"))
         frames.times_s.append(at)
+        kept += frames.pixels[-1].array.nbytes
+        if kept > MAX_BYTES:
+            raise _too_large()
         while target is not None and target + 1e-6 < until:
             target = next(times, None)
     if not frames.pixels:

@@ -93,11 +93,15 @@ def _check_wav(data: bytes) -> None:
     while at + 8 <= len(data):
         chunk, size = struct.unpack_from("<4sI", data, at)
         if chunk == b"data":
-            live = size >= 0xFFFFFF00  # a pipe's writer did not know the length
-            if not live and at + 8 + size > len(data):
+            if not _is_live(size) and at + 8 + size > len(data):
                 raise damaged("WAV", f"{size} bytes of sound announced, {len(data) - at - 8} are there")
             return
         at += 8 + size + (size & 1)
+
+
+def _is_live(size: int) -> bool:
+    """Whether a length stands for none: writers to a pipe, such as FFmpeg, SoX and arecord, cannot know it."""
+    return size >= 0xFFFFFF00 or 0x7FFFF000 <= size <= 0x80000000
 
 
 def _file_blocks(file: Any) -> Iterator[NDArray[np.float32]]:

@@ -29,6 +29,7 @@ class Track:
     height: int = 0
     rate: int = 0
     channels: int = 1
+    seconds: float = 0.0  # of this track alone, where known: sound may outlast the pictures
     setup: bytes = b""  # the codec's own header
 
 
@@ -37,6 +38,7 @@ class Clip:
     """The header of a container; `seconds` is 0.0 where it says nothing (a live recording)."""
 
     seconds: float = 0.0
+    scale: int = 0  # of an MP4: its units a second
     tracks: list[Track] = field(default_factory=list)
 
     def first(self, kind: str) -> Track | None:
@@ -92,20 +94,24 @@ def _walk_mp4(data: bytes, start: int, end: int, clip: Clip, depth: int) -> None
         if name in _PARENTS and depth < _DEPTH:
             _walk_mp4(data, at, stop, clip, depth + 1)
         elif name == b"mvhd":
-            clip.seconds = _mp4_seconds(data, at)
+            (clip.scale,) = struct.unpack_from(">I", data, at + (20 if data[at] == 1 else 12))
+            clip.seconds = _mp4_seconds(data, at, 16, clip.scale)
+        elif name == b"tkhd" and clip.tracks:
+            clip.tracks[-1].seconds = _mp4_seconds(data, at, 20, clip.scale)
         elif clip.tracks:
             _read_track_box(data, name, at, clip.tracks[-1])
 
 
-def _mp4_seconds(data: bytes, at: int) -> float:
+def _mp4_seconds(data: bytes, at: int, place: int, scale: int) -> float:
+    """A length in the header of a clip or a track, `place` bytes into it; 8 more where its numbers are long."""
     long = data[at] == 1
-    scale, length = struct.unpack_from(">IQ" if long else ">II", data, at + (20 if long else 12))
+    (length,) = struct.unpack_from(">Q" if long else ">I", data, at + place + (8 if long else 0))
     unknown = length == (2**64 - 1 if long else 2**32 - 1)
     return 0.0 if unknown or not scale else length / scale
 
 
 def _read_track_box(data: bytes, name: bytes, at: int, track: Track) -> None:
-    if name == b"hdlr":
+    if name == b"hdlr" and not track.kind:  # QuickTime has another one further in, of where the data lies
         track.kind = {b"vide": "video", b"soun": "audio"}.get(data[at + 8 : at + 12], "")
     elif name == b"stsd" and data[at + 7] > 0:
         entry = at + 8
