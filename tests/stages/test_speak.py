@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.effort import within_bounds
 from tauten.describe.payload import Audio, Text
 from tauten.describe.phonemes import _ONES, TECHNICAL, Pronouncer, number
 from tauten.describe.ports import Stream
@@ -63,6 +64,7 @@ PRONOUNCER = Pronouncer(LEXICON, {}, _weights())
         ("os.path", "ˌO ˈɛs dˈɑt pˈæθ"),
         ("walks, walked", "wˈɔks, wˈɔkd"),
         ("the key's use", "ði kˈiz jˈuz"),
+        ("walk'point'two", "wˈɔkpˈYnttˈu"),
         ("a JSON tuple", f"ɐ {TECHNICAL['json']} {TECHNICAL['tuple']}"),
         ("__init__", TECHNICAL["init"]),
     ],
@@ -121,6 +123,37 @@ def test_cutting_loses_and_repeats_nothing(text: str, step: int) -> None:
     pieces += cutter.end()
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(len(piece) <= 240 for piece in pieces)
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_a_long_sentence_is_cut_between_words_however_it_comes(step: int) -> None:
+    text = "unexpectedly " * 60
+    cutter = speaking.Cutter()
+    pieces = [piece for i in range(0, len(text), step) for piece in cutter.add(text[i : i + step])]
+    pieces += cutter.end()
+    assert len(pieces) > 2
+    assert {word for piece in pieces for word in piece.split()} == {"unexpectedly"}
+
+
+def test_whole_texts_are_cut_as_streams_are() -> None:
+    text = "The key is missing, so Python complains. Look it up first, then use it. " * 200
+    cutter = speaking.Cutter()
+    expected = [piece for i in range(0, len(text), 5) for piece in cutter.add(text[i : i + 5])]
+    expected += cutter.end()
+
+    async def cut() -> list[str]:
+        return [piece async for piece in speaking.clauses(text)]
+
+    assert asyncio.run(cut()) == expected
+
+
+def test_dots_without_an_end_cost_no_more_than_their_number() -> None:
+    within_bounds(
+        "from tauten.describe.stages.speak import Cutter\n"
+        "cutter = Cutter()\n"
+        "pieces = [*cutter.add('.' * 400_000 + 'x'), *cutter.end()]\n"
+        "assert sum(map(len, pieces)) == 400_001"
+    )
 
 
 class FakeContext:
@@ -188,6 +221,20 @@ def test_a_stream_is_spoken_while_it_comes(context: FakeContext) -> None:
     assert seen == [0, 1, 1, 2]
 
 
+def test_every_number_of_a_long_row_is_said(context: FakeContext) -> None:
+    lexicon = {word: word for word in "one two three four thousand hundred twenty thirty".split()}
+    speaker = speaking.Kokoro(context.files("voice"), Pronouncer(lexicon, {}, None))
+    row = "123432 " * 30
+    sounds = speaker.pronouncer.phonemes(row).replace(" ", "")
+    said = "".join(
+        sorted(speaker.symbols, key=lambda symbol: speaker.symbols[symbol])[token]
+        for item in speaker.items(row)
+        for token in item["tokens"][0, 1:-1]
+    )
+    assert len(sounds) > 509
+    assert said.replace(" ", "") == sounds
+
+
 def test_nothing_to_say_gives_no_sound(context: FakeContext) -> None:
     assert _speak(context, Text("... 。。 ---")) == []
 
@@ -197,7 +244,16 @@ def test_voices_blend(context: FakeContext) -> None:
     assert not context.items[0]["style"].any()
 
 
-@pytest.mark.parametrize(("params", "code"), [({"speed": 9.0}, "E235"), ({"voice": "jf_nezum"}, "E236")])
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [
+        ({"speed": 9.0}, "E235"),
+        ({"voice": "jf_nezum"}, "E236"),
+        ({"voice": "+".join(["jf_nezumi"] * 9)}, "E236"),
+        ({"voice": "flite:http://169.254.169.254/voice.flitevox"}, "E236"),
+        ({"voice": "flite:../../etc/voice"}, "E236"),
+    ],
+)
 def test_wrong_settings_are_named(context: FakeContext, params: dict[str, Any], code: str) -> None:
     with pytest.raises(InputError) as caught:
         _speak(context, Text("The key."), **params)

@@ -112,7 +112,7 @@ class Pronouncer:
             return known
         if "'" in word.strip("'"):
             stem, _, rest = word.strip("'").partition("'")
-            return self.word(stem) + self._lookup("'" + rest)
+            return self.word(stem) + (self._lookup("'" + rest) or self.word(rest))
         word = word.strip("'")
         if word.isupper() and len(word) <= 4:  # an abbreviation: said letter by letter
             return " ".join(filter(None, (self._lookup(letter) for letter in word)))

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,11 @@ SPEEDS = (0.5, 2.0)  # outside this range the voice loses words
 _MAX_TOKENS = 509  # the style table has 510 rows, one a length, and the net no more positions
 FIRST_WORDS = 4  # a first clause of four words or more is worth sounding alone
 _LONGEST = 240  # characters: about 300 symbols, well inside the net's 509
+_AT_ONCE = 4096  # characters looked at together: of a whole book each sentence costs no more than of a letter
+_MOST_BLENDED = 8  # voices; each is a table of half a megabyte
 _FLITE_SECONDS = 30.0  # flite needs about 0.03 s a sentence; this only bounds a hung process
 FLITE = "flite"
+_FLITE_VOICE = re.compile(r"\w{1,64}", re.ASCII)  # a name: flite opens files and addresses, too
 
 
 @stage(
@@ -72,8 +75,7 @@ async def speak(  # type: ignore[misc]  # an async generator gives a Stream once
         if isinstance(speaker, Flite):
             yield await ctx.work(speaker.say, clause, cause="compute")
             continue
-        item = speaker.item(clause)
-        if item is not None:
+        for item in speaker.items(clause):
             result = await ctx.infer("voice", item)
             yield Audio.from_array(waveform(result), RATE)
 
@@ -116,14 +118,17 @@ class Kokoro:
         self.symbols = _symbols(files["vocab.json"])
         self.style = _style(files["voices.npz"], voice)
 
-    def item(self, text: str) -> dict[str, NDArray[Any]] | None:
-        """The inputs for one sentence; None when nothing in it can be said."""
+    def items(self, text: str) -> Iterator[dict[str, NDArray[Any]]]:
+        """The inputs for one sentence: several where it has more sounds than the net has positions, as rows of
+        numbers have; none when nothing in it can be said."""
+        sounds = self.pronouncer.phonemes(text)
+        if any(symbol.isalpha() for symbol in sounds):
+            yield from map(self._item, _pieces(sounds, _MAX_TOKENS))
+
+    def _item(self, sounds: str) -> dict[str, NDArray[Any]]:
         import numpy as np
 
-        sounds = self.pronouncer.phonemes(text)
-        tokens = [self.symbols[symbol] for symbol in sounds if symbol in self.symbols][:_MAX_TOKENS]
-        if not any(symbol.isalpha() for symbol in sounds):
-            return None
+        tokens = [self.symbols[symbol] for symbol in sounds if symbol in self.symbols]
         return {
             "tokens": np.array([[0, *tokens, 0]], np.int64),
             "style": self.style[len(tokens)].reshape(1, -1),
@@ -141,13 +146,18 @@ def _symbols(path: Path) -> dict[str, int]:
 def _style(path: Path, voice: str) -> NDArray[np.float32]:
     import numpy as np
 
+    names = voice.split("+")
+    if len(names) > _MOST_BLENDED:
+        raise InputError(
+            f"a blend of {len(names)} voices", help=f"blend {_MOST_BLENDED} at most", code="E236"
+        )
     with np.load(path, allow_pickle=False) as voices:
-        for name in voice.split("+"):
+        for name in names:
             if name not in voices.files:
                 raise InputError(
                     f"no voice is called {name!r}", help=suggest(name, [*voices.files, FLITE]), code="E236"
                 )
-        mixed: NDArray[np.float32] = np.mean([voices[name] for name in voice.split("+")], axis=0)
+        mixed: NDArray[np.float32] = np.mean([voices[name] for name in names], axis=0)
     return mixed.reshape(len(mixed), -1).astype(np.float32)
 
 
@@ -165,6 +175,12 @@ class Flite:
     """The small synthesiser `flite` as a process of its own: poorer, but fast and nothing to fetch."""
 
     def __init__(self, voice: str = "", speed: float = 1.0) -> None:
+        if voice and not _FLITE_VOICE.fullmatch(voice):
+            raise InputError(
+                f"no voice of flite is called {voice[:60]!r}",
+                help="`flite -lv` lists their names",
+                code="E236",
+            )
         program = shutil.which(FLITE)
         if program is None:
             raise MachineError(
@@ -211,7 +227,8 @@ class Cutter:
     (['The key is missing,', 'so Python raises an error.'], ['Use'])
     """
 
-    _SENTENCE = re.compile(r"[.!?]+[\"')\]]*\s+|\n\s*\n")
+    # A row of marks is looked at once, from its start: dots without an end would cost their square.
+    _SENTENCE = re.compile(r"(?<![.!?])[.!?]++[\"')\]]*+\s+|\n\s*\n")
     _CLAUSE = re.compile(r"[,;:]\s+")
 
     def __init__(self, first_words: int = FIRST_WORDS) -> None:
@@ -221,10 +238,11 @@ class Cutter:
 
     def add(self, increment: str) -> list[str]:
         """What is complete now that the increment has come."""
-        self._held += increment
         pieces: list[str] = []
-        while (cut := self._cut()) > 0:
-            pieces += self._take(cut)
+        for start in range(0, len(increment), _AT_ONCE):
+            self._held += increment[start : start + _AT_ONCE]
+            while (cut := self._cut()) > 0:
+                pieces += self._take(cut)
         return pieces
 
     def end(self) -> list[str]:
@@ -238,10 +256,10 @@ class Cutter:
             for clause in self._CLAUSE.finditer(self._held, 0, limit):
                 if len(self._held[: clause.end()].split()) >= self._first_words:
                     return clause.end()
-        return limit if sentence or limit > _LONGEST else 0
+        return limit if sentence else _breath(self._held) if limit > _LONGEST else 0
 
     def _take(self, cut: int) -> list[str]:
-        taken, self._held = self._held[:cut].strip(), self._held[cut:]
+        taken, self._held = self._held[:cut].strip(), self._held[cut:].lstrip()
         self._started = self._started or bool(taken)
         return _breaths(taken)
 
@@ -250,8 +268,24 @@ def _breaths(sentence: str) -> list[str]:
     """Split what is too long for the net, at a comma where there is one, else between words."""
     pieces: list[str] = []
     while len(sentence) > _LONGEST:
-        cut = max(sentence.rfind(", ", 0, _LONGEST) + 1, 0) or sentence.rfind(" ", 0, _LONGEST)
-        cut = cut if cut > 0 else _LONGEST
+        cut = _breath(sentence)
         pieces.append(sentence[:cut].strip())
         sentence = sentence[cut:].strip()
     return [*pieces, sentence] if sentence else pieces
+
+
+def _breath(text: str) -> int:
+    """Where the first breath of a text ends that is too long for one."""
+    cut = text.rfind(", ", 0, _LONGEST) + 1 or text.rfind(" ", 0, _LONGEST)
+    return cut if cut > 0 else _LONGEST
+
+
+def _pieces(sounds: str, most: int) -> Iterator[str]:
+    """Sounds in pieces of so many symbols at most, cut between words where there are any."""
+    while len(sounds) > most:
+        cut = sounds.rfind(" ", 0, most)
+        cut = cut if cut > 0 else most
+        yield sounds[:cut]
+        sounds = sounds[cut:].lstrip()
+    if sounds:
+        yield sounds

@@ -59,14 +59,16 @@ def close() -> None:
 
 
 def _said(text: str, voice: str, speed: float) -> bytes:
+    import numpy as np
+
     with _lock:
         if not _opened:
             _opened.append(_open())
         _, run = _opened[0]
         store = Store()
         pronouncer = Pronouncer.load(store.files("english-g2p"))
-        item = Kokoro(store.files("kokoro-82m"), pronouncer, voice, speed).item(text)
-        return Audio.from_array(waveform(run(item or {})), RATE).data
+        items = Kokoro(store.files("kokoro-82m"), pronouncer, voice, speed).items(text)
+        return Audio.from_array(np.concatenate([waveform(run(item)) for item in items]), RATE).data
 
 
 def _open() -> tuple[str, Run]:
