@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.effort import within_bounds
 from tauten.describe.layout import sections_of_sheets
 from tauten.describe.passages import Section
 from tauten.describe.reading_order import columns_of, without_running_heads
@@ -97,6 +98,16 @@ def test_narrow_cells_side_by_side_are_rows_of_a_table() -> None:
 def test_words_that_stand_near_are_one_cell() -> None:
     [part] = columns_of(sheet(span("one", 56, 100), span("two", 56 + 15 + 4, 100), span("three", 200, 100)))
     assert [tuple(cell.text for cell in row.cells) for row in part] == [("one two", "three")]
+
+
+def test_a_row_of_strangers_costs_its_length() -> None:
+    within_bounds(
+        "from tauten.describe.reading_order import columns_of\n"
+        "from tauten.describe.sheets import Sheet, Span\n"
+        "spans = tuple(Span('x', 2.4 * n, 100.0, 2.4 * n + 1, 101.0, 1.0) for n in range(60_000))\n"
+        "[[row]] = columns_of(Sheet(1, 144_000.0, 800.0, spans))\n"
+        "assert len(row.cells) == 60_000"
+    )
 
 
 def test_running_heads_and_page_numbers_go_and_the_text_stays() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import tauten
 from index.kit_index import DOCUMENTS
+from kit.effort import within_bounds
 from tauten.describe import markup
 from tauten.describe.markup import plain_markdown, plain_rst, sentences
 from tauten.describe.passages import Block, Chunk, Document, Section
@@ -47,6 +48,48 @@ def test_inline_markup_reads_as_words(written: str, read: str) -> None:
 def test_markdown_reads_as_words() -> None:
     assert (
         plain_markdown("**Use** [`run`](x.md) _now_, snake_case stays") == "Use `run` now, snake_case stays"
+    )
+
+
+def test_only_tags_go_from_markdown() -> None:
+    assert plain_markdown("n < 10 or n > 100, <b>bold</b>") == "n < 10 or n > 100, bold"
+    assert plain_markdown("see [C](https://x.org/C_(language)).") == "see C."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'[' * n",
+        "'<' * n",
+        "'**a ' * (n // 50)",
+        "'`' * n + 'x' * n",
+        "'[](' * n",
+        "'```a\\n' * n",  # fences that nothing closes
+        "'```\\n' * n",  # code of no line
+        "'```\\n' + 'a ' * 500 + '\\n' * n + 'b\\n```'",
+    ],
+)
+def test_markdown_of_strangers_costs_its_length(text: str) -> None:
+    _read_within_bounds(text, "markdown")
+
+
+@pytest.mark.parametrize("text", ["'`' + ' ' * n + 'x'", "'x' + ' ' * n + 'x'", "':a:`' + '<' * n + '`'"])
+def test_restructured_text_of_strangers_costs_its_length(text: str) -> None:
+    _read_within_bounds(text, "rst")
+
+
+@pytest.mark.parametrize("text", ["'a\\n' * n * 5", "'A. ' * n"])
+def test_text_of_strangers_costs_its_length(text: str) -> None:
+    _read_within_bounds(text, "text")
+
+
+def _read_within_bounds(text: str, form: str) -> None:
+    within_bounds(
+        "from tauten.describe.passages import Document\n"
+        "from tauten.describe.stages.chunk import chunks_of\n"
+        "from tauten.describe.stages.clean import sections_of\n"
+        "n = 200_000\n"
+        f"chunks_of(sections_of(Document('a', {text}, {form!r})))"
     )
 
 
@@ -104,6 +147,15 @@ def test_markdown_has_headings_code_and_lists() -> None:
     assert run.titles == ("Guide", "Run")
     assert run.blocks == (Block("# not a heading\nmake", "code"), Block("- one"), Block("- two"))
     assert run.url == "https://x.org/guide.md#run"
+
+
+def test_fences_of_markdown() -> None:
+    text = "# One\r\n\r\nSay:\r\n\r\n```py\r\n# no heading\r\n\r\nx = 1\r\n```\r\n\r\n## Two ##\r\n\r\nend\r\n```\r\nopen"
+    one, two = sections_of(Document("a.md", text, "markdown"))
+    assert one.titles == ("One",)
+    assert one.blocks == (Block("Say:"), Block("# no heading\n\nx = 1", "code"))
+    assert two.titles == ("One", "Two")
+    assert two.blocks == (Block("end ``` open"),)  # a fence that nothing closes is text
 
 
 def test_plain_text_is_one_section_of_paragraphs() -> None:

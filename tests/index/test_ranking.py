@@ -7,6 +7,7 @@ import doctest
 
 import pytest
 
+from kit.effort import within_bounds
 from tauten.run.retrieval import lexical, ranking
 from tauten.run.retrieval.lexical import words
 from tauten.run.retrieval.ranking import (
@@ -85,6 +86,13 @@ def test_agreement_is_between_nothing_and_all() -> None:
 def test_exceptions_are_recognised_by_their_names() -> None:
     seen = exception_names("subprocess.TimeoutExpired: 3 s", "a StopIteration, KeyError or Error")
     assert seen == ["TimeoutExpired", "StopIteration", "KeyError"]
+
+
+def test_modules_in_front_of_exceptions_cost_no_more_than_their_length() -> None:
+    within_bounds(
+        "from tauten.run.retrieval.ranking import exception_names\n"
+        "assert exception_names('a.' * 500_000 + 'KeyError') == ['KeyError']"
+    )
 
 
 def test_a_generic_question_asks_about_what_is_on_screen() -> None:

@@ -5,23 +5,24 @@ from __future__ import annotations
 
 import re
 
+# No pattern here looks at the same letters again from each of many places: documents come from strangers, too.
 _INLINE_RST = re.compile(
     r"``(?P<literal>.+?)``"
     r"|:(?:[a-z]+:)?(?P<role>[A-Za-z]+):`(?P<target>[^`]+)`"
-    r"|`(?P<link>[^`<]+?)(?:\s*<[^`>]*>)?`_{0,2}"
+    r"|`(?P<link>[^`<]++)(?P<place><[^`>]*>)?`_{0,2}"
     r"|(?<![\w*])\*\*(?P<strong>[^*\s](?:[^*]*[^*\s])?)\*\*(?!\w)"
     r"|(?<![\w*])\*(?P<emphasis>[^*\s](?:[^*]*[^*\s])?)\*(?![\w*])"
-    r"|(?P<footnote>\s*\[(?:\d+|#\w*|\*)\]_)"
+    r"|(?P<footnote>(?:(?<!\s)\s++)?\[(?:\d+|#\w*|\*)\]_)"
     r"|\\(?P<escaped>.)",
     re.DOTALL,
 )
 _CALLED = {"func", "meth"}
 _INLINE_MARKDOWN = re.compile(
-    r"`+(?P<literal>[^`]+)`+"
-    r"|!?\[(?P<link>[^\]]*)\]\([^)]*\)"
-    r"|(?<!\w)(?:\*\*|__)(?P<strong>\S(?:.*?\S)?)(?:\*\*|__)(?!\w)"
+    r"(?<!`)`++(?P<literal>[^`]++)`+"
+    r"|!?\[(?P<link>[^\[\]]*+)\]\([^()]*+(?:\([^()]*+\)[^()]*+)*+\)"
+    r"|(?<!\w)(?:\*\*|__)(?P<strong>\S(?:.{0,1000}?\S)?)(?:\*\*|__)(?!\w)"
     r"|(?<!\w)[*_](?P<emphasis>[^\s*_](?:[^*_]*[^\s*_])?)[*_](?!\w)"
-    r"|(?P<footnote><[^>]+>)",
+    r"|(?P<footnote><(?=[A-Za-z/!?])[^<>]++>)",  # a tag; n < 10 and m > 5 are none
     re.DOTALL,
 )
 
@@ -50,11 +51,13 @@ def _shown(match: re.Match[str]) -> str:
         return _role(groups["role"], " ".join(groups["target"].split()))
     if groups["footnote"] or (groups.get("escaped") or "").isspace():
         return ""
+    if groups.get("place"):
+        return str(groups["link"]).rstrip()
     return next((value for value in groups.values() if value is not None), "")
 
 
 def _role(role: str, target: str) -> str:
-    shown = re.sub(r"\s*<[^>]*>$", "", target)
+    shown = _without_place(target)
     if shown == target and shown.startswith("~"):
         shown = shown.rpartition(".")[2].lstrip("~")
     shown = shown.lstrip("!.")
@@ -63,7 +66,14 @@ def _role(role: str, target: str) -> str:
     return f"PEP {shown}" if role == "pep" and shown.isdigit() else shown
 
 
+def _without_place(target: str) -> str:
+    """The title of ``title <place>``."""
+    place = target.find("<", target.rfind(">", 0, -1) + 1) if target.endswith(">") else -1
+    return target[:place].rstrip() if place >= 0 else target
+
+
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9_`-])")
+_LONGEST_SHORT = 8  # letters and the dot of what `_NOT_AN_END` knows
 _NOT_AN_END = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|Mr|Dr|No|Fig|approx|resp)|\b[A-Z])\.$")
 
 
@@ -78,8 +88,7 @@ def sentences(text: str) -> list[str]:
         start = 0
         line = " ".join(paragraph.split())
         for end in _END.finditer(line):
-            piece = line[start : end.start()]
-            if not _NOT_AN_END.search(piece):
+            if not _NOT_AN_END.search(line, max(start, end.start() - _LONGEST_SHORT), end.start()):
                 found.append(line[start : end.end()].strip())
                 start = end.end()
         if line[start:]:

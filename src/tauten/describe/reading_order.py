@@ -19,6 +19,7 @@ from tauten.describe.sheets import Sheet, Span
 SAME_ROW = 0.5  # spans whose middles differ by less than half a letter's height stand in one row
 CELL_GAP = 1.0  # letters' heights between two cells; between words, justified ones included, it is less
 COLUMN_WIDTH = 14.0  # letters' heights, some 30 letters: columns of text are wider, cells of a table seldom
+MOST_STARTS = 256  # places where spans begin that are looked at as a gutter: no page has half as many
 COLUMN_ROWS = 3  # on either side: fewer say nothing about columns
 MOST_CROSSING = 0.4  # share of a sheet's spans that may cross a gutter: titles, tables, pictures' captions
 MARGIN = 0.09  # of the height, above and below: where running heads and page numbers stand
@@ -98,12 +99,15 @@ def _gutter(spans: Sequence[Span]) -> float | None:
         return None
     size = statistics.median(span.size for span in spans)
     found: list[tuple[int, float]] = []
-    for start, count in _starts(spans, size):
+    starts = sorted(_starts(spans, size), key=lambda each: -each[1])[:MOST_STARTS]
+    for start, count in starts:
+        if count < COLUMN_ROWS:
+            break
         line = start - size / 2
         left = [span for span in spans if span.right <= line]
         right = [span for span in spans if span.left >= line]
         crossing = len(spans) - len(left) - len(right)
-        if count >= COLUMN_ROWS and crossing <= MOST_CROSSING * len(spans) and _side_by_side(left, right):
+        if crossing <= MOST_CROSSING * len(spans) and _side_by_side(left, right):
             found.append((min(len(left), len(right)) - crossing, line))
     return max(found)[1] if found else None
 
@@ -141,13 +145,14 @@ def _is_wide(side: Sequence[Span]) -> bool:
 def rows_of(spans: Iterable[Span]) -> list[tuple[Span, ...]]:
     """Spans by row from the top; in each row from the left, those apart by no more than a word's gap joined."""
     rows: list[list[Span]] = []
+    least = 0.0  # the height of the row's smallest letters
     for span in sorted(spans, key=lambda each: each.middle):
-        row = rows[-1] if rows else []
-        reach = SAME_ROW * min((each.size for each in (*row, span)), default=0.0)
-        if row and span.middle - row[0].middle < reach:
-            row.append(span)
+        if rows and span.middle - rows[-1][0].middle < SAME_ROW * min(least, span.size):
+            rows[-1].append(span)
+            least = min(least, span.size)
         else:
             rows.append([span])
+            least = span.size
     return [tuple(_cells(sorted(row, key=lambda each: each.left))) for row in rows]
 
 

@@ -19,8 +19,9 @@ def follows(row: Row, table: Sequence[Row]) -> bool:
         return len(row.cells) == len(last.cells) > 1
     if len(row.cells) > 1:
         return row.middle > last.middle
-    later = row.left > min(each.left for each in table) + LATER * row.size
-    return _is_near(last, row) and (later or _is_loose(table))
+    if not _is_near(last, row):
+        return False
+    return row.left > min(each.left for each in table) + LATER * row.size or _is_loose(table)
 
 
 def grid(rows: Sequence[Row]) -> list[list[str]]:

@@ -65,10 +65,12 @@ def _cut(block: Block, max_words: int) -> Iterator[Block]:
     joint = " " if block.kind == "prose" else "\n"
     parts = sentences(block.text) if block.kind == "prose" else block.text.splitlines()
     held: list[str] = []
+    words = 0
     for part in parts:
-        if held and len(joint.join([*held, part]).split()) > max_words:
+        words += (more := len(part.split()))
+        if held and words > max_words:
             yield Block(joint.join(held), block.kind)
-            held = []
+            held, words = [], more
         held.append(part)
     yield Block(joint.join(held), block.kind)
 

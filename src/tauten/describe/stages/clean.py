@@ -8,7 +8,8 @@ blocks, tables and admonitions. What only helps navigation (labels, index entrie
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from textwrap import dedent
 from typing import Literal
 
@@ -30,6 +31,8 @@ _CODE = frozenset("code-block code sourcecode doctest testcode parsed-literal".s
 _TABLE = re.compile(r"^\s*=+(?: +=+)+\s*$|^\s*\+[-=+]+\+\s*$")
 _BULLET = re.compile(r"^(?:[*+-]|#\.|\d+\.|\(?[a-z]\))\s+(?=\S)")
 _LABEL = re.compile(r"^ *\.\. _([^:]+):\s*$")
+_FENCES = ("```", "~~~")
+_HEADING = re.compile(r"#{1,6} ")
 
 
 def _indent(line: str) -> int:
@@ -267,26 +270,49 @@ def _is_border(line: str) -> bool:
 
 def _items(lines: list[str]) -> list[str]:
     """A paragraph, or its list items, or its term and definition, one string each."""
-    items: list[str] = []
+    items: list[list[str]] = []
     for number, line in enumerate(lines):
         text = line.strip()
         if bullet := _BULLET.match(text):
-            items.append(f"- {text[bullet.end() :]}")
+            items.append([f"- {text[bullet.end() :]}"])
         elif items:
-            defined = number == 1 and _indent(line) > _indent(lines[0]) and not items[0].startswith("- ")
-            items[-1] += f": {text}" if defined and not items[0].endswith((".", ":", ",")) else f" {text}"
+            first = items[0][0]
+            defined = number == 1 and _indent(line) > _indent(lines[0]) and not first.startswith("- ")
+            items[-1].append(f": {text}" if defined and not first.endswith((".", ":", ",")) else f" {text}")
         else:
-            items.append(text)
-    return items
+            items.append([text])
+    return ["".join(item) for item in items]
+
+
+def _pieces(text: str) -> Iterator[tuple[Literal["heading", "code", "text"], list[str]]]:
+    """What the lines of a Markdown text are, in order, without fences; a fence that nothing closes is text."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    closing = {
+        fence: [at for at, line in enumerate(lines) if line.startswith(fence) and not line[3:].strip()]
+        for fence in _FENCES
+    }
+    held: list[str] = []
+    at = 0
+    while at < len(lines):
+        ends = closing.get(lines[at][:3], [])
+        place = bisect_right(ends, at)
+        fenced = place < len(ends)
+        if not fenced and not _HEADING.match(lines[at]):
+            held.append(lines[at])
+            at += 1
+            continue
+        yield "text", held
+        held = []
+        end = ends[place] if fenced else at
+        yield ("code", lines[at + 1 : end]) if fenced else ("heading", [lines[at]])
+        at = end + 1
+    yield "text", held
 
 
 def _markdown(document: Document) -> list[Section]:
     heads: list[tuple[int, str]] = []
     sections: list[Section] = []
     blocks: list[Block] = []
-    pieces = re.split(
-        r"(?m)(^```.*?^```\s*$|^~~~.*?^~~~\s*$|^#{1,6} [^\n]*$)", document.text, flags=re.DOTALL
-    )
 
     def flush() -> None:
         if blocks:
@@ -295,16 +321,16 @@ def _markdown(document: Document) -> list[Section]:
             sections.append(Section(document.source, titles, tuple(blocks), url=f"{document.url}{anchor}"))
         blocks.clear()
 
-    for piece in pieces:
-        if heading := re.match(r"(#{1,6}) (.*)$", piece):
+    for kind, lines in _pieces(document.text):
+        if kind == "heading":
             flush()
-            level = len(heading[1])
-            heads[:] = [head for head in heads if head[0] < level]
-            heads.append((level, plain_markdown(heading[2].strip(" #"))))
-        elif piece.startswith(("```", "~~~")):
-            blocks.append(Block("\n".join(piece.strip().splitlines()[1:-1]), "code"))
-        else:
-            blocks.extend(_paragraphs(piece, plain_markdown))
+            sign, _, title = lines[0].partition(" ")
+            heads[:] = [head for head in heads if head[0] < len(sign)]
+            heads.append((len(sign), plain_markdown(title.strip(" #"))))
+        elif kind == "text":
+            blocks.extend(_paragraphs("\n".join(lines), plain_markdown))
+        elif any(map(str.strip, lines)):
+            blocks.append(Block("\n".join(lines), "code"))
     flush()
     return sections
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Sequence, Set
+from typing import Annotated
 
 import msgspec
 
-_EXCEPTION = re.compile(
-    r"\b(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit|Iteration|Expired|Group))\b"
+_EXCEPTION = re.compile(  # without its modules: to look for them first takes the square of "a.a.a.a..."
+    r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit|Iteration|Expired|Group))\b"
 )
 _TOOL = re.compile(r"[a-z0-9-]+(?:\+\+|#|\.js)?")
 FOREIGN = (
@@ -44,9 +45,13 @@ class IndexSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     model: str = "minilm-l6-v2"
     variant: str = "fp32"
-    dim: int = 384
-    candidates: int = 50  # of each half; beyond it a rank adds less than 1/60 to a score near 1/11
-    k0: float = 10  # of reciprocal rank fusion; 60, the usual value, flattens the first places
+    dim: Annotated[int, msgspec.Meta(ge=1)] = 384
+    candidates: Annotated[int, msgspec.Meta(ge=1)] = (
+        50  # of each half; beyond it a rank adds less than 1/60 to a score near 1/11
+    )
+    k0: Annotated[float, msgspec.Meta(ge=0)] = (
+        10  # of reciprocal rank fusion; 60, the usual value, flattens the first places
+    )
     lexical_weight: float = 1.5  # an error message shares its very words with the documentation
     name_vote: float = 0.06  # for the definition that the question or the error names
     generic_vote: float = 0.2  # the same when the question says nothing else ("what does this mean?")
@@ -111,8 +116,13 @@ _SAYS_NOTHING = frozenset(
 )  # stems of words that ask about whatever is on screen
 
 
+_LONGEST_GENERIC = 100  # stems: who says nothing says it in fewer
+
+
 def is_generic(stems: Sequence[str], named: Iterable[str]) -> bool:
     """Whether a question says nothing beyond the error it is about ("what does this mean?")."""
+    if len(stems) > _LONGEST_GENERIC:
+        return False
     spoken = {part for name in named for part in (name, *re.findall(r"[a-z]+", name))}
     return all(
         stem in _SAYS_NOTHING or any(name.startswith(stem) or stem in name for name in spoken)
