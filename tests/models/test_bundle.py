@@ -90,3 +90,27 @@ def test_a_bundle_that_lacks_files_is_told(tmp_path: Path, catalog: Catalog) -> 
         Store(tmp_path / "s", catalog=catalog).read_bundle(tar_of(tmp_path / "b.tar", [INDEX]))
     with pytest.raises(StoreError, match="there is no bundle"):
         Store(tmp_path / "s", catalog=catalog).read_bundle(tmp_path / "none.tar")
+
+
+@pytest.mark.parametrize("kept", [520, 700, 2400, 10_800])  # in the index, behind it, in either blob
+def test_a_bundle_that_was_cut_short_is_told(tmp_path: Path, catalog: Catalog, kept: int) -> None:
+    Store(tmp_path / "s", catalog=catalog).write_bundle(tmp_path / "b.tar", ["tiny:cut"])
+    whole = (tmp_path / "b.tar").read_bytes()
+    (tmp_path / "b.tar").write_bytes(whole[:kept])
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path / "t", catalog=catalog, offline=True).read_bundle(tmp_path / "b.tar")
+    assert caught.value.code == "E316"
+    assert "bundle b.tar" in caught.value.message
+
+
+def test_a_folder_is_no_bundle(tmp_path: Path, catalog: Catalog) -> None:
+    with pytest.raises(StoreError, match="cannot be read: Is a directory") as caught:
+        Store(tmp_path / "s", catalog=catalog).read_bundle(tmp_path)
+    assert caught.value.code == "E316"
+
+
+def test_an_index_that_is_no_text_is_told(tmp_path: Path, catalog: Catalog) -> None:
+    index = (tarfile.TarInfo("tauten-bundle.json"), b'{"schema": "\xff", "models": []}')
+    with pytest.raises(StoreError, match="its index is damaged") as caught:
+        Store(tmp_path / "s", catalog=catalog).read_bundle(tar_of(tmp_path / "b.tar", [index]))
+    assert caught.value.code == "E316"

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tauten.cli import model as command
-from tauten.errors import NotFound, StoreError
+from tauten.errors import InputError, NotFound, StoreError
 from tauten.models import Store
 from tauten.models.catalog import Catalog
 
@@ -68,6 +68,16 @@ def test_bundles(tmp_path: Path, store: Store) -> None:
     (tmp_path / "origin/a.bin").unlink()
     assert "tiny:whole" in ok("pull", "--from-bundle", str(tmp_path / "b.tar"))
     assert run("pull", "--from-bundle", "x", "--bundle", "y").exit_code == 2
+
+
+def test_a_bundle_that_cannot_be_written_is_told_before_anything_is_fetched(
+    tmp_path: Path, store: Store
+) -> None:
+    for place in (tmp_path / "no folder" / "b.tar", tmp_path):
+        result = run("pull", "tiny", "--bundle", str(place))
+        assert isinstance(result.exception, InputError)
+        assert result.exception.code == "E261"
+    assert store.installed("tiny") is None
 
 
 def test_errors_reach_the_main_program(store: Store) -> None:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import email.message
+import ssl
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +136,54 @@ def test_the_token_stays_with_its_host(tmp_path: Path, hub: Hub, monkeypatch: py
     assert hub.requests[0][1]["Authorization"] == "Bearer hf_secret"
     assert "Authorization" not in hub.requests[1][1]
     assert "hf_secret" not in str(caught.value)
+
+
+def test_a_tag_of_the_storage_behind_a_hub_is_not_its_hash(tmp_path: Path, hub: Hub) -> None:
+    def answer(handler: BaseHTTPRequestHandler, n: int) -> None:
+        if n == 1:
+            elsewhere = hub.address.replace("127.0.0.1", "localhost")
+            tag = f'"{sha256(DATA)}"'
+            send(handler, b"", status=302, Location=f"{elsewhere}/storage", X_Linked_Etag=tag)
+        else:
+            send(handler, DATA, ETag=f'"{sha256(b"a hash of another kind")}"')
+
+    hub.answer = answer
+    assert store_for(hub, tmp_path).files("tiny")["model.bin"].read_bytes() == DATA
+    assert [path for path, _ in hub.requests] == ["/owner/repo/resolve/main/sub/model.bin", "/storage"]
+
+
+def test_a_connection_that_fails_while_it_is_read_is_tried_again(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.answer = lambda handler, n: send_range(handler)
+    opened, broken = hub_module.Download._open, [ssl.SSLError(1, "bad record mac"), OSError(113, "No route")]
+
+    class Failing:
+        status, headers = 200, email.message.Message()
+
+        def __enter__(self) -> Failing:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing to close."""
+
+        def read(self, size: int) -> bytes:
+            raise broken.pop()
+
+    def flaky(download: hub_module.Download, start: int) -> Any:
+        return Failing() if broken else opened(download, start)
+
+    monkeypatch.setattr(hub_module.Download, "_open", flaky)
+    assert store_for(hub, tmp_path).files("tiny")["model.bin"].read_bytes() == DATA
+    assert not broken
+
+
+def test_a_hub_without_its_scheme_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "hub.example.org")
+    with pytest.raises(StoreError, match="no address of http") as caught:
+        store_for(Hub(), tmp_path).pull()
+    assert caught.value.code == "E311"
+    assert "https://hub.example.org" in caught.value.help
 
 
 def test_redirects_end(tmp_path: Path, hub: Hub) -> None:

@@ -8,6 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ import pytest
 from tauten.errors import NotFound, StoreError
 from tauten.models import Progress, Store
 from tauten.models.catalog import Catalog
+from tauten.models.installed import Recipe, read_recipe, write_record
 
 from .conftest import catalog_text, sha256
 
@@ -84,6 +87,46 @@ def test_a_damaged_file_is_found_by_verify_and_pulled_again(
     assert [(check.file, check.ok) for check in store.verify()] == [("a.bin", False), ("b.bin", True)]
     assert store.files("tiny:cut")["a.bin"].read_bytes() == parts["a.bin"]
     assert all(check.ok for check in store.verify("tiny:cut"))
+
+
+def test_threads_may_renew_one_manifest_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do where a store was copied, so that every file looks new."""
+    both, write = threading.Barrier(2), Path.write_bytes
+
+    def written(path: Path, data: bytes) -> int:
+        size = write(path, data)
+        both.wait(30)
+        return size
+
+    monkeypatch.setattr(Path, "write_bytes", written)
+    record = Recipe("join@1", ["a"], "0" * 64, 1)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: write_record(tmp_path / "a.json", record), range(2)))
+    assert read_recipe(tmp_path / "a.json") == record
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_store_that_is_closed_says_so_when_something_is_removed(
+    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "s", catalog=catalog)
+    store.pull("tiny:cut")
+
+    def closed(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tauten.models.blobs.Blobs.sweep", closed)
+    with pytest.raises(StoreError, match="cannot write to the model store") as caught:
+        store.rm("tiny")
+    assert caught.value.code == "E313"
+
+
+def test_a_manifest_that_is_no_text_is_written_anew(tmp_path: Path, catalog: Catalog) -> None:
+    store = Store(tmp_path / "s", catalog=catalog)
+    store.pull("tiny:cut")
+    (tmp_path / "s/installed/tiny/cut.json").write_bytes(b'{"schema": "\xff"}')
+    assert store.files("tiny:cut")["a.bin"].exists()
+    assert store.installed("tiny:cut") is not None
 
 
 def test_verify_tells_a_missing_file_from_an_absent_model(tmp_path: Path, catalog: Catalog) -> None:

@@ -77,6 +77,21 @@ def test_names_inside_a_wheel_are_never_written_to(
     assert not list(tmp_path.rglob("slipped.txt"))
 
 
+def test_a_damaged_wheel_is_told(tmp_path: Path) -> None:
+    wheel, data = tmp_path / "tiny-1.0.whl", bytes(range(256)) * 40
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.bin", data)
+    raw = bytearray(wheel.read_bytes())
+    raw[30 + len("a.bin")] = 0x07  # the compressed bytes begin with a kind of block that there is not
+    wheel.write_bytes(raw)
+    with (
+        pytest.raises(StoreError, match="damaged") as caught,
+        wheels.member(wheel, "a.bin", len(data)) as stream,
+    ):
+        stream.read()
+    assert caught.value.code == "E312"
+
+
 def test_without_pip_the_way_out_is_told(tmp_path: Path) -> None:
     error = wheels._failure("x==1", tmp_path, "/bin/python: No module named pip\n")
     assert error.code == "E317"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tauten.cli.output import check_outputs
 from tauten.errors import StoreError
 from tauten.models.variants import is_built
 
@@ -209,6 +210,7 @@ def pull(
     """Fetch and verify models; without names, all that the catalog marks as default."""
     if bundle and from_bundle:
         raise typer.BadParameter("give either --bundle or --from-bundle")
+    check_outputs(bundle)
     store = _store()
     with _shown() as progress:
         if from_bundle:

@@ -49,10 +49,15 @@ class _Broken(Exception):
 
 
 def endpoint(chosen: str | None = None) -> str:
-    """The hub to ask."""
-    return (
-        chosen or os.environ.get("TAUTEN_HUB") or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-    ).rstrip("/")
+    """The hub to ask; StoreError E311 for what is no address."""
+    found = chosen or os.environ.get("TAUTEN_HUB") or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+    if not found.startswith(("http://", "https://")):
+        raise StoreError(
+            f"the hub {found[:120]!r} is no address of http or https",
+            help=f"write it whole, like https://{found[:120]}; it comes from TAUTEN_HUB or HF_ENDPOINT",
+            code="E311",
+        )
+    return found.rstrip("/")
 
 
 class Download:
@@ -119,7 +124,7 @@ class Download:
 
     def _receive(self, response: Any, done: int, progress: Callable[[int], None]) -> None:
         with disk_errors(self._partial.parent), self._partial.open("ab" if done else "wb") as out:
-            while chunk := response.read(CHUNK_BYTES):
+            while chunk := _more(response):
                 out.write(chunk)
                 done += len(chunk)
                 progress(done)
@@ -138,10 +143,10 @@ class Download:
                 )
             except urllib.error.HTTPError as error:
                 with error:
-                    self._check_announced(error.headers)
+                    self._check_announced(url, error.headers)
                     url = self._after_status(url, error)
                     continue
-            self._check_announced(response.headers)
+            self._check_announced(url, response.headers)
             return response
         raise StoreError(
             f"{self._name}: more than {MAX_REDIRECTS} redirects",
@@ -154,13 +159,20 @@ class Download:
         if start:
             headers["Range"] = f"bytes={start}-"
         token = os.environ.get("HF_TOKEN")
-        if token and urllib.parse.urlsplit(url)[:2] == self._host:
+        if token and self._is_own(url):
             headers["Authorization"] = f"Bearer {token}"
         return headers
 
-    def _check_announced(self, headers: Any) -> None:
-        """A hub names the SHA-256 of large files in advance: do not fetch 100 MB to throw them away."""
-        announced = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
+    def _is_own(self, url: str) -> bool:
+        return urllib.parse.urlsplit(url)[:2] == self._host
+
+    def _check_announced(self, url: str, headers: Any) -> None:
+        """A hub names the SHA-256 of large files in advance: do not fetch 100 MB to throw them away.
+
+        The storage that it redirects to has tags of its own, which may be as long and mean something else.
+        """
+        tag = headers.get("X-Linked-Etag") or (headers.get("ETag") if self._is_own(url) else None) or ""
+        announced = tag.removeprefix("W/").strip('"')
         if re.fullmatch(r"[0-9a-f]{64}", announced) and announced != self._sha256:
             self._partial.unlink(missing_ok=True)
             raise wrong_bytes(self._name, f"the hub announces SHA-256 {announced}", self._sha256)
@@ -187,6 +199,15 @@ class Download:
             help="check the name, TAUTEN_HUB and HF_TOKEN",
             code="E311",
         )
+
+
+def _more(response: Any) -> bytes:
+    """The next bytes; what goes wrong with the connection is no matter of the disk that they are written to."""
+    try:
+        chunk: bytes = response.read(CHUNK_BYTES)
+    except OSError as error:
+        raise _Broken(f"the connection broke ({error.strerror or type(error).__name__})") from error
+    return chunk
 
 
 def _starts_at(content_range: str, start: int) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import uuid
 from pathlib import Path
 
 import msgspec
@@ -85,7 +85,7 @@ def read_installed(path: Path) -> Installed | None:
     """The manifest, or None if there is none that this release can read (it is then pulled again)."""
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Installed)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, ValueError):  # of msgspec, and of bytes that are no UTF-8
         return None
     return manifest if manifest.schema == SCHEMA else None
 
@@ -94,14 +94,14 @@ def read_recipe(path: Path) -> Recipe | None:
     """The record of a conversion, or None."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Recipe)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, ValueError):  # of msgspec, and of bytes that are no UTF-8
         return None
 
 
 def write_record(path: Path, record: msgspec.Struct) -> None:
-    """Write a manifest or recipe atomically."""
+    """Write a manifest or recipe atomically, also where threads write the same one at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         aside.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
         aside.replace(path)

@@ -174,7 +174,7 @@ class Store:
         """Remove variants (every variant for a bare model name); bytes freed. Waits for running pulls."""
         specs = [names] if isinstance(names, str) else list(names)
         chosen = [one for spec in specs for one in self._every_variant(spec)]
-        with self._locks.hold("store"):
+        with disk_errors(self.root), self._locks.hold("store"):
             for name, variant in chosen:
                 self._forget(name, variant)
             return self._blobs.sweep()

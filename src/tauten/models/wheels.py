@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,5 +123,5 @@ def member(wheel: Path, name: str, size_bytes: int) -> Iterator[IO[bytes]]:
         raise StoreError(
             f"{wheel.name} has no file {name}", help="the package has changed", code="E312"
         ) from None
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise StoreError(f"{wheel.name} is damaged: {error}", help="pull again", code="E312") from error
