@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 import threading
 from pathlib import Path
@@ -14,14 +16,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from index.kit_index import DOCUMENTS, SETTINGS, BagOfWords
-from tauten.describe.passages import Document, Found, open_index
+from tauten.describe.passages import Block, Chunk, Document, Found, open_index
+from tauten.describe.stages.ingest import read_documents
 from tauten.errors import InputError, MachineError, NotFound
 from tauten.run.retrieval import generations
 from tauten.run.retrieval.building import KnownVectors, build
 from tauten.run.retrieval.index import Index, list_indexes, remove_index
 from tauten.run.retrieval.indexes import home, locate
+from tauten.run.retrieval.ranking import IndexSettings
 
 
 @pytest.fixture(autouse=True)
@@ -196,6 +201,29 @@ def test_info_list_and_removal() -> None:
         remove_index("manuals")
 
 
+def test_an_index_that_is_made_anew_is_another_one() -> None:
+    index = made()
+    before = index.revision
+    remove_index("manuals")
+    build("manuals", DOCUMENTS[:1], BagOfWords(), settings=SETTINGS)
+    assert Index.open("manuals").revision != before  # or caches would answer from the one before
+    assert index.refresh()
+    assert len(index) == len(Index.open("manuals")) < 7
+
+
+def test_what_else_lies_in_the_folder_of_an_index_stays(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    (docs / "g7 of 2024").mkdir(parents=True)
+    (docs / "g7 of 2024" / "notes.txt").write_text("What was said there, in a few words.")
+    build(docs, read_documents([docs]), BagOfWords(), settings=SETTINGS)
+    build(docs, [*read_documents([docs]), *DOCUMENTS], BagOfWords())
+    assert len(Index.open(docs)) == 8
+    remove_index(docs)
+    assert [path.name for path in docs.rglob("*")] == ["g7 of 2024", "notes.txt"]
+    with pytest.raises(NotFound):
+        Index.open(docs)
+
+
 def test_a_stage_opens_an_index_by_its_name() -> None:
     made()
     assert open_index("manuals").name == "manuals"
@@ -221,18 +249,40 @@ def test_what_is_no_backup_is_refused_and_leaves_nothing(tmp_path: Path) -> None
         Index.open("fresh")
 
 
+def test_a_backup_that_is_not_whole_leaves_what_is_there(tmp_path: Path) -> None:
+    index = made()
+    kept = index.backup(tmp_path / "manuals.tar.gz")
+    (tmp_path / "cut.tar.gz").write_bytes(kept.read_bytes()[:-2000])
+    with tarfile.open(
+        tmp_path / "part.tar.gz", "w:gz"
+    ) as archive:  # whole as an archive, with a file left out
+        for file in index._now.folder.rglob("*"):
+            if file.name != "vectors.f32":
+                archive.add(file, f"index/{file.relative_to(index._now.folder)}", recursive=False)
+    for name in ("cut.tar.gz", "part.tar.gz", "gone.tar.gz"):
+        with pytest.raises(InputError) as caught:
+            Index.restore(tmp_path / name, "manuals")
+        assert caught.value.code == "E224"
+        assert len(Index.open("manuals")) == 7
+
+
 @pytest.mark.parametrize(
     "victim", ["info.json", "vectors.f32", "chunks.bin", "catalogue.msgpack", "words/meta.json"]
 )
-def test_a_damaged_index_says_so_and_can_be_removed(victim: str) -> None:
+def test_a_damaged_index_says_so_and_can_be_removed(victim: str, tmp_path: Path) -> None:
     index = made()
     file = index._now.folder / victim
     file.unlink()
     with pytest.raises(MachineError) as caught:
         Index.open("manuals")
     assert caught.value.code == "E321"
+    assert "tauten index rm manuals," in caught.value.help
     assert "is damaged" in list_indexes()[0].problem
-    remove_index("manuals")
+    moved = index.root.rename(tmp_path / "elsewhere")
+    with pytest.raises(MachineError) as caught:
+        Index.open(moved)
+    assert f"tauten index rm {moved}," in caught.value.help
+    remove_index(moved)
 
 
 @pytest.mark.parametrize("victim", ["vectors.f32", "chunks.bin", "chunks.table", "catalogue.msgpack"])
@@ -244,20 +294,115 @@ def test_a_cut_off_file_is_noticed_when_the_index_is_opened(victim: str) -> None
     assert caught.value.code == "E321"
 
 
-def test_a_failed_write_leaves_the_old_version(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), ValueError("No space left on device")]
+)
+def test_a_failed_write_leaves_the_old_version(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     index = made()
     before = generations.current(index.root)
 
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error  # a ValueError is how tantivy says it
 
     monkeypatch.setattr("tauten.run.retrieval.index.write_words", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(MachineError, match="cannot write index 'manuals': No space") as caught:
         index.remove("glossary.rst")
+    assert caught.value.code == "E302"
     monkeypatch.undo()
     assert generations.current(index.root) == before
     assert len(Index(index.root)) == 7
     assert [folder.name for folder in index.root.glob("g*") if folder.name > before] == []
+
+
+def test_a_quota_leaves_the_old_version() -> None:
+    index = made()
+    more = [*DOCUMENTS, Document("long.txt", "\n\n".join(f"A note on subject {n}." * 3 for n in range(500)))]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(MachineError, match="cannot write index 'manuals'") as caught:
+            build("manuals", more, BagOfWords())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.code == "E302"
+    assert len(Index(index.root)) == 7
+
+
+def test_an_interrupt_right_after_the_commit_leaves_the_new_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = made()
+    sync = generations._sync
+
+    def interrupted(path: Path) -> None:
+        sync(path)
+        if path == index.root:  # the last thing that is written down
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(generations, "_sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index.remove("glossary.rst")
+    assert len(Index.open("manuals")) == 5
+
+
+def test_what_is_no_index_stands_beside_indexes(tmp_path: Path) -> None:
+    index = made()
+    (home() / ".DS_Store").write_text("of a file manager")
+    kept = index.backup(home() / "manuals.tar.gz")
+    assert [each.name for each in list_indexes()] == ["manuals"]
+    for absent in ("manual", kept):
+        with pytest.raises(NotFound):
+            Index.open(absent)
+    with pytest.raises(MachineError) as caught:
+        Index.create(kept, SETTINGS)
+    assert caught.value.code == "E302"
+
+
+def test_a_chunk_that_is_given_twice_is_held_once() -> None:
+    index = made()
+    chunk = Chunk("twice.txt", ("Twice",), (Block("Said once and said again."),))
+    twice = [chunk, chunk]
+    assert len(index.missing(twice)) == 1
+    vectors = BagOfWords()([each.embedded for each in twice])
+    assert index.add(twice, vectors).added == 1
+    assert index.sources["twice.txt"] == 1
+
+
+def test_vectors_stay_with_their_chunks_whoever_commits_while_they_are_made() -> None:
+    made()
+    new = [Document(f"{n}.txt", f"A note on subject {n}, which nobody else has.") for n in range(2)]
+
+    class Beside(BagOfWords):
+        """Embeds, while another process puts one of the documents in."""
+
+        def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+            build("manuals", new[:1], BagOfWords(), prune=False)
+            return super().__call__(texts)
+
+    report = build("manuals", [*DOCUMENTS, *new], Beside(), prune=False)
+    assert (report.added, report.chunks) == (1, 9)
+    index = Index.open("manuals")
+    for chunk in index:
+        assert index.vector(chunk.id) == pytest.approx(BagOfWords().one(chunk.embedded), abs=1e-5)
+
+    class Against(BagOfWords):
+        """Embeds, while another process puts the document in and takes another one out."""
+
+        def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+            other = Index.open("manuals")
+            build(other, third, BagOfWords(), prune=False)
+            other.remove("0.txt")
+            return super().__call__(texts)
+
+    third = [Document("third.txt", "One more note that nobody has heard of before.")]
+    with pytest.raises(MachineError) as caught:
+        build("manuals", [*new, *third], Against(), prune=False)
+    assert caught.value.code == "E322"
+    assert build("manuals", [*new, *third], BagOfWords(), prune=False).added == 1
+
+
+def test_an_embedding_of_another_size_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="makes vectors of 32 numbers, the index holds such of 31") as caught:
+        build(tmp_path / "odd", DOCUMENTS, BagOfWords(), settings=IndexSettings(model="bag", dim=31))
+    assert caught.value.code == "E221"
 
 
 def test_a_writer_killed_in_the_middle_leaves_the_old_version(tmp_path: Path) -> None:

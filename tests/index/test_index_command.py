@@ -82,3 +82,38 @@ def test_mistakes_are_explained(manuals: Path, capsys: pytest.CaptureFixture[str
     (manuals.parent / "settings.toml").write_text("k9 = 1\n")
     assert build(manuals) == 2
     assert "k9" in capsys.readouterr().err
+    (manuals.parent / "settings.toml").write_bytes(b'model = "\xff"')
+    assert build(manuals) == 2
+    assert "E227" in capsys.readouterr().err
+
+
+def test_an_index_keeps_the_settings_that_it_was_built_with(
+    manuals: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build(manuals) == 0
+    embedded: list[tuple[Any, ...]] = []
+
+    def embedder(*given: Any, **_: Any) -> BagOfWords:
+        embedded.append(given)
+        return BagOfWords()
+
+    monkeypatch.setattr("tauten.run.retrieval.embedder.embedder", embedder)
+    assert run(["index", "build", "manuals", str(manuals)]) == 0
+    assert embedded[0][:2] == ("bag", "")  # not the default model, whose vectors would stand beside them
+    settings = manuals.parent / "settings.toml"
+    settings.write_text(settings.read_text() + "refuse_below = 0.1\n")
+    capsys.readouterr()
+    assert build(manuals) == 2
+    told = capsys.readouterr().err
+    assert "E223" in told
+    assert "(refuse_below)" in told
+    assert "tauten index rm manuals" in told
+
+
+@pytest.mark.parametrize("wrong", ["dim = 0", "candidates = 0", "k0 = -1.0"])
+def test_settings_that_cannot_be_are_refused(
+    manuals: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    (manuals.parent / "settings.toml").write_text(f'model = "bag"\n{wrong}\n')
+    assert build(manuals) == 2
+    assert "E227" in capsys.readouterr().err

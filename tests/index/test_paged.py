@@ -66,6 +66,9 @@ def test_what_says_nothing_or_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "odd.pdf").write_bytes(b"hello there, this is no PDF")
     with pytest.raises(MediaError, match=r"'odd\.pdf' is not an image"):
         list(read_paged(parted([tmp_path / "odd.pdf"])[0]))
+    (tmp_path / "cut.pdf").write_bytes(pdf.pdf(pdf.shown(WORDS))[:40])
+    with pytest.raises(MediaError, match=r"E216 cut\.pdf: PDF is damaged"):
+        list(read_paged(parted([tmp_path / "cut.pdf"])[0]))
 
 
 @pytest.mark.models

@@ -71,11 +71,18 @@ def test_a_commit_of_another_process_is_seen_after_a_second() -> None:
     assert said == [("index", {"name": "manuals", "chunks": before + 1})]
 
 
-def test_an_index_that_cannot_be_read_is_told_once_and_stays_as_it_was() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        MachineError("index 'manuals' is damaged: words is missing", help="restore it", code="E321"),
+        OSError(24, "Too many open files"),
+    ],
+)
+def test_an_index_that_cannot_be_read_is_told_once_and_stays_as_it_was(error: Exception) -> None:
     index, said = Index.open("manuals"), []
 
     def broken() -> bool:
-        raise MachineError("index 'manuals' is damaged: words is missing", help="restore it", code="E321")
+        raise error
 
     async def body() -> None:
         task = asyncio.create_task(follow([served(index)], lambda event, **facts: said.append(event)))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import tarfile
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tauten.errors import InputError
+from tauten.errors import InputError, MachineError
 from tauten.run import backup
 from tauten.run.backup import back_up, restore
 from tauten.run.usage.sqlite import Sqlite, is_whole
@@ -137,6 +138,33 @@ def test_when_the_store_cannot_be_written_half_way_all_is_as_before(
 
 
 # -- archives that somebody made ------------------------------------------------------------------------------
+
+
+def test_an_index_that_is_removed_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index(tmp_path / "old", "manuals")
+    seen = iter(["g000003", ""])  # when it is listed, and when it is to be copied
+    monkeypatch.setattr(backup.generations, "current", lambda _: next(seen))
+    assert back_up(tmp_path / "old", tmp_path / "b.tar").members == []
+
+
+def test_a_store_that_is_full_or_no_folder_is_told(tmp_path: Path) -> None:
+    index(tmp_path / "old", "manuals", text="chunks" * 10_000)
+    back_up(tmp_path / "old", tmp_path / "b.tar")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(MachineError) as raised:
+        restore(tmp_path / "file", tmp_path / "b.tar")
+    assert raised.value.code == "E302"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # as a quota: no file grows beyond that
+    try:
+        with pytest.raises(MachineError) as raised:
+            restore(tmp_path / "new", tmp_path / "b.tar")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.code == "E302"
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def forged(path: Path, members: dict[str, bytes]) -> Path:

@@ -20,7 +20,9 @@ app = typer.Typer(help="Build, query, list and remove retrieval indexes.", no_ar
 Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with a schema name.")]
 Backend = Annotated[str, typer.Option(help="What runs the embedding model.")]
-Threads = Annotated[int, typer.Option(help="Threads of the embedding model; 0 leaves it to the backend.")]
+Threads = Annotated[
+    int, typer.Option(min=0, help="Threads of the embedding model; 0 leaves it to the backend.")
+]
 
 
 def _print_json(command: str, **content: Any) -> None:
@@ -48,7 +50,7 @@ def build_index(
     from tauten.run.retrieval.embedder import embedder
     from tauten.run.retrieval.paged import parted, read_paged
 
-    chosen = _settings(settings)
+    chosen = _settings_for(name, settings)
     paged, rest = parted(paths)
     documents = read_documents(rest, url=url, may_be_none=bool(paged))
     sections = list(read_paged(paged, url=url))
@@ -70,20 +72,39 @@ def build_index(
     )
 
 
-def _settings(path: Path | None) -> IndexSettings | None:
+def _settings_for(name: str, path: Path | None) -> IndexSettings | None:
+    """Those of the index where it is there, else of the file; raises InputError E223 where the file says otherwise."""
+    from tauten.run.retrieval.building import settings_of
+
+    held = settings_of(name)
     if path is None:
-        return None
+        return held
+    chosen, named = _read_settings(path)
+    if held is None or chosen.model != held.model:  # which `build` refuses
+        return chosen
+    if other := [each for each in named if getattr(chosen, each) != getattr(held, each)]:
+        raise InputError(
+            f"index {name!r} was built with other settings ({', '.join(other)}), and they stay",
+            help=f"remove it first: tauten index rm {name}",
+            code="E223",
+        )
+    return held
+
+
+def _read_settings(path: Path) -> tuple[IndexSettings, list[str]]:
+    """A file of settings, and which of them it names."""
     import msgspec
 
     from tauten.run.retrieval.ranking import IndexSettings
 
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=IndexSettings)
+        text = path.read_bytes()
+        return msgspec.toml.decode(text, type=IndexSettings), list(msgspec.toml.decode(text))
     except OSError as error:
         raise InputError(
             f"cannot read {path}: {error.strerror}", help="check the path", code="E203"
         ) from error
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # of msgspec, and of bytes that are no UTF-8
         known = ", ".join(IndexSettings.__struct_fields__)
         raise InputError(f"{path.name}: {error}", help=f"known settings: {known}", code="E227") from error
 

@@ -8,6 +8,7 @@ replaces stands aside until all is in place, and comes back if anything fails.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -35,6 +36,7 @@ _PART: Final = re.compile(
     r"(?!\.\.?$)[A-Za-z0-9._][A-Za-z0-9._ +=@-]{0,127}"
 )  # of a path: no way up, no drive
 _BOOK: Final = "usage/book.db"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TRIES: Final = 3  # a generation that goes while it is read: writers commit seconds apart at most
 
 
@@ -101,6 +103,8 @@ def _copy_index(index: Path, target: Path) -> None:
     """The current generation; if its writer takes it away meanwhile, the next one."""
     for turn in range(_TRIES):
         name = generations.current(index)
+        if not name:
+            return  # it was removed meanwhile
         try:
             shutil.copytree(index / name, target / name)
         except (OSError, shutil.Error) as error:
@@ -142,10 +146,7 @@ def restore(root: Path, source: Path, *, replace: bool = False) -> Manifest:
     Raises InputError E244 for an archive that is not whole or holds what no backup does, and for what stands in its
     place already without `replace`. Then nothing has been changed.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=".restore-", dir=root
-    ) as place:  # on the same disk: moves are moves
+    with _aside(root) as place:
         folder = Path(place)
         manifest = _unpack(source, folder / "new")
         _check_book(source, folder / "new")
@@ -161,6 +162,23 @@ def restore(root: Path, source: Path, *, replace: bool = False) -> Manifest:
     return manifest
 
 
+def _aside(root: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder in the store, on the same disk: moves are moves."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".restore-", dir=root)
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError) -> MachineError:
+    return MachineError(
+        f"the store cannot be written: {error}",
+        help="nothing was changed; check the disk, then try again",
+        code="E302",
+    )
+
+
 def _unpack(source: Path, folder: Path) -> Manifest:
     """All of the archive below a folder, each file checked; raises InputError E244."""
     try:
@@ -171,6 +189,8 @@ def _unpack(source: Path, folder: Path) -> Manifest:
             for info in members:
                 _take(source, archive, info, wanted.pop(info.name, None), folder)
     except (OSError, tarfile.TarError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise _unwritable(error) from error
         raise _bad(source, str(error)) from error
     if wanted:
         raise _bad(source, f"{next(iter(wanted))} is missing")
@@ -245,11 +265,7 @@ def _put(root: Path, folder: Path, parts: Sequence[str]) -> None:
     except OSError as error:
         for target, kept in reversed(done):
             _move_back(target, kept)
-        raise MachineError(
-            f"the store cannot be written: {error}",
-            help="nothing was changed; check the disk, then try again",
-            code="E302",
-        ) from error
+        raise _unwritable(error) from error
 
 
 def _move_aside(target: Path, aside: Path) -> Path | None:

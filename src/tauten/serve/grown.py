@@ -23,9 +23,10 @@ async def follow(services: Iterable[Service], say: Callable[..., None], *, every
         for index in indexes:
             try:
                 newer = await in_thread(index.refresh)
-            except MachineError as error:
+            except (MachineError, OSError) as error:  # OSError: too many open files, a share that is away
                 if index.name not in refused:
-                    say("index refused", index=index.name, code=error.code, message=error.message)
+                    code, message = getattr(error, "code", ""), getattr(error, "message", str(error))
+                    say("index refused", index=index.name, code=code, message=message)
                 refused.add(index.name)
                 continue
             refused.discard(index.name)

@@ -49,7 +49,12 @@ def build(
     fresh = opened.missing(chunks)
     vectors = _vectors(fresh, embed, opened.settings, known, progress)
     sources = None if prune else sorted({chunk.source for chunk in chunks})
-    return opened.replace(chunks, vectors, sources)
+    return opened.replace(chunks, vectors, sources, of=fresh)
+
+
+def settings_of(index: str | Path) -> IndexSettings | None:
+    """What an index was built with; None where there is none yet."""
+    return Index.open(index).settings if generations.current(locate(index)) else None
 
 
 def _open_or_create(index: str | Path, settings: IndexSettings | None) -> Index:
@@ -85,7 +90,14 @@ def _vectors(
     order.sort(key=lambda number: -len(chunks[number].embedded))
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
-        vectors[batch] = embed([chunks[number].embedded for number in batch])
+        made = embed([chunks[number].embedded for number in batch])
+        if made.shape[1] != settings.dim:
+            raise InputError(
+                f"{settings.model} makes vectors of {made.shape[1]} numbers, the index holds such of {settings.dim}",
+                help=f"remove the index, and build it with dim = {made.shape[1]} in its settings",
+                code="E221",
+            )
+        vectors[batch] = made
         if progress:
             progress(start + len(batch), len(order))
     return vectors

@@ -11,10 +11,11 @@ is atomic. A plain name lives beside the model store, anything with a slash is a
 
 from __future__ import annotations
 
-import shutil
 import tarfile
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -33,7 +34,7 @@ from tauten.run.retrieval.snapshot import (
     WORDS,
     Snapshot,
     Stored,
-    check_format,
+    check_whole,
     load_snapshot,
     write_generation,
 )
@@ -203,8 +204,7 @@ class Index:
 
     def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Those that the index does not hold yet, and that need a vector."""
-        known = self._now.catalogue.keys
-        return [chunk for chunk in chunks if chunk.id not in known]
+        return _new(chunks, self._now.catalogue)
 
     def add(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> IndexReport:
         """Add chunks with their vectors; those already here are left alone."""
@@ -222,12 +222,17 @@ class Index:
         return self._commit([], nothing, lambda catalogue: set(catalogue.sources.get(source, ())))
 
     def replace(
-        self, chunks: Sequence[Chunk], vectors: NDArray[np.float32], sources: Sequence[str] | None = None
+        self,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[np.float32],
+        sources: Sequence[str] | None = None,
+        *,
+        of: Sequence[Chunk] | None = None,
     ) -> IndexReport:
         """Make `sources` (default: all sources of the index and of the chunks) hold just these chunks.
 
-        `vectors` has one row for each chunk, or one for each chunk that is `missing`. A chunk that is held and
-        has another link now is written anew.
+        `vectors` has one row for each chunk, or one for each chunk that is `missing`; or one for each chunk of `of`,
+        which says so whatever others commit meanwhile. A chunk that is held and has another link now is written anew.
         """
         wanted = {chunk.id for chunk in chunks}
 
@@ -236,7 +241,7 @@ class Index:
             held = {key for source in named for key in catalogue.sources.get(source, ())}
             return held - {key for id, key in catalogue.keys.items() if id in wanted}
 
-        return self._commit(chunks, vectors, stale, renewed=chunks)
+        return self._commit(chunks, vectors, stale, renewed=chunks, of=of)
 
     def _commit(
         self,
@@ -244,6 +249,7 @@ class Index:
         vectors: NDArray[np.float32],
         stale: Callable[[Catalogue], set[int]],
         renewed: Sequence[Chunk] = (),
+        of: Sequence[Chunk] | None = None,
     ) -> IndexReport:
         self.refresh()
         known = self._now.catalogue
@@ -251,7 +257,8 @@ class Index:
             return IndexReport(self.name, 0, len(self), 0, len(self))
         with generations.writing(self.root) as (_, fresh):
             self.refresh()  # nobody else writes now: this is what the new generation starts from
-            report = self._write_next(fresh, chunks, vectors, stale, self._changed(renewed))
+            changed = self._changed(renewed)
+            report = self._write_next(fresh, chunks, partial(self._rows, chunks, vectors, of), stale, changed)
         self.refresh()
         return report
 
@@ -259,15 +266,15 @@ class Index:
         self,
         fresh: Path,
         chunks: Sequence[Chunk],
-        vectors: NDArray[np.float32],
+        rows_of: Callable[[Sequence[Chunk]], NDArray[np.float32]],
         stale: Callable[[Catalogue], set[int]],
         changed: dict[int, bytes],
     ) -> IndexReport:
         now = self._now
         gone = stale(now.catalogue)
         catalogue = now.catalogue.without(gone)
-        added = [chunk for chunk in chunks if chunk.id not in catalogue.keys]
-        rows = self._rows(chunks, added, vectors)
+        added = _new(chunks, catalogue)
+        rows = rows_of(added)
         first = now.stored.next_key
         stored = Stored(settings=self.settings, next_key=first + len(added))
         keyed = list(enumerate(added, first))
@@ -283,7 +290,10 @@ class Index:
         stays = np.isin(now.chunks.keys, np.array(sorted(gone), np.uint64), invert=True)
         write_vectors(fresh, now.vectors.rows[stays], rows)
         link_words(now.folder / WORDS, fresh / WORDS)
-        write_words(fresh / WORDS, keyed, gone)
+        try:
+            write_words(fresh / WORDS, keyed, gone)
+        except (ValueError, RuntimeError) as error:  # so tantivy says that the disk is full
+            raise generations.unwritable(self.name, error) from error
         return IndexReport(self.name, len(added), len(kept), len(gone), len(records))
 
     def _changed(self, chunks: Sequence[Chunk]) -> dict[int, bytes]:
@@ -294,22 +304,32 @@ class Index:
         return {key: record for key, record in records if record != now.chunks.raw(key)}
 
     def _rows(
-        self, chunks: Sequence[Chunk], added: Sequence[Chunk], vectors: NDArray[np.float32]
+        self,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[np.float32],
+        of: Sequence[Chunk] | None,
+        added: Sequence[Chunk],
     ) -> NDArray[np.float32]:
         """The vectors of the added chunks."""
         given = np.asarray(vectors, np.float32)
         if len(given):
             self._checked(given[0], "")
         given = given.reshape(-1, self.settings.dim)
-        if len(given) == len(added):
+        if of is None and len(given) == len(added):
             return given
-        if len(given) != len(chunks):
+        if len(given) != len(chunks if of is None else of):
             raise InputError(
                 f"{len(given)} vectors were given for {len(chunks)} chunks, {len(added)} of them new",
                 help="give one vector for each chunk, or one for each chunk that `missing` names",
                 code="E228",
             )
-        row = {chunk.id: number for number, chunk in enumerate(chunks)}
+        row = {chunk.id: number for number, chunk in enumerate(chunks if of is None else of)}
+        if any(chunk.id not in row for chunk in added):
+            raise MachineError(
+                f"somebody else removed passages of index {self.name!r} that were to stay",
+                help="try again: what is missing is embedded then",
+                code="E322",
+            )
         return given[[row[chunk.id] for chunk in added]]
 
     def backup(self, path: str | Path) -> Path:
@@ -331,20 +351,25 @@ class Index:
 
     @classmethod
     def restore(cls, path: str | Path, index: str | Path) -> Index:
-        """Make an index of a backup, or bring an existing one back to it."""
+        """Make an index of a backup, or bring an existing one back to it; a backup that is not whole changes nothing."""
         root = locate(index)
         try:
-            with generations.writing(root) as (_, fresh), tarfile.open(path) as archive:
+            with tarfile.open(path) as archive, generations.writing(root) as (_, fresh):
                 for member in archive.getmembers():
                     unpack(archive, member, fresh)
-                check_format(fresh)
-        except (tarfile.TarError, OSError, ValueError) as error:
+                check_whole(fresh)
+        except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{Path(path).name!r} is not a backup of an index: {error}",
                 help="give a file that Index.backup wrote",
                 code="E224",
             ) from error
         return cls(root)
+
+
+def _new(chunks: Sequence[Chunk], catalogue: Catalogue) -> list[Chunk]:
+    """Those that a generation does not hold, each once."""
+    return list({chunk.id: chunk for chunk in chunks if chunk.id not in catalogue.keys}.values())
 
 
 def _candidates(
@@ -401,8 +426,7 @@ def remove_index(index: str | Path) -> None:
     root = locate(index)
     if not generations.current(root):
         Index.open(index)  # raises, with what there is
-    with generations.writing_alone(root):
-        shutil.rmtree(root)
+    generations.remove(root)
 
 
 def _no_locks(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

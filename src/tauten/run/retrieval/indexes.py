@@ -32,9 +32,10 @@ def locate(index: str | Path) -> Path:
 
 def damaged(root: Path, why: str) -> MachineError:
     """The error of an index whose files do not hang together."""
+    called = root.name if root.parent == home() else root
     return MachineError(
         f"index {root.name!r} is damaged: {why}",
-        help=f"tauten index rm {root.name}, then build it again or restore a backup",
+        help=f"tauten index rm {called}, then build it again or restore a backup",
         code="E321",
     )
 

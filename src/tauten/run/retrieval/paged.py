@@ -12,7 +12,7 @@ from tauten.describe.passages import Section
 from tauten.describe.payload import Image, Pdf, sniff
 from tauten.describe.stages.ocr import ocr
 from tauten.describe.stages.pages import pages, pictures, with_lines
-from tauten.errors import InputError
+from tauten.errors import InputError, MediaError
 
 PDF = ".pdf"
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
@@ -44,7 +44,11 @@ def read_paged(files: Iterable[tuple[Path, str]], *, url: str = "") -> Iterator[
     """
     for file, source in files:
         link = f"{url.rstrip('/')}/{source}" if url else ""
-        found = sections_of_sheets(source, _sheets(file), link)
+        try:
+            found = sections_of_sheets(source, _sheets(file), link)
+        except MediaError as error:
+            error.where = error.where or source
+            raise
         if not found:
             raise InputError(f"{source} says nothing that can be read", help="leave it out", code="E222")
         yield from found

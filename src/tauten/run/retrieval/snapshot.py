@@ -76,6 +76,11 @@ def _read(folder: Path, name: str) -> Snapshot:
     return Snapshot(name, folder, stored, catalogue, chunks, vectors, Lexical(folder / WORDS))
 
 
+def check_whole(folder: Path) -> None:
+    """Open a generation that nobody sees yet; raises ValueError, RuntimeError or OSError for one that is not whole."""
+    _read(folder, folder.name)
+
+
 def check_format(folder: Path) -> Stored:
     """The head of a generation; raises ValueError for one of another format."""
     stored = msgspec.json.decode((folder / INFO).read_bytes(), type=Stored)
