@@ -98,6 +98,12 @@ def test_sentences_end_where_they_end() -> None:
     assert sentences(text) == ["Use a dict, e.g. One.", "It has 3.5 keys!", "Does it?", "Yes"]
 
 
+def test_a_long_row_of_what_is_no_end_is_one_sentence() -> None:
+    """What stands before an end is looked at, not all since the last one: that took hours of this."""
+    text = " ".join(["See e.g. A"] * 100_000)
+    assert sentences(text) == [text]
+
+
 def test_definitions_are_sections_with_their_own_titles_and_links() -> None:
     sections = {section.titles[-1]: section for section in sections_of(DOCUMENTS[0])}
     assert list(sections) == [

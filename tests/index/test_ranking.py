@@ -95,6 +95,20 @@ def test_modules_in_front_of_exceptions_cost_no_more_than_their_length() -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("KeyError.args of json.decoder.JSONDecodeError", ["KeyError", "JSONDecodeError"]),
+        ("FooError.BarError", ["BarError"]),
+        ("..KeyError..x 2KeyError KeyErrors", ["KeyError"]),
+        ("a." * 200_000 + "KeyError", ["KeyError"]),  # looked through once: half an hour of a server, it was
+        ("A." * 200_000, []),
+    ],
+)
+def test_exceptions_are_the_last_of_dotted_names(text: str, names: list[str]) -> None:
+    assert exception_names(text) == names
+
+
 def test_a_generic_question_asks_about_what_is_on_screen() -> None:
     assert is_generic(words("What does this KeyError mean?"), ["keyerror"])
     assert is_generic(words("What did I do wrong?"), [])

@@ -156,6 +156,16 @@ def test_dots_without_an_end_cost_no_more_than_their_number() -> None:
     )
 
 
+@pytest.mark.parametrize("unit", ["!", '!"', "x", "word ", "A sentence of words. ", ", a", "\n "])
+def test_a_long_text_is_cut_in_one_go(unit: str) -> None:
+    """Each letter is looked at a few times: cutting is done on the event loop, and took minutes of some of these."""
+    text = unit * 200_000
+    cutter = speaking.Cutter()
+    pieces = [*cutter.add(text), *cutter.end()]
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert all(len(piece) <= 240 for piece in pieces)
+
+
 class FakeContext:
     """A context whose model answers with a tone as long as the tokens."""
 

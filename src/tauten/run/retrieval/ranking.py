@@ -14,9 +14,8 @@ from typing import Annotated
 
 import msgspec
 
-_EXCEPTION = re.compile(  # without its modules: to look for them first takes the square of "a.a.a.a..."
-    r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit|Iteration|Expired|Group))\b"
-)
+_DOTTED = re.compile(r"\b[A-Za-z_]\w*+(?:\.[A-Za-z_]\w*+)*+")  # possessive: linear time, whatever is asked
+_ENDINGS = ("Error", "Exception", "Warning", "Interrupt", "Exit", "Iteration", "Expired", "Group")
 _TOOL = re.compile(r"[a-z0-9-]+(?:\+\+|#|\.js)?")
 FOREIGN = (
     "npm node node.js javascript typescript java c++ c# golang rust ruby rails php perl swift kotlin scala "
@@ -86,8 +85,14 @@ def exception_names(*texts: str) -> list[str]:
     >>> exception_names("json.decoder.JSONDecodeError: Expecting value", "a KeyError?")
     ['JSONDecodeError', 'KeyError']
     """
-    found = [name for text in texts for name in _EXCEPTION.findall(text)]
-    return list(dict.fromkeys(found))
+    found = (_exception(dotted) for text in texts for dotted in _DOTTED.findall(text))
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _exception(dotted: str) -> str:
+    """The last part of a dotted name that is called like an exception class; empty where none is."""
+    parts = reversed(dotted.split("."))
+    return next((each for each in parts if "A" <= each[0] <= "Z" and each[1:].endswith(_ENDINGS)), "")
 
 
 def fuse(
