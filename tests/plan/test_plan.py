@@ -119,12 +119,24 @@ def test_a_file_as_people_write_it(tmp_path: Path) -> None:
     assert "tuned@" in plan.id
     assert plan.edit("ocr", why="another reason", locked=True).id == plan.id
     assert plan.edit("ocr", threads=1).id != plan.id
+    assert plan.edit("other", why="looked at, and left alone").id == plan.id
 
 
 BAD: dict[str, tuple[str, str, str, str]] = {
     "key at the top": ("graph =", "grpah =", "E109", r"p:4: unknown key `grpah`\nhelp: did you mean `graph`"),
     "wrong type": ("threads = 2", 'threads = "two"', "E109", r"Expected `int`"),
     "wrong batch": ("max = 4", "most = 4", "E109", r"unknown field `most`"),
+    "negative threads": ("threads = 2", "threads = -1", "E109", r"p:6: `stage.ocr`: Expected `int` >= 0"),
+    "no replica": ("threads = 2", "replicas = 0", "E109", r"Expected `int` >= 1 - at `\$.replicas`"),
+    "a channel that holds nothing": ("threads = 2", "channel = 0", "E109", r"`int` >= 1 - at `\$.channel`"),
+    "a negative wait": ("max = 4", "wait = -1", "E109", r"Expected `float` >= 0.0 - at `\$.batch.wait`"),
+    "no number": ("max = 4", "wait = nan", "E109", r"Expected `float` >= 0.0 - at `\$.batch.wait`"),
+    "of a role": (
+        "precision = ",
+        "threads = -1\nprecision = ",
+        "E109",
+        r"stage\.ocr\.read`: Expected `int` >= 0",
+    ),
     "format": ("plan/1", "plan/9", "E124", r"reads 'plan/1'"),
     "not TOML": ("threads = 2", "threads = = 2", "E123", r"not TOML: .*line 7"),
     "a path": ('"openvino"', '"/opt/models/x"', "E125", r"p:13: stage\.ocr\.read\.backend"),
@@ -148,6 +160,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="E203"):
         load_plan(tmp_path / "binary.toml")
+
+
+def test_a_file_of_an_editor_that_marks_its_encoding(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load_plan(tmp_path / "marked.toml") == parse_plan(GOOD)
 
 
 # -- fit ---------------------------------------------------------------------------------------------------

@@ -394,7 +394,7 @@ def test_a_stage_of_a_session_and_one_without_views_are_refused() -> None:
     assert "decodes nothing" in refusal(plain, slow=StagePlan(cache_view=True)).message
 
 
-@pytest.mark.parametrize("said", ["lots", "12", "0MB", "5 parsecs", "-1MB"])
+@pytest.mark.parametrize("said", ["lots", "12", "0MB", "5 parsecs", "-1MB", "9" * 400 + "GB"])
 def test_a_size_that_is_none_is_refused(said: str) -> None:
     assert refusal(plain, slow=StagePlan(cache=said)).code == "E134"
 

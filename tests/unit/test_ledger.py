@@ -127,9 +127,12 @@ def test_a_row_that_a_crash_cut_off_is_passed_over_and_the_next_is_whole(tmp_pat
 
 def test_lines_that_say_the_impossible_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    path.write_text('{"family":{},"what":"p50_s","predicted":0,"measured":1}\n\nx\n[]\n')
+    path.write_bytes(
+        b'{"family":{},"what":"p50_s","predicted":0,"measured":1}\n\nx\n[]\n'
+        b'{"family":{},"what":"p50\xff","predicted":1,"measured":1}\n'
+    )
     ledger = Ledger.load(path)
-    assert (ledger.rows, ledger.passed_over) == ([], 3)
+    assert (ledger.rows, ledger.passed_over) == ([], 4)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

@@ -260,11 +260,14 @@ def test_files_stay_small(tmp_path: Path) -> None:
         '[{"key":{"step":"ocr"},"cause":"memory","unit":"s","low":1,"high":1,"total":1,"buckets":[[0,1]]}]}]}',
         '{"tauten":"measurements/1","relative_error":0.01,"sections":[{"hardware":{"cores":2},"entries":'
         '[{"key":{"step":"ocr"},"cause":"compute","low_s":1,"high_s":1,"total_s":1,"buckets":[[0,-1]]}]}]}',
+        '{"tauten":"measurements/2","relative_error":0.01,"sections":[{"hardware":{"cores":2},"entries":'
+        '[{"key":{"step":"ocr"},"cause":"compute","low":0,"high":0,"total":0}]}]}',
+        '{"tauten":"measurements/2\xff","relative_error":0.01,"sections":[]}',
     ],
 )
 def test_unreadable_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "m.json"
-    path.write_text(text)
+    path.write_bytes(text.encode("latin-1"))
     with pytest.raises(PlanError, match="E150"):
         Measurements.load(path, HERE)
 

@@ -89,10 +89,11 @@ def test_peaks_of_another_machine_are_none(tmp_path: Path) -> None:
         '{"tauten":"peaks/1","hardware":{"cores":2},"x":1}',
         '{"tauten":"peaks/1","hardware":{"cores":2},"probe":{"compute":0,"memory":1}}',
         '{"tauten":"peaks/1","hardware":{"cores":2},"bandwidth":[{"level":"memory","threads":1,"bytes_s":0}]}',
+        '{"tauten":"peaks/1\xff","hardware":{"cores":2}}',
     ],
 )
 def test_what_is_no_file_of_peaks_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "peaks.json").write_text(text)
+    (tmp_path / "peaks.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(PlanError, match="E150"):
         load_peaks(tmp_path / "peaks.json", HERE)
 

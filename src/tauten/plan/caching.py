@@ -34,7 +34,7 @@ def cache_bytes(said: bool | str | CachePlan, usual: int, where: str = "", key: 
         return usual if said else 0
     found = _SIZE.fullmatch(said)
     size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0.0
-    if size < 1:
+    if not 1 <= size < math.inf:
         raise PlanError(
             f"{key} = {said!r} is no size",
             help=f'write {key} = true, or a size with a unit, such as "256MB"; units: {", ".join(_UNITS)}',

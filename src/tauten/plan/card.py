@@ -83,7 +83,7 @@ def card_from_json(text: str | bytes, where: str = "") -> Card:
     """Read a card; raises PlanError with the place and the closest known key."""
     try:
         raw = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(str(error), where) from error
     return _card(raw, where)
 

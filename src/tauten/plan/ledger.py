@@ -99,7 +99,8 @@ class Ledger:
     def _read(self, line: bytes) -> None:
         try:
             row = msgspec.json.decode(line, type=Row)
-        except msgspec.DecodeError:  # cut off by a crash, or of another version: the others still count
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # cut off by a crash, damaged, or of another version: the others still count
             self.passed_over += 1
             return
         if _usable(row):

@@ -279,6 +279,7 @@ def _histogram(entry: _Entry, where: str) -> Histogram:
     histogram.low, histogram.high = entry.low, entry.high
     if (
         entry.zeros < 0
+        or histogram.n < 1
         or min(histogram.buckets.values(), default=1) < 1
         or not 0 <= entry.low <= entry.high
         or entry.unit != UNITS.get(entry.cause, "s")
@@ -300,7 +301,7 @@ def _parse(path: Path) -> _File:
         ) from error
     try:
         file = msgspec.convert(_renewed(msgspec.json.decode(data)), _File)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(str(error), str(path)) from error
     if file.tauten != FORMAT or file.relative_error != Histogram().relative_error:
         raise _unreadable(f"expected {FORMAT} at 1 % error, seen {file.tauten}", str(path))

@@ -155,7 +155,7 @@ def load_peaks(path: str | os.PathLike[str], here: Hardware | None = None) -> Pe
         raise MachineError(
             f"cannot read {path}: {error.strerror}", help="check its permissions", code="E302"
         ) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PlanError(
             f"cannot read the peaks: {error}",
             help="delete the file; they are measured again when they are needed",

@@ -12,7 +12,7 @@ import hashlib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -23,6 +23,10 @@ from tauten.plan.tables import table_of
 
 FORMAT = "plan/1"
 
+AtLeast0 = Annotated[int, msgspec.Meta(ge=0)]
+AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
+Span = Annotated[float, msgspec.Meta(ge=0.0)]
+
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How many items may share one run of a model; those that wait together leave together.
@@ -32,9 +36,9 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     the backend's unit (numbers of a tensor, seconds); 0 is no bound where `max` is said.
     """
 
-    max: int = 0
-    wait: Literal["slack", "off"] | float = "slack"
-    weight: float = 0.0
+    max: AtLeast0 = 0
+    wait: Literal["slack", "off"] | Span = "slack"
+    weight: Span = 0.0
 
 
 class Choices(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,8 +48,8 @@ class Choices(msgspec.Struct, frozen=True, omit_defaults=True):
     variant: str = ""
     backend: str = ""
     precision: str = ""
-    threads: int = 0
-    replicas: int = 1
+    threads: AtLeast0 = 0
+    replicas: AtLeast1 = 1
     batch: Batch = Batch()
     cpus: tuple[str, ...] = ()  # processors of each replica in turn, as "0-3,8"
     nodes: tuple[int, ...] = ()  # or the NUMA node of each
@@ -102,7 +106,7 @@ class StagePlan(Choices, frozen=True, omit_defaults=True):
     beside: tuple[str, ...] = ()
     decode: Literal["thread", "process"] = "thread"
     view: dict[str, int | float | str | bool] = {}
-    channel: int = 64  # increments that a streamed edge holds before its producer waits
+    channel: AtLeast1 = 64  # increments that a streamed edge holds before its producer waits
     cache: bool | str | CachePlan = (
         False  # keeps what the stage gives: true, how much of it ("256MB"), or how
     )
@@ -153,8 +157,9 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
         """What runs, without reasons and results: equal for plans that do the same."""
         told = {"why", "locked"}
         content = {
-            name: {key: value for key, value in msgspec.to_builtins(stage).items() if key not in told}
+            name: said
             for name, stage in sorted(self.stages.items())
+            if (said := {key: value for key, value in msgspec.to_builtins(stage).items() if key not in told})
         }
         return msgspec.json.encode([self.graph, content], order="deterministic")
 
@@ -192,7 +197,7 @@ _TOP = ("tauten", "name", "workflow", "graph", "made_on", "slo", "result", "stag
 def load_plan(path: Path) -> Plan:
     """Read a plan file; raises PlanError with file, line and the closest known key."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"no plan {str(path)!r}", help="check the path", code="E203") from None
     except (OSError, UnicodeDecodeError) as error:
