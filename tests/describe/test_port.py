@@ -439,6 +439,12 @@ def test_forms_that_cannot_run() -> None:
         async def together(texts: list[str]) -> list[str]:
             return texts
 
+    with pytest.raises(WorkflowError, match=r"E111 .*`\*inputs` have no names"):
+
+        @tt.stage
+        def any_number(*texts: str) -> str:
+            return "".join(texts)
+
     with pytest.raises(WorkflowError, match="E111"):
 
         @tt.workflow

@@ -120,7 +120,16 @@ def test_calls_that_do_not_fit() -> None:
     refused(setting, "E102", "is a setting")
     refused(literal, "E102", "wants str, 5 is given")
     refused(result, "E102", "says it returns Image")
+
+    def gathered(q: tt.Text) -> tt.Text:
+        return words([q, words(q)])  # type: ignore[arg-type]
+
+    def named(q: tt.Text) -> int:
+        return size({"text": q})  # type: ignore[arg-type]
+
     refused(listed, "E102", "wants Text, but input 'q' gives list[Text]")
+    refused(gathered, "E102", "words(question=) wants Text, and a list of ports is given", "list[Text]")
+    refused(named, "E102", "wants str, and a dict of ports")
 
 
 def test_what_is_returned() -> None:
@@ -149,11 +158,11 @@ def test_lists_tuples_and_dicts_as_results_and_inputs() -> None:
         return sum(numbers)
 
     @tt.workflow
-    def drawn(q: tt.Text) -> dict[str, Any]:
+    def drawn(q: tt.Text) -> dict[Any, Any]:
         a, b = size(q), size(words(q), name="b")
-        return {"pair": (a, b), "list": [a, [b]], "sum": total([a, b, 5]), "text": words(q, name="w2")}
+        return {"pair": (a, b), 3: [a, [b]], "sum": total([a, b, 5]), "text": words(q, name="w2")}
 
-    assert value(drawn, "ab") == {"pair": (2, 2), "list": [2, [2]], "sum": 9, "text": tt.Text("ab")}
+    assert value(drawn, "ab") == {"pair": (2, 2), 3: [2, [2]], "sum": 9, "text": tt.Text("ab")}
 
 
 def test_text_and_str_flow_into_each_other() -> None:
@@ -237,6 +246,34 @@ def test_user_types_as_ports_and_their_fields() -> None:
     refused(unknown, "E101", "no field `titel`", "did you mean `title`?")
 
 
+@dataclasses.dataclass
+class Place:
+    city: str
+
+
+@dataclasses.dataclass
+class Visit(Place):
+    days: int = 1
+
+
+def test_a_field_that_a_class_inherits_is_a_port() -> None:
+    @tt.stage(pure=True)
+    async def planned(question: str) -> Visit:
+        return Visit(question, 2)
+
+    @tt.workflow
+    def drawn(question: str) -> dict[str, Any]:
+        visit = planned(question)
+        return {"city": upper(visit.city), "days": visit.days}
+
+    assert value(drawn, "rome") == {"city": "ROME", "days": 2}
+
+    def unknown(question: str) -> str:
+        return upper(planned(question).ctiy)  # type: ignore[attr-defined,no-any-return]
+
+    refused(unknown, "E101", "did you mean `city`?")
+
+
 # -- absence ---------------------------------------------------------------------------------------------
 
 
@@ -309,6 +346,37 @@ def test_a_name_is_used_once() -> None:
 
     assert named.graph is not None
     assert list(named.graph.stages) == ["words", "again"]
+
+
+def test_a_parameter_called_name_is_the_stages_own() -> None:
+    @tt.stage(pure=True)
+    async def greet(name: str, *, end: str = "!") -> str:
+        return f"hello {name}{end}"
+
+    @tt.stage(pure=True)
+    async def sign(text: str, *, name: str = "nobody") -> str:
+        return f"{text}, {name}"
+
+    @tt.workflow
+    def drawn(who: str) -> str:
+        return sign(greet(name=who), name="Ada")
+
+    assert drawn.graph is not None
+    assert list(drawn.graph.stages) == ["greet", "sign"]
+    assert value(drawn, "Bob") == "hello Bob!, Ada"
+    assert sign("yours", name="Eve") == "yours, Eve"
+
+    @tt.workflow
+    def twice(who: str) -> str:
+        return greet(greet(who), name="again")  # type: ignore[call-arg]
+
+    assert twice.graph is not None
+    assert list(twice.graph.stages) == ["greet", "again"]
+
+    def template(who: tt.Text) -> tt.Stream[tt.Text]:
+        return tt.generate("Dear {{ name }},\nwrite.", name=who)
+
+    refused(template, "E102", "generate(name=) is what the step is called", "another name than `name`")
 
 
 def test_the_hash_knows_graph_and_settings_and_nothing_else() -> None:
@@ -553,6 +621,28 @@ def test_map_that_does_not_fit() -> None:
     refused(members, "E102", "wants members of str")
     refused(setting, "E102", "no parameter `sepp`", "did you mean `sep`?")
     refused(fixed, "E102", "wants Text")
+
+
+@pytest.mark.parametrize("setting", ["first", "errors", "concurrency"])
+def test_map_leaves_no_setting_of_a_stage_to_its_own(setting: str) -> None:
+    @tt.stage(pure=True)
+    async def cut(text: str, *, first: int = 3) -> str:
+        return text[:first]
+
+    @tt.stage(pure=True)
+    async def told(text: str, *, errors: str = "all") -> str:
+        return text + errors
+
+    @tt.stage(pure=True)
+    async def asked(text: str, *, concurrency: int = 2) -> str:
+        return text * concurrency
+
+    stage: Any = {"first": cut, "errors": told, "concurrency": asked}[setting]
+
+    def drawn(q: str) -> list[str]:
+        return tt.map(stage, split(q))  # type: ignore[no-any-return]
+
+    refused(drawn, "E102", f"its setting `{setting}`", "rename it")
 
 
 # -- nesting ---------------------------------------------------------------------------------------------

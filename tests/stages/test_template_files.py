@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,9 +15,10 @@ from kit.direct import DirectContext, direct
 from tauten.describe.message import VARIABLE
 from tauten.describe.payload import Image, Json, Text
 from tauten.describe.stages.generate import generate
-from tauten.describe.template import Template, parse
+from tauten.describe.template import Template, load, parse
 from tauten.describe.variable import Variable
 from tauten.errors import WorkflowError
+from tauten.improve.prompts.folder import in_folder, read
 from tauten.run.contracts import Chunk
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -90,6 +92,16 @@ def test_front_matter_is_no_part_of_the_prompt() -> None:
         "They close.",
         "P.\n\nQ?",
     ]
+
+
+def test_a_file_of_an_editor_that_marks_its_encoding_has_front_matter(tmp_path: Path) -> None:
+    marked = tmp_path / "ask.md"
+    marked.write_bytes(b"\xef\xbb\xbf" + ASK.encode())
+    for found in (load("ask.md", tmp_path), read(marked)):
+        assert found.source == ASK
+        assert found.front.name == "short answers"
+    [listed] = in_folder(tmp_path)
+    assert listed.name == "short answers"
 
 
 def test_the_version_is_the_content() -> None:
@@ -271,7 +283,7 @@ class Parts(msgspec.Struct):
     ("variable", "good", "bad"),
     [
         (Variable("text"), ["a", Text("a"), Json("a")], [3, ["a"], Parts()]),
-        (Variable("number", least=0), [0, 2.5, Json(3)], [-1, "3", False]),
+        (Variable("number", least=0), [0, 2.5, Json(3), 10**400], [-1, "3", False, float("inf")]),
         (Variable("choice", of=("a", "b")), ["a", Text("b")], ["c", 1]),
         (Variable("list", most=2), [[], ["a", 3], ("a",)], ["a", [1, 2, 3]]),
         (

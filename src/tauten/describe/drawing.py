@@ -27,7 +27,7 @@ from tauten.describe.graph import (
     Source,
     Stage,
 )
-from tauten.describe.payload import Json, Text
+from tauten.describe.payload import Json, Payload, Text
 from tauten.describe.port import Port
 from tauten.describe.ports import PortType, port_type
 from tauten.describe.stage import AMBIENT, StageKind, caller_place
@@ -184,7 +184,7 @@ class Drawing:
             return value._source
         if isinstance(value, dict) and _holds_port(value.values()):
             members = tuple(self.source(each) for each in value.values())
-            return Listed(members, tuple(map(str, value)), "dict")
+            return Listed(members, tuple(value), "dict")
         if isinstance(value, list | tuple) and _holds_port(value):
             return Listed(tuple(self.source(each) for each in value), (), value.__class__.__name__)
         return Literal(value)
@@ -194,6 +194,13 @@ class Drawing:
         place = caller_place()
         wanted = kind.inputs.get(key) or kind.open_inputs or PortType(())
         if isinstance(value, list | tuple | dict) and _holds_port([value]):
+            if wanted.kinds and not (wanted.many or wanted.stream) and all(map(_is_one, wanted.kinds)):
+                raise WorkflowError(
+                    f"{kind.name}({key}=) wants {wanted}, and a {value.__class__.__name__} of ports is given",
+                    help=f"give one port, or annotate `{key}: list[{wanted}]`",
+                    where=place,
+                    code="E102",
+                )
             return self.source(value)
         if not isinstance(value, Port):
             return Literal(self._literal(kind, key, wanted, value, place))
@@ -306,6 +313,11 @@ def _holds_port(values: Any) -> bool:
     )
 
 
+def _is_one(kind: Any) -> bool:
+    """Whether a value of that kind is never made of several."""
+    return kind in _SCALARS or (isinstance(kind, type) and issubclass(kind, Payload) and kind is not Json)
+
+
 def _wraps(wanted: PortType, given: PortType) -> bool:
     """A stream may be collected into a single value of text, or into a list."""
     if given.stream and not wanted.stream:
@@ -331,12 +343,14 @@ def caller_text() -> str:
 def _fields(type: Any) -> list[str]:
     if hasattr(type, "__struct_fields__"):
         return list(type.__struct_fields__)
-    return list(getattr(type, "__annotations__", {}))
+    classes = reversed(getattr(type, "__mro__", ()))  # what a class inherits is declared, too
+    return list(dict.fromkeys(name for each in classes for name in vars(each).get("__annotations__", {})))
 
 
 def _field(type: Any, name: str) -> Any:
     if name in _fields(type):
-        return typing.get_type_hints(type).get(name)
+        hint = typing.get_type_hints(type).get(name)
+        return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.ClassVar else hint
     attribute = getattr(type, name, None)
     if isinstance(attribute, property) and attribute.fget is not None:
         return typing.get_type_hints(attribute.fget).get("return")

@@ -171,7 +171,17 @@ def _mapped(stage: StageKind[..., Any], errors: str) -> str:
             where=caller_place(),
             code="E102",
         )
+    if taken := [name for name in _OF_MAPS if name in stage.params]:
+        raise WorkflowError(
+            f"tt.map({stage.name}): its setting `{taken[0]}` has the name of one that the map has itself",
+            help="rename it in the stage, or map it in an `async def` workflow",
+            where=caller_place(),
+            code="E102",
+        )
     return next(iter(stage.inputs))
+
+
+_OF_MAPS = ("concurrency", "errors", "first")  # settings of the step: a stage's own would be overwritten
 
 
 def _check_members(stage: StageKind[..., Any], items: Any, first: str) -> None:

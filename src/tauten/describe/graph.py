@@ -47,7 +47,7 @@ class Listed:
     """Several sources gathered into a list, tuple or dict of the same shape."""
 
     members: tuple[Source, ...]
-    keys: tuple[str, ...] = ()
+    keys: tuple[Any, ...] = ()
     container: str = "list"
 
 

@@ -67,6 +67,18 @@ def leaked(port: Port) -> WorkflowError:
     )
 
 
+def step_name(kind: str, given: Any) -> str:
+    """The ``name=`` of a call that has no parameter of that name; raises WorkflowError for a port."""
+    if isinstance(given, Port):
+        raise WorkflowError(
+            f"{kind}(name=) is what the step is called; {given._label} is a port",
+            help="give the parameter or the field another name than `name`",
+            where=_caller()[0],
+            code="E102",
+        )
+    return str(given or "")
+
+
 def _refuse(port: Port, use: str, code: str = "E101") -> NoReturn:
     place, text = _caller()
     shown = f"`{text}`" if text else f"this {use}"

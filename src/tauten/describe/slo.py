@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
@@ -44,7 +45,7 @@ _UNITS: dict[str, tuple[str, float]] = {
     "pt": ("", 0.01),
     "": ("", 1.0),
 }
-_TERM = re.compile(r"\s*(\w+?)\s*<=?\s*([0-9.]+)\s*([A-Za-z]*)\s*")
+_TERM = re.compile(r"(?a)\s*(\w+?)\s*<=?\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*")
 
 
 def parse_slo(text: str) -> Slo:
@@ -59,12 +60,17 @@ def parse_slo(text: str) -> Slo:
                 code="E204",
             )
         suffix, factor = _UNITS[match[3]]
-        name = _SHORT.get(match[1], match[1]) + suffix
+        name = _SHORT.get(match[1], match[1])
+        name += "" if name.endswith(suffix) else suffix  # p95_ms<800ms says it twice
         if name not in Slo.__struct_fields__:
             raise InputError(
                 f"unknown SLO term {term!r}", help=suggest(name, Slo.__struct_fields__), code="E204"
             )
+        if name in values:
+            raise InputError(f"the SLO says {name} twice", help="give each limit once", code="E204")
         values[name] = float(match[2]) * factor
+        if values[name] == math.inf:
+            raise InputError(f"cannot read the SLO term {term!r}", help="give a number of use", code="E204")
     if "memory_bytes" in values:
         values["memory_bytes"] = int(values["memory_bytes"])
     return Slo(**values)  # type: ignore[arg-type]

@@ -154,6 +154,8 @@ class StageKind(Generic[P, R]):
             problem = "a class gives one value from a plain `__call__`: it runs in a thread of its own"
         elif self.max_batch > 1 and (self.streams or self.is_async):
             problem = "max_batch needs a plain function: lists in, a list of the same length out"
+        elif any(each.kind is each.VAR_POSITIONAL for each in self.signature.parameters.values()):
+            problem = "`*inputs` have no names; name each input, or take one list"
         elif "self" in self.inputs:
             problem = "a method has no instance here; decorate the class, or give tt.stage(object.method)"
         if problem:
@@ -271,12 +273,20 @@ class StageKind(Generic[P, R]):
                 )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        name = str(kwargs.pop("name", "") or "") if kwargs else ""
+        name = self._step_name(len(args), kwargs) if "name" in kwargs else ""
         ambient = AMBIENT.get()
         if ambient is None:
             refuse_ports(args, kwargs)
             ambient = outside()
         return ambient.call_stage(self, args, kwargs, name)  # type: ignore[no-any-return]
+
+    def _step_name(self, given: int, kwargs: dict[str, Any]) -> str:
+        """What ``name=`` calls the step; a parameter of that name that is not filled yet takes it for itself."""
+        if "name" in self.params or "name" in list(self.inputs)[given:]:
+            return ""
+        from tauten.describe.port import step_name
+
+        return step_name(self.name, kwargs.pop("name"))
 
     def __repr__(self) -> str:
         ports = ", ".join(f"{name}: {port}" for name, port in self.inputs.items())

@@ -312,7 +312,7 @@ def load(literal: str | Template, folder: Path) -> Template:
         return parse(literal)
     path = folder / literal
     try:
-        return parse(path.read_text(encoding="utf-8"), path.name)
+        return parse(path.read_text(encoding="utf-8-sig"), path.name)
     except (OSError, UnicodeDecodeError) as error:
         there = [each.name for each in folder.glob(f"*{path.suffix}")] if path.suffix else []
         reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"

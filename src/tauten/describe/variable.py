@@ -97,7 +97,9 @@ def images_in(value: Any) -> int | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool)  # finite, also where no float is as large
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _words(value: Any) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 from tauten.describe.drawing import Drawing
 from tauten.describe.graph import Graph
 from tauten.describe.picture import as_svg, as_text
-from tauten.describe.port import Port, leaked
+from tauten.describe.port import Port, leaked, step_name
 from tauten.describe.ports import PortType, Session, port_type
 from tauten.describe.slo import Slo
 from tauten.describe.stage import AMBIENT, caller_place, name_of, outside, place_of, refuse_ports
@@ -199,7 +199,7 @@ class Workflow(Generic[P, R]):
         if self.name in entered:
             raise self._calls_itself(" -> ".join([*entered, self.name]), caller_place())
         own_name = "name" in self.signature.parameters
-        name = self.name if own_name else str(kwargs.pop("name", "") or self.name)
+        name = self.name if own_name else step_name(self.name, kwargs.pop("name", "")) or self.name
         if self.session and self.session not in kwargs:
             kwargs[self.session] = drawing.session_port()
         values = self._inlined(args, kwargs)
@@ -275,7 +275,8 @@ def workflow(
 def workflow(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     """Make a workflow of a function. `def` is drawn at once (mistakes are errors here); `async def` runs.
 
-    `slo` says how well; `plan` names a plan file, relative to the workflow's own file.
+    `slo` says how well. `plan` names a plan file, relative to the workflow's own file, that calls from Python run under;
+    commands take theirs by ``--plan``.
     """
     if function is not None:
         return Workflow(function)

@@ -47,7 +47,7 @@ def listed(place: str, template: Template) -> Listed:
 def read(path: Path) -> Template:
     """A template's file; raises InputError E203 where it cannot be read, WorkflowError E104 or E108."""
     try:
-        return parse(path.read_text(encoding="utf-8"), path.name)
+        return parse(path.read_text(encoding="utf-8-sig"), path.name)
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InputError(
@@ -72,7 +72,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _is_template(path: Path) -> bool:
     """Whether a file says that it is one: other Markdown has neither front matter of this kind nor sections."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return False
     return text.partition("\n")[0].rstrip() == FENCE or _SECTION.search(text) is not None
