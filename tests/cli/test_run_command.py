@@ -36,6 +36,36 @@ def total(numbers: list[int], more: tt.Json | None) -> dict[str, int]:
 def typed(numbers: list[int], more: tt.Json | None = None) -> dict[str, int]:
     return total(numbers, more)
 """
+HELD = """
+import dataclasses
+import tauten as tt
+
+class Plain:
+    pass
+
+@dataclasses.dataclass
+class Held:
+    text: tt.Text
+    plain: Plain
+
+@tt.stage(pure=True)
+def odd(text: str) -> str:
+    if len(text) % 2 == 0:
+        raise ValueError("even")
+    return text
+
+@tt.stage(pure=True)
+def hold(texts: list[str]) -> Held:
+    return Held(tt.Text(texts[0]), Plain())
+
+@tt.workflow
+def held(texts: list[str]) -> Held:
+    return hold(texts)
+
+@tt.workflow
+def kept(texts: list[str]) -> list[str]:
+    return tt.map(odd, texts, errors="keep")
+"""
 BMP = b"BM" + bytes(64)
 
 
@@ -84,6 +114,23 @@ def test_standard_input(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"pipe")))
     assert run(["run", str(flow), "text=@-"]) == 0
     assert capsys.readouterr().out == "PIPE pipepipe \n"
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_results_that_json_has_no_word_for_are_shown(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, "held.py", HELD)
+    assert run(["run", f"{file}:kept", 'texts=["one", "even"]', *more]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    [values] = shown["output"] if more else [shown]
+    assert values[0] == "one"
+    assert "raised ValueError: even" in values[1]
+    assert run(["run", f"{file}:held", "texts=words", *more]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    [value] = shown["output"] if more else [shown]
+    assert value["text"] == "words"
+    assert "Plain object" in value["plain"]
 
 
 def test_media_are_written_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
@@ -27,6 +29,85 @@ def ask(
     question: tt.Audio | tt.Text, picture: tt.Image | None = None, extra: tt.Json | None = None
 ) -> tt.Text:
     return told(question, picture, extra)
+
+
+@dataclasses.dataclass
+class Visit:
+    city: str
+    days: int
+
+
+class Closed:
+    """What nothing on a command line can make."""
+
+
+@tt.workflow
+async def typed(
+    texts: list[str] | None = None,
+    notes: list[tt.Text] | None = None,
+    pictures: list[tt.Image] | None = None,
+    messages: list[dict[str, Any]] | None = None,
+    count: int = 1,
+    loud: bool = True,
+    either: str | int = "",
+    visit: Visit | None = None,
+    tone: Literal["plain", "warm"] = "plain",
+    place: Path | None = None,
+    raw: bytes = b"",
+    closed: Closed | None = None,
+) -> str:
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ('texts=["one", "two"]', ["one", "two"]),
+        ("texts=one", ["one"]),
+        ("texts=5", ["5"]),
+        ("notes=one", [tt.Text("one")]),
+        ('notes=["one"]', [tt.Text("one")]),
+        ('messages=[{"role": "user"}]', [{"role": "user"}]),
+        ("count=3", 3),
+        ("loud=false", False),
+        ("loud=False", False),
+        ("either=x", "x"),
+        ("either=3", 3),
+        ('visit={"city": "Rome", "days": 2}', Visit("Rome", 2)),
+        ("visit=null", None),
+        ("tone=warm", "warm"),
+        ("place=a/b", Path("a/b")),
+        ("raw=abc", b"abc"),
+    ],
+)
+def test_a_value_is_what_its_input_is_declared_as(pair: str, value: object) -> None:
+    assert read_inputs(typed, [pair])[pair.partition("=")[0]] == value
+
+
+def test_a_file_for_a_list_and_for_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "a.bmp"
+    file.write_bytes(BMP)
+    assert [each.type for each in read_inputs(typed, [f"pictures=@{file}"])["pictures"]] == ["image/bmp"]
+    assert read_inputs(typed, [f"raw=@{file}"])["raw"] == BMP
+
+
+@pytest.mark.parametrize(
+    ("pair", "seen"),
+    [
+        ("count=many", "`count`: Expected `int`"),
+        ("loud=yes", "`loud`: Expected `bool`"),
+        ("visit=Rome", "`visit`: Expected `object"),
+        ("messages=hello", "`messages`: Expected `object`"),
+        ("tone=angry", "`tone`: Invalid enum value 'angry'"),
+        ("closed=x", "`closed`: Closed() takes no arguments"),
+        ("notes=[1]", "int given"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_it_runs(pair: str, seen: str) -> None:
+    with pytest.raises(InputError) as raised:
+        read_inputs(typed, [pair])
+    assert seen in str(raised.value)
+    assert raised.value.help
 
 
 def test_a_bare_value_is_text() -> None:

@@ -96,7 +96,8 @@ def _show(value: Any, streamed: bool) -> None:
     elif not isinstance(value, Payload) and _has_words(value):
         print(str(value), flush=True)
     else:
-        print(msgspec.json.format(msgspec.json.encode(plain(value))).decode(), flush=True)
+        encoded = msgspec.json.encode(plain(value), enc_hook=_hook)
+        print(msgspec.json.format(encoded).decode(), flush=True)
 
 
 def _has_words(value: Any) -> bool:

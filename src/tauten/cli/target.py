@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
 import sys
 import sysconfig
 import traceback
+import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tauten.describe.payload import Json, Text, sniff
+import msgspec
+
+from tauten.describe.payload import Json, Payload, Text, sniff
+from tauten.describe.ports import PortType
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, NotFound, TautenError, suggest
 
@@ -125,7 +130,8 @@ _LIBRARIES = tuple(sysconfig.get_paths().values())
 def read_inputs(workflow: Workflow[..., Any], pairs: list[str]) -> dict[str, Any]:
     """Turn ``photo=@shot.png question="why?" n=3`` into the workflow's inputs.
 
-    ``@file`` reads a file, ``@-`` standard input; a value for a Json or other typed port is JSON.
+    ``@file`` reads a file, ``@-`` standard input; a value for a list, a Json or another typed port is JSON, and a bare
+    word for a list is its one member.
     """
     given: dict[str, Any] = {}
     for pair in pairs:
@@ -145,22 +151,63 @@ def read_inputs(workflow: Workflow[..., Any], pairs: list[str]) -> dict[str, Any
 
 
 def _value(workflow: Workflow[..., Any], name: str, text: str) -> Any:
-    kinds = workflow.inputs[name].kinds
+    port = workflow.inputs[name]
     if text.startswith("@"):
         source = sys.stdin.buffer.read() if text == "@-" else Path(text[1:])
-        media = any(getattr(kind, "types", None) for kind in kinds)
-        if media and not (_takes_text(kinds) and not sniff(_head(source))):
-            return source
-        text = _text_of(source)
-    return _json(text) if _wants_json(kinds) else text
+        media = any(getattr(kind, "types", None) for kind in port.kinds)
+        if media and not (_takes_text(port.kinds) and not sniff(_head(source))):
+            return [source] if port.many else source
+        if bytes in port.kinds:
+            data = source if isinstance(source, bytes) else read_bytes(source)
+            return [data] if port.many else data
+        text = text_of(source)
+    if bytes in port.kinds and not port.many:
+        return text.encode()
+    value = _json(text) if _wants_json(port) else text
+    if port.many and not isinstance(value, list):
+        value = [text if _takes_text(port.kinds) else value]  # one member
+    return value if port.stream or _untyped(port.kinds) else _converted(workflow, name, value)
+
+
+def _untyped(kinds: tuple[Any, ...]) -> bool:
+    """Whether nothing is known of what is taken, or payloads are, which a workflow makes of plain values itself."""
+    payloads = any(isinstance(kind, type) and issubclass(kind, Payload) for kind in kinds)
+    return payloads or not kinds or Any in kinds or object in kinds
+
+
+def _converted(workflow: Workflow[..., Any], name: str, value: Any) -> Any:
+    """A plain value as the type that the workflow's author wrote; raises InputError E205."""
+    function = workflow.function
+    plain = function.func if isinstance(function, functools.partial) else function
+    try:
+        return msgspec.convert(value, typing.get_type_hints(plain)[name], strict=False, dec_hook=_made)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{workflow.name}: `{name}`: {error}",
+            help=f"give {workflow.inputs[name]}; what is no text is written as JSON",
+            code="E205",
+        ) from None
+    except TypeError:  # a type that nobody can check: its stage will say what it thinks of the value
+        return value
+
+
+def _made(kind: Any, value: Any) -> Any:
+    """A model that validates itself, or a class that is made of one value, as a path is of its name."""
+    return getattr(kind, "model_validate", kind)(value)
 
 
 def _takes_text(kinds: tuple[Any, ...]) -> bool:
     return Text in kinds or str in kinds
 
 
-def _wants_json(kinds: tuple[Any, ...]) -> bool:
-    return Json in kinds or any(kind in (int, float, bool, dict, list) for kind in kinds)
+def _wants_json(port: PortType) -> bool:
+    """Whether a word may be JSON: always where a list is wanted, or something else than text and media."""
+    return port.many or any(kind is Json or not _written(kind) for kind in port.kinds)
+
+
+def _written(kind: Any) -> bool:
+    """Whether a value of that kind is written as it is, or named as a file."""
+    return kind in (str, bytes, Any, object) or (isinstance(kind, type) and issubclass(kind, Payload))
 
 
 def _json(text: str) -> Any:
@@ -178,7 +225,8 @@ def _head(source: bytes | Path) -> bytes:
         return file.read(64)
 
 
-def _text_of(source: bytes | Path) -> str:
+def text_of(source: bytes | Path) -> str:
+    """The words of a file that a command line names, or of what was read already; raises InputError E203."""
     name = "standard input" if isinstance(source, bytes) else repr(str(source))
     try:
         with _readable(source):
