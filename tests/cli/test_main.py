@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +32,9 @@ def test_help_names_every_command(words: list[str], capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name, "--help"]) == 0
-    assert f"tauten {name}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"tauten {name}" in shown
+    assert "completion" not in shown  # it would be that of a program called `tauten NAME`
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +133,81 @@ def test_a_bug_without_room_for_its_report(
     assert "had no room" in capsys.readouterr().err
 
 
+def test_a_path_that_the_system_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, seen in ((["run", "x" * 300 + ".py"], "xxx"), (["model", "pull", "--from-bundle"], "/")):
+        assert run([*words, str(tmp_path)] if len(words) > 2 else words) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"tauten: E203 cannot use '{seen}")
+        assert "help: check the path" in told
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+def test_a_path_that_may_not_be_used_is_no_bug_of_ours(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise OSError(number, os.strerror(number), "/srv/models")
+
+    monkeypatch.setattr(doctor, "hardware", refuse)
+    assert run(["doctor"]) == 3
+    told = capsys.readouterr().err
+    assert f"E302 cannot use '/srv/models': {os.strerror(number)}" in told
+    assert "help: " in told
+
+
+def test_an_error_of_the_system_without_a_path_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], temporary: Path
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EACCES, "no")
+
+    monkeypatch.setattr(doctor, "hardware", refuse)
+    assert run(["doctor"]) == 70
+    assert "a bug of ours" in capsys.readouterr().err
+    for report in temporary.iterdir():
+        report.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("prometheus_client", "serve"), ("google.protobuf", "serve"), ("av", "video")]
+)
+def test_a_package_of_an_extra_that_is_not_here(
+    name: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent() -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(doctor, "hardware", absent)
+    assert run(["doctor"]) == 3
+    told = capsys.readouterr().err
+    assert f"E315 this needs {name.partition('.')[0]}" in told
+    assert f"pip install 'tauten[{extra}]'" in told
+
+
+def test_serving_without_the_packages_of_a_server(flow: Path, tmp_path: Path) -> None:
+    """As a process where the extra `local` alone was installed has it."""
+    absent = written(
+        tmp_path,
+        "sitecustomize.py",
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('httptools', 'prometheus_client', 'websockets'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n",
+    )
+    paths = os.pathsep.join([str(absent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ended = tauten("serve", flow, "--port", "0", "--grpc-port", "off", environment={"PYTHONPATH": paths})
+    assert ended.code == 3
+    assert "which is not installed" in ended.err
+    assert "help: pip install 'tauten[serve]'" in ended.err
+
+
+def test_a_file_may_be_called_like_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["usage", "budgets", "budgets"]) == 2
+    assert "budgets is no file of budgets" in capsys.readouterr().err
+
+
 def test_a_process_ends_with_the_code(flow: Path) -> None:
     assert tauten("run", flow, "text=hi") == (0, "HI hihi \n", "")
     refused = tauten("run", flow, "txet=hi")
@@ -137,6 +218,26 @@ def test_a_process_ends_with_the_code(flow: Path) -> None:
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["doctor"])
     assert capsys.readouterr().out.splitlines()[-1] == ("ready" if code == 0 else "not ready")
+
+
+def test_doctor_looks_at_the_disk_that_the_store_will_be_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked_at: list[Path] = []
+
+    def usage(path: Path) -> SimpleNamespace:
+        looked_at.append(path)
+        return SimpleNamespace(free=1_000_000_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    monkeypatch.setenv("TAUTEN_STORE", str(tmp_path / "not" / "yet"))
+    assert run(["doctor"]) == 1
+    assert looked_at == [tmp_path]
+    assert "1 GB free: 2 GB are needed" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAUTEN_STORE", "not/yet")
+    assert run(["doctor"]) == 1
+    assert looked_at == [tmp_path, tmp_path]
 
 
 def test_doctor_misses_a_library(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from typing import Annotated
@@ -35,15 +36,19 @@ SPACE_NEEDED_BYTES = 2_000_000_000  # the default models (0.6 GB), their downloa
 
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> int:
-    """Check libraries, models and disk; exit code 1 when something is missing."""
+    """Check libraries and disk, and count models; exit code 1 when a library or room is missing. Models that are not
+    here are fetched when they are needed."""
     from tauten.models import Store
 
     store = Store()
     missing = {name: use for name, use in LIBRARIES.items() if importlib.util.find_spec(name) is None}
     listed = store.list()
     here = [each for each in listed if each.installed]
-    anchor = store.root if store.root.exists() else store.root.anchor
-    free = shutil.disk_usage(anchor).free
+    root = store.root.absolute()
+    there = next(
+        folder for folder in (root, *root.parents) if os.path.exists(folder)
+    )  # where it will be made
+    free = shutil.disk_usage(there).free
     record = {
         "schema": "tauten.doctor/1",
         "tauten": __version__,

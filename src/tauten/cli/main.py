@@ -7,6 +7,7 @@ Results go to stdout, progress and complaints to stderr.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -14,7 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
-from tauten.errors import TautenError, suggest
+from tauten.errors import InputError, MachineError, TautenError, suggest
 from tauten.version import __version__
 
 GROUPS = {
@@ -82,7 +83,11 @@ def run(arguments: list[str]) -> int:
         _no_reader()
         return 0
     except Exception as error:  # noqa: BLE001  # the last door: a bug becomes a report, not a traceback
-        return _report(error)
+        told = _of_a_path(error) or _of_an_extra(error)
+        if told is None:
+            return _report(error)
+        print(f"tauten: {told}", file=sys.stderr)
+        return told.exit_code
 
 
 def _answer(arguments: list[str]) -> int:
@@ -115,7 +120,8 @@ def _dispatch(name: str, rest: list[str]) -> int:
     bare = (word.partition("=")[0] for word in words)
     if word := next((word for word in bare if (name, word) in WORDS), ""):
         file, called = WORDS[name, word], f"{called} {word}" if word not in OPTIONS else called
-        rest = [each for each in rest if each != word or word in OPTIONS]
+        if word not in OPTIONS and word in rest:
+            rest.remove(word)  # once: a file may be called like the command
     app = importlib.import_module(f"tauten.cli.{file}").app
     try:
         result = app(rest, prog_name=called, standalone_mode=False)
@@ -136,6 +142,41 @@ def _dispatch(name: str, rest: list[str]) -> int:
     if result == EXIT_INTERRUPTED:  # which typer makes of Ctrl-C
         raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
+
+
+_UNUSABLE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+
+def _of_a_path(error: Exception) -> TautenError | None:
+    """What the system says of a path, as an error of it: even a look at one may be refused; None for all else."""
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in _UNUSABLE | _REFUSED:
+        return None
+    said = f"cannot use {str(error.filename)[:200]!r}: {error.strerror}"
+    if error.errno in _UNUSABLE:
+        return InputError(said, help="check the path", code="E203")
+    return MachineError(said, help="check its permissions and the room on its disk", code="E302")
+
+
+_EXTRAS = {  # what their packages are imported as
+    "local": "ctranslate2 cv2 onnx onnxruntime openvino openvino_genai PIL pypdfium2 simplejpeg soundfile soxr "
+    "tantivy tokenizers",
+    "serve": "aiohttp asyncpg genai_prices google grpc httptools lmdb opentelemetry prometheus_client redis "
+    "uvicorn websockets",
+    "video": "av",
+    "compress": "nncf torch",
+}
+
+
+def _of_an_extra(error: Exception) -> TautenError | None:
+    """A package of an extra that is not here, wherever it was first asked for; None for all else."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extra = next((extra for extra, names in _EXTRAS.items() if name in names.split()), "")
+    if not extra:
+        return None
+    return MachineError(
+        f"this needs {name}, which is not installed", help=f"pip install 'tauten[{extra}]'", code="E315"
+    )
 
 
 def _no_reader() -> None:

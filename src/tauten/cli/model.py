@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from tauten.models.fetch import ProgressCallback
     from tauten.models.installed import Installed
 
-app = typer.Typer(help="List, pull, verify, show, build and remove models.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, pull, verify, show, build and remove models.", no_args_is_help=True, add_completion=False
+)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME[:VARIANT]]...", show_default=False)]
 OneName = Annotated[str, typer.Argument(metavar="NAME[:VARIANT]", show_default=False)]

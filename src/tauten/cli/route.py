@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tauten.improve.routing import Replayed, Side
     from tauten.run.gating.scope import Verdict
 
-app = typer.Typer(help="Choices that policies made, and gates before shortcuts.", no_args_is_help=True)
+app = typer.Typer(
+    help="Choices that policies made, and gates before shortcuts.", no_args_is_help=True, add_completion=False
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with a schema name.")]
 
