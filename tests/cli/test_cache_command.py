@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -181,5 +182,35 @@ def test_a_server_is_asked_with_an_operators_key(
 def test_a_server_that_is_not_there_is_said_to_be_so(
     server: tuple[str, list[tuple[str, str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["cache", "stats", "--url", "http://127.0.0.1:9"]) == 2
-    assert "E242" in capsys.readouterr().err
+    for url in ("http://127.0.0.1:9", "http://127.0.0.1:many", "http://[::1", "http://a b"):
+        assert run(["cache", "stats", "--url", url]) == 2
+        assert "E242" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"\0\0\x12\4\0\0\0\0\0", "does not answer"),  # HTTP/2, as the port of gRPC speaks it
+        (b'HTTP/1.0 200 OK\r\n\r\n{"status": "fine"}', "no server of Tauten"),
+        (b"HTTP/1.0 200 OK\r\n\r\n[]", "no server of Tauten"),
+        (b"HTTP/1.0 200 OK\r\n\r\n<html>", "does not answer"),
+    ],
+)
+def test_something_else_listens_there(reply: bytes, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            assert run(["cache", "stats", "--url", f"http://127.0.0.1:{listening.getsockname()[1]}"]) == 2
+        finally:
+            thread.join()
+    told = capsys.readouterr().err
+    assert "tauten: E242" in told
+    assert said in told

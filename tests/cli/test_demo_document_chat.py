@@ -16,7 +16,9 @@ def test_its_options_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "tauten demo document-chat" in " ".join(shown.split())
     assert "--grow" in shown
-    assert run(["demo", "document-chat", "--requests", "-1"]) == 2
+    for words in ([], ["document-chat"]):
+        assert run(["demo", *words, "--requests", "-1"]) == 2
+        assert "--requests -1" in capsys.readouterr().err
 
 
 @pytest.mark.models

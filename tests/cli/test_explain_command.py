@@ -50,7 +50,8 @@ def test_two_plans_are_one_document(flow: Path, tmp_path: Path, capsys: pytest.C
 def test_what_needs_a_run_is_refused_without_one(
     flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words in (["--perfetto", str(tmp_path / "a.json")], ["--recording", str(tmp_path)]):
+    perfetto, recording = str(tmp_path / "a.json"), str(tmp_path)
+    for words in (["--perfetto", perfetto], ["--recording", recording], ["text=hi"], ["no input"]):
         assert run(["explain", str(flow), *words]) == 2
         assert "--analyze" in capsys.readouterr().err
 
@@ -131,6 +132,22 @@ def test_a_request_that_cannot_be_meant_is_refused_before_the_run(
 ) -> None:
     assert run(["explain", str(flow), "text=hi", "--analyze", "--at", at]) == 2
     assert "p50, p95 or #7" in capsys.readouterr().err
+    assert not flow.with_name("ran.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["text=hi", "--repeat", "0"], "--repeat 0"),
+        (["text=hi", "--repeat", "-3"], "--repeat -3"),
+        (["text=hi", "--recording", "x"], "inputs and a recording"),
+    ],
+)
+def test_what_would_be_left_out_is_refused_before_the_run(
+    words: list[str], told: str, flow: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["explain", str(flow), "--analyze", *words]) == 2
+    assert told in capsys.readouterr().err
     assert not flow.with_name("ran.txt").exists()
 
 

@@ -161,6 +161,7 @@ def test_answers_cannot_steer_the_terminal(
         (["--margin", "0"], "E252"),
         (["--confidence", "95"], "E252"),
         (["--evidence", "nowhere/e.json"], "E261"),
+        (["--browser", "--port", "70000"], "E260 --port 70000"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_before_the_work(

@@ -88,6 +88,17 @@ def test_rebase_keeps_what_fits(flow: Path, tmp_path: Path, capsys: pytest.Captu
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+def test_rebase_tells_what_else_is_gone(
+    flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = plan(tmp_path, "# tried in May\n[result]\np95_ms = 3\n[stage.upper]\nbeside = ['twice']  # why not")
+    assert run(["plan", "rebase", str(flow), str(old), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["dropped"]
+    assert told == ["its result, which was measured on another workflow", "its comments"]
+    assert run(["plan", "rebase", str(flow), str(old), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dropped"] == []
+
+
 def test_a_plan_of_running_code_is_bound_as_it_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,3 +107,7 @@ def test_a_plan_of_running_code_is_bound_as_it_runs(
     assert run(["plan", "show", free, "--full"]) == 2
     assert run(["plan", "rebase", free, str(plan(tmp_path, ""))]) == 2
     assert "async def" in capsys.readouterr().err
+    assert run(["plan", "lint", free, str(plan(tmp_path, "[stage.gone]\nspeed = 9"))]) == 0
+    told = capsys.readouterr().out
+    assert "binds it as it runs" in told
+    assert "fits" not in told

@@ -127,6 +127,7 @@ def test_a_preview_of_a_file_with_values_of_the_command_line(
         ([], "E103"),
         (["question=x", "--format", "long"], "E108"),
         (["question=x", "--stage", "generate"], "E260"),
+        (["question=x", "--item", "#3"], "E260"),
     ],
 )
 def test_what_a_preview_cannot_use_is_refused(
@@ -134,6 +135,16 @@ def test_what_a_preview_cannot_use_is_refused(
 ) -> None:
     assert prompt("preview", written(tmp_path, "ask.md", ASK), *words) == 2
     assert f"tauten: {code}" in capsys.readouterr().err
+
+
+def test_a_value_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "shot.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    for value, said in ((f"@{picture}", "is not UTF-8"), ("@gone.txt", "no file")):
+        assert prompt("preview", written(tmp_path, "ask.md", ASK), f"question={value}") == 2
+        told = capsys.readouterr().err
+        assert "tauten: E203" in told
+        assert said in told
 
 
 def test_a_preview_of_a_recorded_request(
@@ -152,6 +163,15 @@ def test_a_preview_of_a_recorded_request(
     assert "tauten: E209" in capsys.readouterr().err
     assert prompt("preview", flow, "question=x", "--recording", kept) == 2
     assert "tauten: E260" in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_always_the_same_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path, "fixed.md", "Say one word.\nAny word.\n")
+    fixed = written(tmp_path, "fixed.py", FLOW.replace('"ask.md", question=question', '"fixed.md"'))
+    assert prompt("preview", fixed, "question=x", "--plan", written(tmp_path, "told.toml", TOLD)) == 0
+    assert "Any word." in capsys.readouterr().out
 
 
 def test_two_versions_differ_by_lines_and_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,6 +143,7 @@ def test_one_way_that_fails_is_a_row_with_its_reason(
         (["--threads", "-1"], "--threads -1"),
         (["--budget-s", "0"], "--budget-s 0"),
         (["text"], "cannot read the input"),
+        (["text=x", "--recording", "kept"], "inputs and a recording"),
         (["--rate", "5"], "No such option"),
     ],
 )

@@ -138,6 +138,8 @@ def test_delays_confirm_it(waiting: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--what-if", "--analyze"], "two questions"),
         (["--what-if", "--perfetto", "a.json"], "--analyze"),
         (["--what-if", "--rate", "-1"], "--rate -1"),
+        (["--what-if", "--rate", "nan"], "--rate nan"),
+        (["--what-if", "--minutes", "nan"], "--minutes nan"),
         (["--what-if", "--items", "0"], "--items 0"),
         (["--what-if", "--minutes", "0"], "--minutes 0"),
         (["--what-if", "--slo", "p95<fast"], "p95<fast"),

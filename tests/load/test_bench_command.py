@@ -346,6 +346,14 @@ def test_what_another_flag_would_leave_unused_is_refused(
     assert f"tauten: E260 {both}\n" in capsys.readouterr().err
 
 
+def test_inputs_beside_a_recording_are_refused(
+    flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Recording("kept", [Item(id="a", render=lambda: {"text": Text("a")})]).save(tmp_path / "kept")
+    assert bench(flow, "text=hi", "--rate", "5", "--recording", kept) == 2
+    assert "tauten: E260 inputs and a recording were given" in capsys.readouterr().err
+
+
 def test_an_address_without_its_scheme(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("127.0.0.1:9/x", "body=x", "--rate", "1") == 2
     assert "write http://127.0.0.1:9/x" in capsys.readouterr().err

@@ -258,6 +258,8 @@ async def _bench(asked: Asked) -> Bench:
     kept = Recording.load(asked.recording) if asked.recording is not None else None
     if kept is not None and not len(kept):
         raise InputError(f"{str(asked.recording)!r} holds no request", help="record some", code="E245")
+    if kept is not None and asked.inputs and not is_url(asked.target):  # to a URL they go with each request
+        raise InputError("inputs and a recording were given", help="give one of them", code="E260")
     say = teller()
     async with _sides(asked, kept) as (sides, name, api, slo):
         targets = {side.name: side.target for side in sides}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -244,10 +245,10 @@ def _asked(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     if not url.startswith(("http://", "https://")):
         raise InputError(f"--url {url}", help="write http://HOST:PORT", code="E260")
-    asked = urllib.request.Request(url.rstrip("/") + path, data, headers)
     try:
+        asked = urllib.request.Request(url.rstrip("/") + path, data, headers)
         with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
-            return json.load(answer)
+            told = json.load(answer)
     except urllib.error.HTTPError as error:
         text = error.read(4096).decode("utf-8", "replace")
         raise InputError(
@@ -255,10 +256,19 @@ def _asked(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
             help=f"an operator's key (tauten key new NAME --admin) in ${KEY}",
             code="E242",
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # the last one: an address that is none, or somebody who speaks another protocol
+        said = str(error) or error.__class__.__name__
         raise InputError(
-            f"{url} does not answer: {error}", help="is it running there?", code="E242"
+            f"{url} does not answer: {said}",
+            help="is it running there, and is that its HTTP port?",
+            code="E242",
         ) from error
+    if not (isinstance(told, dict) and told.keys() & {"caches", "forgotten"}):
+        raise InputError(
+            f"{url} is no server of Tauten", help="give the address that it announced", code="E242"
+        )
+    return told
 
 
 def _show_server(caches: list[dict[str, Any]]) -> None:

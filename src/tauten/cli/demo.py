@@ -44,6 +44,8 @@ def demo(
     """Answer one request, replay the recording under two plans, and show where the time went."""
     if split not in ("", "dev", "held_out"):
         raise InputError(f"no half {split!r}", help="write dev or held_out", code="E260")
+    if requests < 0:
+        raise InputError(f"--requests {requests}", help="give 0 or more", code="E260")
     check_outputs(json_file, html, perfetto)
     say = teller()
     began = time.monotonic()

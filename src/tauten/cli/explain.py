@@ -97,11 +97,11 @@ def explain(
         options = Options(plans[0], given, kept, slo, rate, items, minutes, probe, all_rows, as_json, html)
         return asked(workflow, options)
     if not analyze:
-        if recording is not None:
-            raise InputError("a recording is for requests that run", help="add --analyze", code="E260")
+        _check_unused(recording, inputs)
         _planned(workflow, plans, as_json, html)
         return 0
     parse_rank(at)
+    _check_repeat(repeat)
     name, requests = _requests(workflow, inputs or [], recording, repeat)
     replays, known = run_async(_run(workflow, plans, requests))
     if recording is not None:
@@ -124,6 +124,18 @@ def _check(plans: list[Plan], analyze: bool, what_if: bool, probe: bool) -> None
         raise InputError("--analyze and --what-if are two questions", help="ask one of them", code="E260")
     if probe and not what_if:
         raise InputError("--probe confirms what --what-if says", help="add --what-if", code="E260")
+
+
+def _check_unused(recording: Path | None, inputs: list[str] | None) -> None:
+    """Refuse what only requests would use, where none is run."""
+    if recording is not None or inputs:
+        what = "a recording is" if recording is not None else "inputs are"
+        raise InputError(f"{what} for requests that run", help="add --analyze", code="E260")
+
+
+def _check_repeat(repeat: int) -> None:
+    if repeat < 1:
+        raise InputError(f"--repeat {repeat}", help="give 1 or more", code="E260")
 
 
 def naive(workflow: Workflow[..., Any]) -> Plan:
@@ -162,7 +174,9 @@ def _requests(
     """The name of the recording, and (id, inputs) of each request."""
     if recording is None:
         values = read_inputs(workflow, pairs)
-        return "", [(f"#{number + 1}", values) for number in range(max(1, repeat))]
+        return "", [(f"#{number + 1}", values) for number in range(repeat)]
+    if pairs:
+        raise InputError("inputs and a recording were given", help="give one of them", code="E260")
     kept = Recording.load(recording)
     if not len(kept):
         raise InputError(f"{str(recording)!r} holds no request", help="record some", code="E245")

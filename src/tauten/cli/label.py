@@ -61,6 +61,8 @@ def label(
     shown. Exit code 0: the change may stay, 1: it loses too much, 4: cannot conclude yet.
     """
     check_outputs(evidence)
+    if not 0 <= port < 65536:
+        raise InputError(f"--port {port}", help="give a port, 1 to 65535; 0: any free one", code="E260")
     old, new = Answers.load(before), Answers.load(after)
     session = Session(
         recording,

@@ -131,7 +131,10 @@ def lint(target: Target, plan: PlanFile) -> None:
                 policy = str(step.params.get("policy") or "")
                 check_settings(step.name, step.kind, step.plan, step.models, policy)
                 _check_models(step.models)
-    typer.echo(f"{plan.name}: fits {workflow.name}")
+    if workflow.graph is not None:
+        typer.echo(f"{plan.name}: fits {workflow.name}")
+    else:
+        typer.echo(f"{plan.name}: is a plan; {workflow.name} is `async def`, and binds it as it runs")
     if chosen.made_on and chosen.made_on != str(hardware()):
         typer.echo(
             f"made on {chosen.made_on}; this is {hardware()}: measure again before you rely on it", err=True
@@ -158,7 +161,13 @@ def rebase_plan(target: Target, plan: PlanFile, as_json: AsJson = False) -> int:
             code="E113",
             help="run it with the plan: `tauten explain --analyze --plan FILE` binds it step by step",
         )
-    mended, dropped = rebase(load_plan(plan), workflow.graph)
+    old = load_plan(plan)
+    mended, dropped = rebase(old, workflow.graph)
+    if old.result:
+        dropped.append("its result, which was measured on another workflow")
+    lines = plan.read_text(encoding="utf-8-sig").splitlines()
+    if any(line.lstrip().startswith("#") for line in lines):
+        dropped.append("its comments")
     write_output(plan, format_plan(mended))
     if as_json:
         _print_json("rebase", plan=mended.id, dropped=dropped)

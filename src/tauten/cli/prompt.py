@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from tauten.cli.target import load_workflow, read_bytes, read_inputs
+from tauten.cli.target import load_workflow, read_inputs, text_of
 from tauten.describe.template import Template
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, PlanError
@@ -27,7 +27,9 @@ from tauten.run.ambient import run_async
 from tauten.run.contracts import PromptReader
 from tauten.run.reading import prompt_reader
 
-app = typer.Typer(help="List, show, preview and compare prompt templates.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, preview and compare prompt templates.", no_args_is_help=True, add_completion=False
+)
 
 BACKEND, MODEL = "llm", "smollm2-135m-instruct"  # what `generate` asks where nobody says otherwise
 
@@ -126,6 +128,10 @@ def _looked_at(
             raise InputError(
                 "--plan and --stage belong to a workflow", help="give FILE.py:WORKFLOW", code="E260"
             )
+        if item and not recording:
+            raise InputError(
+                f"--item {item} of no recording", help="give the --recording that it is of", code="E260"
+            )
         kept = _item(Recording.load(recording), item) if recording else None
         return read(Path(target)), dict(kept.inputs) if kept is not None else {}, ("", "", "")
     workflow, chosen_plan = load_workflow(target), load_plan(plan) if plan is not None else None
@@ -138,7 +144,7 @@ def _given(
     workflow: Workflow[..., Any], plan: Plan | None, found: Asking, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     values: dict[str, Any] = run_async(given(workflow, plan, found.step, inputs))
-    if all(value is None for value in values.values()):
+    if values and all(value is None for value in values.values()):
         raise PlanError(
             f"this request does not come to {found.step.name}",
             help="take another one: --item ID",
@@ -182,7 +188,7 @@ def _pairs(written: Sequence[str]) -> dict[str, str]:
             raise InputError(
                 f"cannot read the value {pair!r}", help="write NAME=VALUE or NAME=@FILE", code="E260"
             )
-        found[name] = read_bytes(Path(text[1:])).decode() if text.startswith("@") else text
+        found[name] = text_of(Path(text[1:])) if text.startswith("@") else text
     return found
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import sys
@@ -172,7 +173,15 @@ def _plans(given: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for each in given:
         name, equals, file = each.partition("=")
-        found[name if equals else ""] = Path(file if equals else each)
+        name, file = (name, file) if equals else ("", each)
+        if name in found:
+            whose = f" for {name}" if name else ""
+            raise InputError(
+                f"two plans{whose}: {found[name]}, {file}",
+                help="give one; NAME=FILE where several workflows are served",
+                code="E260",
+            )
+        found[name] = Path(file)
     return found
 
 
@@ -278,7 +287,7 @@ def _share(flag: str, value: float) -> float:
 
 
 def _positive(flag: str, value: float) -> float:
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise InputError(f"{flag} {value:g}", help="give more than 0", code="E260")
     return value
 

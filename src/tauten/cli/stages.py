@@ -147,6 +147,8 @@ def _requests(workflow: Workflow[..., Any], asked: Asked) -> tuple[int, Iterator
     """How many requests there are, and their inputs, each rendered when its turn comes."""
     if asked.recording is None:
         return 1, iter([read_inputs(workflow, asked.inputs)])
+    if asked.inputs:
+        raise InputError("inputs and a recording were given", help="give one of them", code="E260")
     kept = Recording.load(asked.recording)
     if not len(kept):
         raise InputError(f"{str(asked.recording)!r} holds no request", help="record some", code="E245")

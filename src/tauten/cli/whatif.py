@@ -103,9 +103,9 @@ def _until(minutes: float) -> Callable[[], bool]:
 
 
 def _check(asked: Options) -> None:
-    if asked.minutes <= 0:
+    if not asked.minutes > 0:
         raise InputError(f"--minutes {asked.minutes:g}", help="give more than 0", code="E260")
-    if asked.rate < 0:
+    if not asked.rate >= 0:
         raise InputError(
             f"--rate {asked.rate:g}", help="give more than 0, or 0 for one at a time", code="E260"
         )
