@@ -176,7 +176,7 @@ def step_key(lowered: Lowered, step: Step) -> Key:
     """How a step was run, as measurements are keyed: what it is (kind, ports, upstream), then its settings."""
     stage = lowered.graph.stages[step.stage]
     chosen = [choice for choice in step.models.values() if choice.backend]
-    settings = " ".join(f"{key}={_spelled(value)}" for key, value in sorted(step.plan.settings.items()))
+    settings = " ".join(f"{key}={_spelled(value)}" for key, value in sorted(_settings(step).items()))
     view = step.view.name if step.view is not None else ""
     name = " ".join(filter(None, (f"{step.name}#{stage.signature}", view, settings)))
 
@@ -192,6 +192,19 @@ def step_key(lowered: Lowered, step: Step) -> Key:
         threads=max((choice.threads for choice in chosen), default=0),
         batch=max((choice.batch.max for choice in chosen), default=1),
     )
+
+
+def _settings(step: Step) -> dict[str, Any]:
+    """What a plan says of a step beside the names of its models: settings of its own and of single roles, how what it
+    takes is decoded, and where what is decoded for it."""
+    plan, found = step.plan, dict(step.plan.settings)
+    if step.view is None:  # else its name says how
+        found |= {f"view.{key}": value for key, value in plan.view.items()}
+        for role, choice in plan.roles.items():
+            found |= {f"{role}.{key}": value for key, value in choice.options.items()}
+    if plan.decode != "thread" and (step.view is not None or step.control == "map"):
+        found["decode"] = plan.decode
+    return found
 
 
 def _spelled(value: Any) -> str:

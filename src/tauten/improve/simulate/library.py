@@ -336,11 +336,18 @@ def choices_key(step: Step) -> str:
 
 def cost_key(choice: ModelChoice) -> str:
     """What decides how long a run takes: the model, its form, its engine and its options."""
-    options = {
-        key: value for key, value in choice.options.items() if isinstance(value, str | int | float | bool)
-    }
+    options = {key: value for key, value in choice.options.items() if _written(value)}
     parts = [choice.model, choice.variant, choice.backend, choice.precision, choice.threads, options]
     return msgspec.json.encode(parts, order="deterministic").decode()
+
+
+def _written(value: Any) -> bool:
+    """Whether a plan can write an option; code, which a plan cannot, is no part of a key."""
+    if isinstance(value, list | tuple):
+        return all(map(_written, value))
+    if isinstance(value, dict):
+        return all(map(_written, value.values()))
+    return isinstance(value, str | int | float | bool)
 
 
 def _moves(moving: Moving, cost: Cost, runs: Runs) -> float:
