@@ -37,7 +37,7 @@ class Place(NamedTuple):
         assert isinstance(self.cost, StreamCost)
         first_s = self.cost.first.line(stream.fresh) * drawn(self.cost.first.ratios, 0.5) * stream.slow
         token_s = self.cost.token_s * drawn(self.cost.ratios, 0.5)
-        return first_s, max(0.0, stream.tokens - 1.0) * token_s
+        return first_s, stream.rest_s(token_s)
 
     def batches(self, events: Sequence[Event]) -> Iterator[Sequence[Event]]:
         """How what came at once leaves: of one group, as many as fit, or in parts where several replicas are idle."""

@@ -160,6 +160,8 @@ class Library:
         if event.stream:
             usual = msgspec.structs.replace(usual, first_s=percentile([each.first_s for each in seen], 0.5))
             self._streams.setdefault(key, []).append(usual)
+            if len(seen) > 1 and usual.first_s > 0.0:
+                self._noise.setdefault(key, []).extend([each.first_s / usual.first_s for each in seen])
             return usual
         self._runs.setdefault(key, []).append((event.total, usual_s))
         if len(seen) > 1:
@@ -177,7 +179,8 @@ class Library:
             self.costs[key] = self._stream_cost(key, streams)
 
     def _stream_cost(self, key: str, streams: list[Event]) -> StreamCost:
-        first = fitted([(each.fresh, each.first_s) for each in streams], threads=self._threads[key])
+        firsts = [(each.fresh, each.first_s) for each in streams]
+        first = fitted(firsts, threads=self._threads[key], noise=self._noise.get(key, ()))
         each_s = sorted(
             (each.seconds - each.first_s) / (each.tokens - 1.0) for each in streams if each.tokens > 1.0
         )

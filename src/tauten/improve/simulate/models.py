@@ -101,7 +101,7 @@ class TapedSlots:
         yield Chunk(tokens=min(1, round(event.tokens)), at=self.clock())
         rest = max(0.0, event.tokens - 1.0)
         each_s = cost.token_s * drawn(cost.ratios, self.draws.random()) * event.slow_tokens
-        await self.machine.work(rest * each_s, first.threads, cost.memory, self.engine)
+        await self.machine.work(event.rest_s(each_s), first.threads, cost.memory, self.engine)
         yield Chunk(tokens=round(rest), done=True, finish="stop", at=self.clock())
 
     def lingering(self) -> Collection[float]:

@@ -41,6 +41,13 @@ class Event(msgspec.Struct, frozen=True):
     slow: float = 1.0  # times longer than the cost of its model says that it took
     slow_tokens: float = 1.0  # of a stream, after its first increment
 
+    def rest_s(self, token_s: float) -> float:
+        """Seconds of a stream after its first increment, at so many a token; as many as they were where there is no
+        second token to count by: sound, and answers of one word."""
+        if self.tokens > 1.0:
+            return (self.tokens - 1.0) * token_s
+        return max(0.0, self.seconds - self.first_s)
+
 
 class Level(msgspec.Struct, frozen=True):
     """What is asked at once, `gap_s` of the step's own code after all before it, and after a part of its streams."""
