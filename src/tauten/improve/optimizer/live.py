@@ -58,6 +58,7 @@ HOW: Final = How(repeats=3, budget_s=4.0)  # of one model on one engine: there a
 JUDGES: Final = 2  # requests at a time: what one waits for, another uses
 WARM_UP_S: Final = 60.0  # for one request that warms up
 HEARD: Final = 16  # items of a model: one batch of the largest size
+APART: Final[Together] = ((1, 1.0), (2, 1.0))  # streams that share no core
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -172,7 +173,10 @@ class LiveTestbed:
         return [(weight, seconds * times) for weight, seconds in found]
 
     def streams(self, plan: Plan, step: str, role: str, items: Items) -> Together:
-        choice, given = self._choice(plan, step, role), self._given(plan, step, role, items)
+        choice = self._choice(plan, step, role)
+        if not _runs_here(choice):
+            return APART
+        given = self._given(plan, step, role, items)
 
         async def run() -> Together:
             how = self._how(choice)
@@ -402,6 +406,12 @@ class LiveTestbed:
 def _needs_files(choice: ModelChoice) -> bool:
     """Whether a model holds weights here; of those that do not, some only wait for another machine."""
     return bool(getattr(find("backends", choice.backend), "needs_files", True))
+
+
+def _runs_here(choice: ModelChoice) -> bool:
+    """Whether this machine runs a model. Streams of one elsewhere share nothing here, and to ask for some to see that
+    would cost money that no budget was asked for."""
+    return bool(getattr(find("backends", choice.backend), "local", True))
 
 
 async def _files(choice: ModelChoice) -> Mapping[str, Path]:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 KEPT = 101  # quantiles of a spread: a p99 of one model's runs still has a place of its own
+ELSEWHERE: Final = 0  # threads of a model that another machine runs: no core of this one is busy with it
 _LEAST_S = 1e-9
 
 
@@ -44,7 +45,7 @@ class Cost(msgspec.Struct, frozen=True):
     fixed_s: float
     slope_s: float = 0.0  # for each unit of weight in the batch
     ratios: tuple[float, ...] = (1.0,)  # measured / line, ascending
-    threads: int = 1  # cores that it occupies
+    threads: int = 1  # cores that it occupies; `ELSEWHERE`: none
     memory: float = 0.0  # share of the time in which it waits for memory
 
     def line(self, weight: float) -> float:

@@ -16,11 +16,11 @@ import msgspec
 from tauten.errors import PlanError, suggest
 from tauten.improve.replay import step_key
 from tauten.improve.simulate.capture import Captured
-from tauten.improve.simulate.costs import STILL, Cost, Moving, StreamCost, fitted, thinned
+from tauten.improve.simulate.costs import ELSEWHERE, STILL, Cost, Moving, StreamCost, fitted, thinned
 from tauten.improve.simulate.tape import BODY, CREW, Event, Level, Tape, Visit
 from tauten.plan.lower import Lowered, Step
 from tauten.plan.plan import ModelChoice
-from tauten.run.contracts import batches_itself
+from tauten.run.contracts import batches_itself, find
 from tauten.run.visits import base_name
 from tauten.statistics import percentile
 
@@ -108,7 +108,7 @@ class Library:
         """Take runs of a model that were measured by themselves: (weight of the batch, seconds)."""
         self._runs.setdefault(cost_key(choice), []).extend(runs)
         self._alone.add(cost_key(choice))
-        self._threads.setdefault(cost_key(choice), choice.threads or EVERY)
+        self._threads.setdefault(cost_key(choice), _occupied(choice))
         self._fit()
 
     def add_streams(self, choice: ModelChoice, together: tuple[tuple[int, float], ...]) -> None:
@@ -155,7 +155,7 @@ class Library:
         if event.role == CREW or usual_s <= 0.0:
             return usual
         key = cost_key(_choice(step, event.role))
-        threads = 1 if event.role == BODY else step.models[event.role].threads or EVERY
+        threads = 1 if event.role == BODY else _occupied(step.models[event.role])
         self._threads.setdefault(key, threads)
         if event.stream:
             usual = msgspec.structs.replace(usual, first_s=percentile([each.first_s for each in seen], 0.5))
@@ -351,6 +351,13 @@ def _written(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_written, value.values()))
     return isinstance(value, str | int | float | bool)
+
+
+def _occupied(choice: ModelChoice) -> int:
+    """Threads of this machine that a run of a model keeps busy."""
+    if not getattr(find("backends", choice.backend), "local", True):
+        return ELSEWHERE
+    return choice.threads or EVERY
 
 
 def _moves(moving: Moving, cost: Cost, runs: Runs) -> float:

@@ -7,6 +7,7 @@ weight, times how much slower than that cost its members were when they were rec
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from tauten.clock import Clock
-from tauten.improve.simulate.costs import Cost, StreamCost, drawn
+from tauten.improve.simulate.costs import ELSEWHERE, Cost, StreamCost, drawn
 from tauten.improve.simulate.lookups import TimedMemory
 from tauten.improve.simulate.machine import ANYWHERE, Engine, Machine
 from tauten.improve.simulate.tape import Event
@@ -61,6 +62,9 @@ class TapedBackend:
             total += item.weight
             slow += item.weight * item.slow
         seconds = cost.drawn(total, self.draws.random()) * (slow / total if total else 1.0)
+        if cost.threads == ELSEWHERE:
+            asyncio.get_running_loop().call_later(seconds, over)
+            return
         self.machine.begin(seconds, over, cost.threads, cost.memory, None, self.on)
 
     def answer(self, items: Sequence[Event]) -> list[Any]:
@@ -97,12 +101,20 @@ class TapedSlots:
         event: Event = item["event"]
         cost, first = self.cost, self.cost.first
         seconds = first.drawn(event.fresh, self.draws.random()) * event.slow
-        await self.machine.work(seconds, first.threads, first.memory, self.engine)
+        await self._take(seconds, first.memory)
         yield Chunk(tokens=min(1, round(event.tokens)), at=self.clock())
         rest = max(0.0, event.tokens - 1.0)
         each_s = cost.token_s * drawn(cost.ratios, self.draws.random()) * event.slow_tokens
-        await self.machine.work(event.rest_s(each_s), first.threads, cost.memory, self.engine)
+        await self._take(event.rest_s(each_s), cost.memory)
         yield Chunk(tokens=round(rest), done=True, finish="stop", at=self.clock())
+
+    async def _take(self, seconds: float, memory: float) -> None:
+        """So long on this machine; a model elsewhere is only waited for, however many do."""
+        threads = self.cost.first.threads
+        if threads != ELSEWHERE:
+            await self.machine.work(seconds, threads, memory, self.engine)
+        elif seconds > 0.0:
+            await asyncio.sleep(seconds)
 
     def lingering(self) -> Collection[float]:
         return ()  # closing a stream ends it at once
