@@ -11,16 +11,14 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 from tauten.clock import Clock
 from tauten.improve.simulate.costs import ELSEWHERE, Cost, StreamCost, drawn
-from tauten.improve.simulate.lookups import TimedMemory
+from tauten.improve.simulate.lookups import TimedCaches
 from tauten.improve.simulate.machine import ANYWHERE, Engine, Machine
 from tauten.improve.simulate.tape import Event
 from tauten.plan.plan import ModelChoice
-from tauten.run.caching.caches import Caches
 from tauten.run.contracts import Chunk
 from tauten.run.deploy.cpu_sets import cpu_sets
 from tauten.run.deploy.deployment import Deployment
@@ -131,7 +129,7 @@ class TapedDeployments(Deployments):
 
     def __init__(self, costs: Costs, machine: Machine, clock: Clock, seed: int) -> None:
         super().__init__(None, clock)
-        self.caches = Caches(partial(TimedMemory, machine=machine))
+        self.caches = self.timed = TimedCaches(machine, clock, seed)
         self._costs = costs
         self._machine = machine
         self._seed = seed

@@ -27,7 +27,7 @@ from tauten.run.decode.decoders import Decoded, Decoders, Mode
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.job import Job
 from tauten.run.deploy.slots_deployment import SlotDeployment
-from tauten.run.request import Asked, Request
+from tauten.run.request import LOWEST, Asked, Request
 from tauten.run.siblings import cancel_all
 from tauten.run.visits import base_name
 
@@ -67,6 +67,12 @@ class Played(Request):
             await self.machine.loop.work(seconds * held)
         if held < 1.0:
             await asyncio.sleep(seconds * (1.0 - held))
+
+    def behind(self) -> Request:
+        """As of any request; what is computed behind it takes its time, too."""
+        behind = Played(self.tape, self.machine, self.clock, id=self.id, tenant=self.tenant, priority=LOWEST)
+        behind.partition, behind.plan = self.partition, self.plan
+        return behind
 
     def unseen(self) -> None:
         """Nobody will look at where its time went: rows are not kept."""

@@ -144,6 +144,8 @@ class _Run:
         self.done: list[Done] = []
         self.sent: Counter[str] = Counter()
         self.unseen = False  # nobody looks at where requests spend their time
+        self.running = 0  # requests
+        self.ended = 0.0  # when the last one was over
 
     async def main(self, arrivals: Arrivals) -> Simulated:
         loop = asyncio.get_running_loop()
@@ -155,6 +157,7 @@ class _Run:
         deployments = TapedDeployments(
             self.library.costs_under(self.lowered), self.machine, loop.time, self.seed
         )
+        self.caches = deployments.timed
         async with _SimulatedEngine(deployments, loop.time, self.seed) as engine:
             self.engine, self.id = engine, await engine.open(workflow, self.plan)
             if self.delays is not None:
@@ -191,12 +194,17 @@ class _Run:
             request.unseen()
         if slo is not None:
             request.deadline = request.start + budget_of(slo)
+        if not self.running:
+            self.caches.idle(loop.time() - self.ended)
+        self.running += 1
         try:
             async for _ in self.engine.stream(tape.inputs, plan=self.id, request=request):
                 pass
         except TautenError as refused:
             error = refused.code
-        now, trace = loop.time(), request.trace
+        self.running -= 1
+        self.ended = now = loop.time()
+        trace = request.trace
         first = now if trace.first_output is None else trace.first_output
         slowed = self.delays.drawn.get(request.id, {}) if self.delays is not None else {}
         self.done.append(Done(id, at_s, now - trace.start, first - trace.start, error, slowed))
