@@ -231,13 +231,16 @@ def journal_of(
     workflow: Workflow[..., Any], kept: Recording, chosen: Sequence[Item], *, fresh: bool = False
 ) -> Journal:
     """What an earlier search for the same workflow, requests and machine has measured."""
+    graph = drawn(workflow)
+    maps = any(stage.control == "map" for stage in graph.stages.values())
     identity = [
-        drawn(workflow).hash,
+        graph.hash,
         kept.name,
         [[item.id, item.revision] for item in chosen],
         msgspec.to_builtins(hardware()),
         __version__,
         "at one pace",
+        *(["members whole"] if maps else []),  # tapes of before lack what was decoded for members
     ]
     name = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:12]
     path = Store().root / "searches" / f"{workflow.name}-{name}.jsonl"

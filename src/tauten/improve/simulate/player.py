@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from tauten.clock import Clock
-from tauten.describe.graph import Graph
+from tauten.describe.graph import Graph, Stage
 from tauten.describe.payload import Payload
+from tauten.describe.ports import PortType
 from tauten.describe.stage import StageKind
 from tauten.describe.view import Pixels, View
 from tauten.improve.simulate.machine import Machine
@@ -86,10 +87,28 @@ _NOWHERE: deque[Any] = deque(maxlen=0)  # what is appended to it is gone
 def played(graph: Graph) -> Graph:
     """The same graph, of the same identity, whose stages play."""
     stages = {
-        name: stage if stage.control not in ("", "map") else replace(stage, kind=_kind(stage.kind))
+        name: stage if stage.control not in ("", "map") else replace(stage, kind=_played(stage))
         for name, stage in graph.stages.items()
     }
     return replace(graph, stages=stages)
+
+
+class _AsItComes(PortType, frozen=True):
+    """A port that takes what stands for a value as it would take the value."""
+
+    def coerce(self, value: object) -> object:
+        return value
+
+
+def _played(stage: Stage) -> StageKind[..., Any]:
+    """The kind of a stage; of a map the input that it fans out takes any member."""
+    kind = _kind(stage.kind)
+    if stage.control == "map":
+        name = stage.params["first"]
+        port = kind.inputs[name]
+        member = _AsItComes(port.kinds, optional=port.optional, many=port.many, stream=port.stream)
+        kind.inputs = {**kind.inputs, name: member}
+    return kind
 
 
 def _kind(kind: StageKind[..., Any]) -> StageKind[..., Any]:

@@ -3,7 +3,8 @@
 Inside a visit what was asked of models and threads is kept in levels: what began before all that was asked
 earlier had come back belongs to the same level. A level is played as chains side by side: what was asked follows
 what had come back just before it. Between levels lies the step's own code. Streams between steps are kept by
-their first and their last increment.
+their first and their last increment; where a map takes them one by one, by every one. What is decoded for a member of
+a map belongs to its visit: no other step does it.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -16,11 +17,15 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from tauten.describe.graph import stages_in
 from tauten.plan.lower import Lowered, Step
 from tauten.run.trace import VISIT, Invocation, Trace
 from tauten.run.visits import base_name
 
-Part = Literal["", "first", "end"]
+Part = Literal["", "first", "more", "end"]
+Given = tuple[Part, float]
+"""Which increment it is, and when it was there."""
+
 BODY, CREW = "body", ""  # roles: a stage's own code in a deployment of its own, and threads that all share
 _SAME_S = 2e-6  # instants that differ by less were one turn of the loop
 
@@ -128,7 +133,7 @@ def tape(
     """The tape of a finished request of a drawn workflow; `values` are its steps' results. `loop_s` is what the event
     loop's thread has computed for it: what its steps' own code took beyond that they waited for something."""
     reader = _Reader(trace, lowered)
-    visits = {name: reader.visit(name) for name in reader.stays}
+    visits = {name: reader.visit(name) for name in reader.stays if base_name(name) in reader.steps}
     own_s = sum(visit.own_s() for visit in visits.values())
     if own_s > loop_s:
         visits = {name: replace(visit, held=loop_s / own_s) for name, visit in visits.items()}
@@ -151,29 +156,38 @@ class _Reader:
         self.calls: dict[str, list[Invocation]] = {}
         for call in trace.invocations:
             self.calls.setdefault(call.step, []).append(call)
+        self.decodes: dict[str, list[str]] = {}  # for a member of a map: decode steps that no plan has
+        for name in self.stays:
+            member = name.rpartition(".")[0]
+            if member.endswith("]") and base_name(name) not in self.steps:
+                self.decodes.setdefault(member, []).append(name)
+        maps = [step for step in lowered.steps if step.control == "map"]
+        self.mapped = {name for step in maps for name in self._handed(stages_in(step.inputs["items"]))}
         self.batches: dict[tuple[str, float, float], float] = {}  # weight, by place and run
         for call in trace.invocations:
             run = (call.place, call.started, call.ended)
             self.batches[run] = self.batches.get(run, 0.0) + call.weight
 
     def visit(self, name: str) -> Visit:
-        start, end = self.stays[name]
-        step = self.steps.get(base_name(name))
-        if step is None:
-            return Visit((), end - start)
-        calls = sorted(self.calls.get(name, ()), key=lambda call: call.asked)
-        marks, given = self._marks(step), self._own(step, name)
+        step = self.steps[base_name(name)]
+        parts = [name, *self.decodes.get(name, ())]
+        calls = sorted(
+            (call for each in parts for call in self.calls.get(each, ())), key=lambda call: call.asked
+        )
+        marks = self._marks(step) if step.control != "map" else None  # the map reads, its members do not
+        given = self._own(step, name, marks)
         events = [(call, self._event(step, call, given)) for call in calls]
-        return _leveled(start, end, events, marks, given)
+        began = min(self.stays[each][0] for each in parts)
+        return _leveled(began, self.stays[name][1], events, marks, given)
 
-    def _event(self, step: Step, call: Invocation, given: tuple[float, float] | None) -> Event:
+    def _event(self, step: Step, call: Invocation, given: Sequence[Given]) -> Event:
         role = role_of(step, call.place)
         ran_s = max(0.0, call.ended - call.started)
         if call.first or call.tokens:
             fresh = max(0.0, call.weight - call.cached)
             first = call.first
-            if given is not None and call.started < given[0] <= call.back:
-                first = given[0]  # what it made before that its step has kept to itself
+            if given and call.started < given[0][1] <= call.back:
+                first = given[0][1]  # what it made before that its step has kept to itself
             first_s = min(max(0.0, first - call.started), ran_s)
             return Event(
                 role, ran_s, call.weight, tokens=call.tokens, fresh=fresh, first_s=first_s, stream=True
@@ -189,20 +203,31 @@ class _Reader:
         return min(times[0] for times in found), max(times[-1] for times in found)
 
     def _read_by(self, step: Step) -> Iterator[str]:
-        """The steps whose increments a step reads: of one behind `when` or `choose` those that it may pass on."""
-        for name in step.upstream:
+        """The steps whose increments a step reads."""
+        return self._handed(step.upstream)
+
+    def _handed(self, names: Iterable[str]) -> Iterator[str]:
+        """Those of steps that stream: of one behind `when` or `choose` those that it may pass on."""
+        for name in names:
             other = self.steps.get(name)
             if other is None:
                 continue
             if other.control and other.control != "map":
-                yield from self._read_by(other)
+                yield from self._handed(other.upstream)
             elif other.streams:
                 yield name
 
-    def _own(self, step: Step, name: str) -> tuple[float, float] | None:
-        """When the first and the last increment that it gives were there."""
+    def _own(self, step: Step, name: str, marks: tuple[float, float] | None) -> list[Given]:
+        """When the first and the last increment that it gives were there. Where each is a member of a map all of them,
+        as they came; of a step that reads as it gives the later ones at the end: when they come hangs on what it reads."""
         times = self.given.get(name)
-        return (times[0], times[-1]) if times and step.streams else None
+        if not times or not step.streams:
+            return []
+        if name not in self.mapped:
+            return [("first", times[0]), ("end", times[-1])]
+        *made, end = times  # the last row is of its code behind the last increment
+        later: list[Given] = [("more", at) if marks is None else ("end", end) for at in made[1:]]
+        return [*[("first", at) for at in made[:1]], *later]
 
 
 def _leveled(
@@ -210,7 +235,7 @@ def _leveled(
     end: float,
     calls: Sequence[tuple[Invocation, Event]],
     marks: tuple[float, float] | None,
-    gives: tuple[float, float] | None,
+    gives: Sequence[Given],
 ) -> Visit:
     """Put what was asked, and what was given, into levels."""
     levels: list[Level] = []
@@ -221,18 +246,18 @@ def _leveled(
         needs = _needs(at, last, marks)
         since = max(last, _mark(needs, marks))
         levels.append(Level(max(0.0, at - since), chains, needs, given))
-        last = max(back, at)
+        last = max(last, back, at)
 
-    given = [("first", gives[0]), ("end", gives[1])] if gives else []
+    given = list(gives)
     for together in _together(calls):
         asked, back = together[0][0].asked, max(call.back for call, _ in together)
-        while given and given[0][1] < asked:
+        while given and given[0][1] <= asked:
             part, at = given.pop(0)
-            add(at, (), at, part)  # type: ignore[arg-type]
+            add(at, (), at, part)
         add(asked, _chains(together), back)
     for part, at in given:
         if at >= last or not levels:  # else a stream of its own gave it meanwhile
-            add(at, (), at, part)  # type: ignore[arg-type]
+            add(at, (), at, part)
     if needs := _needs(end, last, marks):  # what it reads was there after all that it asked for
         levels.append(Level(0.0, (), needs))
         last = max(last, _mark(needs, marks))
