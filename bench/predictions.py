@@ -155,6 +155,7 @@ class Subject:
 
     def measured(self, plan: Plan, load: float) -> Figures:
         """What a run took, told at the pace of what the simulation knows."""
+        self.pace.begin()
         if not load:
             latencies, firsts = run_async(self._alone(plan))
         else:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,3 +171,37 @@ def test_the_answer_can_be_read_back(waiting: Path, capsys: pytest.CaptureFixtur
     assert run(["explain", str(waiting), "text=hi", "--what-if", "--json"]) == 0
     told = msgspec.json.decode(capsys.readouterr().out, type=WhatIf)
     assert [each.place for each in told.best()] == list(range(1, len(told.best()) + 1))
+
+
+class Probe:
+    """A process that gives slices of the probe: this machine is half as fast as it was, always."""
+
+    def __init__(self) -> None:
+        self.asked = self.ended = 0
+
+    async def ask(self, message: Mapping[str, Any], timeout_s: float) -> Any:
+        self.asked += 1
+        return {"compute": 50.0, "memory": 5.0}
+
+    async def end(self) -> None:
+        self.ended += 1
+
+
+def test_what_a_question_runs_is_told_at_the_pace_of_the_searches_that_go_by_it(
+    waiting: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Probe] = []
+
+    def opened() -> Probe:
+        begun.append(Probe())
+        return begun[-1]
+
+    monkeypatch.setattr("tauten.cli.optimize.opened", opened)
+    words = ["explain", str(waiting), "--what-if"]
+    assert run([*words, "text=hi"]) == 0
+    assert begun == [], "what is in no journal is compared with nothing later"
+    assert run([*words, "--recording", str(recorded)]) == 0
+    assert [each.ended for each in begun] == [1]
+    assert begun[0].asked > 16, "beyond the reference: between the requests"
+    assert run([*words, "--recording", str(recorded)]) == 0
+    assert len(begun) == 1, "all of it was known"

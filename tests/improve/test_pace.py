@@ -185,3 +185,39 @@ def test_runs_of_a_model_are_told_at_the_pace_around_them(monkeypatch: pytest.Mo
         (4.0, pytest.approx(0.75)),
     ]
     assert looks == [AROUND, AROUND]
+
+
+def test_slices_of_a_measurement_that_failed_are_not_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow minute in which three models could not be run would make the fourth look quicker than it is."""
+    failures = iter([True, True, True])
+
+    async def measured(*_: Any, **__: Any) -> list[tuple[float, float]]:
+        if next(failures, False):
+            raise BackendError("the engine died", help="start it again")
+        return [(1.0, 0.5)]
+
+    async def nothing(_: Any) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr(live, "measured_runs", measured)
+    monkeypatch.setattr(live, "_files", nothing)
+    testbed = LiveTestbed(working, [])
+    monkeypatch.setattr(testbed, "_choice", lambda *_: ModelChoice(backend="onnx"))
+    monkeypatch.setattr(testbed, "_given", lambda *_: [])
+    looked = AROUND + 1  # one more than counts
+    testbed.pace = pace([Slice(50.0, 5.0)] * (3 * looked) + [QUICK] * (2 * looked))
+    for _ in range(3):
+        with pytest.raises(BackendError):
+            testbed.runs(Plan(), "works", "model", [])
+    assert testbed.runs(Plan(), "works", "model", []) == [(1.0, pytest.approx(0.5))]
+
+
+def test_a_capture_begins_with_slices_of_its_own() -> None:
+    testbed = LiveTestbed(working, [])
+    told = Told([Slice(0.1, 0.01)] * 100 + [QUICK] * 100)
+    testbed.pace = Pace(told, QUICK)
+    testbed.pace.look(99)  # for what then failed
+    [[*tapes]] = testbed.capture(Plan(), [("one", {"words": Text("a")})]).tapes
+    assert all(tape.seconds >= 0.02 for tape in tapes), (
+        "as long as it worked: the machine is as quick as it was"
+    )

@@ -196,9 +196,7 @@ def _optimizer(
     journal = journal_of(workflow, kept, chosen, fresh=fresh)
     peaks: Peaks = run_async(machine_peaks(Store().root / PEAKS_FILE, progress=progress.tell))
     testbed.peaks = peaks
-    measurer = opened()
-    began = journal.ask("pace", lambda: msgspec.structs.astuple(reference_of(measurer)))
-    testbed.pace = Pace(measurer, Slice(*began))
+    testbed.pace = pace_of(journal)
     answers = str(testbed.keeper.folder.resolve()) if testbed.keeper is not None else ""
     return Optimizer(
         workflow,
@@ -247,6 +245,13 @@ def journal_of(
     if fresh:
         path.unlink(missing_ok=True)
     return Journal(path)
+
+
+def pace_of(journal: Journal) -> Pace:
+    """The machine's pace beside what it was when the first was measured that the journal knows. Raises MachineError."""
+    measurer = opened()
+    began = journal.ask("pace", lambda: msgspec.structs.astuple(reference_of(measurer)))
+    return Pace(measurer, Slice(*began))
 
 
 def _tell_labels(optimizer: Optimizer, slo: Slo) -> None:

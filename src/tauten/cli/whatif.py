@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +12,7 @@ import typer
 from msgspec.structs import replace
 
 from tauten.cli.explain import ITEMS, MINUTES
-from tauten.cli.optimize import journal_of
+from tauten.cli.optimize import journal_of, pace_of
 from tauten.cli.output import write_output
 from tauten.cli.progress import teller
 from tauten.cli.target import read_inputs
@@ -31,8 +31,9 @@ from tauten.improve.optimizer.journal import Journal, Remembered
 from tauten.improve.optimizer.live import LiveTestbed
 from tauten.improve.optimizer.order import ORDER
 from tauten.improve.optimizer.record import Record
-from tauten.improve.optimizer.testbed import Testbed
+from tauten.improve.optimizer.testbed import Items, Runs
 from tauten.improve.recording import Item, Recording, evenly
+from tauten.improve.simulate.capture import Captured
 from tauten.improve.simulate.machine import shared_of
 from tauten.improve.simulate.simulator import Done
 from tauten.improve.whatif.awaited import Awaited
@@ -74,10 +75,12 @@ def what_if(workflow: Workflow[..., Any], asked: Options) -> int:
     chosen = evenly(list(kept), asked.items)
     store, here, say = Store().root, hardware(), teller()
     record, peaks = Record.load(store, here), load_peaks(store / PEAKS_FILE, here)
+    journal = journal_of(workflow, kept, chosen) if kept.name != GIVEN else Journal()
+    testbed = _Paced(workflow, list(kept), journal, peaks, say)
     question = Question(
         workflow,
         [(item.id, workflow.bind(**item.inputs)) for item in chosen],
-        _testbed(workflow, kept, chosen, peaks, say),
+        Remembered(testbed, journal, graph),  # what a search or an earlier question has run is not run again
         Terms(asked.plan, slo, asked.rate, recording=kept.name),
         record,
         here=here,
@@ -86,9 +89,12 @@ def what_if(workflow: Workflow[..., Any], asked: Options) -> int:
         more=_until(asked.minutes),
         say=say,
     )
-    shown = question.answer(ORDER)
-    if asked.probe:
-        shown = replace(shown, probed=question.probed(run_async(_delayed(question))))
+    try:
+        shown = question.answer(ORDER)
+        if asked.probe:
+            shown = replace(shown, probed=question.probed(run_async(_delayed(question))))
+    finally:
+        testbed.close()
     say("")
     _print(shown, asked, record)
     if not asked.inputs:
@@ -126,17 +132,33 @@ def _recording(workflow: Workflow[..., Any], asked: Options) -> Recording:
     return Recording(GIVEN, [Item(id="#1", render=lambda: given)])
 
 
-def _testbed(
-    workflow: Workflow[..., Any],
-    kept: Recording,
-    chosen: Sequence[Item],
-    peaks: Peaks | None,
-    say: Callable[[str], None],
-) -> Testbed:
-    """This machine; what a search or an earlier question has run is not run again."""
-    testbed = LiveTestbed(workflow, list(kept), peaks=peaks, say=say)
-    journal = journal_of(workflow, kept, chosen) if kept.name != GIVEN else Journal()
-    return Remembered(testbed, journal, drawn(workflow))
+class _Paced(LiveTestbed):
+    """This machine, at the pace of whatever else is in the journal: a search goes by what a question has run. The probe
+    begins with the first measurement: most questions need none."""
+
+    def __init__(
+        self,
+        workflow: Workflow[..., Any],
+        recorded: Sequence[Item],
+        journal: Journal,
+        peaks: Peaks | None,
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__(workflow, recorded, peaks=peaks, say=say)
+        self._journal = journal
+
+    def capture(self, plan: Plan, items: Items, only: Collection[str] = ()) -> Captured:
+        self._begin()
+        return super().capture(plan, items, only)
+
+    def runs(self, plan: Plan, step: str, role: str, items: Items) -> Runs:
+        self._begin()
+        return super().runs(plan, step, role, items)
+
+    def _begin(self) -> None:
+        """What is in no file is compared with nothing later."""
+        if self.pace is None and self._journal.path is not None:
+            self.pace = pace_of(self._journal)
 
 
 async def _delayed(question: Question) -> list[Done]:

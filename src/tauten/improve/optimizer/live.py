@@ -119,6 +119,9 @@ class LiveTestbed:
         return run(plan, NoCaches())
 
     def _capture(self, plan: Plan, items: Items, caches: Caches) -> Captured:
+        if self.pace is not None:
+            self.pace.begin()
+
         async def run() -> Captured:
             ear = Ear(HEARD)
             engine = _Engine(ear=ear)
@@ -166,6 +169,7 @@ class LiveTestbed:
 
         if self.pace is None or not _needs_files(choice):
             return list(run_async(run()))
+        self.pace.begin()
         self.pace.look(AROUND)
         found: Runs = run_async(run())
         self.pace.look(AROUND)
