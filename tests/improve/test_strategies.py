@@ -152,9 +152,10 @@ def test_replicas_are_bound_to_processors_of_their_own(library: Any) -> None:
 
 
 def test_processors_that_others_are_bound_to_are_left_to_them(library: Any) -> None:
-    plan = NAIVE.edit("hear", replicas=2).edit("look", cpus=("0",))
-    proposals, _ = said(Batching(), seen(library, plan, machine=FOUR_CORES))
-    assert proposals["hear, each replica on processors of its own"].stage("hear").cpus == ("1", "2")
+    for locked in (False, True):  # whether somebody may change that stage or not
+        plan = NAIVE.edit("hear", replicas=2).edit("look", cpus=("0",), locked=locked)
+        proposals, _ = said(Batching(), seen(library, plan, machine=FOUR_CORES))
+        assert proposals["hear, each replica on processors of its own"].stage("hear").cpus == ("1", "2")
 
 
 def test_more_replicas_than_processors_are_not_bound() -> None:

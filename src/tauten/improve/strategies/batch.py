@@ -159,11 +159,12 @@ def _split(plan: Plan, each: Loaded, threads: int, replicas: int) -> Plan:
 
 
 def _taken(seen: Situation) -> set[int]:
-    """Processors that other models of the plan are bound to."""
+    """Processors that others of the plan are bound to: also stages that nobody may change, and code of stages."""
     found: set[int] = set()
-    for _, _, choice in seen.models():
-        for each in choice.cpus:
-            found |= processors_of(each)
+    for step in seen.lowered.steps:
+        for sets in [choice.cpus for choice in step.models.values()] or [step.plan.cpus]:
+            for each in sets:
+                found |= processors_of(each)
     return found
 
 
