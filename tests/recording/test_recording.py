@@ -113,6 +113,26 @@ def test_changed_media_are_noticed(tmp_path: Path) -> None:
     assert caught.value.code == "E247"
 
 
+@pytest.mark.parametrize(
+    "kept", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", None], ids=["empty", "zip", "cut", "half"]
+)
+def test_damaged_numbers_are_noticed(tmp_path: Path, kept: bytes | None) -> None:
+    _recording().save(tmp_path)
+    [file] = [each for each in (tmp_path / "media").iterdir() if each.read_bytes().startswith(b"\x93NUMPY")]
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) - 8] if kept is None else kept)
+    with pytest.raises(MediaError) as caught:
+        _ = Recording.load(tmp_path)[1].inputs
+    assert caught.value.code == "E247"
+
+
+def test_saving_holds_one_request_at_a_time(tmp_path: Path) -> None:
+    items = [Item(id=str(number), render=_inputs, at_s=float(number)) for number in range(3)]
+    assert items[0].inputs, "somebody reads this one"
+    Recording("three", items).save(tmp_path)
+    assert ["inputs" in each.__dict__ for each in items] == [True, False, False]
+
+
 @pytest.mark.parametrize("content", ["", "not json\n", '{"schema": "tauten.recording/9", "name": "x"}\n'])
 def test_what_is_no_recording_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "items.jsonl").write_text(content)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -134,12 +135,17 @@ class Recording:
         return Recording(self.name, [msgspec.structs.replace(item, at_s=at) for item, at in pairs])
 
     def save(self, folder: str | Path) -> Path:
-        """Write all items, rendering what is not rendered yet; a recording of that name is replaced."""
+        """Write all items, rendering what is not rendered yet, and only as long as it is written; a recording of that
+        name is replaced."""
         folder = Path(folder)
         media = folder / "media"
         media.mkdir(parents=True, exist_ok=True)
         lines = [msgspec.json.encode(_Header(schema=SCHEMA, name=self.name))]
-        lines += [msgspec.json.encode(_kept(item, media)) for item in self.items]
+        for item in self.items:
+            rendered = "inputs" in item.__dict__
+            lines.append(msgspec.json.encode(_kept(item, media)))
+            if not rendered:
+                item.forget()
         _write(folder / "items.jsonl", b"\n".join(lines) + b"\n")
         return folder
 
@@ -302,20 +308,26 @@ def _payload(value: _Value, media: Path) -> Payload:
             code="E245",
         )
     payload = _decode(value, media / value.file)
+    _check(value, payload)
+    return payload
+
+
+def _check(value: _Value, payload: Payload) -> None:
     if not value.file.startswith(payload.hash):
         raise MediaError(
             f"{value.file} in the recording holds other bytes than were saved",
             help="restore the file, or record again",
             code="E247",
         )
-    return payload
 
 
 def _decode(value: _Value, path: Path) -> Payload:
     if not path.is_file():
         raise MediaError(f"the recording lacks {path.name}", help="copy the whole folder", code="E247")
+    data = path.read_bytes()
     if value.kind == "tensor":
         import numpy as np
 
-        return Tensor(np.load(path, allow_pickle=False))
-    return _KINDS[value.kind](path.read_bytes(), value.type)
+        _check(value, Payload(data, value.type))  # before NumPy believes what a damaged file says of itself
+        return Tensor(np.load(io.BytesIO(data), allow_pickle=False))
+    return _KINDS[value.kind](data, value.type)
