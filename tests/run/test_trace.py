@@ -477,3 +477,28 @@ def test_a_thousand_steps_in_a_row_do_not_exhaust_the_stack() -> None:
 def test_every_cause_has_a_source() -> None:
     assert set(SOURCES) == set(CAUSES)
     assert set(CAUSES) > WAITING
+
+
+@pytest.mark.parametrize(
+    ("spent", "outputs", "cut"),
+    [
+        ([("answer", "output_tokens"), ("answer", "cut_answers")], ("answer",), True),
+        (
+            [("sort", "output_tokens"), ("sort", "cut_answers"), ("answer", "output_tokens")],
+            ("answer",),
+            False,
+        ),
+        ([("sort", "cut_answers"), ("answer", "shared_output_tokens")], (), False),
+        ([("say[1]", "cut_answers"), ("beside", "output_tokens")], ("say",), True),
+        ([("turn", "output_tokens"), ("turn", "cut_answers"), ("turn", "output_tokens")], (), False),
+        ([("words", "output_tokens"), ("words", "cut_answers"), ("reply", "input_tokens")], ("reply",), True),
+        ([], ("answer",), False),
+    ],
+)
+def test_an_answer_is_cut_where_its_step_or_the_last_that_spoke_was(
+    spent: list[tuple[str, str]], outputs: tuple[str, ...], cut: bool
+) -> None:
+    trace = make([], end=1.0, outputs=outputs)
+    for step, unit in spent:
+        trace.spend(step, unit, 1.0)
+    assert trace.cut is cut

@@ -19,6 +19,7 @@ import tauten as tt
 from serve.kit_openai import Served, eventually, serving, synthetic, talking
 from serve.kit_workflows import shout
 from tauten.describe.said import Said, TokenLogprob, ToolCall
+from tauten.plan.plan import Plan, StagePlan
 from tauten.serve.door import Door
 from tauten.serve.service import Service
 
@@ -303,6 +304,29 @@ def test_an_answer_cut_at_its_limit_says_length(client: openai.OpenAI, field: st
         model="parrot", messages=user("a b c d"), stream=True, **{field: 2}
     )  # type: ignore[call-overload]
     assert [each.choices[0].finish_reason for each in stream][-1] == "length"
+
+
+def test_a_word_that_a_step_before_asked_for_cuts_no_answer() -> None:
+    @tt.workflow
+    def sorting(question: str) -> tt.Stream[tt.Text]:
+        queue = tt.generate("{{ asked }}", asked=question, max_tokens=1, name="queue")
+        return tt.generate(
+            "{{ queue }} {{ asked }}", queue=queue, asked=question, max_tokens=3, name="answer"
+        )
+
+    assert sorting.graph is not None
+    told = StagePlan(model="told", backend="synthetic_slots", settings={"slots": 2})
+    service = Service(sorting, Plan(graph=sorting.graph.hash, stages={"queue": told, "answer": told}))
+    with serving(service, apis=("openai", "responses")) as served, served.client() as client:
+
+        def ended(text: str) -> tuple[str | None, str, str | None]:
+            answer = client.chat.completions.create(model="sorting", messages=user(text)).choices[0]
+            response = client.responses.create(model="sorting", input=text)
+            assert response.output_text == answer.message.content
+            return answer.message.content, answer.finish_reason, response.status
+
+        assert ended("a b") == ("a a b", "stop", "completed")
+        assert ended("a b c") == ("a a b", "length", "incomplete")
 
 
 def test_stop_strings_end_an_answer_and_are_no_part_of_it(client: openai.OpenAI) -> None:

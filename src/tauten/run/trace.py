@@ -88,7 +88,11 @@ LIKENED: Final = ":likeness"
 SHARED: Final = "shared_"
 """Before a unit: spent on an earlier or another request whose computation was shared, not by this one."""
 
-_OF_THE_ANSWER: Final = frozenset({"cut_answers"})  # units that say what an answer is, not what it took
+CUT: Final = "cut_answers"
+"""The unit of an answer that a bound on its tokens ended."""
+
+_OF_THE_ANSWER: Final = frozenset({CUT})  # units that say what an answer is, not what it took
+_SAID: Final = frozenset({"output_tokens", f"{SHARED}output_tokens", CUT})  # of who speaks, in this order
 
 
 def as_shared(unit: str) -> str:
@@ -146,6 +150,17 @@ class Trace:
     def add(self, step: str, cause: str, start: float, end: float) -> None:
         """Record that `cause` had `step` from `start` to `end`."""
         self.rows.append((step, cause, start, end))
+
+    @property
+    def cut(self) -> bool:
+        """Whether a bound ended the answer: that of the step that gives the result, or of the one that spoke last.
+
+        A word that a step before them asked a model for, and that ended at its bound, cuts no answer.
+        """
+        said = [(step.partition("[")[0], unit) for step, unit, _ in self.spent if unit in _SAID]
+        if any(unit == CUT and step in self.outputs for step, unit in said):
+            return True
+        return bool(said) and said[-1][1] == CUT
 
     @property
     def invocations(self) -> list[Invocation]:

@@ -92,7 +92,7 @@ class Question:
             spent[name] = spent.get(name, 0.0) + amount
         tokens = [token for said in self.said for token in said.tokens]
         return {
-            "finish_reason": "length" if spent.get("cut_answers") else "eos_token",
+            "finish_reason": "length" if request.trace.cut else "eos_token",
             "input_tokens": round(spent.get("input_tokens", 0.0)),
             "output_tokens": round(spent.get("output_tokens", 0.0)),
             "logprobs": [

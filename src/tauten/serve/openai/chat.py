@@ -196,7 +196,8 @@ class Answering:
         """Why the answer ended; known once it has."""
         if self.tools:
             return "tool_calls"
-        cut = not self.stopped and shared.spent_by(self.call, "cut_answers")
+        request = self.call.request
+        cut = not self.stopped and request is not None and request.trace.cut
         return "length" if cut else "stop"
 
     # -- whole --------------------------------------------------------------------------------------------
