@@ -7,6 +7,7 @@ import asyncio
 
 import tauten as tt
 from serve.kit_asgi import ask, site
+from serve.kit_openai import synthetic, talking
 from tauten.errors import BackendError
 from tauten.plan.plan import Plan
 from tauten.serve import probes
@@ -14,6 +15,8 @@ from tauten.serve.door import Caller, Door
 from tauten.serve.safety.guard import Unauthorized
 from tauten.serve.service import Service
 from tauten.version import __version__
+
+PATIENCE_S = 30.0  # a test that waits longer hangs
 
 
 @tt.stage(pure=True)
@@ -143,6 +146,29 @@ def test_a_new_plan_waits_for_room_to_warm_up() -> None:
             assert (swap.done(), service.plan_id) == (False, before)
             limit.running -= crowd
             assert await swap == service.plan_id != before
+
+    asyncio.run(main())
+
+
+def test_a_swap_whose_client_leaves_frees_the_models_of_the_plan_before() -> None:
+    async def main() -> None:
+        service = talking(ms_per_token=50, tokens=500)
+        async with site(service, apis=["native"]), asyncio.timeout(PATIENCE_S):
+            engine, before = service.engine, service.plan_id
+            asked = asyncio.create_task(engine.run({"messages": [{"role": "user", "content": "x"}]}))
+            while not engine.plans[before].requests:
+                await asyncio.sleep(0)
+            after = synthetic(service.workflow, "chat", slots=3)
+            swap = asyncio.create_task(service.swap(after))
+            while before in engine.plans:
+                await asyncio.sleep(0)
+            assert service.plan_id == after.id, "requests draw it already"
+            swap.cancel()
+            await asyncio.gather(swap, return_exceptions=True)
+            assert (swap.cancelled(), asked.done(), len(engine.deployments.views())) == (True, False, 2)
+            asked.cancel()
+            while len(engine.deployments.views()) > 1:
+                await asyncio.sleep(0.001)
 
     asyncio.run(main())
 

@@ -36,7 +36,7 @@ from tauten.run.door.admission import Door, path_of
 from tauten.run.ending import Ending
 from tauten.run.opened import Answer, Opened
 from tauten.run.request import ANY_TIME, Aim, Request
-from tauten.run.siblings import cancel_all
+from tauten.run.siblings import cancel_all, outlasting
 from tauten.run.slots import Run, settle, whole_streams
 from tauten.run.steps import PlanSteps
 from tauten.run.usage.book import Book
@@ -66,6 +66,7 @@ class Engine:
         self._alone = Opened(Plan(), ALONE, None)  # holds the models of stages that are called alone
         self._alone.steps = self._plan_steps(self._alone)
         self._closed = False
+        self._drains: set[asyncio.Task[Any]] = set()  # whoever retires a plan may leave before it has drained
 
     # -- opening --------------------------------------------------------------------------------------------
 
@@ -380,7 +381,7 @@ class Engine:
         """Open a plan beside the others, send all new requests to it, and retire the others."""
         new = await self.open(workflow, plan)
         old = [self.plans.pop(name) for name in list(self.plans) if name != new]
-        await asyncio.gather(*(self._drain(opened, DRAIN_S) for opened in old))
+        await asyncio.gather(*(outlasting(self._drains, self._drain(opened, DRAIN_S)) for opened in old))
         return new
 
     async def retire(self, plan: str, *, drain_s: float = DRAIN_S) -> None:
@@ -390,7 +391,7 @@ class Engine:
         """
         if plan not in self.plans:
             raise PlanError(f"no plan {plan!r} is open", help=suggest(plan, self.plans), code="E127")
-        await self._drain(self.plans.pop(plan), drain_s)
+        await outlasting(self._drains, self._drain(self.plans.pop(plan), drain_s))
 
     async def _drain(self, opened: Opened, drain_s: float) -> None:
         until = self.clock() + drain_s

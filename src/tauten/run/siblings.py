@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 
@@ -55,6 +55,14 @@ def family_of(families: Mapping[str, Family], step: str) -> Family | None:
             return found
         step = step.rpartition("/")[0]
     return None
+
+
+def outlasting(held: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+    """Work that begins, and goes on to its end where who waits for it is cancelled; `held` has it until then."""
+    task = asyncio.get_running_loop().create_task(work)
+    held.add(task)
+    task.add_done_callback(held.discard)
+    return asyncio.shield(task)
 
 
 async def gather_members(

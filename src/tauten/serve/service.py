@@ -71,9 +71,10 @@ class Service:
             new = plan.id
             if new not in self.engine.plans:
                 await self._warm(plan)
-            self.plan_id = await self.engine.swap(self.workflow, plan)
+            self.plan_id = new  # that requests draw from now on, also where who asked for it leaves
             self._plan = plan  # opened again, it is served by what it went over to
-        return self.plan_id
+            await self.engine.swap(self.workflow, plan)
+        return new
 
     async def _warm(self, plan: Plan) -> None:
         """Open a plan that gets no traffic yet and run the samples through it; failing leaves nothing open."""
