@@ -208,6 +208,36 @@ def test_plans_go_to_their_workflows(flow: str, tmp_path: Path) -> None:
         build([one, two], [str(tmp_path / "a.toml")], None, None)
 
 
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("minilm-l6-v2:int8", "minilm-l6-v2"),
+        ("minilm", "minilm-l6-v2"),
+        ("whisper-tiny.en", "whisper-tiny.en"),
+    ],
+)
+def test_a_plan_goes_to_a_model_by_the_name_that_it_is_served_as(
+    target: str, name: str, flow: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('tauten = "plan/1"\nname = "own"\n')
+    (model, _), files = build([target, f"{flow}:flow"], [f"{name}={file}"], None, None)
+    assert (model.name, files) == (name, {name: file})
+    assert model._plan is not None
+    assert model._plan.name == "own"
+    (tmp_path / "samples").mkdir()
+    build([target], [], None, tmp_path / "samples")
+    assert f"{name} warms up on a sample of its own" in capsys.readouterr().err
+
+
+def test_one_workflow_has_one_plan(flow: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('tauten = "plan/1"\n')
+    file = str(tmp_path / "a.toml")
+    for twice in ([file, file], [f"flow={file}", f"flow={file}"]):
+        with pytest.raises(InputError, match="another one is given"):
+            build([f"{flow}:flow"], twice, None, None)
+
+
 def test_a_model_alone_by_its_file_and_by_its_name(tmp_path: Path) -> None:
     linear(tmp_path)
     services, _ = build(

@@ -175,10 +175,9 @@ def _plans(given: Sequence[str]) -> dict[str, Path]:
         name, equals, file = each.partition("=")
         name, file = (name, file) if equals else ("", each)
         if name in found:
-            whose = f" for {name}" if name else ""
             raise InputError(
-                f"two plans{whose}: {found[name]}, {file}",
-                help="give one; NAME=FILE where several workflows are served",
+                f"--plan {each}: another one is given{f' for {name}' if name else ''}",
+                help="a workflow is served by one plan; with several workflows write NAME=FILE.toml for each",
                 code="E260",
             )
         found[name] = Path(file)
@@ -194,21 +193,38 @@ def _services(
     first, colon, _ = place.partition(":")
     if first.endswith(".py") or (colon and not _is_model(first) and not first.endswith(".onnx")):
         return [_of_workflow(place, name, plans, slo, samples, alone)]
-    file = plans.get(name or Path(place).stem, plans.get("") if alone else None)
-    plan = load_plan(file) if file else None
-    if colon or first.endswith(".onnx"):
-        from tauten.serve.tensor_model import tensor_model
-
-        raw = tensor_model(Path(place) if first.endswith(".onnx") else place, name=name, plan=plan)
-        raw.promise(slo or raw.slo)
-        return [raw]
-    if Path(place).is_file() and not _is_model(place):
+    raw = bool(colon) or first.endswith(".onnx")
+    if not raw and Path(place).is_file() and not _is_model(place):
         raise InputError(
             f"{place!r} cannot be served", help="give FILE.py:workflow or FILE.onnx", code="E260"
         )
+    name = name or _called(place)
+    file = plans.get(name, plans.get("") if alone else None)
+    plan = load_plan(file) if file else None
+    if samples is not None and (alone or (samples / name).is_dir()):
+        said = f"{name} warms up on a sample of its own: --samples is for workflows"
+        print(said, file=sys.stderr, flush=True)
+    if raw:
+        from tauten.serve.tensor_model import tensor_model
+
+        service = tensor_model(Path(place) if first.endswith(".onnx") else place, name=name, plan=plan)
+        service.promise(slo or service.slo)
+        return [service]
     from tauten.serve.ready_made import ready_made
 
     return ready_made(place, name=name, plan=plan, slo=slo)
+
+
+def _called(place: str) -> str:
+    """What a model is called where nobody names it: as its file, as a variant's model, or by the whole of its name."""
+    model, colon, _ = place.partition(":")
+    if model.endswith(".onnx"):
+        return Path(place).stem
+    if colon:
+        return model
+    from tauten.serve.ready_made import known_as
+
+    return known_as(place)
 
 
 def _is_model(name: str) -> bool:
@@ -288,7 +304,7 @@ def _share(flag: str, value: float) -> float:
 
 def _positive(flag: str, value: float) -> float:
     if not 0 < value < math.inf:
-        raise InputError(f"{flag} {value:g}", help="give more than 0", code="E260")
+        raise InputError(f"{flag} {value:g}", help="give a finite number, more than 0", code="E260")
     return value
 
 

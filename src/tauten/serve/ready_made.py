@@ -48,6 +48,11 @@ def ready_made(
     return [service]
 
 
+def known_as(model: str) -> str:
+    """The whole name of a model that can be served alone; raises NotFound E275 with the nearest name."""
+    return _find(model)[0]
+
+
 def _find(model: str) -> tuple[str, str]:
     served = {name: each.task for name, each in default_catalog().models.items() if _alone(name, each.task)}
     found = [name for name in served if name == model] or [name for name in served if name.startswith(model)]
