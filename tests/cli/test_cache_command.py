@@ -105,6 +105,9 @@ def test_a_recording_fills_the_disk_once(folder: Path, capsys: pytest.CaptureFix
         "warm_flow"
     ]  # as a new process has none: a file that is loaded twice in one has two names
     assert said(capsys, *asked)["hits"] == 3, "all that can be kept was there"
+    del sys.modules["warm_flow"]
+    assert said(capsys, *asked, "--tenant", "desk")["hits"] == 1, "what is kept is one tenant's"
+    assert said(capsys, "stats")["disk"]["labels"]["tenant:desk"] == 2
 
 
 def test_a_plan_without_a_far_tier_cannot_be_warmed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

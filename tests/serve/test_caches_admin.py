@@ -83,5 +83,7 @@ def test_an_operator_sees_tiers_and_forgets_by_label_tier_and_workflow(
             assert await clears(workflow="flow", label="tag:none") == (200, 0)
             assert (await clears(workflow="other"))[0] == 404
             assert (await clears(label="colour:red"))[0] == 400
+            assert (await clears(tier="memroy"))[0] == 400
+            assert await clears(tier="redis") == (200, 0), "there is such a tier, and this plan has none"
 
     asyncio.run(main())

@@ -82,9 +82,12 @@ def warm(
         str,
         typer.Option(help="A folder, or a split of the workflow's own recording.", show_default="its own"),
     ] = "",
+    tenant: Annotated[
+        str, typer.Option(help="For whom: a key's tenant, where the server has --keys.", show_default=False)
+    ] = "",
     as_json: AsJson = False,
 ) -> int:
-    """Run a recording once, so that what it asks is there when it is asked again."""
+    """Run a recording once, so that what it asks is there when the same tenant asks it again."""
     from tauten.cli.target import load_workflow
     from tauten.improve.labelled import WHOLE, open_recording
     from tauten.plan.plan import load_plan
@@ -93,7 +96,7 @@ def warm(
     workflow, read = load_workflow(target), load_plan(plan)
     _check_tiers(read, plan)
     kept = open_recording(workflow, recording, usual=WHOLE)  # nothing is chosen by what is kept
-    ran, failed, hits = run_async(_warm(workflow, read, kept))
+    ran, failed, hits = run_async(_warm(workflow, read, kept, tenant))
     if as_json:
         _print({"schema": "tauten.cache.warm/1", "requests": ran, "failed": failed, "hits": hits})
     else:
@@ -113,7 +116,7 @@ def _check_tiers(plan: Any, path: Path) -> None:
         )
 
 
-async def _warm(workflow: Any, plan: Any, kept: Any) -> tuple[int, int, int]:
+async def _warm(workflow: Any, plan: Any, kept: Any, tenant: str) -> tuple[int, int, int]:
     """(requests, those that failed, steps of them that a tier had)."""
     from tauten.run.engine import Engine
 
@@ -124,7 +127,7 @@ async def _warm(workflow: Any, plan: Any, kept: Any) -> tuple[int, int, int]:
         for item in kept:
             ran += 1
             try:
-                await engine.run(item.inputs)
+                await engine.run(item.inputs, tenant=tenant)
             except TautenError as error:
                 failed += 1
                 print(f"{item.id}: {error.message}", file=sys.stderr)

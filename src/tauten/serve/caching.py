@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tauten.errors import InputError, TautenError
+from tauten.errors import InputError, TautenError, suggest
+from tauten.plan.likeness import LIKENESS
+from tauten.run.contracts import names
 from tauten.run.gating.gates import KeptGate
 from tauten.run.gating.scope import Verdict
 
@@ -72,6 +74,7 @@ async def cleared(site: Site, asked: Clear) -> int:
     Raises what a tier raises that cannot, when all others have.
     """
     check_label(asked.label)
+    _check_tier(site, asked.tier)
     if site.door.flights is not None:
         site.door.flights.part()
     forgotten = 0
@@ -99,3 +102,12 @@ def check_label(label: str) -> None:
         raise InputError(
             f"label {label!r}", help=f"write KIND:NAME with KIND one of {', '.join(KINDS)}", code="E260"
         )
+
+
+def _check_tier(site: Site, tier: str) -> None:
+    """Raise InputError for a tier that there is not: who misspells one would be told that it was emptied."""
+    caches = (service.engine.deployments.caches for service in site.services)
+    used = {name for each in caches for seen in each.seen().values() for name in seen.tiers}
+    known = {*names("caches"), LIKENESS, *used}
+    if tier and tier not in known:
+        raise InputError(f"tier {tier[:40]!r}", help=suggest(tier[:40], known), code="E260")
