@@ -107,6 +107,32 @@ def test_a_socket_keeps_its_session() -> None:
     asyncio.run(main())
 
 
+def test_a_socket_whose_session_is_over_hears_it_once_and_begins_another() -> None:
+    async def main() -> None:
+        async with site(Service(remember), apis=["native"]) as app:
+            first = await ask(app, "POST", PATH, say("before"))
+            session = first.headers["x-tauten-session"]
+            talk = Talk(app, f"{PATH}/ws", {"x-tauten-session": session})
+            assert await talk.hear() == "websocket.accept"
+
+            async def answer(text: str) -> list[dict[str, Any]]:
+                talk.say(say(text))
+                heard = [await talk.hear()]
+                while heard[-1]["type"] not in ("done", "error"):
+                    heard.append(await talk.hear())
+                return heard
+
+            for text, output in (("one", "before one"), ("two", "two"), ("three", "three")):
+                started, said, _ = await answer(text)
+                assert said["output"] == output
+                assert (await ask(app, "DELETE", f"/v1/sessions/{started['session']}")).status == 200
+                [over] = await answer("lost")
+                assert over["error"]["code"] == "E283"
+            await talk.leave()
+
+    asyncio.run(main())
+
+
 def test_sessions_expire_when_idle_and_are_bounded() -> None:
     now = [0.0]
     sessions = Sessions(most=4, idle_s=60, clock=lambda: now[0])

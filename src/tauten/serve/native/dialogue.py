@@ -26,7 +26,7 @@ import msgspec
 from tauten.clock import real
 from tauten.describe.payload import Media
 from tauten.describe.ports import Session, Stream
-from tauten.errors import Cancelled, InputError, suggest
+from tauten.errors import Cancelled, InputError, NotFound, suggest
 from tauten.serve.door import Call, check_depth
 from tauten.serve.exchange import Reply, TooLarge
 from tauten.serve.kept.idempotency import HEADER as IDEMPOTENCY_KEY
@@ -309,9 +309,18 @@ class Dialogue:
         values = await call.reading(self.service, lambda fetch: self.inputs.values(given, fetch))
         values |= {name: Stream(feed) for name, feed in run.feeds.items()}
         inputs = self.service.workflow.bind(**values)
-        session = call.session(self.service)
+        session = self._gone_on_with(call)
         headers = [(SESSION, session.id)] if session is not None else []
         return Reply(self._messages(call, inputs, session), headers=headers)  # type: ignore[arg-type]
+
+    def _gone_on_with(self, call: Call) -> Session | None:
+        """The session of a request. One that is over is told once: the next request begins another."""
+        try:
+            return call.session(self.service)
+        except NotFound:
+            self._session = ""
+            self.socket.headers.pop(SESSION, None)
+            raise
 
     async def _messages(
         self, call: Call, inputs: Mapping[str, Any], session: Session | None
