@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import tauten as tt
 from serve.kit_asgi import ask, site
 from serve.kit_stream import Client, Talk
 from serve.kit_workflows import remember
@@ -151,6 +152,36 @@ def test_sessions_expire_when_idle_and_are_bounded() -> None:
     assert sessions.open("greedy", greedy[-1].id) is greedy[-1]
     with pytest.raises(NotFound):
         sessions.open("greedy", greedy[0].id)
+
+
+def test_a_session_is_idle_from_the_end_of_its_last_request() -> None:
+    now = [0.0]
+
+    @tt.workflow
+    async def slowly(text: str, session: tt.Session) -> str:
+        now[0] += 50
+        session.say("user", text)
+        return " ".join(turn["content"] for turn in session.history)
+
+    async def main() -> None:
+        door = Door()
+        door.sessions = Sessions(idle_s=60, clock=lambda: now[0])
+        async with site(Service(slowly), door=door, apis=["native"]) as app:
+            first = await ask(app, "POST", "/v1/workflows/slowly", say("one"))
+            now[0] += 40  # 90 s after it was begun
+            headers = {"x-tauten-session": first.headers["x-tauten-session"]}
+            again = await ask(app, "POST", "/v1/workflows/slowly", say("two"), headers)
+            assert again.json["output"] == "one two"
+            now[0] += 60
+            gone = await ask(app, "POST", "/v1/workflows/slowly", say("three"), headers)
+            assert gone.status == 404
+        named = door.sessions.named("a", "4", begin=True)
+        now[0] += 50
+        door.sessions.rest(named, "4")
+        now[0] += 50
+        assert door.sessions.named("a", "4", begin=False) is named
+
+    asyncio.run(main())
 
 
 def test_what_is_kept_is_bounded_in_bytes_and_fair() -> None:

@@ -252,7 +252,9 @@ class Call:
         """
         if not service.workflow.session:
             return None
-        session = self.door.sessions.open(self.caller.tenant, self.exchange.headers.get(SESSION, ""))
+        sessions = self.door.sessions
+        session = sessions.open(self.caller.tenant, self.exchange.headers.get(SESSION, ""))
+        self.exchange.on_close(lambda: sessions.rest(session))
         self.exchange.extra.append((SESSION, session.id))
         return session
 

@@ -71,6 +71,12 @@ class Sessions:
         self._names.touch(tenant, name)
         return self.open(tenant, id)
 
+    def rest(self, session: Session, name: str = "") -> None:
+        """Count its idle time from now on: a request of it has ended. `name` is what its tenant calls it."""
+        self._kept.touch(session.tenant, session.id)
+        if name:
+            self._names.touch(session.tenant, name)
+
     def forget(self, tenant: str, name: str) -> None:
         """End what a tenant calls by a name, where it is still there."""
         id = self._names.pop(tenant, name)

@@ -113,6 +113,7 @@ def session_of(call: Call, service: Service, asked: Parameters) -> Session | Non
         raise InputError("a long sequence_id", help=f"{_ID_CHARACTERS} characters at most", code="E298")
     session = sessions.named(tenant, name, begin=asked.sequence_start)
     call.exchange.extra.append((SESSION, session.id))
+    call.exchange.on_close(lambda: sessions.rest(session, name))
     if asked.sequence_end:
         call.exchange.on_close(lambda: sessions.forget(tenant, name))
     return session
