@@ -77,6 +77,13 @@ async def heard(audio: tt.Audio, language: str | None = None, prompt: str | None
 
 
 @tt.workflow
+async def beamed(
+    audio: tt.Audio, beams: int = 1, share: float = 1.0, quick: bool = False, name: str = ""
+) -> str:
+    return f"{beams + 0} {share} {quick} {name}"
+
+
+@tt.workflow
 async def timed(audio: tt.Audio, timestamps: bool | None = None) -> AsyncIterator[tt.Text]:
     if not timestamps:
         yield tt.Text("Hello there.")
@@ -111,7 +118,7 @@ async def humming(text: tt.Text, voice: str, speed: float | None = None) -> Asyn
         held -= 1
 
 
-ALL = (lengths, all_lengths, cut_lengths, patient, heard, timed, breaking, humming)
+ALL = (lengths, all_lengths, cut_lengths, patient, heard, beamed, timed, breaking, humming)
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +239,16 @@ def test_a_recording_is_written_down_with_its_settings(client: openai.OpenAI) ->
     assert done.text == f"{SOUND.size_bytes} de Na\u00efve"
     assert done.usage is not None
     assert (done.usage.type, done.usage.seconds) == ("duration", 1.5)  # type: ignore[union-attr]
+
+
+def test_fields_of_a_form_are_read_as_the_workflow_takes_them(client: openai.OpenAI) -> None:
+    def ask(**more: str) -> str:
+        return client.audio.transcriptions.create(model="beamed", file=FILE, extra_body=more).text
+
+    assert ask(beams="5", share="0.5", quick="true", name="7") == "5 0.5 True 7"
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(beams="many")
+    assert (caught.value.param, caught.value.body["code"]) == ("beams", "invalid_value")  # type: ignore[index]
 
 
 def test_every_form_of_a_transcript(client: openai.OpenAI) -> None:

@@ -33,6 +33,7 @@ class Turn(msgspec.Struct):
     media: list[Media] = []
     messages: list[dict[str, Any]] = []
     fields: dict[str, Any] = {}
+    strict: bool = True  # False of a form, whose fields are texts: numbers and flags are read out of them
 
 
 class Inputs:
@@ -69,7 +70,7 @@ class Inputs:
     def fill(self, turn: Turn) -> dict[str, Any]:
         """The workflow's inputs by name; raises Refused E271 where something said has no place."""
         given: dict[str, Any] = {
-            name: _field(name, self.ports[name], turn.fields[name])
+            name: _field(name, self.ports[name], turn.fields[name], strict=turn.strict)
             for name in self.ports
             if name in self.plain and turn.fields.get(name) is not None
         }
@@ -145,7 +146,7 @@ def _accepts(port: PortType, kind: type[Payload]) -> bool:
     )
 
 
-def _field(name: str, port: PortType, value: Any) -> Any:
+def _field(name: str, port: PortType, value: Any, *, strict: bool) -> Any:
     """A field's JSON as an input takes it."""
     if Any in port.kinds or port.kinds == (Json,):
         return value
@@ -154,7 +155,7 @@ def _field(name: str, port: PortType, value: Any) -> Any:
     for kind in kinds[1:]:
         wanted = wanted | kind
     try:
-        plain = msgspec.convert(value, list[wanted] if port.many else wanted)
+        plain = msgspec.convert(value, list[wanted] if port.many else wanted, strict=strict)
     except (msgspec.ValidationError, TypeError) as error:
         raise Refused(
             f"`{name}` does not fit the workflow's input: {error}",

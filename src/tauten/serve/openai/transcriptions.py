@@ -40,9 +40,8 @@ async def transcriptions(site: Site, call: Call) -> Reply:
     sound = sound_of(form)
     check(asked, service, inputs)
     timed = asked.stream or asked.response_format in _TIMED  # a stream comes segment by segment
-    turn = Turn(
-        media=[sound], fields={**fields, "temperature": asked.temperature, "timestamps": timed or None}
-    )
+    told = {**fields, "temperature": asked.temperature, "timestamps": timed or None}
+    turn = Turn(media=[sound], fields=told, strict=False)
     turn.fields.pop("model", None)
     if not asked.stream:
         shared.bound_by_client(call, service)
