@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -47,6 +47,28 @@ async def reply(text: str) -> str:
 @tt.workflow
 def desk(text: str) -> str:
     return reply(look(text))
+
+
+@tt.stage(pure=True)
+async def wordy(ctx: tt.Context, text: str) -> AsyncIterator[tt.Text]:
+    ctx.spend("output_tokens", 2.0)
+    yield tt.Text(text)
+    yield tt.Text(text)
+
+
+@tt.workflow
+def streamed(text: str) -> tt.Stream[tt.Text]:
+    return wordy(text)
+
+
+@tt.stage(pure=True)
+async def joined(text: tt.Text) -> tt.Text:
+    return text
+
+
+@tt.workflow
+def whole(text: str) -> tt.Text:
+    return joined(wordy(text))
 
 
 class Collector:
@@ -170,6 +192,28 @@ def test_the_conventions_metrics_arrive() -> None:
     assert sum(each.count for each in first) == 2
 
 
+def test_of_an_answer_that_came_whole_no_time_per_token_is_told() -> None:
+    async def main() -> None:
+        async with site(Service(whole), Service(streamed), apis=["native"]) as app:
+            telemetry = await exporting(app, url)
+            for name in ("whole", "streamed"):
+                done = await ask(app, "POST", f"/v1/workflows/{name}", {"inputs": {"text": "x"}})
+                assert done.status == 200
+            await telemetry.close()
+
+    with collector() as (url, kept):
+        asyncio.run(main())
+    names = {name: f"gen_ai.server.time_{name}_token" for name in ("to_first", "per_output")}
+    told = {
+        name: {
+            values(each.attributes)["gen_ai.request.model"]
+            for each in kept.metrics[full].histogram.data_points
+        }
+        for name, full in names.items()
+    }
+    assert told == {"to_first": {"whole", "streamed"}, "per_output": {"streamed"}}
+
+
 def test_tokens_are_usage_of_the_request_and_of_their_stage() -> None:
     trace = Trace(0.0)
     trace.add("generate", VISIT, 0.0, 1.0)
@@ -224,6 +268,29 @@ def test_a_dead_collector_costs_spans_and_nothing_else(monkeypatch: pytest.Monke
 
     telemetry = asyncio.run(main())
     assert telemetry.sent == 0
+
+
+def test_an_exporter_that_raises_costs_its_spans_and_not_those_that_follow() -> None:
+    async def main() -> Telemetry:
+        async with site(Service(desk), apis=["native"]) as app:
+            telemetry = Telemetry(app.site, url)
+            app.site.observers.append(telemetry)
+            send = telemetry._exports.send
+            ways = [send, raising]
+            telemetry._exports.send = lambda spans: ways.pop()(spans)  # type: ignore[method-assign]
+            for _ in range(2):
+                await ask(app, "POST", "/v1/workflows/desk", {"inputs": {"text": "x"}})
+                telemetry.flush()
+            telemetry.start()
+            await telemetry.close()
+            return telemetry
+
+    def raising(_: object) -> bool:
+        raise TimeoutError("the collector took its time")
+
+    with collector() as (url, kept):
+        telemetry = asyncio.run(main())
+    assert (telemetry.sent, telemetry.dropped, len(kept.spans)) == (1, 1, 3)
 
 
 def test_the_queue_is_bounded() -> None:

@@ -66,6 +66,7 @@ class Finished(NamedTuple):
     deadline_ms: float
     parent: TraceParent | None
     trace: Trace | None
+    streams: bool = True  # its answer comes in increments
 
 
 class Telemetry:
@@ -122,6 +123,7 @@ class Telemetry:
                 call.deadline_ms,
                 call.parent,
                 request.trace if request is not None else None,
+                call.service.workflow.streams,
             )
         )
 
@@ -149,14 +151,21 @@ class Telemetry:
         """Send all that waits."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
-            spans: list[ReadableSpan] = []
-            for each in batch:
-                spans += spans_of(each, self._exports.resource)
-                self._exports.record(each)
-            if self._exports.send(spans):
+            if self._sent(batch):
                 self.sent += len(batch)
             else:
                 self.dropped += len(batch)
+
+    def _sent(self, batch: Sequence[Finished]) -> bool:
+        """Whether the collector has them. Some versions of the SDK raise where it answers too late or not as expected."""
+        spans: list[ReadableSpan] = []
+        try:
+            for each in batch:
+                spans += spans_of(each, self._exports.resource)
+                self._exports.record(each)
+            return self._exports.send(spans)
+        except Exception:  # noqa: BLE001  # counted by who calls; else the thread would end, and with it all that follows
+            return False
 
 
 class _Exports:
@@ -219,7 +228,7 @@ class _Exports:
         for unit, kind in (("input_tokens", "input"), ("output_tokens", "output")):
             if unit in spent:
                 self._tokens.record(int(spent[unit]), {**labels, genai.TOKEN_TYPE: kind})
-        if made > 1:
+        if made > 1 and done.streams:  # of an answer that came whole nobody knows when its tokens did
             self._token_time.record((trace.end - trace.first_output) / (made - 1), labels)
 
     def send(self, spans: Sequence[ReadableSpan]) -> bool:
