@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 import tauten as tt
 from serve.kit_http import run
 from serve.kit_openai import synthetic
-from serve.kit_workflows import remember, shouted
+from serve.kit_workflows import endless, remember, shouted
 from tauten.describe.said import Said, TokenLogprob
 from tauten.describe.stages.generate import chat
 from tauten.run.oip.messages import SERVICE, message
@@ -49,11 +50,10 @@ def guess(text: str, logprobs: bool | None = None) -> tt.Stream[tt.Text]:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[App, str, str]]:
+async def served(*more: Service) -> AsyncIterator[tuple[App, str, str]]:
     plan = synthetic(parrot, "chat", value="one two three", answer="constant")
-    app = App(
-        Site([Service(remember), Service(shouted), Service(guess), Service(parrot, plan)]), names=["oip"]
-    )
+    services = [Service(remember), Service(shouted), Service(guess), Service(parrot, plan), *more]
+    app = App(Site(services), names=["oip"])
     await app.site.services.open()
     http = await serve(app, host="127.0.0.1", lifespan=False)
     made = await serve_grpc(app.site, "127.0.0.1")
@@ -194,5 +194,28 @@ def test_details_say_why_an_answer_ended_and_what_it_took() -> None:
             body["parameters"] = {}
             async with session.post(path, json=body) as answer:
                 assert await answer.json() == {key: whole[key] for key in whole if key != "details"}
+
+    run(main)
+
+
+def test_a_timeout_that_is_longer_than_the_slo_allows_puts_nothing_off() -> None:
+    async def main() -> None:
+        stopped = asyncio.Event()
+        service = Service(endless(stopped), slo=tt.Slo(p95_ms=20))
+        async with served(service) as (_, http, grpc_), aiohttp.ClientSession() as session:
+            inputs = [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]
+            body = {"inputs": inputs, "parameters": {"timeout": 3_600_000_000}}
+            async with session.post(f"http://{http}/v2/models/wait/infer", json=body) as answer:
+                assert answer.status == 504
+            await asyncio.wait_for(stopped.wait(), 30)
+            async with grpc.aio.insecure_channel(grpc_) as channel:
+                request = message("ModelInferRequest")(model_name="wait")
+                request.inputs.add(name="text", datatype="BYTES", shape=[1]).contents.bytes_contents.append(
+                    b"a"
+                )
+                ask = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+                with pytest.raises(grpc.aio.AioRpcError, match="E4") as late:
+                    await ask(request.SerializeToString(), timeout=3600)
+                assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
     run(main)

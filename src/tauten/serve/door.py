@@ -151,10 +151,11 @@ class Call:
     # -- running ------------------------------------------------------------------------------------------
 
     def budget_ms(self, service: Service) -> float:
-        """From its first byte to its deadline. One that was named counts from there, an SLO from the last byte."""
-        if self.deadline_ms < math.inf:
+        """From its first byte to its deadline. One that was named counts from there, an SLO from the last byte, which a
+        client's own timeout only brings forward."""
+        if self.timed:
             return self.deadline_ms
-        return (service.budget_s + self.exchange.sent_s) * 1e3
+        return min(self.deadline_ms, (service.budget_s + self.exchange.sent_s) * 1e3)
 
     def _aim(self, service: Service) -> Aim:
         return ANY_TIME if self.timed else service.aim.less(self.spent_s)

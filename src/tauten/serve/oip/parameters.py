@@ -87,7 +87,7 @@ def honour(call: Call, asked: Parameters) -> None:
     if asked.timeout:
         if asked.timeout < 0:
             raise InputError(f"timeout {asked.timeout}", help="give microseconds, or 0 for none", code="E298")
-        call.deadline_ms = min(call.deadline_ms, asked.timeout / 1e3)
+        call.deadline_ms = min(call.deadline_ms, asked.timeout / 1e3 + call.exchange.sent_s * 1e3)
     if asked.priority:
         if not 0 < asked.priority <= _LOWEST:
             raise InputError(f"priority {asked.priority}", help=f"1 (highest) to {_LOWEST}", code="E298")
