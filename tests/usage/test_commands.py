@@ -68,6 +68,7 @@ def test_a_page_is_written(store: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["--since", "yesterday"], "E260"),
         (["--by", "modle"], "E260"),
         (["--only", "desk"], "E260"),
+        (["--only", "tenant=lab", "--only", "tenant=desk"], "E260"),
         (["--usage", "nowhere.db"], "E201"),
     ],
 )

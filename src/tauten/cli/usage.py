@@ -101,11 +101,19 @@ def instant(text: str, flag: str) -> datetime | None:
 
 
 def pairs(given: Sequence[str]) -> Mapping[str, str]:
-    """`name=value` of a flag that may be given several times."""
+    """`name=value` of a flag that may be given several times, once a name."""
+    found: dict[str, str] = {}
     for each in given:
-        if "=" not in each:
+        name, equals, value = each.partition("=")
+        if not equals:
             raise InputError(f"--only {each!r}", help="write it as tenant=desk", code="E260")
-    return {name: value for name, _, value in (each.partition("=") for each in given)}
+        if found.setdefault(name, value) != value:
+            raise InputError(
+                f"--only {each}: {name} is said to be {found[name]!r}, too",
+                help=f"ask for one {name} at a time; `--by {name}` shows them side by side",
+                code="E260",
+            )
+    return found
 
 
 def _csv(found: Report) -> str:
