@@ -7,10 +7,17 @@ import asyncio
 import io
 import json
 import threading
+import traceback
+from collections.abc import AsyncIterator
 from typing import Any
+
+import numpy as np
+import pytest
 
 import tauten as tt
 from serve.kit_asgi import ask, site
+from serve.kit_stream import Client
+from tauten.errors import InternalError
 from tauten.serve.app import App, Site
 from tauten.serve.door import Caller, Door
 from tauten.serve.observe.logs import BURST, Logs, as_text
@@ -42,6 +49,30 @@ async def several(app: App) -> None:
     await ask(app, "POST", path, {"inputs": {SECRET: "x"}})
     await ask(app, "GET", f"/{SECRET}?q={SECRET}", b"", {"authorization": f"Bearer {SECRET}"})
     await ask(app, "GET", "/health/live")
+
+
+@tt.workflow
+async def humming(text: tt.Text) -> AsyncIterator[tt.Audio]:
+    yield tt.Audio.from_array(np.zeros(2400, np.float32), 24000)
+    raise ValueError(f"cannot say {text}")
+
+
+def test_an_http_server_that_logs_what_broke_is_told_nothing_of_what_was_asked() -> None:
+    async def main() -> None:
+        out = io.StringIO()
+        async with site(Service(humming), apis=["openai"]) as app:
+            app.site.observers.append(Logs(sample=1.0, out=out))
+            body = {"model": "humming", "voice": "x", "input": SECRET, "response_format": "pcm"}
+            client = Client(app, "POST", "/v1/audio/speech", body, {"x-request-id": "r1"})
+            with pytest.raises(InternalError, match="request r1") as broken:
+                await client.done()
+        assert (client.status, client.whole, len(client.body)) == (200, False, 4800)
+        assert SECRET not in "".join(traceback.format_exception(broken.value))
+        [line] = logged(out)
+        assert (line["outcome"], line["raised"]) == ("failed", "ValueError")
+        assert SECRET not in out.getvalue()
+
+    asyncio.run(main())
 
 
 def logged(out: io.StringIO) -> list[dict[str, Any]]:

@@ -122,6 +122,14 @@ async def _nothing(*_: Any) -> Any:
     raise InternalError("a head was read from, or written to")
 
 
+def _broken_off(call: Call | None) -> InternalError:
+    """A stream that broke half-way, as its HTTP server hears of it: what a stage said may quote what was asked."""
+    return InternalError(
+        "an answer broke off half-way",
+        help=f"the log says why: request {call.id if call is not None else '?'}",
+    )
+
+
 class App:
     """The ASGI application of a site."""
 
@@ -190,8 +198,10 @@ class App:
             problem = error
             if not exchange.left and not exchange.started:
                 await exchange.reply(refusal(exchange, failed, told(error, call)))
-            elif not exchange.left:
-                raise  # a stream broke half-way: the server drops the connection
+            elif not exchange.left:  # the server drops the connection, and logs what it is given
+                if isinstance(error, ConnectionResetError):
+                    raise
+                raise _broken_off(call) from None
         finally:  # uvloop tells its own time in whole milliseconds
             self.site.finished(exchange, call, problem, real() - exchange.arrived)
 
