@@ -46,6 +46,8 @@ def anything(
     table: tt.Tensor | None = None,
     data: Json | None = None,
     names: dict[str, list[int]] | None = None,
+    words: list[str] | None = None,
+    counts: list[int] | None = None,
     raw: bytes | None = None,
     ratio: float = 0.5,
     flag: bool = False,
@@ -105,6 +107,24 @@ def test_lists_structures_tensors_and_plain_types() -> None:
     assert read(raw=FormField(b"\0\1", filename="x"))["raw"] == b"\0\1"
     assert (read(ratio=FormField(b"0.25"))["ratio"], read(ratio=1)["ratio"]) == (0.25, 1.0)
     assert read(flag=FormField(b"true"))["flag"] is True
+
+
+def test_fields_of_one_name_are_members_of_a_list_as_it_takes_them() -> None:
+    def fields(*texts: str) -> Any:
+        found = [FormField(each.encode()) for each in texts]
+        return found[0] if len(found) == 1 else found
+
+    def of(name: str, *texts: str) -> Any:
+        return read(**{name: fields(*texts)})[name]
+
+    assert of("words", "one") == ["one"], "a list of one is a list"
+    assert of("words", "2024", "true", "null", '"q"') == ["2024", "true", "null", '"q"'], "words, not JSON"
+    assert of("words", '["a", "b"]') == ["a", "b"]
+    assert of("words", "[draft]") == ["[draft]"]
+    assert of("counts", "1", "2") == of("counts", "[1, 2]") == [1, 2]
+    assert of("counts", "7") == [7]
+    with pytest.raises(InputError, match="counts"):
+        of("counts", "1", "two")
 
 
 @pytest.mark.parametrize(

@@ -101,10 +101,10 @@ class Inputs:
 
     def _members(self, name: str, port: PortType, value: Any, brought: Brought | None) -> Any:
         element = port.element
-        if not port.stream and not _payloads(element) and not isinstance(value, FormField):
-            if isinstance(value, list) and any(isinstance(each, FormField) for each in value):
-                return _converted(name, [_json_of(name, each) for each in value], self.hints.get(name, Any))
-            return _converted(name, value, self.hints.get(name, Any))
+        if not port.stream and not _payloads(element):
+            told = _is_fields(value)
+            plain = _members_of(name, element, value) if told else value
+            return _converted(name, plain, self.hints.get(name, Any), strict=not told)
         if isinstance(value, FormField) and not value.filename and not _payloads(element):
             return self._members(name, port, _json_of(name, value), brought)
         members = value if isinstance(value, list) else [value]
@@ -119,7 +119,7 @@ class Inputs:
     def _single(
         self, name: str, port: PortType, value: Any, brought: Brought | None, *, whole: bool = True
     ) -> Any:
-        if isinstance(value, list) and any(isinstance(each, FormField) for each in value):
+        if isinstance(value, list) and _is_fields(value):
             raise _wrong(name, f"{len(value)} fields of that name where {port} is expected", "send one")
         kinds = _payloads(port)
         if not kinds:
@@ -220,6 +220,23 @@ def _plain_of(name: str, field: FormField, port: PortType) -> Any:
     if text[:1] in ("{", "["):
         return _json_of(name, field)
     return text
+
+
+def _is_fields(value: Any) -> bool:
+    """Whether it came in a form."""
+    return any(isinstance(each, FormField) for each in (value if isinstance(value, list) else [value]))
+
+
+def _members_of(name: str, element: PortType, given: Any) -> list[Any]:
+    """Fields of one name as the members of a list without payloads; one alone may hold all of them, as JSON."""
+    if isinstance(given, FormField):
+        whole = _json_of(name, given)
+        if isinstance(whole, list):
+            return whole
+        given = [given]
+    if not element.kinds or Any in element.kinds:
+        return [_json_of(name, each) for each in given]
+    return [_plain_of(name, each, element) for each in given]
 
 
 def _json_of(name: str, field: Any) -> Any:
