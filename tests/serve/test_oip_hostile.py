@@ -18,12 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tauten as tt
 from serve.kit_asgi import Answered, ask, site
 from serve.kit_oip import BODY_BYTES, double, shout
 from serve.kit_onnx import identity, linear
 from tauten.errors import InputError
 from tauten.run.oip import tensors as oip_tensors
 from tauten.serve.door import Door
+from tauten.serve.oip.models import Flow
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import tensor_model
 
@@ -120,6 +122,18 @@ def test_json_that_does_not_hold_together_is_refused(tmp_path: Path) -> None:
                 await refused(app, text)
 
     asyncio.run(main())
+
+
+def test_json_in_a_tensor_is_as_flat_as_a_body() -> None:
+    @tt.workflow
+    async def told(data: tt.Json) -> str:
+        return str(data.value)
+
+    model = Flow(Service(told))
+    assert model.bind({"data": np.array([b"[[1]]"], object)})["data"].value == [[1]]
+    with pytest.raises(InputError) as caught:
+        model.bind({"data": np.array([b"[" * 900 + b"]" * 900], object)})
+    assert caught.value.code == "E268"
 
 
 def test_tensors_of_the_wrong_kind_never_reach_a_stage(tmp_path: Path) -> None:

@@ -130,6 +130,19 @@ def test_fields_of_one_name_are_members_of_a_list_as_it_takes_them() -> None:
 @pytest.mark.parametrize(
     "values",
     [
+        {"data": FormField(b"[" * 100_000)},
+        {"names": FormField(b'{"a":' * 10_000 + b"1" + b"}" * 10_000)},
+        {"words": FormField(b"[" * 65 + b"]" * 65)},
+        {"counts": [FormField(b"1"), FormField(b"[" * 100_000)]},
+    ],
+)
+def test_json_in_a_form_is_as_flat_as_a_body(values: dict[str, Any]) -> None:
+    assert refusal(lambda: read(**values)) == "E268"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
         {"pages": {"data": b64(PNG)}},
         {"pages": [{"data": b64(PNG)}, "no picture"]},
         {"pages": [b64(PNG)]},

@@ -22,6 +22,7 @@ from tauten.describe.ports import PortType
 from tauten.describe.workflow import Workflow
 from tauten.errors import InputError, MediaError, RequestError, suggest
 from tauten.run.siblings import gather_members
+from tauten.serve.door import check_depth
 
 Fetch = Callable[[str], Awaitable[bytes]]
 Brought = Mapping[str, bytes]
@@ -242,6 +243,7 @@ def _members_of(name: str, element: PortType, given: Any) -> list[Any]:
 def _json_of(name: str, field: Any) -> Any:
     if not isinstance(field, FormField):
         return field
+    check_depth(field.data)
     try:
         return msgspec.json.decode(field.data)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -21,6 +21,7 @@ from tauten.describe.ports import PortType
 from tauten.errors import InputError, NotFound, suggest
 from tauten.run.oip.tensors import DATATYPES, Array, strings
 from tauten.run.signature import TensorInfo
+from tauten.serve.door import check_depth
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import TensorService
 
@@ -255,6 +256,7 @@ def _decoded(name: str, value: bytes) -> str:
 def _from_json(name: str, port: PortType, value: bytes) -> Any:
     kind = port.kinds[0] if len(port.kinds) == 1 else Any
     is_json = Json in port.kinds
+    check_depth(value)
     try:
         found = msgspec.json.decode(value, type=Any if is_json or _is_payload(kind) else kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
