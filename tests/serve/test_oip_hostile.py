@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,8 @@ from serve.kit_onnx import identity, linear
 from tauten.errors import InputError
 from tauten.run.oip import tensors as oip_tensors
 from tauten.serve.door import Door
-from tauten.serve.oip.models import Flow
+from tauten.serve.native.values import NotSendable
+from tauten.serve.oip.models import Flow, as_bytes
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import tensor_model
 
@@ -134,6 +136,16 @@ def test_json_in_a_tensor_is_as_flat_as_a_body() -> None:
     with pytest.raises(InputError) as caught:
         model.bind({"data": np.array([b"[" * 900 + b"]" * 900], object)})
     assert caught.value.code == "E268"
+
+
+def test_results_are_json_as_they_are_in_the_native_api() -> None:
+    class Model(pydantic.BaseModel):
+        count: int
+
+    assert as_bytes({"score": np.float32(0.5), "who": tt.Text("a")}) == b'{"score":0.5,"who":"a"}'
+    assert as_bytes(Model(count=1)) == b'{"count":1}'
+    with pytest.raises(NotSendable, match="cannot be sent"):
+        as_bytes(object())
 
 
 def test_tensors_of_the_wrong_kind_never_reach_a_stage(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tauten.errors import InputError, NotFound, suggest
 from tauten.run.oip.tensors import DATATYPES, Array, strings
 from tauten.run.signature import TensorInfo
 from tauten.serve.door import check_depth
+from tauten.serve.native.values import encode
 from tauten.serve.service import Service
 from tauten.serve.tensor_model import TensorService
 
@@ -312,11 +313,11 @@ def _listed(values: list[Any] | tuple[Any, ...]) -> Array:
 
 
 def as_bytes(value: Any) -> bytes:
-    """One value of a result: text as text, media as their files, the rest as JSON."""
+    """One value of a result: text as text, media as their files, the rest as JSON; raises NotSendable."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):
         return value
     if isinstance(value, Payload) and not isinstance(value, Tensor):
         return value.data
-    return msgspec.json.encode(value.array.tolist() if isinstance(value, Tensor) else value)
+    return encode(value.array.tolist() if isinstance(value, Tensor) else value)
