@@ -154,6 +154,30 @@ def test_sessions_expire_when_idle_and_are_bounded() -> None:
         sessions.open("greedy", greedy[0].id)
 
 
+def test_histories_are_bounded_together_and_the_longest_tenant_loses_its_oldest() -> None:
+    sessions = Sessions(most_bytes=100)
+
+    def said(tenant: str, text: str) -> Any:
+        session = sessions.open(tenant)
+        session.say("user", text)
+        sessions.rest(session)
+        return session
+
+    modest = said("modest", "x" * 20)
+    greedy = [said("greedy", "x" * 30) for _ in range(3)]  # the third has no room beside the first
+    assert (len(sessions), sessions.ended["evicted"]) == (3, 1)
+    with pytest.raises(NotFound):
+        sessions.open("greedy", greedy[0].id)
+    modest.say("user", "y" * 30)
+    modest.history.append("of its own making")
+    sessions.rest(modest)
+    assert sessions.open("modest", modest.id) is modest
+    assert (len(sessions), sessions.ended["evicted"]) == (2, 2)
+    sessions.end("modest", modest.id)
+    sessions.end("greedy", greedy[2].id)
+    assert (len(sessions), sessions._kept.size_bytes) == (0, 0)
+
+
 def test_a_session_is_idle_from_the_end_of_its_last_request() -> None:
     now = [0.0]
 

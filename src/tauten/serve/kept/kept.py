@@ -76,6 +76,20 @@ class Kept(Generic[T]):
         if size_bytes:
             self.size_bytes += size_bytes
             self._bytes[tenant] += size_bytes
+        self._make_room()
+
+    def weigh(self, tenant: str, name: str, size_bytes: int) -> None:
+        """Say how large a value has become; what there is no room for any more goes, this one not before older ones."""
+        held = self._tenants.get(tenant, _NOTHING)
+        entry = held.get(name)
+        if entry is not None:
+            value, before, until = entry
+            held[name] = (value, size_bytes, until)
+            self.size_bytes += size_bytes - before
+            self._bytes[tenant] += size_bytes - before
+            self._make_room()
+
+    def _make_room(self) -> None:
         while self._count > self.most or (self.most_bytes and self.size_bytes > self.most_bytes):
             self._drop()
 

@@ -17,6 +17,7 @@ from tauten.serve.service import Service
 HEADER = "x-tauten-session"
 IDLE_S = 1800.0  # half an hour without a word: a person who comes back after that expects a fresh start
 MOST = 10_000  # a conversation holds some kilobytes of history
+MOST_BYTES = 256 * 1024 * 1024  # of all histories: those that hold whole documents are fewer
 
 
 class Held:
@@ -32,11 +33,13 @@ class Held:
 class Sessions:
     """The sessions of a site."""
 
-    def __init__(self, *, most: int = MOST, idle_s: float = IDLE_S, clock: Clock = real) -> None:
+    def __init__(
+        self, *, most: int = MOST, most_bytes: int = MOST_BYTES, idle_s: float = IDLE_S, clock: Clock = real
+    ) -> None:
         self.idle_s = idle_s
         self.begun = 0
         self.ended = {"expired": 0, "evicted": 0, "deleted": 0}  # evicted: for want of room
-        self._kept: Kept[Held] = Kept(most, age_s=idle_s, clock=clock, gone=self._gone)
+        self._kept: Kept[Held] = Kept(most, most_bytes=most_bytes, age_s=idle_s, clock=clock, gone=self._gone)
         self._names: Kept[str] = Kept(most, age_s=idle_s, clock=clock)  # ids by what a tenant calls them
 
     def __len__(self) -> int:
@@ -72,8 +75,12 @@ class Sessions:
         return self.open(tenant, id)
 
     def rest(self, session: Session, name: str = "") -> None:
-        """Count its idle time from now on: a request of it has ended. `name` is what its tenant calls it."""
+        """A request of it has ended: its idle time counts from now on, and its history may have grown.
+
+        `name` is what its tenant calls it.
+        """
         self._kept.touch(session.tenant, session.id)
+        self._kept.weigh(session.tenant, session.id, _size(session))
         if name:
             self._names.touch(session.tenant, name)
 
@@ -119,3 +126,9 @@ class Sessions:
             )
         self._kept.touch(tenant, id)
         return held
+
+
+def _size(session: Session) -> int:
+    """About as many bytes as its history says; what a workflow keeps in its state nobody can weigh."""
+    said = (each.get("content") for each in session.history if isinstance(each, dict))
+    return sum(len(text) for text in said if isinstance(text, str))
