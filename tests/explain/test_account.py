@@ -15,9 +15,11 @@ from tauten.errors import InputError
 from tauten.explain.account import Ablation, Account, Estimate, account, compare
 from tauten.explain.document import SCHEMA, from_json, to_document, to_json
 from tauten.explain.exports import perfetto
-from tauten.explain.figures import add_up, digits_for, money, ms, slo_table, spent
+from tauten.explain.figures import add_up, digits_for, money, ms, signed, slo_table, spent
 from tauten.explain.html import to_html
 from tauten.explain.text import compare_text, to_text
+from tauten.improve.replay import work_of
+from tauten.run.attribution import attribute
 from tauten.run.trace import CAUSES, VISIT, Trace
 
 SCENES = [scenes.sequential_account, scenes.parallel_account, scenes.streaming_account]
@@ -51,6 +53,16 @@ def test_members_of_a_map_are_one_row() -> None:
     assert row.off_path_ms == pytest.approx(20 + 21 + 22)
     assert row.slack_ms == pytest.approx(120)
     assert row.estimate == Estimate(90, 84, 99)
+
+
+def test_what_runs_teach_of_a_map_is_what_its_row_is_held_against() -> None:
+    """A run notes what all members of a map worked; counted for each of them again, a map of 24 looked 24 times off."""
+    trace = scenes.parallel()
+    taught = {step: Estimate(seconds * 1e3) for step, seconds in work_of(attribute(trace)).items()}
+    rows = account(trace, estimates=taught).stages
+    held = {row.stage: (row.work_ms, row.estimate.mid_ms) for row in rows if row.estimate is not None}
+    assert held["classify"] == pytest.approx((63.0, 63.0))
+    assert not any(row.far_off for row in rows)
 
 
 def test_an_estimate_is_marked_when_it_misses_twofold() -> None:
@@ -127,9 +139,11 @@ def test_rounded_rows_add_up_to_the_rounded_total(values: list[float], digits: i
 def test_figures_in_words() -> None:
     assert [digits_for(v) for v in (1462, 99, 9, 0.2)] == [0, 1, 2, 4]
     assert ms(-0.0001, 2) == "0.00"
-    assert [money(c) for c in (0, 0.012, 250)] == ["$0", "$0.00012", "$2.50"]
+    assert [money(c) for c in (0, 0.0003, 0.012, 250)] == ["$0", "$0.000003", "$0.00012", "$2.50"]
+    assert [signed(v) for v in (-12345.0, 0.0, 12.346)] == ["-12,345", "+0", "+12.35"]
     used = {"input_tokens": 10, "output_tokens": 2, "cached_tokens": 8, "cents": 3, "bytes": 12345}
-    assert spent(used) == "10 tokens in (8 cached), 2 out   $0.03   1.234e+04 bytes"
+    assert spent(used) == "10 tokens in (8 cached), 2 out   $0.03   12,345 bytes"
+    assert [spent({"core_seconds": cores}) for cores in (2.31, 250.0)] == ["2.3 core-s", "250 core-s"]
 
 
 def test_slo_lines_say_what_is_missed() -> None:
@@ -139,6 +153,19 @@ def test_slo_lines_say_what_is_missed() -> None:
         (">= 4", "MISSED by 1", False),
     ]
     assert [line.met for line in slo_table(None, {"wall_ms": {"p50": 1, "p95": 2}})] == [None]
+
+
+def test_each_limit_has_its_verdict_and_a_request_that_failed_never_ended() -> None:
+    slo = Slo(p50_ms=100, p95_ms=800, p99_ms=900)
+    lines = slo_table(slo, {"wall_ms": {"p50": 300.0, "p95": 700.0}})
+    assert [(line.limit, line.verdict, line.met) for line in lines] == [
+        ("100 ms", "MISSED by 200 ms at p50", False),
+        ("800 ms", "ok at p95", True),
+        ("900 ms", "p99 was not measured", None),
+    ]
+    [line] = slo_table(Slo(p95_ms=0.5), {"wall_ms": {"p50": 0.25, "p95": math.inf}})
+    assert (line.limit, line.p50, line.p95) == ("0.5 ms", "0.25", "failed")
+    assert (line.verdict, line.met) == ("MISSED at p95: requests failed", False)
 
 
 @st.composite

@@ -75,6 +75,13 @@ def test_each_of_many_candidates_pays_for_the_others() -> None:
     assert one.loss_high > alone.loss_high
 
 
+def test_a_corrected_confidence_is_not_rounded_up() -> None:
+    """Of ten candidates each is held to 99.5 %, which is not 100."""
+    found = compare_many(scores(0), {f"c{i}": scores(2) for i in range(9)} | {"good": scores(0)}, 0.04)
+    assert found["good"].decision == "accept"
+    assert "(99.5%, n = 200)" in str(found["good"])
+
+
 def test_a_good_candidate_is_accepted_among_bad_ones_and_lowers_their_bar() -> None:
     found = compare_many(scores(0), {"good": scores(0), "bad": scores(30)}, 0.02)
     assert [verdict.decision for verdict in found.values()] == ["accept", "reject"]

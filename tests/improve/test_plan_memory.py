@@ -78,6 +78,7 @@ def test_a_price_says_it_and_a_limit_on_it_counts() -> None:
     slo = Slo(memory_bytes=500 * MB)
     assert found.missed(slo) == pytest.approx(0.18)
     assert found.said(slo) == "memory 590 MB (SLO 500)"
+    assert Figures({"cost_cents": 0.31}).said(Slo(cost_cents=0.2)) == "cost 0.31 cents (SLO 0.2)"
     light = Figures({**found.values, "memory_bytes": 400.0 * MB})
     assert light.objective(slo, found) < found.objective(slo, found)
 

@@ -11,7 +11,7 @@ import pytest
 
 from improve import kit_report
 from tauten.explain.account import Account
-from tauten.improve.optimizer.outcome import Optimized
+from tauten.improve.optimizer.outcome import Forecast, Optimized
 from tauten.improve.report.page import to_html
 
 VOID = {"meta", "input", "br"}  # shapes close themselves, or are closed
@@ -120,6 +120,17 @@ def test_the_page_says_what_the_result_says() -> None:
     ):
         assert told in words, told
     assert "What is missing" not in words
+
+
+def test_small_predictions_and_large_losses_are_told_in_figures() -> None:
+    """Not as 0 ms, and not as 1e+02 points."""
+    quick = Forecast(of="cached", what="p50_ms", predicted=0.42, low=0.31, high=0.55, measured=0.4)
+    unsure = msgspec.structs.replace(kit_report.unclear(), loss_low=-1.0, loss_high=1.0)
+    found = msgspec.structs.replace(kit_report.met(), forecasts=[quick], verdict=unsure)
+    text = to_html(found)
+    assert [f">{told}</td>" in text for told in ("0.42", "0.31", "0.55", "0.4")] == [True] * 4
+    assert ">100 pt</text>" in text
+    assert "e+" not in text.partition("</style>")[2]
 
 
 def test_a_miss_shows_the_gap_first() -> None:

@@ -106,6 +106,26 @@ def test_clusters_count_instead_of_items() -> None:
     assert clustered.loss_high == pytest.approx(1 - 0.05 ** (1 / 10))
 
 
+def test_so_many_items_are_needed_as_make_enough_clusters() -> None:
+    """299 clusters without a flip prove a loss below one point; 301 items in ten of them prove no more than 300."""
+    before, after = pairs(300)
+    clusters = {item: f"template {int(item[1:]) % 10}" for item in before}
+    short = compare(before, after, margin=0.01, clusters=clusters)
+    assert short.needed == 299 * 30
+    before, after = pairs(short.needed)
+    clusters = {item: f"template {int(item[1:]) // 30}" for item in before}
+    assert compare(before, after, margin=0.01, clusters=clusters).decision == "accept"
+
+
+def test_a_few_scores_that_fell_ask_for_as_many_items_as_flips_would() -> None:
+    """The exact bounds hold both open, and know nothing of how far a score fell."""
+    before, after = pairs(57, bad=2, good=1)
+    fell = {item: 0.9 if before[item] and not right else float(right) for item, right in after.items()}
+    scores, flips = compare(before, fell, margin=0.05), compare(before, after, margin=0.05)
+    assert (scores.decision, flips.decision) == ("cannot conclude", "cannot conclude")
+    assert scores.needed == flips.needed
+
+
 def test_items_without_a_partner_are_named() -> None:
     with pytest.raises(InputError, match="2 items lack a partner: a, c"):
         compare({"a": True, "b": True}, {"b": True, "c": True}, margin=0.1)

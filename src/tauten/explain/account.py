@@ -26,7 +26,7 @@ TOO_SHORT_MS: Final = 1.0  # ... unless both are under a millisecond, where a ti
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What a step was expected to work, in ms, with an interval (one visit; members are added up)."""
+    """What a step was expected to work in one request, in ms, with an interval; all members of a map together."""
 
     mid_ms: float
     low_ms: float | None = None
@@ -171,7 +171,7 @@ def account(
     header: Header | None = None,
     plan_name: str = "",
 ) -> Account:
-    """Walk a finished trace once. `estimates` are by step; a map's name stands for each of its members."""
+    """Walk a finished trace once. `estimates` are by step; a map's name stands for all of its members together."""
     found = attribute(trace)
     first = attribute_first_output(trace)
     header = header or Header()
@@ -349,9 +349,10 @@ def _main_source(causes: Mapping[str, float], hidden: Mapping[str, float]) -> st
 
 
 def _estimate(name: str, steps: list[str], estimates: Mapping[str, Estimate]) -> Estimate | None:
-    found = [estimates.get(step, estimates.get(name)) for step in steps]
-    known = [estimate for estimate in found if estimate is not None]
-    if not known or len(known) < len(found):
+    if name in estimates:
+        return estimates[name]
+    known = [estimates[step] for step in steps if step in estimates]
+    if not known or len(known) < len(steps):
         return None
     return Estimate(
         math.fsum(e.mid_ms for e in known),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Final
 
 from tauten.describe.slo import Slo
@@ -61,7 +62,7 @@ def money(cents: float) -> str:
     dollars = cents / 100
     if dollars == 0:
         return "$0"
-    return f"${dollars:.2f}" if abs(dollars) >= 1 else f"${dollars:.2g}"
+    return f"${dollars:.2f}" if abs(dollars) >= 1 else f"${Decimal(f'{dollars:.2g}'):f}"  # never an exponent
 
 
 def spent(amounts: Mapping[str, float]) -> str:
@@ -73,12 +74,26 @@ def spent(amounts: Mapping[str, float]) -> str:
         reused = f" ({cached:.0f} cached)" if cached else ""
         parts.append(f"{tokens_in:.0f} tokens in{reused}, {tokens_out:.0f} out")
     if "core_seconds" in amounts:
-        parts.append(f"{amounts['core_seconds']:.2g} core-s")
+        cores = amounts["core_seconds"]
+        parts.append(f"{cores:.2g} core-s" if cores < 99.5 else f"{figure(cores)} core-s")
     if "cents" in amounts:
         parts.append(money(amounts["cents"]))
     known = {"input_tokens", "output_tokens", "cached_tokens", *_SPENT_LAST}
-    parts += [f"{amount:.4g} {unit}" for unit, amount in sorted(amounts.items()) if unit not in known]
+    parts += [f"{_amount(amount)} {unit}" for unit, amount in sorted(amounts.items()) if unit not in known]
     return "   ".join(parts)
+
+
+def signed(value: float) -> str:
+    """A difference: its sign, and four figures or all of a whole number.
+
+    >>> signed(-12345.0), signed(0.0), signed(12.346)
+    ('-12,345', '+0', '+12.35')
+    """
+    return f"{'-' if value < 0 else '+'}{_amount(abs(value))}"
+
+
+def _amount(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 9999.5 else figure(value)
 
 
 def slo_table(
@@ -89,17 +104,20 @@ def slo_table(
     interval: tuple[float, float] | None = None,
     need_correct: int = 0,
 ) -> list[SloLine]:
-    """The SLO table: p50 and p95 of the recording beside the limits, with a verdict in words.
+    """The SLO table: p50 and p95 of the recording beside the limits, each limit with a verdict in words.
 
-    `correct` is (right answers, labelled items), `interval` its 95 % interval as shares.
+    A percentile that is infinite fell among requests that failed. `correct` is (right answers, labelled items),
+    `interval` its 95 % interval as shares.
     """
     slo = slo or Slo()
     lines = []
     wall, first = percentiles.get("wall_ms", {}), percentiles.get("first_output_ms", {})
     limits = {"p50": slo.p50_ms, "p95": slo.p95_ms, "p99": slo.p99_ms}
-    at = next((name for name in ("p95", "p99", "p50") if limits[name] is not None), "p95")
+    asked: dict[str, float | None] = {at: limit for at, limit in limits.items() if limit is not None}
     if wall:
-        lines.append(_slo_line("answer complete", limits[at], at, wall))
+        lines += [
+            _slo_line("answer complete", limit, at, wall) for at, limit in (asked or {"p95": None}).items()
+        ]
     if first:
         lines.append(_slo_line("first output", slo.first_output_ms, "p95", first))
     if correct is not None:
@@ -108,12 +126,24 @@ def slo_table(
 
 
 def _slo_line(name: str, limit: float | None, at: str, seen: Mapping[str, float]) -> SloLine:
-    figures = {key: f"{seen[key]:.0f}" if key in seen else "-" for key in ("p50", "p95")}
-    if limit is None or at not in seen:
-        return SloLine(name, "-" if limit is None else f"{limit:.0f} ms", figures["p50"], figures["p95"])
+    p50, p95 = (_time(seen[key]) if key in seen else "-" for key in ("p50", "p95"))
+    if limit is None:
+        return SloLine(name, "-", p50, p95)
+    if at not in seen:
+        return SloLine(name, f"{figure(limit)} ms", p50, p95, f"{at} was not measured")
     met = seen[at] <= limit
-    verdict = f"ok at {at}" if met else f"MISSED by {math.ceil(seen[at] - limit)} ms at {at}"
-    return SloLine(name, f"{limit:.0f} ms", figures["p50"], figures["p95"], verdict, met)
+    verdict = f"ok at {at}" if met else _missed(seen[at] - limit, at)
+    return SloLine(name, f"{figure(limit)} ms", p50, p95, verdict, met)
+
+
+def _time(value_ms: float) -> str:
+    return figure(value_ms) if math.isfinite(value_ms) else "failed"
+
+
+def _missed(by_ms: float, at: str) -> str:
+    if not math.isfinite(by_ms):
+        return f"MISSED at {at}: requests failed"
+    return f"MISSED by {math.ceil(by_ms) if by_ms >= 10 else figure(by_ms)} ms at {at}"
 
 
 def _quality_line(correct: tuple[int, int], interval: tuple[float, float] | None, need: int) -> SloLine:

@@ -8,7 +8,7 @@ import textwrap
 
 def clip(text: str, width: int) -> str:
     """At most `width` characters, the last one a mark where some are missing."""
-    shown = _printable(text)
+    shown = printable(text)
     return shown if len(shown) <= width else f"{shown[: max(0, width - 1)]}…"
 
 
@@ -16,12 +16,12 @@ def wrapped(block: str, width: int) -> str:
     """Lines that are too long go on in the next one, two columns further in."""
     lines: list[str] = []
     for line in block.split("\n"):
-        shown = _printable(line)
+        shown = printable(line)
         lines += [shown] if len(shown) <= width else _broken(shown, width)
     return "\n".join(lines)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Control characters are shown, never sent to a terminal."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 

@@ -9,6 +9,15 @@ from collections.abc import Sequence
 from tauten.errors import InternalError
 
 
+def percent(confidence: float) -> str:
+    """A confidence as it is held, to hundredths: cut off, for rounded it would promise more.
+
+    >>> percent(0.95), percent(0.995), percent(1 - 0.05 / 12), percent(0.99999)
+    ('95%', '99.5%', '99.58%', '99.99%')
+    """
+    return f"{math.floor(confidence * 1e4 + 1e-6) / 100:g}%"
+
+
 def round_to_total(values: Sequence[float], total: float, digits: int = 0) -> list[float]:
     """Round values so that they add up to the rounded total; each moves by less than one unit.
 

@@ -16,6 +16,7 @@ import msgspec
 from tauten.describe.slo import Slo
 from tauten.describe.turn import Answers
 from tauten.errors import PlanError
+from tauten.explain.figures import figure
 from tauten.improve.situation import Proposal, Refusal, Situation, Strategy
 from tauten.plan.plan import Plan, diff_plans
 
@@ -47,15 +48,17 @@ class Figures(msgspec.Struct, frozen=True):
 
         >>> Figures({"p50_ms": 400.0, "p95_ms": 790.0}).said(Slo(p95_ms=800.0))
         'p95 790 ms (SLO 800)'
+        >>> Figures({"cost_cents": 0.31}).said(Slo(cost_cents=0.2))
+        'cost 0.31 cents (SLO 0.2)'
         """
         limits = {name: limit for name, limit in slo.limits().items() if name in self.values}
         if not limits:
-            return f"p50 {self.values.get('p50_ms', 0.0):.0f} ms"
+            return f"p50 {figure(self.values.get('p50_ms', 0.0))} ms"
         name = max(limits, key=lambda each: self.values[each] / limits[each])
         if name == MEMORY:
             return f"memory {self.values[name] / 1e6:.0f} MB (SLO {limits[name] / 1e6:.0f})"
         spoken, _, unit = name.rpartition("_")
-        return f"{spoken.replace('_', ' ')} {self.values[name]:.0f} {unit} (SLO {limits[name]:.0f})"
+        return f"{spoken.replace('_', ' ')} {figure(self.values[name])} {unit} (SLO {figure(limits[name])})"
 
     def objective(self, slo: Slo, usual: Figures) -> float:
         """What is made small: limits that are missed count most, then how far within them all are, by what is

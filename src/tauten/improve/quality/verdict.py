@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -23,6 +24,7 @@ from tauten.statistics import (
     loss_p_value,
     paired_bootstrap,
 )
+from tauten.statistics.rounding import percent
 
 Decision = Literal["accept", "reject", "cannot conclude"]
 
@@ -79,11 +81,11 @@ class Verdict(msgspec.Struct, frozen=True):
         return [flip for flip in self.flips if not flip.bad]
 
     def __str__(self) -> str:
-        percent = f"{self.confidence:.0%}"
+        held = percent(self.confidence)
         if self.decision == "accept":
-            return f"accept: loss below {_points(self.loss_high)} ({percent}, n = {self.n})"
+            return f"accept: loss below {_points(self.loss_high)} ({held}, n = {self.n})"
         if self.decision == "reject":
-            return f"reject: loss above {_points(self.loss_low)} ({percent}, n = {self.n})"
+            return f"reject: loss above {_points(self.loss_low)} ({held}, n = {self.n})"
         if self.needed is None:
             return f"cannot conclude with n = {self.n}: the loss is too close to {_points(self.margin)}"
         return f"cannot conclude, n >= {self.needed} (now {self.n})"
@@ -204,21 +206,51 @@ def _resampled(
         seed=seed,
     )
     place = {flip.item: name for flip, name in zip(flips, names, strict=True)}
-    bounds = _guarded(
-        loss, names, {place[f.item] for f in changed}, {place[f.item] for f in changed if f.bad}, confidence
-    )
+    moved, worse = {place[f.item] for f in changed}, {place[f.item] for f in changed if f.bad}
+    sizes = Counter(names)
+    bounds = _guarded(loss, sizes, moved, worse, confidence)
     decision: Decision = "cannot conclude"
     if bounds.high < margin:
         decision = "accept"
     elif bounds.low > margin:
         decision = "reject"
-    variance = sum((flip.before - flip.after) ** 2 for flip in changed) / len(flips)
-    needed = _needed(len(flips), margin, variance, loss.mid, confidence) if decision[0] == "c" else None
+    needed = None
+    if decision == "cannot conclude":
+        losses = [(place[flip.item], flip.before - flip.after) for flip in changed]
+        needed = _needed_in_clusters(losses, sizes, moved, worse, margin, confidence)
     return _verdict(decision, margin, confidence, bounds, "BCa bootstrap", None, needed, changed)
 
 
+def _needed_in_clusters(
+    losses: list[tuple[str, float]],
+    sizes: Counter[str],
+    moved: set[str],
+    worse: set[str],
+    margin: float,
+    confidence: float,
+) -> int | None:
+    """Items that would conclude, as many to a cluster as now: it is clusters that are independent, not their items.
+
+    Below `BOOTSTRAP_MIN` the exact bounds hold it open, to which a cluster that changed is one that flipped.
+    """
+    count = len(sizes)
+    each = sizes.total() / count
+    if len(moved) < BOOTSTRAP_MIN:
+        goal, spread = margin * each / max(sizes.values()), len(moved) / count
+        loss = (len(worse) - len(moved - worse)) / count
+    else:
+        lost: defaultdict[str, float] = defaultdict(float)
+        for name, value in losses:
+            lost[name] += value
+        goal, loss = margin, math.fsum(lost.values()) / sizes.total()
+        spread = math.fsum((value / each) ** 2 for value in lost.values()) / count
+    found = _needed(count, goal, spread, loss, confidence)
+    items = MANY + 1 if found is None else math.ceil(found * each - 1e-9)
+    return items if items <= MANY else None
+
+
 def _guarded(
-    loss: Interval, names: list[str], changed: set[str], worse: set[str], confidence: float
+    loss: Interval, sizes: Counter[str], changed: set[str], worse: set[str], confidence: float
 ) -> Interval:
     """Few changed clusters: no narrower than the exact bounds of the share that got worse.
 
@@ -226,8 +258,8 @@ def _guarded(
     """
     if len(changed) >= BOOTSTRAP_MIN:
         return loss
-    count = len(set(names))
-    largest = max(names.count(name) for name in set(names)) * count / len(names)
+    count = len(sizes)
+    largest = max(sizes.values()) * count / sizes.total()
     high = clopper_pearson(len(worse), count, confidence, sides=1).high * largest
     low = -clopper_pearson(len(changed - worse), count, confidence, sides=1).high * largest
     return Interval(max(-1.0, min(loss.low, low)), loss.mid, min(1.0, max(loss.high, high)), loss.n)

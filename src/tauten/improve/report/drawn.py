@@ -162,7 +162,7 @@ def _scale(direction: Callable[..., chart.Scale], values: Sequence[float]) -> ch
 
 
 def _text(what: str, each: float) -> str:
-    return f"{each * 100:.2g} pt" if what == "quality_loss" else shown(what, each)
+    return f"{figure(each * 100)} pt" if what == "quality_loss" else shown(what, each)
 
 
 def _limits(found: Optimized, what: str, other: str, x: chart.Scale, y: chart.Scale) -> list[str]:
@@ -211,9 +211,9 @@ def loss(verdict: Verdict) -> str:
     room = 0.08 * (high - low or 0.01)
     frame = chart.Frame(width=380, height=64, left=20, right=24, top=16, bottom=24)
     x = chart.across(frame, low - room, high + room)
-    parts = [chart.tick(frame, x(each), f"{each * 100:.2g} pt") for each in x.ticks()]
+    parts = [chart.tick(frame, x(each), f"{figure(each * 100)} pt") for each in x.ticks()]
     parts.append(f'<path class="spanned" d="M{x(verdict.loss_low):.1f} 28H{x(verdict.loss_high):.1f}"/>')
-    parts.append(chart.dot(x(verdict.loss), 28, "ring", f"seen: {verdict.loss * 100:.2g} points", 5))
+    parts.append(chart.dot(x(verdict.loss), 28, "ring", f"seen: {figure(verdict.loss * 100)} points", 5))
     parts.append(f'<path class="margin" d="M{x(verdict.margin):.1f} 14V40"/>')
     parts.append(
         f'<text class="tick limit" x="{x(verdict.margin):.1f}" y="10" text-anchor="middle">margin</text>'

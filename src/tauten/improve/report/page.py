@@ -11,6 +11,7 @@ from html import escape
 
 from tauten.explain import calibration
 from tauten.explain.account import Account, compare
+from tauten.explain.figures import figure
 from tauten.explain.html import differences, legend
 from tauten.explain.sheet import cells, page, table, wide
 from tauten.explain.waterfall import patterns, svg
@@ -20,6 +21,7 @@ from tauten.improve.report.decided import decisions
 from tauten.improve.report.screen import to_text
 from tauten.improve.report.style import STYLE
 from tauten.improve.report.summary import NAMES, shown
+from tauten.statistics.rounding import percent
 
 KINDS = {"met": "good", "missed": "bad", "cannot conclude": "dim"}
 MARKS = {"met": "✓", "missed": "✗", "cannot conclude": "?"}
@@ -247,7 +249,7 @@ def _predictions(found: Optimized) -> str:
         return ""
     rows = [
         f"<tr>{cells([each.name], 'name')}"
-        f"{cells([f'{figure:.0f}' for figure in (each.predicted, each.low, each.high, each.measured)], 'n')}"
+        f"{cells([figure(value) for value in (each.predicted, each.low, each.high, each.measured)], 'n')}"
         f"{cells(['inside' if each.covered else 'outside'], 'good' if each.covered else 'bad')}</tr>"
         for each in told
     ]
@@ -268,7 +270,7 @@ def _quality(found: Optimized) -> str:
     judged = found.verdict
     if judged is None:
         return "".join(parts)
-    caption = f"The loss, its interval ({judged.confidence:.0%}, {judged.method}) and the margin that it must stay below."
+    caption = f"The loss, its interval ({percent(judged.confidence)}, {judged.method}) and the margin that it must stay below."
     parts.append(f'<div class="proof">{_figure(drawn.loss(judged), caption)}</div>')
     if not judged.flips:
         return "".join([*parts, _said("No item was scored differently.")])
