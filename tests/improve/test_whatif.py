@@ -162,6 +162,36 @@ def test_measured_errors_widen_intervals() -> None:
     assert other.moves == bare.moves
 
 
+def test_errors_count_for_the_figure_that_they_are_of() -> None:
+    """Twelve predictions of a strategy, four of each figure, are too few for any: those of this machine speak."""
+    whats = ("p50_ms", "p95_ms", "first_output_ms")
+    few = [Row(Family("a", hardware="here"), what, 100.0, 110.0) for what in whats for _ in range(4)]
+    [bare], _, _ = asked([Setting("a", "x")], additive(x1=300.0))
+    [same], _, _ = asked([Setting("a", "x")], additive(x1=300.0), ledger=Ledger(rows=few), hardware="here")
+    assert (same.moves, same.scored) == (bare.moves, 0)
+    more = [
+        Row(Family("plan", hardware="here"), "p50_ms", 100.0, 100.0 * (1.1 if place % 2 else 0.9))
+        for place in range(20)
+    ]
+    ledger = Ledger(rows=[*few, *more])
+    [wide], _, _ = asked([Setting("a", "x")], additive(x1=300.0), ledger=ledger, hardware="here")
+    assert wide.scored == 24
+    assert wide.moves["p50_ms"].half > 10 * bare.moves["p50_ms"].half
+    assert wide.moves["p95_ms"] == bare.moves["p95_ms"]
+
+
+def test_measured_errors_widen_those_of_several_changes_too() -> None:
+    rows = [
+        Row(Family("plan", hardware="here"), "p50_ms", 100.0, 100.0 * (1.1 if place % 2 else 0.9))
+        for place in range(20)
+    ]
+    changes = [Setting("a", "u"), Setting("b", "v")]
+    _, bare, _ = asked(changes, additive(u1=100.0, v1=300.0))
+    _, wide, _ = asked(changes, additive(u1=100.0, v1=300.0), ledger=Ledger(rows=rows), hardware="here")
+    assert wide.moves["p50_ms"].mid == bare.moves["p50_ms"].mid
+    assert wide.moves["p50_ms"].half == pytest.approx(60.0, abs=1.0)  # a tenth of 600 ms
+
+
 def test_what_is_learned_on_the_way_is_told_of_the_present_plan_too() -> None:
     """Runs that a change asks for may say more of what the plan itself costs: both sides are priced by the same."""
     learned: list[Plan] = []

@@ -22,6 +22,7 @@ from tauten.improve.situation import Proposal, Refusal, Strategy
 from tauten.improve.whatif.merge import changed_stages, merged
 from tauten.plan.ledger import ENOUGH, Family, Ledger
 from tauten.plan.plan import Plan, format_plan
+from tauten.statistics import Interval
 from tauten.statistics.bootstrap import mean
 from tauten.statistics.trend import student_quantile
 
@@ -153,25 +154,23 @@ class Gains:
             objective = self._objective(figures)
             if objective < self._objective(best[0][1]) and (found is None or objective < found[0]):
                 answers = max((each.answers for each in members), key=ANSWERS.index)
-                told = Together(
-                    places=places, answers=answers, moves=self._moves(figures), plan=format_plan(plan)
-                )
+                moves = self._moves(figures, "")  # of several strategies at once: all errors of this machine
+                told = Together(places=places, answers=answers, moves=moves, plan=format_plan(plan))
                 found = objective, told
         return found[1] if found is not None else None
 
     def _change(self, each: Proposal, figures: list[Figures], place: int) -> Change:
-        family = self._family(each.strategy)
         return Change(
             strategy=each.strategy,
             change=each.change,
             steps=changed_stages(self.plan, each.plan),
             answers=each.answers,
-            moves=self._moves(figures, family),
+            moves=self._moves(figures, each.strategy),
             why=each.why,
             place=place,
             plan=format_plan(each.plan) if place else "",
             failed=mean([one.failed for one in figures]),
-            scored=len(self.ledger.errors(family)),
+            scored=self._scored(figures, each.strategy),
         )
 
     # -- steps ------------------------------------------------------------------------------------------------
@@ -194,27 +193,37 @@ class Gains:
         usual = _mean(self.now)
         return _mean(figures).objective(self.slo, usual)
 
-    def _moves(self, figures: list[Figures], family: Family | None = None) -> Moves:
-        return {name: self._moved(figures, name, family) for name in _told(figures)}
+    def _moves(self, figures: list[Figures], strategy: str | None = None) -> Moves:
+        """By as much; with a strategy, past errors of its predictions widen the intervals."""
+        return {name: self._moved(figures, name, strategy) for name in _told(figures)}
 
-    def _moved(self, figures: list[Figures], name: str, family: Family | None = None) -> Moved:
+    def _moved(self, figures: list[Figures], name: str, strategy: str | None = None) -> Moved:
         after = [each.values[name] for each in figures]
         before = [each.values[name] for each in self.now]
         moved = moved_by(before, after)
-        if family is None:
-            return moved
         level = mean(after)
-        held = self.ledger.interval(family, level, name)
-        if held.n < ENOUGH:
+        held = None if strategy is None else self._held(strategy, level, name)
+        if held is None:
             return moved
         below = math.hypot(moved.mid - moved.low, max(0.0, level - held.low))
         above = math.hypot(moved.high - moved.mid, max(0.0, held.high - level))
         return Moved(moved.mid - below, moved.mid, moved.mid + above)
 
-    def _family(self, strategy: str) -> Family:
-        """The predictions whose errors tell of this one: its strategy's, else all of this machine."""
-        own = Family(strategy, hardware=self.hardware)
-        return own if len(self.ledger.errors(own)) >= ENOUGH else Family(hardware=self.hardware)
+    def _held(self, strategy: str, level: float, name: str) -> Interval | None:
+        """Where past errors of such a figure place its outcome: those of the strategy, else of all on this machine.
+
+        None where so few were measured that they say nothing.
+        """
+        for family in (Family(strategy, hardware=self.hardware), Family(hardware=self.hardware)):
+            held = self.ledger.interval(family, level, name)
+            if held.n >= ENOUGH:
+                return held
+        return None
+
+    def _scored(self, figures: list[Figures], strategy: str) -> int:
+        """How many measured predictions its intervals know of; 0 where they only know the schedules."""
+        held = (self._held(strategy, 1.0, name) for name in _told(figures))
+        return max((each.n for each in held if each is not None), default=0)
 
 
 def moved_by(before: Sequence[float], after: Sequence[float]) -> Moved:
