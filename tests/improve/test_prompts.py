@@ -327,6 +327,29 @@ def test_a_request_that_fails_is_in_no_mean() -> None:
     assert arm("b", "1", shorter).failed == 1
 
 
+def test_rounds_of_an_item_are_one_observation() -> None:
+    """Three items asked five times each know no more of other items than three."""
+
+    def took(item: int, round: int) -> Took:
+        return Took(
+            item=f"q{item}",
+            asked=True,
+            tokens_in=1.0,
+            tokens_cached=0.0,
+            tokens_out=1.0,
+            cut=0.0,
+            ms=100.0 * item + round,
+            first_ms=None,
+            cents=None,
+            score=None,
+        )
+
+    few = arm("a", "1", [took(item, round) for item in range(3) for round in range(5)])
+    assert [(each.ms, each.low_ms) for each in few.times] == [(102.0, None), (204.0, None)]
+    median = arm("a", "1", [took(item, round) for item in range(8) for round in range(5)]).times[0]
+    assert (median.low_ms, median.ms, median.high_ms) == (0.0, 304.0, 704.0)
+
+
 def comparison(**more: Any) -> Comparison:
     own, shorter = tried(count=4)
     content: dict[str, Any] = {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import msgspec
 from tauten.improve.prompts.trial import Took
 from tauten.improve.quality import Verdict, compare
 from tauten.statistics import mean, percentile
-from tauten.statistics.percentiles import percentile_interval
+from tauten.statistics.percentiles import percentile_ranks
 from tauten.statistics.trend import mean_interval
 
 SCHEMA: Final = "tauten.prompts.bench/1"
@@ -142,6 +143,7 @@ def _mean(rounds: Sequence[Took], value: Value) -> float | None:
 def arm(name: str, version: str, took: Sequence[Took]) -> ArmResult:
     """One arm by itself: its percentiles over requests that ended well, its failures and its score."""
     good = [each.ms for each in took if not each.error]
+    items = len({each.item for each in took if not each.error})
     scored = [each.score for each in took if each.score is not None]
     return ArmResult(
         name=name,
@@ -149,17 +151,21 @@ def arm(name: str, version: str, took: Sequence[Took]) -> ArmResult:
         requests=len(took),
         failed=len(took) - len(good),
         cut=round(sum(each.cut for each in took)),
-        times=[_quantile(good, q) for q in (0.5, 0.95)] if good else [],
+        times=[_quantile(good, q, items) for q in (0.5, 0.95)] if good else [],
         score=mean(scored) if scored else None,
         errors=list(dict.fromkeys(each.error for each in took if each.error))[:3],
     )
 
 
-def _quantile(values: Sequence[float], q: float) -> Quantile:
-    interval = percentile_interval(values, q)
-    if interval is None:
-        return Quantile(q=q, ms=percentile(values, q))
-    return Quantile(q=q, ms=interval.mid, low_ms=interval.low, high_ms=interval.high)
+def _quantile(values: Sequence[float], q: float, items: int) -> Quantile:
+    """A percentile of all rounds; its interval counts items, whose rounds are one observation."""
+    mid, ranks = percentile(values, q), percentile_ranks(items, q)
+    if ranks is None:
+        return Quantile(q=q, ms=mid)
+    ordered, rounds = sorted(values), len(values) / items
+    low = ordered[math.floor((ranks[0] - 1) * rounds + 1e-9)]
+    high = ordered[math.ceil(ranks[1] * rounds - 1e-9) - 1]
+    return Quantile(q=q, ms=mid, low_ms=low, high_ms=high)
 
 
 def verdict(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tauten.explain.figures import figure
+from tauten.explain.figures import figure, signed
 from tauten.explain.lines import clip, wrapped
 from tauten.improve.prompts.comparison import ArmResult, Comparison, Figure, Quantile
 from tauten.improve.prompts.difference import Difference
@@ -110,11 +110,11 @@ def _time(each: Quantile) -> str:
 
 def _row(each: Figure) -> str:
     if each.low is None or each.high is None:
-        told = f"{each.diff:+.4g}, too few requests for an interval"
+        told = f"{signed(each.diff)}, too few requests for an interval"
     else:
         sure = "" if each.low > 0 or each.high < 0 or each.low == each.high else ", not significant"
-        told = f"{each.diff:+.4g} ({each.low:+.4g} to {each.high:+.4g}){sure}"
-    counted = f", foretold {each.foretold:+.4g}" if each.foretold is not None else ""
+        told = f"{signed(each.diff)} ({signed(each.low)} to {signed(each.high)}){sure}"
+    counted = f", foretold {signed(each.foretold)}" if each.foretold is not None else ""
     return f"   {f'{each.what}, {each.unit}':<25}{figure(each.a):>9}{figure(each.b):>9}   {told}{counted}"
 
 
