@@ -6,17 +6,23 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from cli.kit_cli import tauten
-from improve.kit_labels import plans, session, side_of
+from improve.kit_labels import plans, served, session, side_of
 from tauten.cli.keys import pressed
 from tauten.cli.main import run
+from tauten.describe.payload import Image
+from tauten.improve.labels.answers import keep_answers
 from tauten.improve.labels.judgements import Judgements
 from tauten.improve.quality import Evidence
+from tauten.improve.recording import Item, Recording
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
 
 def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -139,6 +145,21 @@ def test_too_few_items_are_said_before_the_work(
     given(monkeypatch, "q")
     assert run(["label", *map(str, plans(tmp_path, 20, 3)), "--labeller", "ada"]) == 4
     assert "at best a loss below 13.9 points, not 1" in capsys.readouterr().err
+
+
+def test_an_input_called_as_a_side_lies_in_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever opens the question's picture looked at an answer's."""
+    asked = Item(id="q0", render=lambda: {"left": Image(PNG)})
+    recording = Recording("shown", [asked]).save(tmp_path / "shown.rec")
+    sides = [tmp_path / "before.jsonl", tmp_path / "after.jsonl"]
+    for path in sides:
+        keep_answers(path, [served("q0", Image(PNG + path.name.encode()))], plan=path.stem)
+    given(monkeypatch, "q")
+    assert run(line((recording, sides[0], sides[1]))) == 4
+    files = re.findall(r"  (\S+)  \(image/png, ", capsys.readouterr().err)
+    assert len(files) == len(set(files)) == 3
 
 
 def test_answers_cannot_steer_the_terminal(

@@ -151,7 +151,8 @@ def _seen(part: Part, folder: Path) -> str:
     if isinstance(part.payload, Text | Json):
         return "\n".join(f"  {line}" for line in _words(part.payload).splitlines())
     kind = part.payload.type.split("/")[-1].removeprefix("x-")
-    path = folder / f"{re.sub(r'[^A-Za-z0-9_]', '_', part.name)}.{kind}"
+    name = part.name if part.name == part.side else f"{part.side}_{part.name}"  # inputs may be called `left`
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_]', '_', name)}.{kind}"
     path.write_bytes(part.payload.data)
     return f"  {path}  ({part.payload.type}, {part.payload.size_bytes} bytes)"
 
