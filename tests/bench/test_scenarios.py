@@ -224,7 +224,7 @@ def test_the_scenarios_are_on_the_page_with_what_was_missed(tmp_path: Path) -> N
 
 def test_what_was_shed_is_said_with_its_reasons() -> None:
     run = samples((1, 0.1, "ok"), (2, 0.6, "ok"), (3, 0.1, "refused"))
-    run.errors["E210: the queue needs 700 ms"] += 1
+    run.measured[2] = run.measured[2]._replace(error="E210: the queue needs 700 ms")
     words = drive.said(drive.summary(run, 0.5))
     assert "2 ok, 1 refused, 0 timed out, 0 failed; 1 of the answers late" in words
     assert "1 × E" in words

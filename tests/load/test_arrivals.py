@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from itertools import pairwise
 
@@ -66,7 +67,18 @@ def test_bursts_are_ten_times_the_rate_and_then_over() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["gamma:x", "gamma:0", "bursts:2", "bursts:10x60/60", "constant:3", "even", ""]
+    "text",
+    [
+        "gamma:x",
+        "gamma:0",
+        "gamma:inf",
+        "gamma:1e-320",
+        "bursts:2",
+        "bursts:10x60/60",
+        "constant:3",
+        "even",
+        "",
+    ],
 )
 def test_arrivals_that_are_not_understood(text: str) -> None:
     with pytest.raises(InputError, match="arrivals") as caught:
@@ -78,6 +90,8 @@ def test_arrivals_that_are_not_understood(text: str) -> None:
 def test_schedules_that_cannot_be() -> None:
     for ask in (
         lambda: Arrivals().due(0.0, count=1),
+        lambda: Arrivals().due(math.inf, count=1),
+        lambda: Arrivals(kind="recorded").due(math.inf, count=1, recorded=[0.0, 1.0]),
         lambda: Arrivals().due(1.0),
         lambda: Arrivals(kind="recorded").due(1.0, count=1),
         lambda: Arrivals(kind="recorded").due(0.0, count=2, recorded=[1.0, 1.0]),

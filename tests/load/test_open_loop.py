@@ -17,7 +17,9 @@ from load.virtual_targets import (
     md1_quantile,
     virtually,
 )
+from tauten.describe.slo import Slo
 from tauten.improve.load.arrivals import Arrivals
+from tauten.improve.load.bench import Bencher, Side
 from tauten.improve.load.figures import in_flight, steady, times
 from tauten.improve.load.generator import Generator
 from tauten.improve.load.samples import Samples, joined
@@ -220,6 +222,22 @@ def test_a_closed_loop_sends_each_request_once() -> None:
     assert len(found.warm_up) == 10
     assert latencies(found) == pytest.approx([4 * SERVICE_S] * 90)
     assert len(found.measured) / found.window_s == pytest.approx(100.0, rel=0.05)
+
+
+@pytest.mark.parametrize(("warm_up_s", "warm"), [(0.0, 0), (2.0, 200), (-1.0, 11)])
+def test_a_closed_loop_measures_as_many_as_were_asked_for(warm_up_s: float, warm: int) -> None:
+    """After as long a warm-up as was asked for; the target answers a hundred a second."""
+
+    async def main(clock: Any) -> Samples:
+        side = Side("one", Fifo(clock, SERVICE_S), [None])
+        load = Load(clients=4, requests=100, warm_up_s=warm_up_s)
+        return (await Bencher([side], slo=Slo(), clock=clock).once(side, load))[0]
+
+    found: Samples = virtually(main)
+    assert len(found.measured) == 100
+    assert len(found.warm_up) == pytest.approx(warm, abs=4 if warm > 100 else 0)
+    assert found.window_s == pytest.approx(1.0, abs=0.05)
+    assert min(sample.due for sample in found.measured) == 0.0
 
 
 # -- steady state --------------------------------------------------------------------------------------------

@@ -119,6 +119,15 @@ def test_chat_streams_and_counts_tokens(server: Server) -> None:
     assert "stream" not in json.loads(server.seen[1][2])
 
 
+def test_a_whole_answer_that_tells_an_error_has_failed(server: Server) -> None:
+    """As gateways tell under a 200 that their provider failed."""
+    url = f"{server.url}/v1/chat/completions"
+    broken = ask(url, {"model": Text("broken"), "prompt": Text("Hi")}, stream=False)
+    assert broken.outcome == "failed"
+    assert "no provider" in broken.error
+    assert ask(url, {"model": Text("polite"), "prompt": Text("Hi")}, stream=False).outcome == "ok"
+
+
 def test_chat_holds_images_and_sound(server: Server) -> None:
     inputs = {"model": Text("m"), "q": Text("?"), "photo": Image(PNG), "voice": Audio(WAV)}
     ask(f"{server.url}/v1/chat/completions", inputs)
@@ -183,6 +192,13 @@ def test_requests_that_cannot_be_made(server: Server, path: str, inputs: Inputs,
 def test_a_model_that_is_not_there() -> None:
     with pytest.raises(MachineError, match="gives no document"):
         ask("http://127.0.0.1:9/v2/models/m", {"x": Json([1])})
+
+
+@pytest.mark.parametrize("name", ["list", "bare"])
+def test_a_document_that_tells_no_inputs_is_named(server: Server, name: str) -> None:
+    with pytest.raises(MachineError, match="tells no model's inputs") as caught:
+        ask(f"{server.url}/v2/models/{name}", {"x": Json([1])})
+    assert caught.value.help
 
 
 # -- any URL, and how it fails -------------------------------------------------------------------------------

@@ -107,6 +107,23 @@ def test_a_median_limit_is_no_limit_on_one_request() -> None:
     assert goodput(run, Slo(p50_ms=100)).share == 0.6
 
 
+def test_tokens_and_answers_are_counted_over_the_same_time() -> None:
+    """Ten requests are due within a second, and the last of them is answered after ten: the backlog is no throughput."""
+    run = Samples(1.0, [sample(n, 9.1)._replace(tokens=100) for n in range(10)])
+    found = judge(run)
+    assert found.answered_per_s == pytest.approx(1.0)
+    assert found.tokens_per_s == pytest.approx(100.0)
+    assert judge(samples([0.05] * 10)).tokens_per_s is None
+
+
+def test_the_warm_up_is_left_out_of_the_reasons_too() -> None:
+    run = Samples(1.0)
+    run.add(sample(-1, 0.1, outcome="failed")._replace(error="HTTP 500: cold"))
+    run.add(sample(1, 0.1, outcome="refused")._replace(error="HTTP 503: full"))
+    assert judge(run).errors == {"HTTP 503: full": 1}
+    assert run.first_error() == "HTTP 500: cold"
+
+
 # -- void ----------------------------------------------------------------------------------------------------
 
 

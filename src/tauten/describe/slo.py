@@ -26,6 +26,15 @@ class Slo(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     memory_bytes: int | None = None
     quality_loss: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, limit in self.limits().items():
+            if not 0.0 < limit < math.inf:
+                raise InputError(
+                    f"nothing can hold {name} = {limit:g}",
+                    help="give a limit above 0, or leave it out",
+                    code="E204",
+                )
+
     def limits(self) -> dict[str, float]:
         """The limits that are set, by name."""
         return {
@@ -72,5 +81,5 @@ def parse_slo(text: str) -> Slo:
         if values[name] == math.inf:
             raise InputError(f"cannot read the SLO term {term!r}", help="give a number of use", code="E204")
     if "memory_bytes" in values:
-        values["memory_bytes"] = int(values["memory_bytes"])
+        values["memory_bytes"] = math.ceil(values["memory_bytes"])
     return Slo(**values)  # type: ignore[arg-type]

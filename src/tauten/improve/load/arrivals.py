@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from tauten.errors import InputError, suggest
 
 Kind = Literal["poisson", "gamma", "constant", "recorded", "bursts"]
 KINDS: Final[tuple[Kind, ...]] = ("poisson", "gamma", "constant", "recorded", "bursts")
+MOST_CV2: Final = 1e6  # and its inverse the least: beyond, gaps are all 0 or all alike
 MOST: Final = 20_000_000  # requests of one schedule: 160 MB of times
 
 
@@ -51,9 +53,9 @@ class Arrivals(msgspec.Struct, frozen=True, kw_only=True):
         Recorded times keep their gaps; a rate above 0 stretches all of them alike, and a schedule longer
         than the recording plays it again.
         """
-        if self.kind != "recorded" and not rate_per_s > 0:
+        if rate_per_s == math.inf or (self.kind != "recorded" and not rate_per_s > 0):
             raise InputError(
-                f"a rate of {rate_per_s:g} requests a second", help="give more than 0", code="E246"
+                f"a rate of {rate_per_s:g} requests a second", help="give a number above 0", code="E246"
             )
         if count <= 0 and not duration_s > 0:
             raise InputError(
@@ -146,7 +148,9 @@ def parse_arrivals(text: str) -> Arrivals:
         made = _arrivals(kind, rest if colon else "")
     except ValueError as error:
         raise _unread(text) from error
-    if not (made.cv2 > 0 and made.factor >= 1 and 0 < made.burst_s < made.period_s):
+    if not (1 / MOST_CV2 <= made.cv2 <= MOST_CV2 and 1 <= made.factor < math.inf):
+        raise _unread(text)
+    if not 0 < made.burst_s < made.period_s < math.inf:
         raise _unread(text)
     return made
 

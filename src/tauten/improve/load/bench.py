@@ -151,9 +151,13 @@ class Bencher:
         count = len(side.items)
         if not load.clients:
             return await generator.open_loop(load.schedule(count, self.recorded, turn=turn))
-        order = [place % count for place in range(load.requests * 10 // 9 if load.requests else count)]
-        duration_s = 0.0 if load.requests else load.duration_s
-        warm_up_s = 0.1 * duration_s if load.warm_up_s < 0 else load.warm_up_s
+        duration_s, warm_up_s, asked = load.duration_s, load.warm_up_s, load.requests
+        if asked:
+            duration_s = 0.0
+            asked = asked * 10 // 9 if warm_up_s < 0 else asked  # the first tenth of them warms up
+        elif warm_up_s < 0:
+            warm_up_s = 0.1 * duration_s
+        order = [place % count for place in range(asked or count)]
         return await generator.closed_loop(load.clients, order, duration_s=duration_s, warm_up_s=warm_up_s)
 
     # -- the search -------------------------------------------------------------------------------------------
@@ -194,7 +198,7 @@ class Bencher:
         late = [sample.service for sample in samples.measured if sample.outcome in ("refused", "timed_out")]
         if not (good or late):
             raise InputError(
-                f"not one of {len(samples.measured)} requests was answered: {_first_error(samples)}",
+                f"not one of {len(samples.measured)} requests was answered: {samples.first_error()}",
                 help="send one with `tauten run` or curl, and mend that first",
                 code="E260",
             )
@@ -248,10 +252,6 @@ def _trial(run: Run, seed: int) -> Trial:
         p99_ms=shown.get(0.99),
         stopped_early=run.stopped_early,
     )
-
-
-def _first_error(samples: Samples) -> str:
-    return next(iter(samples.errors), "no reason was given")
 
 
 def _words(load: Load) -> str:

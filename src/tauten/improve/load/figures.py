@@ -195,6 +195,12 @@ def answered_per_s(samples: Samples) -> float:
     return samples.count("ok") / _span(samples)
 
 
+def tokens_per_s(samples: Samples) -> float | None:
+    """Tokens of those answers a second, over the same time; None where nobody counted any."""
+    tokens = sum(sample.tokens for sample in samples.measured if sample.good)
+    return tokens / _span(samples) if tokens else None
+
+
 def _span(samples: Samples) -> float:
     last = max((sample.end for sample in samples.measured), default=0.0)
     return max(samples.window_s, last, 1e-9)

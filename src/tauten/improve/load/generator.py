@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -52,6 +53,7 @@ class Generator:
         self._done = asyncio.Event()
         self._failure: BaseException | None = None
         self._next = 0
+        self._counted = 0  # of a closed loop that has no duration: sent after its warm-up
         self._flying: dict[object, tuple[int, float, float]] = {}  # item, due and sent of each in flight
 
     # -- open loop --------------------------------------------------------------------------------------------
@@ -123,10 +125,9 @@ class Generator:
             response.tokens,
             response.wrong,
             response.unsent,
+            sys.intern(response.error),  # thousands fail for one reason
         )
         self._samples.add(sample)
-        if response.error:
-            self._samples.errors[response.error] += 1
         if sample.due >= 0:
             self._samples.gaps += [later - earlier for earlier, later in pairwise(outputs)]
         if self.stop is not None and not self._done.is_set() and self.stop(sample):
@@ -163,13 +164,14 @@ class Generator:
     # -- closed loop ------------------------------------------------------------------------------------------
 
     async def closed_loop(
-        self, clients: int, order: Sequence[int], *, duration_s: float = 0.0, warm_up_s: float = 0.0
+        self, clients: int, order: Sequence[int], *, duration_s: float = 0.0, warm_up_s: float = -1.0
     ) -> Samples:
         """So many clients, each with one request in flight, for a time or until `order` has been sent once.
 
-        Without a duration the first tenth of the requests is the warm-up.
+        They send for `warm_up_s` before that. Below 0 the first tenth of `order` is the warm-up; where there is a
+        duration, nothing is.
         """
-        self._start = self.clock() + warm_up_s
+        self._start = self.clock() + max(0.0, warm_up_s)
         until = self._start + duration_s if duration_s else math.inf
         self._samples = samples = Samples(duration_s)
         try:
@@ -177,22 +179,23 @@ class Generator:
         finally:
             await self._cancel()
         if not duration_s:
-            _without_warm_up(samples)
+            _without_warm_up(samples, len(samples.measured) // 10 if warm_up_s < 0 else 0)
         return await self._finished()
 
     async def _client(self, order: Sequence[int], until: float) -> None:
-        while self.clock() < until and (math.isfinite(until) or self._next < len(order)):
-            if self._done.is_set():
-                return
+        while not self._done.is_set() and (now := self.clock()) < until:
+            if now >= self._start and math.isinf(until):
+                if self._counted == len(order):
+                    return
+                self._counted += 1
             item = order[self._next % len(order)]
             self._next += 1
             await self._one(item, None)
 
 
-def _without_warm_up(samples: Samples) -> None:
-    """The first tenth of a run that has no duration; its window begins with the next request."""
+def _without_warm_up(samples: Samples, cut: int) -> None:
+    """The first so many of a run that has no duration are its warm-up; its window begins with the next request."""
     ordered = sorted(samples.measured, key=lambda sample: sample.sent)
-    cut = len(ordered) // 10
     start = ordered[cut].sent if ordered else 0.0
     samples.measured = []
     for place, sample in enumerate(ordered):

@@ -119,6 +119,8 @@ class HttpClient:
                 if response.content_type == "text/event-stream":
                     return await self._events(response, hear, outputs)
                 heard = hear("", await response.read())
+                if heard.error:  # a gateway whose provider failed may say so under a 200
+                    return Response("failed", error=heard.error)
                 return Response(tokens=heard.tokens)
         except aiohttp.ClientConnectorError as error:
             code = error.os_error.errno

@@ -49,7 +49,7 @@ class Mistaken:
         """Raise InputError E248 where it was found."""
         if not self.found:
             return
-        error = next(iter(samples.errors))
+        error = samples.first_error()
         raise InputError(
             f"each of the first {self._wrong} answers is a refusal: {error}",
             help=_HELP.get(error.partition(":")[0], _ANY),

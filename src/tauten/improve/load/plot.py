@@ -9,6 +9,7 @@ from typing import Final
 
 from tauten.explain import chart
 from tauten.explain.chart import Line
+from tauten.explain.figures import figure
 from tauten.improve.load.figures import QUANTILES
 from tauten.improve.load.result import Run
 
@@ -52,7 +53,7 @@ def text_curve(runs: Sequence[Run], limit_ms: float | None = None) -> str:
         for x, y in line.points:
             place = round((COLUMNS - 1) * (x - x_low) / (x_high - x_low))
             grid[row(y)][place] = marks[line.kind]
-    labels = {0: f"{high:.4g}", ROWS - 1: f"{low:.4g}"}
+    labels = {0: figure(high), ROWS - 1: figure(low)}
     body = [f"   {labels.get(place, ''):>8} │{''.join(cells).rstrip()}" for place, cells in enumerate(grid)]
     axis = f"   {'ms':>8} └{'─' * COLUMNS}"
     ends = f"   {'':>8}  {f'{x_low:g}/s':<{COLUMNS - 10}}{f'{x_high:g}/s':>10}"
@@ -82,7 +83,7 @@ def svg_percentiles(runs: Sequence[Run], limits: dict[str, float]) -> str:
         if run.latency is None:
             continue
         points = [(-math.log10(1 - at.q), at.ms) for at in run.latency.quantiles if at.ms is not None]
-        lines.append(Line(f"{run.plan} {run.rate_per_s:.4g}/s", "q95", points, plans.index(run.plan)))
+        lines.append(Line(f"{run.plan} {figure(run.rate_per_s)}/s", "q95", points, plans.index(run.plan)))
     if not any(line.points for line in lines):
         return ""
     ticks = [(-math.log10(1 - q), f"p{q * 100:g}") for q in QUANTILES]

@@ -27,6 +27,7 @@ from tauten.improve.load.figures import (
     parts,
     steady,
     times,
+    tokens_per_s,
 )
 from tauten.improve.load.meter import Costs
 from tauten.improve.load.samples import Samples
@@ -133,7 +134,7 @@ def result(
         lag=lag,
         goodput=goodput(samples, slo),
         answered_per_s=answered_per_s(samples),
-        tokens_per_s=_tokens_per_s(samples),
+        tokens_per_s=tokens_per_s(samples),
         parts=tested,
         steady=state,
         independent=independent(samples),
@@ -158,11 +159,6 @@ def _counts(samples: Samples) -> Counts:
         lost=sum(sample.lost for sample in samples.measured),
         zombies=samples.zombies,
     )
-
-
-def _tokens_per_s(samples: Samples) -> float | None:
-    tokens = sum(sample.tokens for sample in samples.measured if sample.good)
-    return tokens / max(samples.window_s, 1e-9) if tokens else None
 
 
 def _warm_up(samples: Samples) -> WarmUp:

@@ -24,6 +24,7 @@ class Sample(NamedTuple):
     tokens: int = 0
     wrong: bool = False
     unsent: bool = False
+    error: str = ""
 
     @property
     def good(self) -> bool:
@@ -59,12 +60,20 @@ class Samples:
     measured: list[Sample] = field(default_factory=list)
     warm_up: list[Sample] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
     stopped_early: bool = False
     zombies: int | None = None
 
     def add(self, sample: Sample) -> None:
         (self.warm_up if sample.due < 0 else self.measured).append(sample)
+
+    @property
+    def errors(self) -> Counter[str]:
+        """How often each reason was given; those of the warm-up are in no figure."""
+        return Counter(sample.error for sample in self.measured if sample.error)
+
+    def first_error(self, otherwise: str = "no reason was given") -> str:
+        """The reason that came first, in the warm-up too."""
+        return next((one.error for one in (*self.warm_up, *self.measured) if one.error), otherwise)
 
     def lags(self) -> list[float]:
         return [sample.lag for sample in self.measured]
@@ -80,7 +89,6 @@ def joined(rounds: list[Samples]) -> Samples:
         whole.measured += [_moved(sample, offset) for sample in each.measured]
         whole.warm_up += each.warm_up
         whole.gaps += each.gaps
-        whole.errors += each.errors
         whole.stopped_early |= each.stopped_early
         if each.zombies is not None:
             whole.zombies = (whole.zombies or 0) + each.zombies

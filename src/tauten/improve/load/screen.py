@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tauten.explain.figures import figure
+from tauten.explain.figures import figure, signed
 from tauten.explain.lines import wrapped
 from tauten.improve.load.figures import QUANTILES, Part, Quantile, Times
 from tauten.improve.load.plot import text_curve
@@ -240,7 +240,7 @@ def _difference(each: Comparison) -> str:
     if each.diff_ms is None or each.low_ms is None or each.high_ms is None:
         return f"{shown}   no interval: fewer than 3 rounds, or failures"
     word = "" if each.significant else "   not significant"
-    return f"{shown}   {each.diff_ms:+.4g} ({each.low_ms:+.4g} to {each.high_ms:+.4g}){word}"
+    return f"{shown}   {signed(each.diff_ms)} ({signed(each.low_ms)} to {signed(each.high_ms)}){word}"
 
 
 def _search(found: Found) -> str:

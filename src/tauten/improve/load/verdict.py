@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from tauten.explain.figures import figure
 from tauten.improve.load.figures import MOST_GENERATOR_CORES, Lag, Part, Steady
 from tauten.improve.load.meter import Costs
 from tauten.improve.load.samples import Samples
@@ -56,8 +57,8 @@ def verdict(
     longest_s = max(limit for part in tested for limit in part.limits.values()) / 1e3
     if samples.window_s < LIMITS_LONG * longest_s:
         return "cannot conclude", [
-            f"the run lasted {samples.window_s:.3g} s, and a queue that grows shows after some limits of "
-            f"{longest_s:g} s each: run for {LIMITS_LONG * longest_s:.3g} s or longer"
+            f"the run lasted {figure(samples.window_s)} s, and a queue that grows shows after some limits of "
+            f"{longest_s:g} s each: run for {figure(LIMITS_LONG * longest_s)} s or longer"
         ]
     return "met", [
         f"{_name(part)}: {part.misses} of {part.n} missed, {part.allowed} allowed" for part in tested

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tauten.describe.payload import Json, Payload, Tensor, Text
-from tauten.errors import InputError, suggest
+from tauten.errors import InputError, MachineError, suggest
 from tauten.improve.load.http import Heard, HttpClient, Prepared
 from tauten.improve.load.http_target import HttpTarget
 
@@ -50,7 +50,14 @@ class OipTarget(HttpTarget):
         """Read the metadata; raises MachineError when there is none."""
         await super().open()
         found = await self.client.get_json(self.model_url)
-        self.inputs = {each["name"]: each["datatype"] for each in found.get("inputs", [])}
+        try:
+            self.inputs = {each["name"]: each["datatype"] for each in found.get("inputs", [])}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise MachineError(
+                f"{self.model_url} tells no model's inputs",
+                help="check the address, or say which API it has: --api raw",
+                code="E300",
+            ) from error
 
     def prepare(self, inputs: Mapping[str, Payload]) -> Prepared:
         tensors, raw = [], []

@@ -25,6 +25,7 @@ PARAMETERS: Final = frozenset(
 _CONTENT = re.compile(
     rb'"(?:reasoning_)?content"\s*:\s*"[^"]'
 )  # a whole parse would double the generator's work
+_ERROR = re.compile(rb'\s*\{\s*"error"\s*:(?!\s*null)')
 _TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 
 
@@ -56,7 +57,7 @@ class OpenAITarget(HttpTarget):
     @staticmethod
     def hear(event: str, data: bytes) -> Heard:
         """A chunk with text is an increment; the last one carries the usage."""
-        if data.startswith(b'{"error"') or event == "error":
+        if _ERROR.match(data) or event == "error":
             return Heard(error=f"event: {data.decode('utf-8', 'replace')[:120]}")
         counted = _TOKENS.search(data)
         return Heard(_CONTENT.search(data) is not None, "", int(counted[1]) if counted else 0)
