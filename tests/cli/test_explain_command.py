@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from cli.kit_cli import plan, written
 from tauten.cli.main import run
-from tauten.improve.recording import Recording
+from tauten.describe.payload import Text
+from tauten.improve.recording import Item, Recording
 
 OBSERVED = """
 import tauten as tt
@@ -181,6 +183,23 @@ def test_a_graph_that_is_observed(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_requests_that_all_fail(flow: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["explain", str(flow), "text=bad", "--analyze"]) == 5
     assert "no bad words" in capsys.readouterr().err
+
+
+def test_requests_that_fail_count_against_the_slo(
+    flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The percentiles of those that did not fail would say that all is well."""
+    words = ("hi", "bad", "ho")
+    items = [Item(id=word, render=lambda word=word: {"text": Text(word)}) for word in words]  # type: ignore[misc]
+    folder = Recording("three", items).save(tmp_path / "three")
+    assert run(["explain", str(flow), "--analyze", "--recording", str(folder)]) == 5
+    told = capsys.readouterr()
+    shown = " ".join(told.out.split())
+    assert "3 requests, one at a time, 1 failed" in shown
+    assert re.search(r"answer complete 5000 ms \S+ failed MISSED at p95: requests failed", shown)
+    assert "1 of 3 requests under naive" in told.err
+    assert "the first, bad: " in told.err
+    assert "no bad words" in told.err
 
 
 def test_an_empty_or_missing_recording(

@@ -148,6 +148,20 @@ def test_the_page_allows_only_its_own_style() -> None:
     assert f"default-src 'none'; style-src 'sha256-{digest}'" in text
 
 
+def test_no_figure_of_a_long_request_has_an_exponent() -> None:
+    trace = scenes.make([("slow", VISIT, 0, 25_000), ("slow", "compute", 0, 25_000)], 25_000)
+    picture = to_html(account(trace)).partition('<svg class="tau-fall"')[2]
+    assert "6250 ms</text>" in picture
+    assert "25,000 ms</text>" in picture
+    assert "compute, about 25,000 ms" in picture
+    assert "e+" not in picture
+
+
+def test_what_takes_as_long_is_as_fast() -> None:
+    same = scenes.parallel_account()
+    assert "is as fast on these two requests" in compare_text(compare(same, same))
+
+
 def test_hostile_names_reach_no_terminal() -> None:
     for text in (to_text(hostile()), compare_text(compare(hostile(), hostile()))):
         assert "\x1b" not in text
@@ -294,6 +308,15 @@ def test_perfetto_arrows_leave_and_arrive_inside_visits() -> None:
     for end in ends:
         here = [v for v in visits if (v.pid, v.tid) == (end.pid, end.tid)]
         assert any(v.ts <= end.ts <= v.ts + v.dur for v in here)
+
+
+def test_perfetto_arrows_lead_to_the_members_of_a_map_and_from_them() -> None:
+    events = exported().traceEvents
+    named = {(e.pid, e.tid): e.name for e in events if isinstance(e, _Slice) and e.cat == "visit"}
+    left = {e.id: named[e.pid, e.tid] for e in events if isinstance(e, _Leave)}
+    arrows = {(left[e.id], named[e.pid, e.tid]) for e in events if isinstance(e, _Arrive)}
+    assert {("photo:pixels", f"classify[{n}]") for n in range(3)} <= arrows
+    assert any(producer.startswith("classify[") and consumer == "quote" for producer, consumer in arrows)
 
 
 @pytest.mark.parametrize("page", ["explain.md", "extend/exporter.md"])

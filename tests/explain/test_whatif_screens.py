@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from msgspec.structs import replace
 
+from tauten.explain import calibration
 from tauten.explain.calibration import Prediction
 from tauten.explain.whatif import Change, Moved, Probed, StepWorth, Together, Untried, WhatIf
 from tauten.explain.whatif_page import whatif_html
@@ -188,3 +189,10 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
 
 def test_without_predictions_there_is_no_chart() -> None:
     assert "How good predictions were" not in whatif_html(SHOWN)
+
+
+def test_an_interval_that_begins_at_nothing_leaves_the_chart_its_scale() -> None:
+    """A logarithmic scale from a thousandth of a millisecond would press all else into a corner."""
+    chart = calibration.svg([Prediction("p50", 100.0, 0.0, 200.0, 120.0)])
+    assert ">100</text>" in chart
+    assert ">0.001</text>" not in chart

@@ -124,6 +124,10 @@ def test_the_page_says_the_same_and_escapes_names(tmp_path: Path) -> None:
     assert "$2.00" in text
     assert "1,234" in text
     assert "default-src 'none'" in text
+    assert "all that is booked" in text
+    instant = datetime(2026, 3, 1, tzinfo=UTC)
+    assert "from 2026-03-01T00:00:00+00:00<" in usage_page(report(database, [], since=instant))
+    assert "up to 2026-03-01T00:00:00+00:00<" in usage_page(report(database, [], until=instant))
     database.close()
 
 

@@ -113,7 +113,7 @@ def explain(
     if perfetto is not None:
         picked = {done.plan: done.at(at).trace for done in replays}
         write_output(perfetto, export(picked, workflow=workflow.name))
-    return 5 if any(served.error for done in replays for served in done.served) else 0
+    return _told_failures(replays)
 
 
 def _check(plans: list[Plan], analyze: bool, what_if: bool, probe: bool) -> None:
@@ -222,6 +222,16 @@ def _progress(plan: str, count: int) -> Any:
             )
 
     return tell
+
+
+def _told_failures(replays: list[Replay]) -> int:
+    """Say why requests failed, for the screen shows one that did not; the exit code."""
+    for done in replays:
+        first = next((each for each in done.served if each.error is not None), None)
+        if first is not None:
+            count = f"{done.failed} of {len(done.served)} requests under {done.plan} failed"
+            print(f"tauten: {count}; the first, {first.id}: {first.error}", file=sys.stderr)
+    return 5 if any(done.failed for done in replays) else 0
 
 
 def _shown(

@@ -59,7 +59,8 @@ def svg(told: Sequence[Prediction]) -> str:
     if not told:
         return ""
     values = [value for each in told for value in (each.predicted, each.measured, each.low, each.high)]
-    low = max(min(values), LEAST_MS) * 0.8
+    above = [value for value in values if value > 0.0]  # an interval may begin at 0, which no such scale has
+    low = max(min(above, default=LEAST_MS), LEAST_MS) * 0.8
     high = max(*values, low) * 1.25
     x, y = (make(FRAME, low, high, log=True) for make in (chart.across, chart.upwards))
     parts = [chart.level(FRAME, y(value), figure(value)) for value in y.ticks()]
@@ -74,7 +75,8 @@ def _mark(each: Prediction, x: chart.Scale, y: chart.Scale) -> str:
     at = x(each.measured)
     hue = each.hue % chart.HUES
     kind = f"dot{hue}" if each.covered else f"dot{hue} hollow"
-    about = f"{each.name}: {each.predicted:.4g} ({each.low:.4g} to {each.high:.4g}) ms predicted, {each.measured:.4g} measured"
+    predicted, low, high, measured = map(figure, (each.predicted, each.low, each.high, each.measured))
+    about = f"{each.name}: {predicted} ({low} to {high}) ms predicted, {measured} measured"
     spread = f'<path class="spread line{hue}" d="M{at:.1f} {y(each.low):.1f}V{y(each.high):.1f}"/>'
     return spread + chart.dot(at, y(each.predicted), kind, about, 3.5)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tauten.explain.account import Estimate
 from tauten.explain.decided import decided_document, decided_html, decided_text
+from tauten.explain.lines import printable
 from tauten.explain.sheet import cells, page, table, wide
 from tauten.explain.waterfall import STYLE
 from tauten.plan.caching import cache_rules
@@ -26,12 +27,13 @@ def planned_text(
 ) -> str:
     """The plan as a tree: steps in order, branches that run side by side indented under a bar; then what it says of
     itself."""
-    head = "   ".join(filter(None, (workflow, f"plan {lowered.plan.id}", machine)))
+    head = printable("   ".join(filter(None, (workflow, f"plan {lowered.plan.id}", machine))))
     rows = _rows(lowered.program, "", estimates)
     width = max((len(name) for name, *_ in rows), default=0)
     lines = [f" {head}", "", f"   {'step':<{width}}  {'est. ms (90 %)':<{ESTIMATE_WIDTH}}  how"]
     for name, how_it_runs, estimate in rows:
-        lines += _lines(f"   {name:<{width}}  {estimate:<{ESTIMATE_WIDTH}}  ", how_it_runs)
+        said = printable(" ".join(how_it_runs.split()))
+        lines += _lines(f"   {name:<{width}}  {estimate:<{ESTIMATE_WIDTH}}  ", said)
     if not any(estimate not in ("", "no data") for *_, estimate in rows):
         lines += ["", " No data yet: run `tauten explain --analyze`, which measures as it goes."]
     if told := decided_text(lowered.plan):
@@ -98,12 +100,13 @@ def _short(value: Any) -> str:
 
 
 def estimate_text(estimate: Estimate | None) -> str:
-    """``402 (390-447)``, or "no data"."""
+    """``402 (390-447)``, ``0.43 (0.40-0.47)``, or "no data"."""
     if estimate is None:
         return "no data"
+    digits = 0 if estimate.mid_ms >= 10 else 1 if estimate.mid_ms >= 1 else 2
     if estimate.low_ms is None or estimate.high_ms is None:
-        return f"{estimate.mid_ms:.0f}"
-    return f"{estimate.mid_ms:.0f} ({estimate.low_ms:.0f}-{estimate.high_ms:.0f})"
+        return f"{estimate.mid_ms:.{digits}f}"
+    return f"{estimate.mid_ms:.{digits}f} ({estimate.low_ms:.{digits}f}-{estimate.high_ms:.{digits}f})"
 
 
 def planned_document(workflow: str, lowered: Lowered, estimates: Mapping[str, Estimate]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ FULL_WIDTH: Final = 90  # narrower, the waterfall goes
 BAR_WIDTH: Final = 22
 ESTIMATE_WIDTH: Final = 60  # narrower still, the estimates go
 NAME_WIDTH: Final = 18  # `question:samples` and `classify x24` fit
+ALIKE: Final = 1.05  # times: below, the figure would read 1.0
 FOLD_SHARE: Final = 0.01  # rows under 1 % of the wall time are noise on a screen
 
 
@@ -261,7 +262,8 @@ def _compare_foot(comparison: Comparison) -> list[str]:
     if a.wall_ms > 0 and b.wall_ms > 0:
         ratio = a.wall_ms / b.wall_ms
         faster = f"{ratio:.1f} times faster" if ratio >= 1 else f"{1 / ratio:.1f} times slower"
-        lines.append(f"\n   {comparison.name_b} is {faster} on these two requests")
+        said = faster if max(ratio, 1 / ratio) >= ALIKE else "as fast"
+        lines.append(f"\n   {comparison.name_b} is {said} on these two requests")
     sides = ((comparison.name_a, a), (comparison.name_b, b))
     return lines + [f"   {name}: {spent(side.spent)}" for name, side in sides if side.spent]
 

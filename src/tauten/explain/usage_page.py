@@ -10,7 +10,7 @@ from typing import Final
 from tauten.explain.sheet import cells, page, table, wide
 from tauten.explain.waterfall import STYLE
 from tauten.run.usage.report import Report, Usage
-from tauten.run.usage.row import COUNTED_UNITS
+from tauten.run.usage.row import COUNTED_UNITS, FRACTIONS
 
 _STYLE: Final = STYLE + ".tau .share{fill:var(--model)}\n"
 _BAR_PX: Final = 120
@@ -20,7 +20,8 @@ MOST: Final = 2000  # lines of a page: some 300 kB; all of them are in --csv and
 def usage_page(report: Report) -> str:
     """The whole page."""
     total = report.total
-    span = " up to ".join(each for each in (report.since, report.until) if each) or "all that is booked"
+    ends = (("from", report.since), ("up to", report.until))
+    span = " ".join(f"{word} {at}" for word, at in ends if at) or "all that is booked"
     said = f"{total.requests:,} requests, {total.calls:,} calls to providers, {total.cost}"
     units = [unit for unit in COUNTED_UNITS if total.units.get(unit)]
     body = "".join(
@@ -57,7 +58,7 @@ def _table(report: Report, units: Sequence[str]) -> str:
 
 def _line(line: Usage, total: Usage, units: Sequence[str]) -> str:
     figures = [f"{line.requests:,}", f"{line.calls:,}", str(line.cost)]
-    amounts = [f"{line.units.get(unit, 0):,.{0 if unit.endswith('_tokens') else 2}f}" for unit in units]
+    amounts = [f"{line.units.get(unit, 0):,.{2 if unit in FRACTIONS else 0}f}" for unit in units]
     names = cells(name or "-" for name in line.by.values())
     return f"{names}{cells(figures, 'n')}<td>{_bar(line, total)}</td>{cells(amounts, 'n')}"
 

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from tauten.explain.account import Account, Span
+from tauten.explain.figures import figure
 from tauten.run.trace import SOURCES
 from tauten.run.visits import UNATTRIBUTED, rank
 
@@ -168,7 +169,7 @@ def _axis(scale: float, height: int) -> str:
         anchor = "start" if quarter == 0 else "end" if quarter == 4 else "middle"
         ticks.append(f'<path class="grid" d="M{x:.0f} 18V{height}"/>')
         ticks.append(
-            f'<text class="tick" x="{x:.0f}" y="13" text-anchor="{anchor}">{scale * quarter / 4:.4g} ms</text>'
+            f'<text class="tick" x="{x:.0f}" y="13" text-anchor="{anchor}">{figure(scale * quarter / 4)} ms</text>'
         )
     return "".join(ticks)
 
@@ -181,7 +182,7 @@ def _lane(name: str, runs: Iterable[Bar], y: int, unit: float, column_ms: float)
     for run in runs:
         x, width = LABEL_PX + run.first * unit, (run.last - run.first) * unit
         beside = "" if run.on_path else " off"
-        about = f"{name}: {run.cause}, about {(run.last - run.first) * column_ms:.3g} ms"
+        about = f"{name}: {run.cause}, about {figure((run.last - run.first) * column_ms)} ms"
         about += "" if run.on_path else ", hidden behind the path"
         parts.append(
             f'<rect class="bar{beside}" x="{x:g}" y="{y if run.on_path else y + 4}" width="{width:g}" '

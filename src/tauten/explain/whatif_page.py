@@ -110,14 +110,14 @@ def _bars(steps: Sequence[StepWorth]) -> str:
     if most <= 0.0:
         return ""
     x = chart.across(frame, 0.0, most)
-    parts = [chart.tick(frame, x(value), f"{value:g} ms") for value in x.ticks()]
+    parts = [chart.tick(frame, x(value), f"{figure(value)} ms") for value in x.ticks()]
     for place, (each, values) in enumerate(zip(steps, gains, strict=True)):
         y = frame.top + ROW_PX * place
         parts.append(
             f'<text class="lane" x="{frame.left - 8}" y="{y + 15}" text-anchor="end">{escape(each.step[:24])}</text>'
         )
         for order in range(len(values) - 1, -1, -1):
-            share, about = each.quicker[order][0], f"{values[order]:.3g} ms"
+            share, about = each.quicker[order][0], f"{figure(values[order])} ms"
             parts.append(
                 f'<rect class="worth worth{len(values) - 1 - order}" x="{frame.left}" y="{y + 4}" '
                 f'width="{x(values[order]) - frame.left:.1f}" height="{ROW_PX - 8}">'

@@ -67,8 +67,8 @@ def header(workflow: Workflow[..., Any], done: Replay, at: str) -> Header:
         plan=done.plan,
         machine=str(hardware()),
         requests=len(done.served),
-        load="one at a time",
+        load=f"one at a time, {done.failed} failed" if done.failed else "one at a time",
         request=f"{word} (#{done.number(served)})" if not at.startswith("#") else at,
         graph="" if workflow.graph else f"graph observed in {len(done.served)} requests",
-        slo=slo_table(workflow.slo, done.percentiles()) if len(done.good) > 1 else [],
+        slo=slo_table(workflow.slo, done.held()) if len(done.served) > 1 else [],
     )

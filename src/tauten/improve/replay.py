@@ -71,8 +71,24 @@ class Replay:
     def walls_ms(self) -> list[float]:
         return [each.wall_ms for each in self.good]
 
+    @property
+    def failed(self) -> int:
+        """How many requests ended in an error."""
+        return len(self.served) - len(self.good)
+
+    def held(self) -> dict[str, dict[str, float]]:
+        """p50, p95 and p99 of wall and first output in ms, as an SLO means them: who failed never ended."""
+        lost = [math.inf] * self.failed
+        firsts = [ms for each in self.good if (ms := each.first_output_ms) is not None]
+        tables = {"wall_ms": [*self.walls_ms(), *lost], "first_output_ms": [*firsts, *lost] if firsts else []}
+        return {
+            name: {at: percentile(values, q) for at, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+            for name, values in tables.items()
+            if values
+        }
+
     def percentiles(self) -> dict[str, dict[str, float]]:
-        """p50 and p95 of wall, first output and unattributed time, in ms."""
+        """p50 and p95 of wall, first output and unattributed time of those that ended well, in ms."""
         tables = {
             "wall_ms": self.walls_ms(),
             "first_output_ms": [ms for each in self.good if (ms := each.first_output_ms) is not None],

@@ -165,7 +165,7 @@ def _account(workflow: Workflow[..., Any], side: Side, table: Mapping[str, Any])
         request=f"the median (#{side.replay.number(served)})",
         slo=slo_table(
             workflow.slo,
-            side.replay.percentiles(),
+            side.replay.held(),
             correct=(quality.correct.right, quality.correct.n),
             interval=(quality.correct.low, quality.correct.high),
         ),

@@ -15,6 +15,7 @@ import msgspec
 
 from tauten.run.attribution import Attribution, Stay, attribute
 from tauten.run.trace import SOURCES, Trace
+from tauten.run.visits import base_name
 
 suffix: Final = ".trace.json"
 
@@ -113,8 +114,11 @@ def _arrows(process: int, lanes: list[list[Stay]], trace: Trace, origin: float) 
     """From each visit that fed another, by the edges; of several visits, the one begun last before."""
     places = {id(stay): track for track, lane in enumerate(lanes, 1) for stay in lane}
     by_step: dict[str, list[Stay]] = {}
+    members: dict[str, list[Stay]] = {}
     for lane in lanes:
         by_step.setdefault(lane[0].step, []).extend(lane)
+        members.setdefault(base_name(lane[0].step), []).extend(lane)
+    by_step = members | by_step  # edges name a map where visits are of its members
     number = 0
     for step, ups in trace.edges.items():
         for consumer in by_step.get(step, ()):
