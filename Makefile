@@ -91,7 +91,7 @@ bench-serve: models
 bench-shortcuts: models servers
 	$(BIN)/python -m bench.shortcuts.run $(ARGS)
 
-docs: setup
+docs: models
 	$(BIN)/python -m pytest -q tests/docs
 
 clean:

@@ -38,9 +38,11 @@ def main() -> None:
         except psutil.Error:
             break
         time.sleep(SAMPLE_S)
+    if code := child.wait():
+        print(f"demo ended with {code}: no figure; `tauten demo --requests {REQUESTS}` says why")
+        sys.exit(code)
     verdict = "ok" if peak <= BOUND_BYTES else "MISSED"
     print(f"demo, peak of the process tree  {peak / 1e9:.2f} GB   bound {BOUND_BYTES / 1e9:.0f}   {verdict}")
-    sys.exit(child.wait())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from tauten.examples.help_desk.manual import ensure_manual
 
-os.environ.setdefault("TAUTEN_USAGE", "off")  # what tests call by hand is nobody's bill
+os.environ["TAUTEN_USAGE"] = "off"  # what tests call by hand is nobody's bill, whoever keeps a book here
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -11,8 +11,8 @@ from bench.ground.missed import Missed
 
 
 def line(cells: Sequence[str]) -> str:
-    """One of a table."""
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    """One of a table: what a program printed last has lines of its own, and would end the table."""
+    return f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in cells)} |"
 
 
 def head(titles: Sequence[str], left: int) -> Iterator[str]:
@@ -43,6 +43,7 @@ def missed(found: Sequence[Missed]) -> Iterator[str]:
     yield "## Missed\n"
     for one in found:
         wanted = "" if one.bound is None else f" ({bound(one._asdict())})"
-        yield f"* {one.where}: {one.name}: {value(one.seen, one.unit)}{wanted}: {one.reason}"
+        reason = " ".join(one.reason.split())
+        yield f"* {one.where}: {one.name}: {value(one.seen, one.unit)}{wanted}: {reason}"
     if not found:
         yield "Nothing."

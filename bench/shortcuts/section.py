@@ -82,6 +82,11 @@ class Row:
             return float(found["median"])
         return float(found) if isinstance(found, int | float) else None
 
+    def most(self, key: str) -> float | None:
+        """The largest of all rounds: of what must never happen a median shows nothing."""
+        found = self.figures.get(key)
+        return float(found["high"]) if isinstance(found, Mapping) else self.get(key)
+
     def last(self, key: str) -> Any:
         """A value as the last good round gave it: for words, and for counts that rounds only repeat."""
         good = [one for one in self.rounds if FAILED not in one]
@@ -95,6 +100,11 @@ class Rows(dict[str, Row]):
         """The median of one row's figure; None where either is missing."""
         row = self.get(name)
         return None if row is None else row.get(key)
+
+    def get_most(self, name: str, key: str) -> float | None:
+        """The largest of one row's figure over its rounds; None where either is missing."""
+        row = self.get(name)
+        return None if row is None else row.most(key)
 
 
 def _no_curves(rows: Rows) -> dict[str, list[Line]]:

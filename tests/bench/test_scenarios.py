@@ -152,6 +152,21 @@ def test_batching_is_judged_by_rate_and_by_latency() -> None:
     assert [check.met for check in batching.judged("small", 1000.0, points).checks] == [False, False]
 
 
+def test_a_rate_that_one_round_reached_is_not_held() -> None:
+    good, outrun = point(2.0, False), point(2.0, True)
+    lost = {100.0: [good, *[outrun] * 4], 200.0: [good]}  # four of five rounds ended below
+    held = {100.0: [good] * 5, 200.0: [good] * 3}
+    by_name = {"no batches": held, "off": held, "fixed 2 ms": held, "slack": lost}
+    found = batching.judged("small", 1000.0, by_name)
+    assert found.figures["rate_held_rps"] == {
+        "no batches": 200.0,
+        "off": 200.0,
+        "fixed 2 ms": 200.0,
+        "slack": 0.0,
+    }
+    assert found.checks[0].met is False
+
+
 def test_an_answer_is_read_from_pieces_and_told_by_its_status() -> None:
     import asyncio
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import random
 from collections import Counter
@@ -319,6 +320,34 @@ def test_caches_that_save_nothing_are_a_missed_check() -> None:
     assert seen["half repeats: mean with both caches, of that without"] is False
     assert seen["wrong answers of both caches at all shares"] is False
     assert seen["no repeats: mean with both caches, of that without"] is True
+
+
+def spread(row: Any, key: str, high: float) -> None:
+    row.figures[key] = {"median": 0.0, "low": 0.0, "high": high, "rounds": 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        ("repeat_rate", "wrong", "wrong answers of both caches at all shares"),
+        ("document_chat", "other_topic", "hits about another topic"),
+        ("exact_hit", "errors", "requests that failed at the API"),
+        ("exact_hit", "missed", "lookups in memory that missed"),
+    ],
+)
+def test_what_went_wrong_in_one_round_of_five_is_not_lost_in_a_median(name: str, key: str, said: str) -> None:
+    module = section(name)
+    label = {
+        "wrong": lambda: module.row_name(module.BOTH, 0.5),
+        "other_topic": lambda: module.BOTH,
+        "errors": lambda: module.API["in_memory"],
+        "missed": lambda: module.NEAR,
+    }[key]()
+    judged = functools.partial(module.judged, 0.4) if name == "exact_hit" else module.judged
+    for high, met in ((0.0, True), (2.0, False)):
+        found = rows(**{label: {}})
+        spread(found[label], key, high)
+        assert verdicts(judged(found))[said] is met
 
 
 # -- modality_cache ---------------------------------------------------------------------------------------

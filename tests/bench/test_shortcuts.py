@@ -299,3 +299,27 @@ def test_lines_are_drawn_with_their_units() -> None:
     large = drawing.curves("d", [("x", "", check.Line("x", [(1024, 0.5), (2048, 0.7)], "MB", "share"))])
     assert "2,150 MB</text>" in large
     assert drawing.curves("c", [("x", "", check.Line("x", []))]) == ""
+
+
+def test_words_of_several_lines_stay_in_their_row() -> None:
+    markdown = importlib.import_module("bench.ground.markdown")
+    assert markdown.line(["peer", "did not run: DidNotStart: no port\n  Traceback | two"]) == (
+        "| peer | did not run: DidNotStart: no port Traceback / two |"
+    )
+    lost = missed.Missed("made", "Made", "did not run", None, None, "", False, "one\ntwo")
+    assert list(markdown.missed([lost]))[1] == "* Made: did not run: –: one two"
+
+
+def test_a_demo_that_fails_has_no_figure_of_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = importlib.import_module("bench.memory")
+    real = memory.subprocess.Popen
+    failing = [sys.executable, "-c", "raise SystemExit(3)"]
+    monkeypatch.setattr(memory.subprocess, "Popen", lambda command, **more: real(failing, **more))
+    with pytest.raises(SystemExit) as left:
+        memory.main()
+    assert left.value.code == 3
+    told = capsys.readouterr().out
+    assert "ended with 3: no figure" in told
+    assert "ok" not in told

@@ -108,3 +108,10 @@ def test_servers_are_asked_for_where_there_are_none(
     assert apt_get_ends != 0 or heard.rstrip().endswith(asked)
     assert said in made.stdout
     assert bool(made.stdout) is bool(said)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_pages_are_run_where_their_models_are() -> None:
+    words = ["make", "-n", "-f", str(MAKEFILE), "docs"]
+    told = subprocess.run(words, cwd=MAKEFILE.parent, capture_output=True, text=True, check=True).stdout
+    assert told.index("tauten model pull") < told.index("pytest -q tests/docs")

@@ -89,17 +89,18 @@ def _one(
             raise peers.CannotStart(f"died under load; {server.last_words()}")
 
 
-def middle(points: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """The median of the rounds; None where most were saturated or had no figure."""
+def middle(points: Sequence[Mapping[str, Any]], key: str, rounds: int) -> float | None:
+    """The median; None where most of the rounds were saturated, at this rate or below it, or had no figure."""
     known = [one[key] for one in points if not one["saturated"] and one[key] is not None]
-    return statistics.median(known) if len(known) * 2 > len(points) else None
+    return statistics.median(known) if len(known) * 2 > rounds else None
 
 
 def lines(points: Points, key: str) -> list[Line]:
     """One curve a variant, as far as it holds the rate."""
     found = []
     for wait, by_rate in points.items():
-        known = [(rate, middle(seen, key)) for rate, seen in by_rate.items() if seen]
+        rounds = max(map(len, by_rate.values()))  # a round ends at the rate that saturates
+        known = [(rate, middle(seen, key, rounds)) for rate, seen in by_rate.items() if seen]
         found.append(Line(wait, [(rate, value) for rate, value in known if value is not None]))
     return found
 

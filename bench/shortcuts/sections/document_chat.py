@@ -164,5 +164,5 @@ def judged(rows: Rows) -> list[Check]:
             "×",
         ),
         Check("right answers lost to both caches", figures.difference(without, both), QUALITY_LOSS, "share"),
-        Check("hits about another topic", rows.get_figure(BOTH, "other_topic"), 0),
+        Check("hits about another topic", rows.get_most(BOTH, "other_topic"), 0),
     ]

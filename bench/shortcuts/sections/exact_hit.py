@@ -268,7 +268,7 @@ def judged(backend_s: float, rows: Rows) -> list[Check]:
             at_least=True,
         ),
         Check("requests that failed at the API", _sum(rows, API.values(), "errors"), 0),
-        Check("lookups in memory that missed", rows.get_figure(near, "missed"), 0),
+        Check("lookups in memory that missed", rows.get_most(near, "missed"), 0),
     ]
     others = [PLAIN_NEAR, *(name for name in rows if name.endswith("hit, called"))]
     for other in (each for each in others if rows.get_figure(each, "p50_us") is not None):
@@ -282,6 +282,6 @@ def _ms(us: float | None) -> float | None:
 
 
 def _sum(rows: Rows, names: Any, key: str) -> float | None:
-    """Over the rows that have figures; None where none has."""
-    found = [value for name in names if (value := rows.get_figure(name, key)) is not None]
+    """Over the rows that have figures, of each the worst round; None where none has."""
+    found = [value for name in names if (value := rows.get_most(name, key)) is not None]
     return sum(found) if found else None

@@ -153,7 +153,7 @@ def judged(rows: Rows) -> list[Check]:
         one, base = (rows.get_figure(row_name(each, rate), key) for each in (layers, NONE))
         return figures.ratio(one, base)
 
-    wrong = [rows.get_figure(row_name(BOTH, rate), "wrong") for rate in RATES]
+    wrong = [rows.get_most(row_name(BOTH, rate), "wrong") for rate in RATES]  # each round asks others
     known = [each for each in wrong if each is not None]
     return [
         Check(
