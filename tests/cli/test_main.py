@@ -7,6 +7,12 @@ import errno
 import os
 import re
 import shutil
+
+
+import json
+import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,6 +130,41 @@ def test_a_bug_of_ours_becomes_a_report(
     report.unlink()
 
 
+def test_a_package_that_is_not_here_is_no_bug_and_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone() -> None:
+        raise ModuleNotFoundError("No module named 'httptools.parser'", name="httptools.parser")
+
+    monkeypatch.setattr(doctor, "hardware", gone)
+    assert run(["doctor"]) == 3
+    told = capsys.readouterr().err
+    assert "E315 the Python package httptools is not installed" in told
+    assert "help: pip install 'tauten[serve]'" in told
+    assert "bug" not in told
+
+
+def test_serving_without_its_extra_says_which(flow: Path) -> None:
+    program = (
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "from tauten.cli.main import run\n"
+        f"sys.exit(run(['serve', {str(flow)!r}, '--port', '0', '--grpc-port', 'off']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "help: pip install 'tauten[serve]'" in done.stderr
+
+
+def test_what_the_body_of_a_workflow_raises_is_no_bug_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = "import tauten as tt\n\n@tt.workflow\nasync def own(text: tt.Text) -> tt.Text:\n    raise KeyError('mine')\n"
+    assert run(["run", str(written(tmp_path, "own.py", body)), "text=x"]) == 5
+    told = capsys.readouterr().err
+    assert "E404 own.py:5: the workflow raised KeyError: 'mine'" in told
+    assert "bug" not in told
+
+
 def test_a_bug_without_room_for_its_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -238,6 +279,16 @@ def test_doctor_looks_at_the_disk_that_the_store_will_be_on(
     monkeypatch.setenv("TAUTEN_STORE", "not/yet")
     assert run(["doctor"]) == 1
     assert looked_at == [tmp_path, tmp_path]
+
+
+def test_doctor_names_what_serving_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(doctor.EXTRAS, "serve", ("no_such_server", "sys"))
+    ready = run(["doctor"])
+    assert "serve      not without no_such_server: pip install 'tauten[serve]'" in capsys.readouterr().out
+    assert run(["doctor", "--json"]) == ready  # models run without it
+    assert json.loads(capsys.readouterr().out)["missing_to_serve"] == ["no_such_server"]
 
 
 def test_doctor_misses_a_library(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

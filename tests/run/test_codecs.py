@@ -292,6 +292,23 @@ def test_sound_that_only_ffmpeg_reads_names_the_extra(monkeypatch: pytest.Monkey
     assert caught.value.code == "E320"
 
 
+@pytest.mark.parametrize(
+    ("package", "made", "read"),
+    [
+        ("soundfile", lambda: make.sound(make.sine(), 16_000, "WAV", "PCM_16"), samples),
+        ("cv2", make.clip, frames),
+    ],
+)
+def test_what_no_installed_package_reads_is_not_called_damaged(
+    package: str, made: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MachineError, match=f"package {package} is not installed") as caught:
+        read(data)
+    assert (caught.value.code, caught.value.help) == ("E315", "pip install 'tauten[local]'")
+
+
 def test_sound_limits() -> None:
     second = make.sound(make.sine(), 48_000, "WAV", "PCM_16")
     assert code_of(samples, second, max_seconds=0.5) == "E215"

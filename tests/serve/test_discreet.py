@@ -148,6 +148,7 @@ def test_who_comes_to_an_open_address_without_a_key_is_no_admin() -> None:
         (WorkflowError(SECRET), False),
         (InternalError(SECRET), False),
         (RuntimeError(SECRET), False),
+        (ModuleNotFoundError(SECRET, name="soundfile"), False),
     ],
 )
 def test_only_the_words_change(error: Exception, shown: bool) -> None:
@@ -159,3 +160,9 @@ def test_only_the_words_change(error: Exception, shown: bool) -> None:
     assert getattr(said, "retry_after_s", 0.0) == getattr(error, "retry_after_s", 0.0)
     assert isinstance(said, TautenError)
     assert said.help or shown
+
+
+def test_a_package_of_an_extra_that_is_not_here_is_no_mistake_of_ours() -> None:
+    ours = as_ours(ModuleNotFoundError(SECRET, name="soundfile"))
+    assert (ours.code, ours.http_status, ours.help) == ("E315", 503, "pip install 'tauten[local]'")
+    assert as_ours(ModuleNotFoundError(SECRET, name="mine")).code == "E500"

@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from tauten.extras import EXTRAS
 from tauten.plan.hardware import hardware
 from tauten.version import __version__
 
@@ -22,8 +23,10 @@ LIBRARIES = {
     "openvino": "backend openvino",
     "openvino_genai": "backend llm",
     "ctranslate2": "backend whisper",
+    "onnx": "making models ready, measuring their graphs",
     "cv2": "stage ocr, video frames",
     "PIL": "pictures",
+    "pypdfium2": "PDF",
     "simplejpeg": "fast JPEG decoding",
     "soundfile": "audio files",
     "soxr": "resampling",
@@ -42,6 +45,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
 
     store = Store()
     missing = {name: use for name, use in LIBRARIES.items() if importlib.util.find_spec(name) is None}
+    unserved = [name for name in EXTRAS["serve"] if importlib.util.find_spec(name) is None]
     listed = store.list()
     here = [each for each in listed if each.installed]
     root = store.root.absolute()
@@ -55,6 +59,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
         "python": sys.version.split()[0],
         "machine": str(hardware()),
         "missing": missing,
+        "missing_to_serve": unserved,
         "models": {"here": len(here), "known": len(listed)},
         "free_bytes": free,
         "ready": not missing and free > SPACE_NEEDED_BYTES,
@@ -62,11 +67,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(record)).decode())
     else:
-        _print(record, missing, free)
+        _print(record, missing, unserved, free)
     return 0 if record["ready"] else 1
 
 
-def _print(record: dict[str, object], missing: dict[str, str], free: int) -> None:
+def _print(record: dict[str, object], missing: dict[str, str], unserved: list[str], free: int) -> None:
     typer.echo(f"tauten {record['tauten']}   python {record['python']}   {record['machine']}")
     models = record["models"]
     if isinstance(models, dict):
@@ -78,4 +83,6 @@ def _print(record: dict[str, object], missing: dict[str, str], free: int) -> Non
         typer.echo(f"missing    {name}: {use}")
     if missing:
         typer.echo("help: pip install 'tauten[local]'")
+    if unserved:
+        typer.echo(f"serve      not without {', '.join(unserved)}: pip install 'tauten[serve]'")
     typer.echo("ready" if record["ready"] else "not ready")

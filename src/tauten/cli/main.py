@@ -187,6 +187,12 @@ def _no_reader() -> None:
 
 
 def _report(error: Exception) -> int:
+    from tauten.extras import missing
+
+    running = sys.modules.get("tauten.run.context")  # not loaded only to say that nothing ran
+    if told := (running and running.own_error(error)) or missing(error):
+        print(f"tauten: {told}", file=sys.stderr)
+        return int(told.exit_code)
     print(f"tauten: a bug of ours: {error.__class__.__name__}: {error}", file=sys.stderr)
     try:
         with tempfile.NamedTemporaryFile("w", prefix="tauten-", suffix=".txt", delete=False) as report:

@@ -12,6 +12,8 @@ import asyncio
 import dis
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tauten.describe.port import Port, leaked
 from tauten.describe.ports import Session
 from tauten.describe.stage import AMBIENT, OURS, StageKind, caller_place
-from tauten.errors import InternalError, PlanError, WorkflowError, suggest
+from tauten.errors import InternalError, PlanError, StageError, WorkflowError, suggest
+from tauten.extras import install
 from tauten.run.bound import BoundStep, Dynamic
 from tauten.run.deploy.deployment import Deployment
 from tauten.run.deploy.slots_deployment import SlotDeployment
@@ -351,13 +354,15 @@ def _call_site(kind: StageKind[..., Any]) -> str:
 
 
 def _lines_naming(code: CodeType, name: str) -> list[int]:
-    """The lines of a function that load `name`, so that a call site is the same in every request."""
+    """The lines of a function that load `name`, so that a call site is the same in every request.
+
+    Python 3.13 made `starts_line` a truth and loads two names by one instruction; positions are the same in all.
+    """
     found: set[int] = set()
-    line = code.co_firstlineno
     for instruction in dis.get_instructions(code):
-        line = instruction.starts_line or line
-        if instruction.argval == name and instruction.opname.startswith("LOAD_"):
-            found.add(line)
+        loaded = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+        if name in loaded and instruction.opname.startswith("LOAD_") and instruction.positions is not None:
+            found.add(instruction.positions.lineno or code.co_firstlineno)
     return sorted(found)
 
 
@@ -370,7 +375,7 @@ def _caller_folder() -> Path:
 
 
 async def within(context: StepContext, work: Awaitable[Any]) -> Any:
-    """Await the workflow's own code, with the request as its surroundings."""
+    """Await the workflow's own code, with the request as its surroundings; callers in Python get what it raises as it is."""
     clock = context.request.clock
     started = clock()
     token = AMBIENT.set(context)
@@ -379,3 +384,28 @@ async def within(context: StepContext, work: Awaitable[Any]) -> Any:
     finally:
         AMBIENT.reset(token)
         context.request.trace.rows.append((BODY, "user", started, clock()))
+
+
+def own_error(error: BaseException) -> StageError | None:
+    """What a workflow's own code raised as E404, for command lines and servers, with the last line that is no library's.
+
+    None of whatever else was raised, and of what our code raised within it.
+    """
+    libraries = [sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")]
+    inside, last = False, ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        inside = inside or frame.f_code is within.__code__
+        if OURS.search(file):
+            last = ""
+        elif not file.startswith(("<", *libraries)):
+            last = f"{Path(file).name}:{line}"
+    if not inside or not last:
+        return None
+    ours = StageError(
+        f"the workflow raised {error.__class__.__name__}: {error}",
+        where=last,
+        help=install(error) or "mend the line; it is of your code",
+    )
+    ours.__cause__ = error
+    return ours

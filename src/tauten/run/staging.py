@@ -14,6 +14,7 @@ from tauten.describe.payload import Payload
 from tauten.describe.stage import AMBIENT, Ambient, StageKind
 from tauten.describe.view import View
 from tauten.errors import StageError, TautenError
+from tauten.extras import install
 from tauten.run.bound import BoundStep, DecodeMode, Dynamic
 from tauten.run.caching.keeper import Anew, Keeper
 from tauten.run.contracts import find
@@ -390,5 +391,5 @@ def stage_error(step: str, error: BaseException) -> StageError:
     """What a stage's own code raised, with its step."""
     return StageError(
         f"stage '{step}' raised {error.__class__.__name__}: {error}",
-        help="the chained error shows the line in your code",
+        help=install(error) or "the chained error shows the line in your code",
     )

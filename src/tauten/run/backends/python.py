@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from tauten.describe.stage import StageKind
 from tauten.errors import BackendError, PlanError, StageError, TautenError
+from tauten.extras import install
 from tauten.run.contracts import ModelSpec
 
 Call = tuple[tuple[Any, ...], dict[str, Any]] | tuple[tuple[Any, ...], dict[str, Any], Context]
@@ -142,7 +143,7 @@ def _stage_error(name: str, what: str, error: BaseException) -> StageError:
     ours = StageError(
         f"{name} {what}: {type(error).__name__}: {error}",
         where=place,
-        help="the chained error shows the line in your code",
+        help=install(error) or "the chained error shows the line in your code",
     )
     ours.__cause__ = error
     return ours

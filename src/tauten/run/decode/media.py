@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tauten.errors import MachineError, MediaError, PlanError, TautenError, suggest
+from tauten.extras import missing
 
 MAX_SIDE_PX = 30_000  # above any camera or scanner; below 2**15, where some decoders' sums overflow
 MAX_MEGAPIXELS = 100.0  # 300 MB of RGB: the largest sensors in wide use give 100, a bomb gives 2,500
@@ -79,7 +80,7 @@ def damaged(what: str, reason: object) -> MediaError:
 
 @contextlib.contextmanager
 def decoding(what: str) -> Iterator[None]:
-    """Turn whatever a decoder raises on hostile bytes into one MediaError (E216)."""
+    """Turn whatever a decoder raises on hostile bytes into one MediaError (E216); MachineError E315 where there is none."""
     try:
         yield
     except TautenError:
@@ -89,7 +90,7 @@ def decoding(what: str) -> Iterator[None]:
             f"no memory left to decode {what}", help="decode smaller media, or fewer at once", code="E331"
         ) from error
     except Exception as error:
-        raise damaged(what, str(error) or error.__class__.__name__) from error
+        raise missing(error) or damaged(what, str(error) or error.__class__.__name__) from error
 
 
 def shrink(width: int, height: int, max_side: int, min_side: int) -> tuple[int, int]:

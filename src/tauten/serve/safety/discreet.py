@@ -19,6 +19,8 @@ from tauten.errors import (
     TautenError,
     Unavailable,
 )
+from tauten.extras import missing
+from tauten.run.context import own_error
 
 if TYPE_CHECKING:
     from tauten.serve.door import Call
@@ -27,9 +29,12 @@ _FOR_CLIENTS = (InputError, DeadlineExceeded, Overloaded, Unavailable, Cancelled
 
 
 def as_ours(error: BaseException) -> TautenError:
-    """An error of the tree; what is not one is our own mistake."""
+    """An error of the tree; else our own mistake, but for what a workflow's body raised and for a missing package."""
     if isinstance(error, TautenError):
         return error
+    if theirs := own_error(error) or missing(error):
+        theirs.__cause__ = error
+        return theirs
     ours = InternalError(f"{error.__class__.__name__} in the server", help="see the server's log")
     ours.__cause__ = error
     return ours
