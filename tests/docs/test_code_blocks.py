@@ -82,6 +82,10 @@ def test_a_block_is_found_with_its_marks(tmp_path: Path) -> None:
         ("```python\nassert 1 == 2\n```\n", "AssertionError"),
         ("```console\n$ tauten --version\nno such line\n```\n", "no such line"),
         ("```console\n$ tauten nonsense\n```\n", "exit 2, not 0"),
+        (
+            "<!-- exit: 2 -->\n```console\n$ tauten run no.py\ntauten: E207 no file 'no.py'\n```\n",
+            "tauten: E207 no file",
+        ),
         ("<!-- exit: 2 -->\n```console\n$ tauten --version\n```\n", "exit 0, not 2"),
         ("<!-- not run: why -->\n```python\n1 +\n```\n", "invalid syntax"),
         ("```python\n1\n", "not closed"),

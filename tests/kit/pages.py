@@ -1,7 +1,7 @@
 """Runs the code of a documentation page, top to bottom, as a reader would: `python -m kit.pages PAGE`.
 
 Python blocks share one namespace. In `console` blocks the lines `$ tauten ...` and `$ python ...` are run, and
-words of the shown output that hold no digit must be in the real one. A comment on the line above a block
+lines of the shown output that hold no digit, and those of errors, must be in the real one. A comment on the line above a block
 changes what happens to it:
 
     <!-- file: notes.py -->       it is written to that file
@@ -26,6 +26,7 @@ from types import ModuleType
 
 FENCE = re.compile(r"^( *)```(\w*)\s*$")
 COMMENT = re.compile(r"<!--\s*(file|not run|exit|models)(?::\s*(.*?))?\s*-->")
+ERROR = re.compile(r"tauten: E\d{3} ")
 SHELLS = ("console", "bash", "sh", "shell")
 LONGEST_S = 300  # one command of a page; the slowest loads a language model
 
@@ -127,8 +128,9 @@ def _run_commands(block: Block, page: Path) -> None:
 
 
 def _steady(line: str) -> bool:
-    """Whether a shown line should be the same in every run: words, no figures, nothing left out."""
-    return re.search(r"[a-z]", line) is not None and re.search(r"\d|\.\.\.", line) is None
+    """Whether a shown line should be the same in every run: words, no figures, nothing left out; or an error."""
+    changes = r"\.\.\." if ERROR.match(line) else r"\d|\.\.\."
+    return re.search(r"[a-z]", line) is not None and re.search(changes, line) is None
 
 
 def plain(line: str) -> str:
