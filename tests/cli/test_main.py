@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
-
-
-import json
-import re
 import subprocess
 import sys
 import tempfile
