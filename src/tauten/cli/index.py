@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from tauten.run.retrieval.building import Progress
     from tauten.run.retrieval.ranking import IndexSettings
 
-app = typer.Typer(help="Build, query, list and remove retrieval indexes.", no_args_is_help=True)
+app = typer.Typer(
+    help="Build, query, list and remove retrieval indexes.", no_args_is_help=True, add_completion=False
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with a schema name.")]

@@ -83,8 +83,7 @@ def run(arguments: list[str]) -> int:
         _no_reader()
         return 0
     except Exception as error:  # noqa: BLE001  # the last door: a bug becomes a report, not a traceback
-        told = _of_a_path(error) or _of_an_extra(error)
-        if told is None:
+        if (told := _said_better(error)) is None:
             return _report(error)
         print(f"tauten: {told}", file=sys.stderr)
         return told.exit_code
@@ -144,6 +143,15 @@ def _dispatch(name: str, rest: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _said_better(error: Exception) -> TautenError | None:
+    """What is no bug of ours: an error of a workflow's own code, a path that may not be used, an extra that is not here."""
+    from tauten.extras import missing
+
+    running = sys.modules.get("tauten.run.context")  # not loaded only to say that nothing ran
+    own: TautenError | None = running.own_error(error) if running is not None else None
+    return own or _of_a_path(error) or missing(error)
+
+
 _UNUSABLE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
@@ -158,27 +166,6 @@ def _of_a_path(error: Exception) -> TautenError | None:
     return MachineError(said, help="check its permissions and the room on its disk", code="E302")
 
 
-_EXTRAS = {  # what their packages are imported as
-    "local": "ctranslate2 cv2 onnx onnxruntime openvino openvino_genai PIL pypdfium2 simplejpeg soundfile soxr "
-    "tantivy tokenizers",
-    "serve": "aiohttp asyncpg genai_prices google grpc httptools lmdb opentelemetry prometheus_client redis "
-    "uvicorn websockets",
-    "video": "av",
-    "compress": "nncf torch",
-}
-
-
-def _of_an_extra(error: Exception) -> TautenError | None:
-    """A package of an extra that is not here, wherever it was first asked for; None for all else."""
-    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    extra = next((extra for extra, names in _EXTRAS.items() if name in names.split()), "")
-    if not extra:
-        return None
-    return MachineError(
-        f"this needs {name}, which is not installed", help=f"pip install 'tauten[{extra}]'", code="E315"
-    )
-
-
 def _no_reader() -> None:
     """The reader left (`| head -1`): what is still buffered goes nowhere, and nobody is told."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -187,12 +174,6 @@ def _no_reader() -> None:
 
 
 def _report(error: Exception) -> int:
-    from tauten.extras import missing
-
-    running = sys.modules.get("tauten.run.context")  # not loaded only to say that nothing ran
-    if told := (running and running.own_error(error)) or missing(error):
-        print(f"tauten: {told}", file=sys.stderr)
-        return int(told.exit_code)
     print(f"tauten: a bug of ours: {error.__class__.__name__}: {error}", file=sys.stderr)
     try:
         with tempfile.NamedTemporaryFile("w", prefix="tauten-", suffix=".txt", delete=False) as report:
