@@ -273,7 +273,7 @@ def test_a_fault_that_breaks_the_bench_is_not_one_that_cannot_be_caused() -> Non
 def test_every_fault_says_what_it_is() -> None:
     assert all(fault_wall.doc(each).endswith(".") for each in faults.FAULTS.values())
     assert all(fault_wall.doc(each).endswith(".") for each in fault_wall.MACHINE.values())
-    assert len(faults.FAULTS) + len(fault_wall.MACHINE) == 20
+    assert len(faults.FAULTS) + len(fault_wall.MACHINE) == 21
 
 
 SMALL_WALL = ("refuses connections", "cuts in the middle", "429 without Retry-After", "the wall clock jumps")

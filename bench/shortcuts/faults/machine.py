@@ -108,8 +108,7 @@ async def locked_book() -> AsyncIterator[Prepared]:
 
 @contextlib.asynccontextmanager
 async def locked_budgets() -> AsyncIterator[Prepared]:
-    """The same where a budget lies in it that every call asks: nothing is spent that nobody may count, and refusals
-    say when to come again."""
+    """The same where every call asks a budget in it: nothing is spent uncounted, and refusals say when to come again."""
     with tempfile.TemporaryDirectory(prefix="tb-") as folder:
         book, file = str(Path(folder) / "book.db"), Path(folder) / "budgets.toml"
         file.write_text(SMALL)
