@@ -72,7 +72,9 @@ PLANS = st.builds(
     graph=TEXT,
     made_on=TEXT,
     slo=st.builds(
-        tt.Slo, p95_ms=st.none() | st.floats(0, 1e6), memory_bytes=st.none() | st.integers(0, 2**40)
+        tt.Slo,
+        p95_ms=st.none() | st.floats(0, 1e6, exclude_min=True),
+        memory_bytes=st.none() | st.integers(1, 2**40),
     ),
     result=st.dictionaries(TEXT, SCALARS | st.dictionaries(TEXT, SCALARS, max_size=2), max_size=2),
     stages=st.dictionaries(NAMES, STAGE, max_size=3),
