@@ -95,8 +95,6 @@ REFUSED = [
     (["--slo", "p95<soon"], "write for example"),
     (["--plan", "none.toml"], "no plan"),
     (["--plan", "desk=x.toml"], "which workflow"),
-    (["--plan", "a.toml", "--plan", "b.toml"], "give one; NAME=FILE"),
-    (["--plan", "desk=a.toml", "--plan", "desk=b.toml"], "give one; NAME=FILE"),
     (["--samples", "nowhere"], "holds no samples"),
     (["--otlp", "collector:4318"], "collector's address"),
     (["--prot", "1"], "No such option"),

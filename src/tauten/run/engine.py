@@ -427,7 +427,9 @@ class Engine:
         """Stop everything; may be called twice."""
         self._closed = True
         for plan in list(self.plans):
-            await self.retire(plan, drain_s=0.0)
+            await self._drain(self.plans.pop(plan), 0.0)
+        if self._drains:
+            await cancel_all(list(self._drains))
         await self.deployments.close()
         self.workers.close()
         await self.decoders.end()
