@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -30,6 +31,7 @@ PONG_S = 20.0  # an answer slower than this is a dead peer
 PINGED_S = 5.0  # how often clients may ping; the library's own 300 would end those that keep themselves alive
 ONCE = ("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload")  # POST over HTTP: they may carry a key
 DRAIN_S = 30.0  # what calls get to end in, as over HTTP
+QUIET_S = 1.0  # between two looks at whether anybody is inside, while the library says that calls run
 
 
 async def serve_grpc(site: Site, host: str, port: int = 0) -> GrpcServer:
@@ -71,8 +73,22 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Take no more calls, let those that run end, then close; may be called twice."""
-        await self._server.stop(drain_s)
+        """Take no more calls, let those that run end, then close; may be called twice.
+
+        The library may wait for a call that it took while it stopped, and never handed to us: where nobody is inside at
+        two looks, it is not waited for.
+        """
+        stopping = asyncio.ensure_future(self._server.stop(drain_s))
+        quiet = 0
+        while not stopping.done() and quiet < 2:
+            await asyncio.wait((stopping,), timeout=QUIET_S)
+            quiet = quiet + 1 if self.site.in_flight == 0 else 0
+        if stopping.done():
+            await stopping
+        else:
+            stopping.cancel()
+            with contextlib.suppress(TimeoutError):  # the process ends anyway
+                await asyncio.wait_for(self._server.stop(None), QUIET_S)
 
 
 def _keepalive() -> list[tuple[str, int]]:
