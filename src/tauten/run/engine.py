@@ -391,15 +391,16 @@ class Engine:
         """
         if plan not in self.plans:
             raise PlanError(f"no plan {plan!r} is open", help=suggest(plan, self.plans), code="E127")
-        await outlasting(self._drains, self._drain(self.plans.pop(plan), drain_s))
+        opened = self.plans.pop(plan)
+        if not drain_s:
+            _stop(opened)  # in this very turn
+        await outlasting(self._drains, self._drain(opened, drain_s))
 
     async def _drain(self, opened: Opened, drain_s: float) -> None:
         until = self.clock() + drain_s
         while opened.requests and self.clock() < until:
             await asyncio.sleep(0.01)
-        said = f"plan {opened.plan.id} was retired while the request ran"
-        for request in list(opened.requests):
-            request.fail(Unavailable(said, help="send the request again"))
+        _stop(opened)
         for _ in range(_STOPPING):
             if not opened.requests:
                 break
@@ -439,6 +440,13 @@ class Engine:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _stop(opened: Opened) -> None:
+    """Tell all that run under a plan that it was retired."""
+    said = f"plan {opened.plan.id} was retired while the request ran"
+    for request in list(opened.requests):
+        request.fail(Unavailable(said, help="send the request again"))
 
 
 _END: Any = object()
