@@ -22,7 +22,7 @@ from tauten.describe.graph import FromStage
 from tauten.describe.ports import Session
 from tauten.describe.stage import StageKind
 from tauten.describe.workflow import Workflow
-from tauten.errors import InternalError, PlanError, Unavailable, suggest
+from tauten.errors import InternalError, PlanError, suggest
 from tauten.plan.lower import Lowered, lower
 from tauten.plan.plan import Plan
 from tauten.run.beside import ALONE, ROOT, behind, by_hand
@@ -393,14 +393,14 @@ class Engine:
             raise PlanError(f"no plan {plan!r} is open", help=suggest(plan, self.plans), code="E127")
         opened = self.plans.pop(plan)
         if not drain_s:
-            _stop(opened)  # in this very turn
+            opened.stop()  # in this very turn
         await outlasting(self._drains, self._drain(opened, drain_s))
 
     async def _drain(self, opened: Opened, drain_s: float) -> None:
         until = self.clock() + drain_s
         while opened.requests and self.clock() < until:
             await asyncio.sleep(0.01)
-        _stop(opened)
+        opened.stop()
         for _ in range(_STOPPING):
             if not opened.requests:
                 break
@@ -429,8 +429,7 @@ class Engine:
         self._closed = True
         for plan in list(self.plans):
             await self._drain(self.plans.pop(plan), 0.0)
-        if self._drains:
-            await cancel_all(list(self._drains))
+        await cancel_all(list(self._drains))
         await self.deployments.close()
         self.workers.close()
         await self.decoders.end()
@@ -440,13 +439,6 @@ class Engine:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _stop(opened: Opened) -> None:
-    """Tell all that run under a plan that it was retired."""
-    said = f"plan {opened.plan.id} was retired while the request ran"
-    for request in list(opened.requests):
-        request.fail(Unavailable(said, help="send the request again"))
 
 
 _END: Any = object()

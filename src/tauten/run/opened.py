@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tauten.describe.workflow import Workflow
+from tauten.errors import Unavailable
 from tauten.plan.lower import Lowered
 from tauten.plan.plan import Plan
 from tauten.run.bound import BoundStep
@@ -51,3 +52,9 @@ class Opened:
     @property
     def running(self) -> int:
         return sum(request.count for request in self.requests)
+
+    def stop(self) -> None:
+        """Tell all who run that it was retired."""
+        said = f"plan {self.plan.id} was retired while the request ran"
+        for request in list(self.requests):
+            request.fail(Unavailable(said, help="send the request again"))
