@@ -429,7 +429,6 @@ class Engine:
         self._closed = True
         for plan in list(self.plans):
             await self._drain(self.plans.pop(plan), 0.0)
-        await cancel_all(list(self._drains))
         await self.deployments.close()
         self.workers.close()
         await self.decoders.end()
