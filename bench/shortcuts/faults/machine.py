@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
@@ -93,55 +93,64 @@ async def full_disk() -> AsyncIterator[Prepared]:
 @contextlib.asynccontextmanager
 async def locked_book() -> AsyncIterator[Prepared]:
     """Another process holds the book: requests go on, and their lines are written when it lets go."""
-    with tempfile.TemporaryDirectory(prefix="tb-") as folder:
-        book = str(Path(folder) / "book.db")
+    with _own_book() as around:
 
         async def fault(wall: Wall) -> None:
             await wall.ask("alone", FEW, whole)
             await wall.until(lambda: _written(wall))
-            with causes.locked(book):
-                await wall.ask("alone", 3 * FEW, whole)
-                wall.must(await _unwritten(wall), "the book was written all the same")
+            await _goes_on(wall, around.book)
 
-        yield Around(book=book), fault
+        yield around, fault
+
+
+@contextlib.contextmanager
+def _own_book(budgets: str = "") -> Iterator[Around]:
+    """A server with a book in a folder of its own, in which budgets lie where there are any."""
+    with tempfile.TemporaryDirectory(prefix="tb-") as folder:
+        file, words = Path(folder) / "budgets.toml", list[str]()
+        if budgets:
+            file.write_text(budgets)
+            words = ["--budgets", str(file)]
+        yield Around(book=str(Path(folder) / "book.db"), words=words)
+
+
+async def _goes_on(wall: Wall, book: str) -> None:
+    """Requests see nothing of a book that is locked; their lines wait."""
+    with causes.locked(book):
+        await wall.ask("alone", 3 * FEW, whole)
+        wall.must(await _unwritten(wall), "the book was written all the same")
 
 
 @contextlib.asynccontextmanager
 async def locked_budgets() -> AsyncIterator[Prepared]:
     """The same where every call asks a budget in it: nothing is spent uncounted, and refusals say when to come again."""
-    with tempfile.TemporaryDirectory(prefix="tb-") as folder:
-        book, file = str(Path(folder) / "book.db"), Path(folder) / "budgets.toml"
-        file.write_text(SMALL)
+    with _own_book(SMALL) as around:
 
         async def fault(wall: Wall) -> None:
             await wall.ask("alone", FEW, whole)
             await wall.until(lambda: _written(wall))
             before = (await wall.first.count()).calls
-            with causes.locked(book):
+            with causes.locked(around.book):
                 await wall.ask("alone", 2, told(LATE, UNREADABLE), at_once=2)
                 await wall.ask("alone", 1, told(UNREADABLE), budget_ms=20_000.0)  # behind those two
             made = (await wall.first.count()).calls - before
             wall.must(made == 0, f"{made} calls were made that no budget knew of")
             await wall.ask("alone", FEW, whole, budget_ms=5000.0)
 
-        yield Around(book=book, words=["--budgets", str(file)]), fault
+        yield around, fault
 
 
 @contextlib.asynccontextmanager
 async def room_in_hand() -> AsyncIterator[Prepared]:
     """A large budget, of which the server holds room beforehand: what it holds is spent on, and settled afterwards."""
-    with tempfile.TemporaryDirectory(prefix="tb-") as folder:
-        book, file = str(Path(folder) / "book.db"), Path(folder) / "budgets.toml"
-        file.write_text(BUDGETS)
+    with _own_book(BUDGETS) as around:
 
         async def fault(wall: Wall) -> None:
             await wall.ask("alone", FEW, whole)
-            with causes.locked(book):
-                await wall.ask("alone", 3 * FEW, whole)
-                wall.must(await _unwritten(wall), "the book was written all the same")
+            await _goes_on(wall, around.book)
             await wall.ask("alone", FEW, whole, budget_ms=5000.0)
 
-        yield Around(book=book, words=["--budgets", str(file)]), fault
+        yield around, fault
 
 
 @contextlib.asynccontextmanager
